@@ -1,5 +1,5 @@
-// CHECK: an invariant of Fathom's own code. Failure prints the place, the condition and the values, then aborts.
-// For anything that input from outside can cause, return a Result instead.
+// CHECK: an invariant of Fathom's own code. Failure prints the place, the condition and the values, then
+// aborts. For anything that input from outside can cause, return a Result instead.
 #pragma once
 
 #include <fmt/format.h>
@@ -13,10 +13,10 @@ namespace fathom {
 }  // namespace fathom
 
 // FATHOM_CHECK(pages >= 0, "pages={} row={}", pages, row)
-#define FATHOM_CHECK(condition, ...)                                                             \
-  do {                                                                                           \
-    if (!(condition)) [[unlikely]]                                                               \
-      ::fathom::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__));        \
+#define FATHOM_CHECK(condition, ...)                                                      \
+  do {                                                                                    \
+    if (!(condition)) [[unlikely]]                                                        \
+      ::fathom::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
   } while (false)
 
 #define FATHOM_CHECK_OP(a, op, b) FATHOM_CHECK((a)op(b), "{} vs {}", (a), (b))

@@ -16,7 +16,8 @@ class Clock {
 class SteadyClock final : public Clock {
  public:
   int64_t now_ns() const override {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
         .count();
   }
 };
@@ -26,6 +27,8 @@ inline const Clock& steady_clock() {
   static const SteadyClock clock;
   return clock;
 }
-inline double seconds_since(int64_t start_ns) { return static_cast<double>(steady_clock().now_ns() - start_ns) * 1e-9; }
+inline double seconds_since(int64_t start_ns) {
+  return static_cast<double>(steady_clock().now_ns() - start_ns) * 1e-9;
+}
 
 }  // namespace fathom

@@ -20,8 +20,8 @@ void log_line(LogLevel level, const std::string& message);
 
 }  // namespace fathom
 
-#define FATHOM_LOG(level, ...)                                                        \
-  do {                                                                                \
+#define FATHOM_LOG(level, ...)                                                               \
+  do {                                                                                       \
     if (::fathom::log_enabled(level)) ::fathom::log_line(level, ::fmt::format(__VA_ARGS__)); \
   } while (false)
 #define LOG_DEBUG(...) FATHOM_LOG(::fathom::LogLevel::kDebug, __VA_ARGS__)

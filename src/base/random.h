@@ -1,5 +1,5 @@
-// Counter-based random numbers: the value is a pure function of (seed, stream, counter), so any element can be
-// made alone, in any order, on any device.
+// Counter-based random numbers: the value is a pure function of (seed, stream, counter), so any element can
+// be made alone, in any order, on any device.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@ constexpr uint64_t mix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 constexpr uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t counter) {
-  return mix64(mix64(mix64(seed + 0x9e3779b97f4a7c15ULL) ^ (stream + 0xd1b54a32d192ed03ULL)) + counter * 0x9e3779b97f4a7c15ULL);
+  return mix64(mix64(mix64(seed + 0x9e3779b97f4a7c15ULL) ^ (stream + 0xd1b54a32d192ed03ULL)) +
+               counter * 0x9e3779b97f4a7c15ULL);
 }
 // Uniform in [0, 1), 24 bits.
 constexpr float random_uniform(uint64_t seed, uint64_t stream, uint64_t counter) {

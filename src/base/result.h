@@ -13,16 +13,16 @@
 namespace fathom {
 
 enum class ErrorCode {
-  kInvalidArgument,    // the caller's input is wrong: 400
-  kUnauthorized,       // 401
-  kNotFound,           // 404
-  kTooLarge,           // a body or a header over its limit: 413
-  kCancelled,          // the caller went away or asked for it: 499
-  kUnavailable,        // full, starting or draining; the same call may work later: 503
-  kDeadlineExceeded,   // 504
-  kDataLoss,           // a file is truncated or corrupt
-  kUnsupported,        // well formed, but something Fathom does not do: 400 / 501
-  kInternal,           // a fault of the device or of Fathom: 500
+  kInvalidArgument,   // the caller's input is wrong: 400
+  kUnauthorized,      // 401
+  kNotFound,          // 404
+  kTooLarge,          // a body or a header over its limit: 413
+  kCancelled,         // the caller went away or asked for it: 499
+  kUnavailable,       // full, starting or draining; the same call may work later: 503
+  kDeadlineExceeded,  // 504
+  kDataLoss,          // a file is truncated or corrupt
+  kUnsupported,       // well formed, but something Fathom does not do: 400 / 501
+  kInternal,          // a fault of the device or of Fathom: 500
 };
 
 const char* to_string(ErrorCode code);
@@ -38,7 +38,7 @@ struct Error {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit on purpose
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit on purpose
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
 
   bool ok() const { return state_.index() == 0; }
@@ -103,14 +103,14 @@ Error error(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) 
 #define FATHOM_CONCAT(a, b) FATHOM_CONCAT_INNER(a, b)
 
 // Returns the error of `expr` (a Result<void> or Result<T>) from the enclosing function, if it has one.
-#define FATHOM_TRY(expr)                                \
-  do {                                                  \
-    if (auto fathom_result = (expr); !fathom_result.ok()) \
-      return fathom_result.error();                     \
+#define FATHOM_TRY(expr)                                                                \
+  do {                                                                                  \
+    if (auto fathom_result = (expr); !fathom_result.ok()) return fathom_result.error(); \
   } while (false)
 
 // FATHOM_ASSIGN(auto x, f()): x is the value of f(); on error, returns it.
-#define FATHOM_ASSIGN(declaration, expr) FATHOM_ASSIGN_INNER(declaration, expr, FATHOM_CONCAT(result_, __LINE__))
+#define FATHOM_ASSIGN(declaration, expr) \
+  FATHOM_ASSIGN_INNER(declaration, expr, FATHOM_CONCAT(result_, __LINE__))
 #define FATHOM_ASSIGN_INNER(declaration, expr, name) \
   auto name = (expr);                                \
   if (!name.ok()) return name.error();               \

@@ -16,7 +16,8 @@
 namespace fathom {
 namespace {
 
-// About 20 to 50 us: longer than the gap between two kernels of a step, shorter than a scheduler's time slice.
+// About 20 to 50 us: longer than the gap between two kernels of a step, shorter than a scheduler's time
+// slice.
 constexpr int kSpins = 4000;
 
 void pause_cpu() {
@@ -72,20 +73,26 @@ void ThreadPool::run(const std::function<void(int)>& body) {
   if (workers_.empty()) return body(0);
   body_ = &body;
   remaining_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  // seq_cst on both sides: either a worker sees the new generation, or this thread sees it among the sleepers.
+  // seq_cst on both sides: either a worker sees the new generation, or this thread sees it among the
+  // sleepers.
   generation_.fetch_add(1);
   if (sleepers_.load() > 0) {
-    { std::lock_guard lock(mutex_); }
+    {
+      std::lock_guard lock(mutex_);
+    }
     wake_.notify_all();
   }
   body(0);
   for (int spins = 0; remaining_.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpins) pause_cpu();
-    else std::this_thread::yield();
+    if (spins < kSpins)
+      pause_cpu();
+    else
+      std::this_thread::yield();
   }
 }
 
-void ThreadPool::parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t, int)>& body) {
+void ThreadPool::parallel_for(int64_t n, int64_t grain,
+                              const std::function<void(int64_t, int64_t, int)>& body) {
   FATHOM_CHECK_GE(grain, 1);
   if (n <= 0) return;
   if (n <= grain || workers_.empty()) return body(0, n, 0);

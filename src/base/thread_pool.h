@@ -1,8 +1,8 @@
-// Threads that split one kernel's work. Made for many short regions: workers spin a little before they sleep, so
-// a region costs a microsecond or two.
+// Threads that split one kernel's work. Made for many short regions: workers spin a little before they sleep,
+// so a region costs a microsecond or two.
 //
-// One region at a time: `run` and `parallel_for` are called by one thread, which takes part as worker 0. A body
-// must not call the pool again and must not throw.
+// One region at a time: `run` and `parallel_for` are called by one thread, which takes part as worker 0. A
+// body must not call the pool again and must not throw.
 #pragma once
 
 #include <atomic>
@@ -30,7 +30,8 @@ class ThreadPool {
   void run(const std::function<void(int worker)>& body);
 
   // body(begin, end, worker) over [0, n) in pieces of at most `grain` that workers take as they become free.
-  void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t begin, int64_t end, int worker)>& body);
+  void parallel_for(int64_t n, int64_t grain,
+                    const std::function<void(int64_t begin, int64_t end, int worker)>& body);
 
  private:
   void work(int worker);

@@ -1,0 +1,95 @@
+// The seam between the wings: a batch of integers goes in, tokens come out.
+//
+// The executor keeps one slot of state for each running sequence: its block table, its sampling parameters
+// and counts, and the last token chosen. The plan says only what changes, so a step's plan stays small, and a
+// decode row needs no token from the scheduler: step n+1 can be planned and submitted while step n still
+// runs.
+#pragma once
+
+#include <cstdint>
+#include <future>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "core/sampling.h"
+
+namespace fathom {
+
+// What the scheduler must know of the model and the pool; fixed after start.
+struct ExecutorLimits {
+  int32_t max_slots = 0;    // sequences that can be live at once (--max-running-requests)
+  int32_t num_pages = 0;    // pages of the KV pool, ids 0..num_pages-1, all usable
+  int32_t page_size = 0;    // tokens a page
+  int32_t max_context = 0;  // tokens of prompt and output together
+  int32_t vocab_size = 0;
+  int32_t max_step_tokens = 0;  // tokens of all rows of a step together (workspaces are sized for it)
+};
+
+// How a row's attention is computed. The results agree up to rounding; a token's way is fixed by whether it
+// was prompt or output, so that preemption and chunking do not change tokens.
+enum class RowMode : uint8_t {
+  kExtend,  // prompt tokens: un-absorbed attention over the prefix and the new tokens
+  kDecode,  // output tokens: absorbed attention over the latent cache
+};
+
+// Opens a slot for a sequence, new or resumed after a preemption.
+struct SlotInit {
+  SamplingParams sampling;
+  LogprobParams logprobs;
+  std::vector<int32_t> prompt;  // for penalties
+  std::vector<int32_t>
+      output;  // tokens already chosen (resumed sequences); restores counts and the draw index
+};
+
+struct BatchRow {
+  int32_t slot = 0;
+  RowMode mode = RowMode::kDecode;
+  int32_t start = 0;  // position of the row's first token: the tokens before it are in the cache
+  // The row's tokens. Empty in mode kDecode: one token, the slot's last chosen one, perhaps of a step in
+  // flight.
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> new_pages;  // appended to the slot's block table before the step
+  bool sample = false;             // choose a token after the row's last one
+  // Report prompt logprobs: position p of the row tells of the token at p, from p's predecessor. -1: none,
+  // else the first position to report (>= 1).
+  int32_t prompt_logprob_start = -1;
+  // The token after the row's last one, when prompt logprobs span a chunk border; -1 if there is none.
+  int32_t next_prompt_token = -1;
+
+  int32_t num_tokens() const { return tokens.empty() ? 1 : static_cast<int32_t>(tokens.size()); }
+};
+
+struct BatchPlan {
+  uint64_t step = 0;  // counts up by one
+  // Slots opened before the rows run; block_table holds the pages of the cached prefix.
+  struct Open {
+    int32_t slot = 0;
+    SlotInit init;
+    std::vector<int32_t> pages;
+  };
+  std::vector<Open> open;
+  std::vector<BatchRow> rows;  // at most one a slot; never empty
+};
+
+struct RowResult {
+  int32_t slot = 0;
+  std::vector<TokenOutput> outputs;          // one for a row that samples
+  std::vector<TokenOutput> prompt_logprobs;  // the row's reported prompt positions, in order
+};
+
+struct StepResult {
+  uint64_t step = 0;
+  std::vector<RowResult> rows;  // in the plan's order, one a row
+};
+
+// Implemented by engine, called by sched from one thread. Steps run in the order of submission; several may
+// be in flight. An error is a device fault: the executor is dead and every later step fails too.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  virtual const ExecutorLimits& limits() const = 0;
+  virtual std::future<Result<StepResult>> step(BatchPlan plan) = 0;
+};
+
+}  // namespace fathom

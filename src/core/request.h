@@ -1,0 +1,109 @@
+// A request as the front wing hands it to the scheduler, what comes back, and the seam between them.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "core/sampling.h"
+
+namespace fathom {
+
+struct GenerateRequest {
+  std::string id;               // unique among the running ones
+  std::vector<int32_t> prompt;  // token ids in [0, vocab); at least one
+  SamplingParams sampling;
+  LogprobParams logprobs;
+  int32_t priority = 0;         // larger first, where the policy looks at it
+  std::string cache_namespace;  // requests share cached prefixes within one namespace only
+};
+
+struct FinishReason {
+  enum class Kind {
+    kStop,    // a stop id was chosen: `matched_token`
+    kLength,  // max_new_tokens or the context is full
+    kAbort,   // cancelled, or `error` says why
+  };
+  Kind kind = Kind::kStop;
+  std::optional<int32_t> matched_token;
+  std::optional<Error> error;
+};
+
+// What the scheduler tells of a request since the last event.
+struct TokenEvent {
+  std::vector<TokenOutput> outputs;  // new tokens, in order; a matched stop token is among them
+  // Prompt positions from LogprobParams::prompt_start on, once, with the event that carries the first output.
+  std::vector<TokenOutput> prompt_logprobs;
+  std::optional<FinishReason> finish;  // the last event has it
+  int32_t cached_tokens = 0;           // prompt tokens taken from the prefix cache
+  int32_t retractions = 0;             // times the request was preempted so far
+};
+
+// The consumer's end of a running request: a queue of events with one producer (the scheduler) and one
+// consumer.
+class TokenStream {
+ public:
+  void push(TokenEvent event) {
+    {
+      std::lock_guard lock(mutex_);
+      events_.push_back(std::move(event));
+    }
+    ready_.notify_one();
+  }
+
+  // The next event, or nothing when none came within `timeout`. After an event with `finish` no more come.
+  std::optional<TokenEvent> next(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    ready_.wait_for(lock, timeout, [&] { return !events_.empty(); });
+    if (events_.empty()) return std::nullopt;
+    TokenEvent event = std::move(events_.front());
+    events_.pop_front();
+    return event;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<TokenEvent> events_;
+};
+
+// A reading of the scheduler, for /server_info, /metrics and logs.
+struct SchedulerStats {
+  int64_t running_requests = 0;
+  int64_t waiting_requests = 0;
+  int64_t used_tokens = 0;    // token places in pages that live requests hold
+  int64_t cached_tokens = 0;  // token places that only the prefix cache holds
+  int64_t total_tokens = 0;   // token places in the pool
+  int64_t steps = 0;
+  int64_t finished_requests = 0;
+  int64_t aborted_requests = 0;
+  int64_t retractions = 0;
+  int64_t prompt_tokens = 0;  // counted when computed or found in the cache
+  int64_t prompt_cached_tokens = 0;
+  int64_t generated_tokens = 0;
+  double generation_rate = 0.0;  // tokens per second, over the last seconds
+};
+
+// Implemented by sched, called by api. Thread safe.
+class RequestSink {
+ public:
+  virtual ~RequestSink() = default;
+
+  // Takes the request, or says why not: kInvalidArgument (it can never fit), kUnavailable (full, draining).
+  virtual Result<std::shared_ptr<TokenStream>> submit(GenerateRequest request) = 0;
+  // The request ends with kAbort and its pages are free within a step; unknown ids are ignored.
+  virtual void cancel(const std::string& id) = 0;
+  virtual void cancel_all() = 0;
+  // Forgets every cached prefix; kUnavailable while requests run or wait.
+  virtual Result<void> flush_cache() = 0;
+  virtual SchedulerStats stats() const = 0;
+};
+
+}  // namespace fathom
