@@ -51,10 +51,10 @@ struct BatchRow {
   std::vector<int32_t> tokens;
   std::vector<int32_t> new_pages;  // appended to the slot's block table before the step
   bool sample = false;             // choose a token after the row's last one
-  // Report prompt logprobs: position p of the row tells of the token at p, from p's predecessor. -1: none,
-  // else the first position to report (>= 1).
+  // -1, or >= 1: report the prompt tokens at positions q with max(start + 1, prompt_logprob_start) <= q <=
+  // start + num_tokens, each from the logits at q - 1; the last one only when next_prompt_token is given.
   int32_t prompt_logprob_start = -1;
-  // The token after the row's last one, when prompt logprobs span a chunk border; -1 if there is none.
+  // The prompt token that follows the row's last one (a chunk border), or -1.
   int32_t next_prompt_token = -1;
 
   int32_t num_tokens() const { return tokens.empty() ? 1 : static_cast<int32_t>(tokens.size()); }
