@@ -1,0 +1,70 @@
+// The API room's front door: routes an HTTP request, reads its JSON, runs it through the RequestSink and
+// writes the answer in OpenAI's or the native form. docs/api.md lists the endpoints and every field.
+//
+// Thread safe: the HTTP server calls `handle` from many worker threads at once, and each call blocks until
+// its answer is written, the client is gone or its requests have failed. All errors become HTTP answers;
+// no exception leaves `handle`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "api/model_card.h"
+#include "base/result.h"
+#include "core/request.h"
+
+namespace fathom::http {
+struct Request;
+class ResponseWriter;
+}  // namespace fathom::http
+
+namespace fathom::text {
+class ChatTemplate;
+class Tokenizer;
+}  // namespace fathom::text
+
+namespace fathom::api {
+
+struct ServiceOptions {
+  std::string api_key;  // empty: none is asked for. /health, /ready and /ping are always open.
+  // Template variables where a request's chat_template_kwargs do not say (--default-chat-template-kwargs).
+  nlohmann::ordered_json default_chat_template_kwargs = nlohmann::ordered_json::object();
+  // Extra keys of /server_info: the flags in force, memory, versions. Called per request, from any thread.
+  std::function<nlohmann::ordered_json()> server_info;
+  // An error when the engine is known to be dead (a device fault); /health then answers 503 with it.
+  std::function<Result<void>()> engine_state;
+  // /health answers 503 once work has waited this long and no step has ended.
+  double stall_seconds = 300.0;
+  double health_generate_timeout_seconds = 20.0;
+  double keep_alive_seconds = 10.0;  // between SSE comments while a stream has nothing to say
+  int32_t max_choices = 128;         // largest n
+  int32_t max_batch = 4096;          // largest prompts x n of one HTTP request
+};
+
+class Service {
+ public:
+  // `sink`, `tokenizer` and `chat_template` must outlive the service. `tokenizer` is null with
+  // --skip-tokenizer-init (then only ids in, ids out over /generate); `chat_template` is null when the
+  // checkpoint has none (then /v1/chat/completions takes input_ids only).
+  Service(ServiceOptions options, ModelCard card, RequestSink& sink, const text::Tokenizer* tokenizer,
+          const text::ChatTemplate* chat_template);
+  ~Service();
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
+
+  void handle(const http::Request& request, http::ResponseWriter& writer);
+
+  // /ready is 503, and generation is refused with 503, until set_ready() and again after set_draining().
+  void set_ready();
+  void set_draining();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace fathom::api
