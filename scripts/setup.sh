@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what Fathom needs to build, on Debian 12 or later and Ubuntu 24.04 or later.
+#   scripts/setup.sh           compiler, CMake, libraries
+#   scripts/setup.sh --tests   also what the tests need (GoogleTest, clang for the fuzzers, a Python environment)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(g++ cmake ninja-build ccache mold pkg-config libboost-dev libonig-dev libutf8proc-dev libfmt-dev
+          libspdlog-dev nlohmann-json3-dev libcli11-dev curl python3)
+if [ "${1:-}" = --tests ]; then
+  packages+=(libgtest-dev python3-venv nodejs npm)
+  # The newest clang the distribution has; libFuzzer is in its runtime package.
+  if ! command -v clang++-16 >/dev/null && ! command -v clang++-18 >/dev/null; then
+    if apt-cache policy clang-16 2>/dev/null | grep -q 'Candidate: [^(]'; then clang=16; else clang=18; fi
+    packages+=("clang-$clang" "libclang-rt-$clang-dev" "clang-format-$clang")
+  fi
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+# A compiler or node from elsewhere serves as well as the distribution's.
+still=()
+for package in "${missing[@]}"; do
+  case "$package" in
+    nodejs) command -v node >/dev/null && continue ;;
+    npm) command -v npm >/dev/null && continue ;;
+  esac
+  still+=("$package")
+done
+if [ "${#still[@]}" -gt 0 ]; then
+  command -v apt-get >/dev/null || { echo "setup: needs apt-get (Debian or Ubuntu); install by hand: ${still[*]}" >&2; exit 1; }
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  echo "setup: installing ${still[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${still[@]}" >/dev/null
+fi
+
+if [ "${1:-}" = --tests ]; then
+  [ -x .venv/bin/python ] || python3 -m venv .venv
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+fi
+echo "setup: ready"

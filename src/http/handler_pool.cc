@@ -1,0 +1,83 @@
+#include "http/handler_pool.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+namespace fathom::http {
+
+HandlerPool::HandlerPool(int max_threads, std::chrono::milliseconds idle_timeout)
+    : max_threads_(max_threads), idle_timeout_(idle_timeout) {}
+
+HandlerPool::~HandlerPool() {
+  std::unique_lock lock(mutex_);
+  stopping_ = true;
+  for (Worker* worker : idle_) worker->wake.notify_one();
+  all_left_.wait(lock, [&] { return workers_.empty(); });
+  lock.unlock();
+  for (Worker& worker : left_) worker.thread.join();
+}
+
+bool HandlerPool::submit(std::function<void()> task) {
+  std::list<Worker> ended;  // joined after the lock is gone
+  bool accepted = true;
+  {
+    std::lock_guard lock(mutex_);
+    ended.swap(left_);
+    if (stopping_) {
+      accepted = false;
+    } else if (!idle_.empty()) {
+      Worker* worker = idle_.back();
+      idle_.pop_back();
+      worker->task = std::move(task);
+      worker->wake.notify_one();
+    } else if (static_cast<int>(workers_.size()) < max_threads_) {
+      workers_.emplace_front();
+      Worker& worker = workers_.front();
+      worker.self = workers_.begin();
+      worker.task = std::move(task);
+      try {
+        worker.thread = std::thread([this, &worker] { work(worker); });
+      } catch (const std::system_error&) {
+        workers_.pop_front();
+        accepted = false;
+      }
+    } else {
+      accepted = false;
+    }
+  }
+  for (Worker& worker : ended) worker.thread.join();
+  return accepted;
+}
+
+void HandlerPool::work(Worker& worker) {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    if (worker.task) {
+      lock.unlock();
+      std::exchange(worker.task, nullptr)();
+      lock.lock();
+    }
+    if (stopping_) break;
+    idle_.push_back(&worker);
+    const bool woken =
+        worker.wake.wait_for(lock, idle_timeout_, [&] { return worker.task != nullptr || stopping_; });
+    if (worker.task) continue;
+    idle_.erase(std::find(idle_.begin(), idle_.end(), &worker));
+    if (!woken || stopping_) break;
+  }
+  left_.splice(left_.end(), workers_, worker.self);
+  if (workers_.empty()) all_left_.notify_all();
+}
+
+int HandlerPool::threads() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<int>(workers_.size());
+}
+
+int HandlerPool::active() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<int>(workers_.size() - idle_.size());
+}
+
+}  // namespace fathom::http

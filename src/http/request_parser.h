@@ -1,0 +1,95 @@
+// Request bytes -> Request, piece by piece, with limits. Boost.Beast reads the grammar; what it leaves open and what
+// has been used to smuggle requests past proxies is refused here.
+#pragma once
+
+#include <boost/asio/buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/optional.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "http/message.h"
+
+namespace fathom::http {
+
+// A Beast body that grows with what arrives. Beast's string_body reserves whatever Content-Length promises.
+struct GrowingBody {
+  using value_type = std::string;
+  class reader {
+   public:
+    template <bool kIsRequest, class Fields>
+    reader(boost::beast::http::header<kIsRequest, Fields>&, value_type& body) : body_(body) {}
+    void init(const boost::optional<uint64_t>&, boost::beast::error_code& ec) { ec = {}; }
+    template <class Buffers>
+    size_t put(const Buffers& buffers, boost::beast::error_code& ec) {
+      ec = {};
+      size_t total = 0;
+      for (auto it = boost::asio::buffer_sequence_begin(buffers); it != boost::asio::buffer_sequence_end(buffers);
+           ++it) {
+        const boost::asio::const_buffer part = *it;
+        body_.append(static_cast<const char*>(part.data()), part.size());
+        total += part.size();
+      }
+      return total;
+    }
+    void finish(boost::beast::error_code& ec) { ec = {}; }
+
+   private:
+    value_type& body_;
+  };
+};
+
+struct ParseLimits {
+  size_t max_header_bytes = size_t{64} << 10;
+  size_t max_body_bytes = size_t{64} << 20;
+};
+
+struct ParseError {
+  int status = 400;
+  std::string code;
+  std::string message;
+};
+
+// One parser a connection; take() makes it ready for the next request. Not thread safe.
+class RequestParser {
+ public:
+  enum class Status { kNeedMore, kHead, kComplete, kError };
+
+  explicit RequestParser(ParseLimits limits);
+
+  // Reads from `bytes`, which continue after what was consumed before; *consumed says how many it took. The rest
+  // must be given again, with more. kHead is returned once a request, when its head is complete; then feed again.
+  Status feed(std::string_view bytes, size_t* consumed);
+
+  const ParseError& error() const { return error_; }
+  bool head_done() const { return head_done_; }
+  size_t body_bytes() const { return parser_->get().body().size(); }
+
+  // Valid from kHead on.
+  bool http_1_0() const { return http_1_0_; }
+  bool keep_alive() const { return keep_alive_; }
+  bool expects_continue() const { return expects_continue_; }
+
+  // The complete request (without `remote`).
+  Request take();
+
+ private:
+  using Parser = boost::beast::http::request_parser<GrowingBody>;
+  void reset();
+  bool accept_head();
+  Status refuse(int status, std::string code, std::string message);
+
+  ParseLimits limits_;
+  std::optional<Parser> parser_;
+  Request request_;
+  ParseError error_;
+  bool head_done_ = false;
+  bool http_1_0_ = false;
+  bool keep_alive_ = false;
+  bool expects_continue_ = false;
+};
+
+}  // namespace fathom::http
