@@ -12,6 +12,7 @@ Launch::Launch(ThreadPool& pool) : pool_(pool), workers_(static_cast<size_t>(poo
 Launch::~Launch() {
   for (auto& worker : workers_) std::free(worker.data);
   std::free(shared_.data);
+  std::free(outer_.data);
 }
 
 std::byte* Launch::grow(Scratch& scratch, size_t bytes) {
@@ -29,6 +30,9 @@ std::byte* Launch::scratch(int worker, size_t bytes) {
 }
 std::byte* Launch::shared_scratch(size_t bytes) {
   return grow(shared_, bytes);
+}
+std::byte* Launch::outer_scratch(size_t bytes) {
+  return grow(outer_, bytes);
 }
 
 }  // namespace fathom::device

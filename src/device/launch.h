@@ -30,9 +30,11 @@ class Launch {
 
   // 64-byte aligned memory of one worker, or of the whole op (`shared`). Grows when asked for more than ever
   // before, so a warm step allocates nothing. Contents are undefined; valid until the next call for the same
-  // worker. `worker` memory may be asked for inside a parallel region by that worker only.
+  // worker. `worker` memory may be asked for inside a parallel region by that worker only. An op that calls
+  // another op keeps what must outlive that call in outer_scratch, which no inner op touches.
   std::byte* scratch(int worker, size_t bytes);
   std::byte* shared_scratch(size_t bytes);
+  std::byte* outer_scratch(size_t bytes);
 
  private:
   struct Scratch {
@@ -44,6 +46,7 @@ class Launch {
   ThreadPool& pool_;
   std::vector<Scratch> workers_;
   Scratch shared_;
+  Scratch outer_;
 };
 
 }  // namespace fathom::device
