@@ -1,0 +1,85 @@
+// Who owns which page: the front door of this room. The scheduler gives each live sequence a BlockTable and
+// asks here for pages; computed pages go to the prefix cache, from where others take them.
+//
+// A page is free, or the prefix cache's, or private to one block table. Integers only, not thread safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "kv/page_pool.h"
+#include "kv/radix_tree.h"
+
+namespace fathom::kv {
+
+// The pages of one sequence, page i for the positions from i * page_size on. Made by KvCache::open, ended by
+// KvCache::close; read `pages`, leave the rest.
+struct BlockTable {
+  std::vector<int32_t> pages;
+
+  RadixTree::Lock lock;
+  int32_t committed = 0;            // the first `committed` pages have gone through the prefix cache
+  std::vector<int32_t> duplicates;  // those of them that it already had from another: still private
+};
+
+struct KvCacheOptions {
+  int32_t num_pages = 0;
+  int32_t page_size = 1;    // tokens
+  bool radix_cache = true;  // off: nothing is kept or shared
+};
+
+class KvCache {
+ public:
+  explicit KvCache(const KvCacheOptions& options);
+
+  int32_t page_size() const { return page_size_; }
+  int32_t num_pages() const { return pool_.num_pages(); }
+  int32_t free_pages() const { return pool_.free_pages(); }
+  int32_t evictable_pages() const { return tree_.evictable_pages(); }
+  // Pages that grow can still hand out.
+  int32_t available_pages() const { return free_pages() + evictable_pages(); }
+  // Pages that some block table uses.
+  int32_t used_pages() const { return num_pages() - available_pages(); }
+  // Changes whenever cached_tokens may give another answer.
+  uint64_t version() const { return tree_.version(); }
+  bool radix_cache() const { return radix_cache_; }
+
+  // How many of `tokens` open would find: a multiple of page_size. Changes nothing.
+  int32_t cached_tokens(const std::string& cache_namespace, std::span<const int32_t> tokens) const;
+
+  // A table that holds the cached prefix of `tokens`, pinned.
+  BlockTable open(const std::string& cache_namespace, std::span<const int32_t> tokens);
+
+  // Pages that grow would have to allocate.
+  int32_t pages_to_grow(const BlockTable& table, int32_t tokens) const;
+  // Makes room for `tokens` positions, evicting where needed, and appends the pages added to `added` too.
+  // False, with nothing changed, when available_pages() is too small.
+  bool grow(BlockTable* table, int32_t tokens, std::vector<int32_t>* added);
+
+  // The KV of `tokens`, the sequence's from position 0 on, is computed: their whole pages go to the prefix
+  // cache, for others to share. The table stays as it is: a page that the cache already had from another
+  // sequence remains private (the executor cannot swap pages of a live slot) and is freed by close.
+  void commit(BlockTable* table, std::span<const int32_t> tokens);
+
+  // Commits `tokens`, then gives up the table: whole pages stay cached, duplicates and the rest are free.
+  void close(BlockTable table, std::span<const int32_t> tokens);
+
+  // Forgets every cached prefix that no table uses; returns the pages freed.
+  int32_t flush();
+
+  // Walks everything against `tables`, all tables that live: each page is free, cached, or private to one
+  // table; nothing is lost; locks and counters are right.
+  Result<void> check_integrity(std::span<const BlockTable* const> tables) const;
+
+ private:
+  bool radix_cache_;
+  int32_t page_size_;
+  PagePool pool_;
+  RadixTree tree_;
+};
+
+}  // namespace fathom::kv
