@@ -1,0 +1,101 @@
+// What the command line says, as plain values: one struct a subcommand. Names follow the flags, which follow
+// the reference system's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace fathom::app {
+
+// Flags that every command which loads a model shares.
+struct ModelArgs {
+  std::string model_path;
+  std::string tokenizer_path;           // empty: model_path
+  std::string load_format = "auto";     // auto | safetensors | dummy
+  std::string dtype = "auto";           // auto | bfloat16 | float32
+  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32
+  int32_t context_length = 0;           // 0: the model's
+  bool skip_tokenizer_init = false;
+  std::string chat_template;  // a file; empty: the checkpoint's
+  bool disable_mla = false;
+
+  std::string device = "auto";  // auto | cpu
+  int32_t threads = 0;          // 0: the CPUs of this process
+  std::string cpu_isa = "auto";
+
+  double mem_fraction_static = 0.0;  // 0: computed
+  int64_t max_total_tokens = 0;      // 0: from memory
+  int32_t page_size = 16;
+  int32_t max_running_requests = 0;      // 0: computed
+  int32_t chunked_prefill_size = 0;      // 0: computed; -1: off
+  int32_t max_queued_requests = 0;       // 0: no limit
+  std::string schedule_policy = "fcfs";  // fcfs | lpm
+  double schedule_conservativeness = 1.0;
+  bool disable_radix_cache = false;
+  bool disable_overlap_schedule = false;
+  bool disable_mixed_chunk = false;
+  uint64_t random_seed = 0;  // of dummy weights
+  std::string log_level = "info";
+};
+
+struct ServeArgs {
+  ModelArgs model;
+  std::string host = "127.0.0.1";
+  int32_t port = 30000;
+  std::string served_model_name;
+  std::string api_key;
+  int32_t max_connections = 4096;
+  int32_t drain_timeout = 30;  // seconds
+};
+
+struct ChatArgs {
+  ModelArgs model;
+  std::string url;  // talk to a running server instead of loading a model
+  std::string api_key;
+  std::string system;
+  double temperature = -1.0;  // below 0: the model's default
+  double top_p = -1.0;
+  int32_t max_tokens = 0;
+  bool thinking = false;
+};
+
+struct GenerateArgs {
+  ModelArgs model;
+  std::string input;  // JSONL; "-" is standard input
+  std::string output = "-";
+};
+
+struct VerifyArgs {
+  ModelArgs model;
+  std::string golden;
+  double tolerance = 0.0;  // 0: by dtype
+  double max_kl = 0.0;     // 0: by dtype
+};
+
+struct PlanArgs {
+  ModelArgs model;
+};
+
+struct BenchArgs {
+  ModelArgs model;
+  std::vector<int32_t> batch = {1};
+  std::vector<int32_t> input_len = {512};
+  std::vector<int32_t> output_len = {32};
+  int32_t repeat = 5;
+  std::string result_file;  // JSON, for docs/benchmarks.md
+};
+
+// Parses the command line and runs its subcommand. Returns the exit code: 0 done, 1 failed, 2 a wrong command
+// line.
+int run_command_line(int argc, char** argv);
+
+int run_serve(const ServeArgs& args);
+int run_chat(const ChatArgs& args);
+int run_generate(const GenerateArgs& args);
+int run_verify(const VerifyArgs& args);
+int run_plan(const PlanArgs& args);
+int run_bench(const BenchArgs& args);
+
+}  // namespace fathom::app

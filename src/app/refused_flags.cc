@@ -1,0 +1,108 @@
+#include "app/refused_flags.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+namespace fathom::app {
+namespace {
+
+struct Refusal {
+  std::string_view flag;
+  std::string_view reason;
+};
+
+constexpr std::string_view kOneRank = "this build runs one rank on the CPU; leave it out";
+constexpr std::string_view kNoCuda = "it tunes a GPU backend that this build does not have; leave it out";
+constexpr std::string_view kNoSpeculation = "speculative decoding is not built yet; leave it out";
+constexpr std::string_view kNoParser =
+    "reasoning and tool calls are returned as text in `content` in this version; leave it out";
+constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
+
+constexpr std::array kRefusals = {
+    Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
+    Refusal{"--tp", kOneRank},
+    Refusal{"--tp-size", kOneRank},
+    Refusal{"--tensor-parallel-size", kOneRank},
+    Refusal{"--dp", kOneRank},
+    Refusal{"--dp-size", kOneRank},
+    Refusal{"--ep", kOneRank},
+    Refusal{"--ep-size", kOneRank},
+    Refusal{"--pp-size", kOneRank},
+    Refusal{"--nnodes", kOneRank},
+    Refusal{"--node-rank", kOneRank},
+    Refusal{"--dist-init-addr", kOneRank},
+    Refusal{"--dist-timeout", kOneRank},
+    Refusal{"--enable-dp-attention", kOneRank},
+    Refusal{"--enable-ep-moe", kOneRank},
+    Refusal{"--enable-deepep-moe", kOneRank},
+    Refusal{"--enable-eplb", kOneRank},
+    Refusal{"--quantization", kFromCheckpoint},
+    Refusal{"--speculative-algorithm", kNoSpeculation},
+    Refusal{"--speculative-num-steps", kNoSpeculation},
+    Refusal{"--speculative-eagle-topk", kNoSpeculation},
+    Refusal{"--speculative-num-draft-tokens", kNoSpeculation},
+    Refusal{"--speculative-draft-model-path", kNoSpeculation},
+    Refusal{"--reasoning-parser", kNoParser},
+    Refusal{"--tool-call-parser", kNoParser},
+    Refusal{"--grammar-backend", "structured output is not built yet; leave it out"},
+    Refusal{"--enable-custom-logit-processor", "custom logit processors are not built yet; leave it out"},
+    Refusal{"--disable-cuda-graph", kNoCuda},
+    Refusal{"--cuda-graph-max-bs", kNoCuda},
+    Refusal{"--cuda-graph-bs", kNoCuda},
+    Refusal{"--enable-torch-compile",
+            "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out"},
+    Refusal{"--torch-compile-max-bs",
+            "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out"},
+    Refusal{"--enable-flashinfer-mla", "attention kernels are chosen by the processor; leave it out"},
+    Refusal{"--attention-backend",
+            "attention kernels are chosen by the processor; see --cpu-isa to force a level"},
+    Refusal{"--prefill-attention-backend", "attention kernels are chosen by the processor; see --cpu-isa"},
+    Refusal{"--decode-attention-backend", "attention kernels are chosen by the processor; see --cpu-isa"},
+    Refusal{"--sampling-backend", "there is one sampler; leave it out"},
+    Refusal{"--enable-mixed-chunk", "mixed batches are the default; --disable-mixed-chunk turns them off"},
+    Refusal{"--enable-metrics", "metrics are not built yet; /server_info has the scheduler's counters"},
+    Refusal{"--enable-lora", "LoRA adapters are not supported"},
+    Refusal{"--is-embedding", "Fathom serves generative models only"},
+    Refusal{"--max-prefill-tokens", "use --chunked-prefill-size, which bounds the tokens of a step"},
+};
+
+// Levenshtein distance.
+size_t edits(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t above = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+std::optional<std::string> refusal_of(std::string_view flag) {
+  const auto* found =
+      std::find_if(kRefusals.begin(), kRefusals.end(), [&](const Refusal& r) { return r.flag == flag; });
+  if (found == kRefusals.end()) return std::nullopt;
+  return std::string(found->reason);
+}
+
+std::optional<std::string> nearest_flag(std::string_view flag, const std::vector<std::string>& known) {
+  size_t best = flag.size() / 3 + 1;
+  std::optional<std::string> nearest;
+  for (const auto& name : known) {
+    const size_t distance = edits(flag, name);
+    if (distance <= best && (!nearest || distance < best)) {
+      best = distance;
+      nearest = name;
+    }
+  }
+  return nearest;
+}
+
+}  // namespace fathom::app
