@@ -1,0 +1,87 @@
+// The scheduler's thread: takes requests from any thread, drives the executor, pushes tokens. Every decision
+// is SchedulerCore's; this adds the queue in, the thread and the waiting. Idle, it sleeps.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "base/clock.h"
+#include "core/executor.h"
+#include "core/request.h"
+#include "sched/scheduler_core.h"
+#include "sched/scheduler_options.h"
+
+namespace fathom::sched {
+
+class Scheduler final : public RequestSink {
+ public:
+  // `executor` and `clock` must outlive the scheduler. Nothing runs before start().
+  Scheduler(const SchedulerOptions& options, Executor& executor, const Clock& clock = steady_clock());
+  ~Scheduler() override;  // stops
+
+  void start();
+  // Refuses new requests (kUnavailable) and waits until the accepted ones are done. False: `timeout` came
+  // first; they go on.
+  bool drain(std::chrono::milliseconds timeout);
+  // Aborts what is left and joins the thread. Final.
+  void stop();
+
+  // Prompt and output tokens that one request can have at most: the context, or the pool if that is smaller.
+  int32_t max_request_tokens() const { return core_.max_request_tokens(); }
+
+  Result<std::shared_ptr<TokenStream>> submit(GenerateRequest request) override;
+  void cancel(const std::string& id) override;
+  void cancel_all() override;
+  Result<void> flush_cache() override;
+  SchedulerStats stats() const override;
+
+ private:
+  struct Submit {
+    GenerateRequest request;
+    std::shared_ptr<TokenStream> stream;
+  };
+  struct Cancel {
+    std::string id;
+  };
+  struct CancelAll {};
+  struct Flush {
+    std::promise<Result<void>> done;
+  };
+  using Command = std::variant<Submit, Cancel, CancelAll, Flush>;
+
+  void loop();
+  void post(Command command);
+  bool take_commands(bool wait);
+  void execute(Command command);
+  void publish();
+
+  const SchedulerOptions options_;
+  Executor& executor_;
+  SchedulerCore core_;  // the thread's, but for its constant limits
+  std::thread thread_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;  // of the thread
+  std::condition_variable idle_changed_;
+  std::vector<Command> inbox_;
+  SchedulerStats stats_;       // as of the last turn of the loop
+  size_t waiting_ = 0;         // requests in the core's queue or on the way to it
+  size_t inbox_requests_ = 0;  // of them, still in the inbox
+  bool idle_ = true;
+  bool draining_ = false;
+  bool stopping_ = false;
+  bool stopped_ = false;
+  std::optional<Error> fault_;
+};
+
+}  // namespace fathom::sched
