@@ -1,0 +1,56 @@
+#include "sample/logprobs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace fathom::sample {
+
+double log_sum_exp(const float* logits, int64_t vocab) {
+  const float highest = *std::max_element(logits, logits + vocab);
+  if (std::isinf(highest)) return highest;
+  double sum = 0.0;
+  for (int64_t i = 0; i < vocab; ++i) sum += std::exp(logits[i] - highest);
+  return highest + std::log(sum);
+}
+
+std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t vocab, double log_sum, int32_t count) {
+  std::vector<TokenLogprob> best;
+  const auto before = [](const TokenLogprob& a, const TokenLogprob& b) {
+    return a.logprob != b.logprob ? a.logprob > b.logprob : a.token < b.token;
+  };
+  const auto size = static_cast<size_t>(std::min<int64_t>(std::max(count, 0), vocab));
+  if (size == 0) return best;
+  // A heap of the best so far with the worst on top: most tokens cost one comparison.
+  for (int64_t i = 0; i < vocab; ++i) {
+    const TokenLogprob candidate{static_cast<int32_t>(i), logits[i]};
+    if (best.size() == size) {
+      if (!before(candidate, best.front())) continue;
+      std::pop_heap(best.begin(), best.end(), before);
+      best.back() = candidate;
+    } else {
+      best.push_back(candidate);
+    }
+    std::push_heap(best.begin(), best.end(), before);
+  }
+  std::sort_heap(best.begin(), best.end(), before);
+  for (auto& entry : best) entry.logprob = static_cast<float>(entry.logprob - log_sum);
+  return best;
+}
+
+TokenOutput describe_token(const float* logits, int64_t vocab, int32_t token, const LogprobParams& params) {
+  const double log_sum = log_sum_exp(logits, vocab);
+  const auto logprob_of = [&](int32_t id) {
+    if (id < 0 || id >= vocab) return -std::numeric_limits<float>::infinity();
+    return static_cast<float>(logits[id] - log_sum);
+  };
+  TokenOutput output;
+  output.token = token;
+  output.logprob = logprob_of(token);
+  output.top = top_logprobs(logits, vocab, log_sum, params.top);
+  output.requested.reserve(params.token_ids.size());
+  for (const int32_t id : params.token_ids) output.requested.push_back({id, logprob_of(id)});
+  return output;
+}
+
+}  // namespace fathom::sample

@@ -1,0 +1,24 @@
+// Logits to tokens. For each row, in this order: logit_bias, penalties, banned ids, temperature, top_k,
+// top_p, min_p, draw. The draw of a request's i-th token is a function of its seed and i alone, so its tokens
+// do not depend on the batch. Logprobs are of the untouched logits.
+#pragma once
+
+#include <span>
+
+#include "base/thread_pool.h"
+#include "core/sampling.h"
+#include "device/tensor.h"
+#include "sample/slot_sampler.h"
+
+namespace fathom::sample {
+
+// Chooses one token for each row of logits [R, V] f32, which may be overwritten. slots[r] is row r's state;
+// it is not told of the choice (accept is the caller's). outputs[r] receives the token and what its
+// LogprobParams ask for.
+void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const SlotSampler* const> slots,
+                 std::span<TokenOutput> outputs);
+
+// The choice alone, for one row of already adjusted logits; `index` is the number of tokens generated before.
+int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index);
+
+}  // namespace fathom::sample
