@@ -10,12 +10,18 @@ HandlerPool::HandlerPool(int max_threads, std::chrono::milliseconds idle_timeout
     : max_threads_(max_threads), idle_timeout_(idle_timeout) {}
 
 HandlerPool::~HandlerPool() {
+  stop();
+}
+
+void HandlerPool::stop() {
   std::unique_lock lock(mutex_);
   stopping_ = true;
   for (Worker* worker : idle_) worker->wake.notify_one();
   all_left_.wait(lock, [&] { return workers_.empty(); });
+  std::list<Worker> ended = std::move(left_);
+  left_.clear();
   lock.unlock();
-  for (Worker& worker : left_) worker.thread.join();
+  for (Worker& worker : ended) worker.thread.join();
 }
 
 bool HandlerPool::submit(std::function<void()> task) {

@@ -15,12 +15,16 @@ namespace fathom::http {
 class HandlerPool {
  public:
   HandlerPool(int max_threads, std::chrono::milliseconds idle_timeout);
-  ~HandlerPool();  // waits for running tasks
+  ~HandlerPool();  // as stop()
   HandlerPool(const HandlerPool&) = delete;
   HandlerPool& operator=(const HandlerPool&) = delete;
 
-  // Runs `task` on a thread at once. False when all threads are busy, or no thread can be made. Tasks must not throw.
+  // Runs `task` on a thread at once. False when all threads are busy, or no thread can be made. Tasks must
+  // not throw.
   bool submit(std::function<void()> task);
+
+  // Refuses further tasks and waits for the running ones.
+  void stop();
 
   int threads() const;
   int active() const;

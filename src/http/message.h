@@ -1,5 +1,5 @@
-// What a handler sees of HTTP: the request it was called for, the response it gives, and the writer that carries
-// the response to the client.
+// What a handler sees of HTTP: the request it was called for, the response it gives, and the writer that
+// carries the response to the client.
 #pragma once
 
 #include <functional>
@@ -31,8 +31,8 @@ struct Request {
   std::optional<std::string> query_param(std::string_view name) const;
 };
 
-// A whole answer. Content-Length, Connection, Date and (where configured) CORS headers are added by the server.
-// CR and LF in header values become spaces.
+// A whole answer. Content-Length, Connection, Date and (where configured) CORS headers are added by the
+// server. CR and LF in header values become spaces.
 struct Response {
   int status = 200;
   std::string content_type = "application/json";  // no Content-Type header when empty
@@ -40,8 +40,8 @@ struct Response {
   std::string body;
 };
 
-// The way back to one client. Valid while the handler runs; every function is called from the handler's thread.
-// Either one send(), or begin_stream(), any number of write(), and end().
+// The way back to one client. Valid while the handler runs; every function is called from the handler's
+// thread. Either one send(), or begin_stream(), any number of write(), and end().
 class ResponseWriter {
  public:
   virtual ~ResponseWriter() = default;
@@ -52,11 +52,11 @@ class ResponseWriter {
   // Sends the head of a streamed answer at once. False: the client is gone.
   // HTTP/1.1 clients get chunked transfer; for HTTP/1.0 the end of the connection ends the answer.
   virtual bool begin_stream(int status, std::string content_type, Headers headers = {}) = 0;
-  // Sends `bytes` at once as one chunk. Waits while the client reads too slowly, at most for the write timeout.
-  // False: the client is gone (or was too slow, which is the same from here on).
+  // Sends `bytes` at once as one chunk. Waits while the client reads too slowly, at most for the write
+  // timeout. False: the client is gone (or was too slow, which is the same from here on).
   virtual bool write(std::string_view bytes) = 0;
-  // Ends the stream. A handler that returns without it ends the stream too; one that throws cuts the connection,
-  // so that the client can tell that the answer is not complete.
+  // Ends the stream. A handler that returns without it ends the stream too; one that throws cuts the
+  // connection, so that the client can tell that the answer is not complete.
   virtual void end() = 0;
 
   // The client has vanished. Noticed also while the handler does not write.

@@ -1,7 +1,7 @@
 // The outgoing half of one connection, shared by the handler's thread and the connection's I/O thread.
 //
-// Bytes go straight to the kernel from whichever thread has them; only what the kernel does not take at once waits
-// here for the I/O thread. So a token costs one system call and no hop between threads.
+// Bytes go straight to the kernel from whichever thread has them; only what the kernel does not take at once
+// waits here for the I/O thread. So a token costs one system call and no hop between threads.
 #pragma once
 
 #include <condition_variable>
@@ -34,8 +34,8 @@ class Outbox {
   // without locks held, from the thread that found out.
   Outbox(int fd, Hooks hooks) : fd_(fd), hooks_(std::move(hooks)) {}
 
-  // Sends or queues the pieces in order. With `wait`, returns once few enough bytes wait, or the outbox fails.
-  // False when it has failed. `next` says how what follows will begin.
+  // Sends or queues the pieces in order. With `wait`, returns once few enough bytes wait, or the outbox
+  // fails. False when it has failed. `next` says how what follows will begin.
   bool send(std::initializer_list<std::string_view> pieces, bool wait, Probe next);
   // The next response of the connection is about to be made.
   void expect(Probe next);
@@ -56,7 +56,6 @@ class Outbox {
   bool empty() const;
 
  private:
-
   int fd_;
   const Hooks hooks_;
   mutable std::mutex mutex_;

@@ -21,7 +21,9 @@ bool equals_ignoring_case(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-RequestParser::RequestParser(ParseLimits limits) : limits_(limits) { reset(); }
+RequestParser::RequestParser(ParseLimits limits) : limits_(limits) {
+  reset();
+}
 
 void RequestParser::reset() {
   parser_.emplace();
@@ -65,8 +67,9 @@ RequestParser::Status RequestParser::feed(std::string_view bytes, size_t* consum
                     "The request's head exceeds " + std::to_string(limits_.max_header_bytes) + " bytes.");
     }
     if (ec == beast::http::error::body_limit) {
-      return refuse(413, "body_too_large",
-                    "The request's body exceeds the limit of " + std::to_string(limits_.max_body_bytes) + " bytes.");
+      return refuse(
+          413, "body_too_large",
+          "The request's body exceeds the limit of " + std::to_string(limits_.max_body_bytes) + " bytes.");
     }
     if (ec == beast::http::error::bad_version) {
       return refuse(505, "http_version_not_supported", "This server speaks HTTP/1.1 and HTTP/1.0.");
@@ -96,8 +99,12 @@ bool RequestParser::accept_head() {
   for (const auto& field : head) {
     const std::string_view value = to_std(field.value());
     switch (field.name()) {
-      case beast::http::field::host: ++hosts; break;
-      case beast::http::field::content_length: has_length = true; break;
+      case beast::http::field::host:
+        ++hosts;
+        break;
+      case beast::http::field::content_length:
+        has_length = true;
+        break;
       case beast::http::field::transfer_encoding:
         ++transfer_encodings;
         if (!equals_ignoring_case(value, "chunked")) {
@@ -110,7 +117,8 @@ bool RequestParser::accept_head() {
         }
         expects_continue_ = !http_1_0_;
         break;
-      default: break;
+      default:
+        break;
     }
     request_.headers.emplace_back(to_std(field.name_string()), value);
   }

@@ -1,46 +1,18 @@
-// Request bytes -> Request, piece by piece, with limits. Boost.Beast reads the grammar; what it leaves open and what
-// has been used to smuggle requests past proxies is refused here.
+// Request bytes -> Request, piece by piece, with limits. Boost.Beast reads the grammar; what it leaves open
+// and what has been used to smuggle requests past proxies is refused here.
 #pragma once
 
-#include <boost/asio/buffer.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/optional.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "http/growing_body.h"
 #include "http/message.h"
 
 namespace fathom::http {
-
-// A Beast body that grows with what arrives. Beast's string_body reserves whatever Content-Length promises.
-struct GrowingBody {
-  using value_type = std::string;
-  class reader {
-   public:
-    template <bool kIsRequest, class Fields>
-    reader(boost::beast::http::header<kIsRequest, Fields>&, value_type& body) : body_(body) {}
-    void init(const boost::optional<uint64_t>&, boost::beast::error_code& ec) { ec = {}; }
-    template <class Buffers>
-    size_t put(const Buffers& buffers, boost::beast::error_code& ec) {
-      ec = {};
-      size_t total = 0;
-      for (auto it = boost::asio::buffer_sequence_begin(buffers); it != boost::asio::buffer_sequence_end(buffers);
-           ++it) {
-        const boost::asio::const_buffer part = *it;
-        body_.append(static_cast<const char*>(part.data()), part.size());
-        total += part.size();
-      }
-      return total;
-    }
-    void finish(boost::beast::error_code& ec) { ec = {}; }
-
-   private:
-    value_type& body_;
-  };
-};
 
 struct ParseLimits {
   size_t max_header_bytes = size_t{64} << 10;
@@ -60,12 +32,14 @@ class RequestParser {
 
   explicit RequestParser(ParseLimits limits);
 
-  // Reads from `bytes`, which continue after what was consumed before; *consumed says how many it took. The rest
-  // must be given again, with more. kHead is returned once a request, when its head is complete; then feed again.
+  // Reads from `bytes`, which continue after what was consumed before; *consumed says how many it took. The
+  // rest must be given again, with more. kHead is returned once a request, when its head is complete; then
+  // feed again.
   Status feed(std::string_view bytes, size_t* consumed);
 
   const ParseError& error() const { return error_; }
-  bool head_done() const { return head_done_; }
+  // Some of a request has been read.
+  bool begun() const { return parser_->got_some(); }
   size_t body_bytes() const { return parser_->get().body().size(); }
 
   // Valid from kHead on.

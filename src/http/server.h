@@ -1,14 +1,15 @@
 // An HTTP/1.1 server: bytes <-> messages, limits, timeouts, back-pressure, vanished clients. It knows no LLM.
 //
-// Sockets are watched by a few I/O threads and never block them; each request runs its handler on a thread of an
-// elastic pool. So a slow or vanished client costs a buffer, not a thread that others need.
+// Sockets are watched by a few I/O threads and never block them; each request runs its handler on a thread of
+// an elastic pool. So a slow or vanished client costs a buffer, not a thread that others need.
 //
 // Vanished and half-closed clients. A client that closes its socket and one that only says "I have sent
-// everything" (shutdown(SHUT_WR), `nc -N`) look the same: end of file. They differ when something is sent: a closed
-// socket answers with a reset. So on end of file the server sends early what the response is certain to begin
-// with: single bytes of "HTTP/1.1 " before the head, leading zeros of the next chunk's size within a stream. A
-// reset within a round trip means gone; otherwise the request goes on and gets its whole answer. Probes repeat
-// after 1, 2, 4, ... seconds. Machines that vanish without a word are found by TCP keep-alive and user timeout.
+// everything" (shutdown(SHUT_WR), `nc -N`) look the same: end of file. They differ when something is sent: a
+// closed socket answers with a reset. So on end of file the server sends early what the response is certain
+// to begin with: single bytes of "HTTP/1.1 " before the head, leading zeros of the next chunk's size within a
+// stream. A reset within a round trip means gone; otherwise the request goes on and gets its whole answer.
+// Probes repeat after 1, 2, 4, ... seconds. Machines that vanish without a word are found by TCP keep-alive
+// and user timeout.
 #pragma once
 
 #include <chrono>
@@ -37,12 +38,13 @@ struct ServerOptions {
   size_t max_header_bytes = size_t{64} << 10;
   size_t max_body_bytes = size_t{64} << 20;
   std::chrono::milliseconds header_timeout{15'000};  // from a request's first byte to the end of its head
-  // A body may take body_timeout plus its bytes / min_bytes_per_second, counted from the end of the head. In the same
-  // way a client may leave bytes unread for write_timeout plus those it read meanwhile / min_bytes_per_second.
+  // A body may take body_timeout plus its bytes / min_bytes_per_second, counted from the end of the head. In
+  // the same way a client may leave bytes unread for write_timeout plus those it read meanwhile /
+  // min_bytes_per_second.
   std::chrono::milliseconds body_timeout{30'000};
   std::chrono::milliseconds write_timeout{30'000};
   size_t min_bytes_per_second = 1024;
-  std::chrono::milliseconds idle_timeout{75'000};        // a kept-alive connection between requests
+  std::chrono::milliseconds idle_timeout{75'000};          // a kept-alive connection between requests
   std::chrono::milliseconds handler_idle_timeout{10'000};  // a pool thread without work leaves
   std::chrono::seconds retry_after{1};
   std::vector<std::string> cors_origins;  // "*" or exact origins; empty: no CORS headers
@@ -64,8 +66,9 @@ struct Stats {
 // Thread safe.
 class Server {
  public:
-  // Listens before it returns. An Error says which address failed, why, and what to do. `handler` is called from
-  // many threads at once. Raises the process's soft limit of open files to what max_connections needs, if it can.
+  // Listens before it returns. An Error says which address failed, why, and what to do. `handler` is called
+  // from many threads at once. Raises the process's soft limit of open files to what max_connections needs,
+  // if it can.
   static Result<std::unique_ptr<Server>> start(ServerOptions options, Handler handler);
 
   // Closes all connections (handlers see client_gone) and waits for the handlers to return.
@@ -78,7 +81,8 @@ class Server {
 
   // No new connections; idle ones are closed; requests in work go on and close theirs when done.
   void stop_accepting();
-  // stop_accepting, then waits until no request is being read, handled or answered. True if all ended in time.
+  // stop_accepting, then waits until no request is being read, handled or answered. True if all ended in
+  // time.
   bool drain(std::chrono::milliseconds timeout);
 
   Stats stats() const;

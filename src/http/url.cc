@@ -13,8 +13,8 @@ int hex_digit(char c) {
 }
 
 bool starts_with_scheme(std::string_view target, std::string_view scheme) {
-  return target.size() >= scheme.size() &&
-         std::equal(scheme.begin(), scheme.end(), target.begin(), [](char a, char b) { return a == (b | 0x20); });
+  return target.size() >= scheme.size() && std::equal(scheme.begin(), scheme.end(), target.begin(),
+                                                      [](char a, char b) { return a == (b | 0x20); });
 }
 
 }  // namespace

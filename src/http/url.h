@@ -19,8 +19,8 @@ struct Target {
   std::string path;   // decoded, begins with '/', or is "*"
   std::string query;  // not decoded
 };
-// Accepts "/path?query", "http://host/path?query" and "*". Nothing for anything else, for wrong percent encoding,
-// and for paths with control characters.
+// Accepts "/path?query", "http://host/path?query" and "*". Nothing for anything else, for wrong percent
+// encoding, and for paths with control characters.
 std::optional<Target> parse_target(std::string_view target);
 
 }  // namespace fathom::http
