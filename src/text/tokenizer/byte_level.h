@@ -1,6 +1,6 @@
 // The byte-level alphabet of GPT-2: each of the 256 bytes is written as one printable character, so that
-// tokenizer.json can hold tokens that are not whole characters. Fathom turns tokens back into bytes at load and
-// works on bytes from then on.
+// tokenizer.json can hold tokens that are not whole characters. Fathom turns tokens back into bytes at load
+// and works on bytes from then on.
 #pragma once
 
 #include <optional>

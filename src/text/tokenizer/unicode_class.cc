@@ -1,5 +1,7 @@
 #include "text/tokenizer/unicode_class.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <map>
 
 namespace fathom::text {
@@ -18,10 +20,10 @@ constexpr CategoryRange kCategories[] = {
 
 // White_Space of Unicode, which is \s of the regex engine, and the ranges of DeepSeek's CJK pattern.
 constexpr CategoryRange kFlags[] = {
-    {0x09, 0x0D, kSpace},          {0x20, 0x20, kSpace},          {0x85, 0x85, kSpace},
-    {0xA0, 0xA0, kSpace},          {0x1680, 0x1680, kSpace},      {0x2000, 0x200A, kSpace},
-    {0x2028, 0x2029, kSpace},      {0x202F, 0x202F, kSpace},      {0x205F, 0x205F, kSpace},
-    {0x3000, 0x3000, kSpace},      {'\n', '\n', kLineBreak},      {'\r', '\r', kLineBreak},
+    {0x09, 0x0D, kSpace},           {0x20, 0x20, kSpace},           {0x85, 0x85, kSpace},
+    {0xA0, 0xA0, kSpace},           {0x1680, 0x1680, kSpace},       {0x2000, 0x200A, kSpace},
+    {0x2028, 0x2029, kSpace},       {0x202F, 0x202F, kSpace},       {0x205F, 0x205F, kSpace},
+    {0x3000, 0x3000, kSpace},       {'\n', '\n', kLineBreak},       {'\r', '\r', kLineBreak},
     {0x3040, 0x30FF, kDeepseekCjk}, {0x4E00, 0x9FA5, kDeepseekCjk},
 };
 

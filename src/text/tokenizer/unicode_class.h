@@ -8,23 +8,22 @@
 namespace fathom::text {
 
 using CharClass = uint8_t;
-inline constexpr CharClass kLetter = 1;        // \p{L}
-inline constexpr CharClass kMark = 2;          // \p{M}
-inline constexpr CharClass kNumber = 4;        // \p{N}
-inline constexpr CharClass kPunctuation = 8;   // \p{P}
-inline constexpr CharClass kSymbol = 16;       // \p{S}
-inline constexpr CharClass kSpace = 32;        // \s
-inline constexpr CharClass kLineBreak = 64;    // [\r\n], which is also kSpace
-inline constexpr CharClass kDeepseekCjk = 128; // [一-龥぀-ゟ゠-ヿ]: the run that DeepSeek-V3's tokenizer splits off
+inline constexpr CharClass kLetter = 1;       // \p{L}
+inline constexpr CharClass kMark = 2;         // \p{M}
+inline constexpr CharClass kNumber = 4;       // \p{N}
+inline constexpr CharClass kPunctuation = 8;  // \p{P}
+inline constexpr CharClass kSymbol = 16;      // \p{S}
+inline constexpr CharClass kSpace = 32;       // \s
+inline constexpr CharClass kLineBreak = 64;   // [\r\n], which is also kSpace
+inline constexpr CharClass kDeepseekCjk =
+    128;  // [一-龥぀-ゟ゠-ヿ]: the run that DeepSeek-V3's tokenizer splits off
 
 // A table of the classes of all code points, in blocks of 256 with equal blocks stored once.
 class UnicodeClasses {
  public:
   static const UnicodeClasses& get();
 
-  CharClass of(char32_t code_point) const {
-    return blocks_[block_of_[code_point >> 8]][code_point & 0xFF];
-  }
+  CharClass of(char32_t code_point) const { return blocks_[block_of_[code_point >> 8]][code_point & 0xFF]; }
   const std::array<CharClass, 256>& latin1() const { return blocks_[block_of_[0]]; }
 
  private:

@@ -6,7 +6,7 @@ namespace fathom::text {
 namespace {
 
 struct Scan {
-  size_t length;   // bytes of the character, or of the maximal ill-formed part
+  size_t length;  // bytes of the character, or of the maximal ill-formed part
   bool valid;
   bool truncated;  // ill-formed only because the text ends here
 };
@@ -53,7 +53,9 @@ size_t valid_until(std::string_view bytes, size_t pos) {
 
 }  // namespace
 
-bool is_valid_utf8(std::string_view text) { return valid_until(text, 0) == text.size(); }
+bool is_valid_utf8(std::string_view text) {
+  return valid_until(text, 0) == text.size();
+}
 
 std::string repair_utf8(std::string_view bytes) {
   std::string out;

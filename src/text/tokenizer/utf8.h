@@ -14,7 +14,8 @@ bool is_valid_utf8(std::string_view text);
 // decoder do: "\xe4\xbd" is one replacement character, "\xff\xff" is two.
 std::string repair_utf8(std::string_view bytes);
 
-// The number of bytes at the end of `bytes` (0 to 3) that are the start of a character whose rest may still come.
+// The number of bytes at the end of `bytes` (0 to 3) that are the start of a character whose rest may still
+// come.
 size_t incomplete_utf8_suffix(std::string_view bytes);
 
 void append_utf8(char32_t code_point, std::string* out);

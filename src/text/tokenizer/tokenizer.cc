@@ -1,0 +1,95 @@
+#include "text/tokenizer/tokenizer.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "text/tokenizer/byte_level.h"
+#include "text/tokenizer/utf8.h"
+#include "text/tokenizer/word_cache.h"
+
+namespace fathom::text {
+namespace {
+
+uint64_t next_serial() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
+// This thread's cache, emptied when another tokenizer used it last.
+WordCache& thread_cache(uint64_t serial) {
+  thread_local std::unique_ptr<WordCache> cache;
+  thread_local uint64_t owner = 0;
+  if (owner != serial) {
+    cache = std::make_unique<WordCache>();
+    owner = serial;
+  }
+  return *cache;
+}
+
+}  // namespace
+
+Tokenizer::Tokenizer() : serial_(next_serial()) {}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
+  std::string repaired;
+  if (!is_valid_utf8(text)) {
+    repaired = repair_utf8(text);
+    text = repaired;
+  }
+  std::vector<int32_t> ids;
+  if (add_special_tokens) ids = prefix_ids_;
+  const auto push = [&ids](int32_t id) { ids.push_back(id); };
+  const auto encode_normalized = [&](std::string_view piece) { encode_text(piece, &ids); };
+  raw_added_.split(
+      text,
+      [&](std::string_view piece) {
+        if (normalizer_->empty()) {
+          normalized_added_.split(piece, encode_normalized, push);
+        } else {
+          normalized_added_.split(normalizer_->apply(piece), encode_normalized, push);
+        }
+      },
+      push);
+  if (add_special_tokens) ids.insert(ids.end(), suffix_ids_.begin(), suffix_ids_.end());
+  return ids;
+}
+
+void Tokenizer::encode_text(std::string_view text, std::vector<int32_t>* ids) const {
+  WordCache& cache = thread_cache(serial_);
+  pre_tokenizer_->for_each_word(text, [&](std::string_view word) {
+    if (word.size() > WordCache::kMaxWord) {
+      bpe_->encode(word, ids);
+      return;
+    }
+    WordCache::Entry& entry = cache.slot(word);
+    if (entry.holds(word)) {
+      ids->insert(ids->end(), entry.ids.begin(), entry.ids.begin() + entry.id_count);
+      return;
+    }
+    const size_t before = ids->size();
+    bpe_->encode(word, ids);
+    const size_t count = ids->size() - before;
+    if (count <= WordCache::kMaxIds) entry.set(word, ids->data() + before, count);
+  });
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::string bytes;
+  for (const int32_t id : ids) {
+    if (!skip_special || !is_special(id)) bytes += vocabulary_.bytes(id);
+  }
+  return is_valid_utf8(bytes) ? bytes : repair_utf8(bytes);
+}
+
+std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
+  const auto added =
+      std::lower_bound(added_tokens_.begin(), added_tokens_.end(), token,
+                       [](const AddedToken& t, std::string_view wanted) { return t.content < wanted; });
+  if (added != added_tokens_.end() && added->content == token) return added->id;
+  if (!is_valid_utf8(token)) return std::nullopt;
+  const auto bytes = byte_level_decode(token);
+  const int32_t id = bytes ? vocabulary_.find(*bytes) : -1;
+  return id < 0 ? std::nullopt : std::optional(id);
+}
+
+}  // namespace fathom::text
