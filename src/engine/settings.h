@@ -1,0 +1,55 @@
+// From the words of the command line to a running engine: reads the checkpoint's config, decides what was
+// left to Fathom, and says what it chose. The model's facts that the front wing needs come back as plain
+// values.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+
+namespace fathom::engine {
+
+struct Settings {
+  std::string model_path;
+  bool dummy = false;                   // --load-format dummy
+  uint64_t random_seed = 0;             // of dummy weights
+  std::string dtype = "auto";           // auto | bfloat16 | float32
+  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32
+  bool disable_mla = false;
+  int64_t context_length = 0;  // 0: the model's
+  std::string cpu_isa = "auto";
+  int32_t threads = 0;               // 0: the CPUs of this process
+  int32_t max_running_requests = 0;  // 0: kDefaultRunning
+  int32_t chunked_prefill_size = 0;  // 0: kDefaultChunk; -1: the whole context
+  int32_t page_size = 16;
+  double mem_fraction_static = 0.0;
+  int64_t max_total_tokens = 0;
+};
+
+inline constexpr int32_t kDefaultRunning = 64;
+inline constexpr int32_t kDefaultChunk = 512;
+
+// What the checkpoint says about itself, for the API.
+struct ModelFacts {
+  std::string model_type, architecture;
+  int64_t vocab_size = 0;
+  int64_t context_length = 0;
+  std::vector<int32_t> eos_token_ids;  // of config.json and generation_config.json, sorted
+  std::optional<int32_t> bos_token_id;
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int32_t> top_k;
+};
+
+// The options that `settings` come to for its model. Opens no weights.
+Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts);
+
+// Opens the weights (unless dummy), loads them with progress on stderr, starts the rank, and logs what was
+// chosen and how long each phase took.
+Result<std::unique_ptr<Engine>> start_engine(const Settings& settings, ModelFacts* facts);
+
+}  // namespace fathom::engine
