@@ -1,9 +1,10 @@
 // y = x W^T (+ y): every dense projection of the model, and the building block of the expert GEMM.
 //
-// Weights are packed once, at load, into the layout that the target's kernels stream:
-//   panels of 16 output columns; in a panel, for each pair of k: 16 columns x 2 values, so that one panel row
-//   of bf16 is 64 bytes: an AVX-512 vector of vdpbf16ps operands, one row of an AMX B tile, two AVX2 vectors.
-// FP8 stays FP8 in memory, converted in the kernel, with one float32 scale for each (128 of k, column).
+// Weights are packed once, at load, into panels of 16 output columns (layout.h). A panel is a sequence of
+// 64-byte rows: 16 columns x 1 value of F32, x 2 of BF16 (k, k+1), x 4 of FP8 (stored k, k+2, k+1, k+3), so
+// that a row is one AVX-512 vector, two AVX2 vectors, and for BF16 an operand of vdpbf16ps and a row of an
+// AMX B tile. FP8 stays FP8 in memory, converted in the kernel, with one float32 scale for each (128 of k,
+// column).
 //
 // Batch invariance: the value of y[t] is bit for bit the same for any number and order of rows, any number of
 // threads and any tile, because every kernel of a target adds the products of one output in the same order of
@@ -63,9 +64,9 @@ Result<PackedLinear> pack_linear(const device::Target& target, Compute compute,
                                  std::span<const WeightSource> sources, device::Arena& arena,
                                  ThreadPool* pool = nullptr);
 
-// Packs [n, k] of deterministic random values, normal with standard deviation `stddev`, straight into the
-// layout: element (row, col) is a pure function of (seed, row, col) rounded to `dtype` (F32, BF16 or F8E4M3
-// with one scale).
+// Packs [n, k] of deterministic random values, bell-shaped (the sum of four uniform ones) with mean 0 and
+// standard deviation `stddev`, straight into the layout: element (row, col) is a pure function of (seed, row,
+// col) rounded to `dtype` (F32, BF16 or F8E4M3 with one scale).
 Result<PackedLinear> random_linear(const device::Target& target, Compute compute, device::DType dtype,
                                    int64_t n, int64_t k, float stddev, uint64_t seed, device::Arena& arena,
                                    ThreadPool* pool = nullptr);
