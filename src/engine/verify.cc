@@ -37,9 +37,11 @@ Result<std::vector<Golden>> read_goldens(const weights::SafetensorsFile& file, c
   std::vector<Golden> cases;
   const auto get = [&](const std::string& name, const char* dtype,
                        size_t rank) -> const weights::TensorView* {
-    const auto* tensor = file.find(name);
-    return tensor != nullptr && tensor->dtype_name == dtype && tensor->shape.size() == rank ? tensor
-                                                                                            : nullptr;
+    for (const auto& tensor : file.tensors()) {
+      if (tensor.name == name)
+        return tensor.dtype_name == dtype && tensor.shape.size() == rank ? &tensor : nullptr;
+    }
+    return nullptr;
   };
   if (const auto* ids = get("input_ids", "I32", 2)) {
     const auto* logits = get("logits", "F32", 3);
@@ -73,8 +75,8 @@ Result<std::vector<Golden>> read_goldens(const weights::SafetensorsFile& file, c
     if (logits == nullptr || greedy == nullptr || logits->shape[0] != vocab || ids->shape[0] < 1) {
       return unfit(path, fmt::format("case {}: expected F32 last_logits [{}] and I32 greedy [N]", i, vocab));
     }
-    cases.push_back({fmt::format("prompt {}", i), ints(*ids, 0, ids->shape[0]),
-                     ints(*greedy, 0, greedy->shape[0]), copy<float>(*logits, 0, vocab), 1});
+    cases.push_back({fmt::format("prompt {}", i), copy<int32_t>(*ids, 0, ids->shape[0]),
+                     copy<int32_t>(*greedy, 0, greedy->shape[0]), copy<float>(*logits, 0, vocab), 1});
   }
   if (cases.empty()) return unfit(path, "no input_ids and no 0.input_ids: not a golden file");
   return cases;
