@@ -49,6 +49,7 @@ class Engine final : public Executor {
 
   const model::Model& model() const { return *model_; }
   const EngineReport& report() const { return report_; }
+  int32_t threads() const { return pool_->size(); }
   // The threads that compute. Free for others (bench probes) only while no step runs.
   ThreadPool& pool() { return *pool_; }
 

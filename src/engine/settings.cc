@@ -91,9 +91,10 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
 
   options.threads = settings.threads > 0 ? settings.threads : static_cast<int32_t>(available_cpus().size());
   options.max_running = settings.max_running_requests > 0 ? settings.max_running_requests : kDefaultRunning;
-  options.max_step_tokens = settings.chunked_prefill_size > 0   ? settings.chunked_prefill_size
-                            : settings.chunked_prefill_size < 0 ? static_cast<int32_t>(facts->context_length)
-                                                                : kDefaultChunk;
+  options.max_step_tokens = settings.chunked_prefill_size > 0 ? settings.chunked_prefill_size
+                            : settings.chunked_prefill_size < 0
+                                ? static_cast<int32_t>(std::min(facts->context_length, kUnchunked))
+                                : kDefaultChunk;
   options.page_size = settings.page_size;
   options.mem_fraction = settings.mem_fraction_static;
   options.max_total_tokens = settings.max_total_tokens;

@@ -25,7 +25,7 @@ struct Settings {
   std::string cpu_isa = "auto";
   int32_t threads = 0;               // 0: the CPUs of this process
   int32_t max_running_requests = 0;  // 0: kDefaultRunning
-  int32_t chunked_prefill_size = 0;  // 0: kDefaultChunk; -1: the whole context
+  int32_t chunked_prefill_size = 0;  // 0: kDefaultChunk; -1: kUnchunked, or the context
   int32_t page_size = 16;
   double mem_fraction_static = 0.0;
   int64_t max_total_tokens = 0;
@@ -33,6 +33,7 @@ struct Settings {
 
 inline constexpr int32_t kDefaultRunning = 64;
 inline constexpr int32_t kDefaultChunk = 512;
+inline constexpr int64_t kUnchunked = 16384;  // the reference's --max-prefill-tokens
 
 // What the checkpoint says about itself, for the API.
 struct ModelFacts {

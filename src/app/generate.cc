@@ -1,0 +1,160 @@
+#include <atomic>
+#include <cstdio>
+#include <deque>
+#include <fstream>
+#include <iostream>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <vector>
+
+#include "app/args.h"
+#include "app/local_exchange.h"
+#include "app/serving.h"
+#include "base/log.h"
+#include "base/progress.h"
+
+// A line of the input is either OpenAI's batch form, {"custom_id", "method", "url", "body"}, or a bare
+// request body: with "messages" for chat, "prompt" for completions, "text" or "input_ids" for /generate. Each
+// answer is one line, in the order of the input: {"custom_id" or "line", "response": {"status_code",
+// "body"}}.
+namespace fathom::app {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Job {
+  Json id;
+  bool has_id = false;
+  std::string path, body;
+  std::string failure;  // why the line is no request
+};
+
+Job parse_line(const std::string& line, size_t number) {
+  Job job;
+  job.id = number;
+  Json json = Json::parse(line, nullptr, false);
+  if (!json.is_object()) {
+    job.failure = "line " + std::to_string(number) + ": expected a JSON object";
+    return job;
+  }
+  if (json.contains("custom_id")) {
+    job.id = json["custom_id"];
+    job.has_id = true;
+    json.erase("custom_id");
+  }
+  if (json.contains("body")) {
+    if (!json.contains("url") || !json["url"].is_string()) {
+      job.failure = "a batch request needs a \"url\"";
+      return job;
+    }
+    job.path = json["url"].get<std::string>();
+    job.body = json["body"].dump(-1, ' ', false, Json::error_handler_t::replace);
+    return job;
+  }
+  if (json.contains("messages"))
+    job.path = "/v1/chat/completions";
+  else if (json.contains("prompt"))
+    job.path = "/v1/completions";
+  else if (json.contains("text") || json.contains("input_ids"))
+    job.path = "/generate";
+  else
+    job.failure = "expected one of \"messages\", \"prompt\", \"text\" and \"input_ids\"";
+  if (json.contains("stream")) json.erase("stream");  // answers are whole lines
+  job.body = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return job;
+}
+
+std::string answer_line(const Job& job, const LocalAnswer& answer) {
+  Json line;
+  line[job.has_id ? "custom_id" : "line"] = job.id;
+  line["response"]["status_code"] = answer.status;
+  const Json body = Json::parse(answer.body, nullptr, false);
+  line["response"]["body"] = body.is_discarded() ? Json(answer.body) : body;
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// Writes answers in the order of their jobs, as soon as all before them are there.
+class OrderedOutput {
+ public:
+  OrderedOutput(std::ostream& out, size_t count) : out_(out), lines_(count), done_(count, false) {}
+  void put(size_t index, std::string line) {
+    std::lock_guard lock(mutex_);
+    lines_[index] = std::move(line);
+    done_[index] = true;
+    while (next_ < done_.size() && done_[next_]) {
+      out_ << lines_[next_] << '\n';
+      lines_[next_++].clear();
+    }
+    out_.flush();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::ostream& out_;
+  std::vector<std::string> lines_;
+  std::vector<bool> done_;
+  size_t next_ = 0;
+};
+
+int fail(const std::string& message) {
+  std::fprintf(stderr, "fathom generate: %s\n", message.c_str());
+  return 1;
+}
+
+}  // namespace
+
+int run_generate(const GenerateArgs& args) {
+  std::ifstream input_file;
+  std::ofstream output_file;
+  if (args.input != "-") {
+    input_file.open(args.input);
+    if (!input_file) return fail("cannot read " + args.input);
+  }
+  if (args.output != "-") {
+    output_file.open(args.output);
+    if (!output_file) return fail("cannot write " + args.output);
+  }
+  std::istream& input = args.input == "-" ? std::cin : input_file;
+  std::vector<Job> jobs;
+  std::string line;
+  for (size_t number = 1; std::getline(input, line); ++number) {
+    if (line.find_first_not_of(" \t\r") != std::string::npos) jobs.push_back(parse_line(line, number));
+  }
+
+  auto serving = Serving::start(args.model, "", "");
+  if (!serving.ok()) return fail(serving.error().message);
+  (*serving)->service().set_ready();
+
+  OrderedOutput output(args.output == "-" ? std::cout : output_file, jobs.size());
+  std::atomic<size_t> next{0};
+  std::atomic<size_t> failed{0};
+  {
+    Progress progress("generate", static_cast<double>(jobs.size()), "requests");
+    // Enough callers to keep every slot busy; the scheduler batches them.
+    const size_t callers = std::min(jobs.size(), static_cast<size_t>((*serving)->max_running_requests()) * 2);
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < callers; ++i) {
+      threads.emplace_back([&] {
+        for (size_t index = next++; index < jobs.size(); index = next++) {
+          const Job& job = jobs[index];
+          LocalAnswer answer;
+          if (job.failure.empty()) {
+            answer = post((*serving)->service(), job.path, job.body);
+          } else {
+            answer = {400,
+                      Json{{"error", {{"message", job.failure}, {"type", "invalid_request_error"}}}}.dump()};
+          }
+          if (answer.status != 200) ++failed;
+          output.put(index, answer_line(job, answer));
+          progress.add(1);
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+  }
+  if (failed > 0) LOG_WARNING("{} of {} requests failed; their lines say why", failed.load(), jobs.size());
+  return failed > 0 ? 1 : 0;
+}
+
+}  // namespace fathom::app

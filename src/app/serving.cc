@@ -1,0 +1,175 @@
+#include "app/serving.h"
+
+#include <algorithm>
+#include <ctime>
+#include <fstream>
+#include <sstream>
+
+#include "app/version.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace fathom::app {
+namespace {
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf())) return error(ErrorCode::kNotFound, "cannot read {}", path);
+  return text.str();
+}
+
+std::optional<float> as_float(const std::optional<double>& value) {
+  if (!value) return std::nullopt;
+  return static_cast<float>(*value);
+}
+
+api::ModelCard make_card(const ModelArgs& args, const engine::ModelFacts& facts,
+                         const std::string& served_name) {
+  api::ModelCard card;
+  card.served_model_name = served_name.empty() ? args.model_path : served_name;
+  card.model_path = args.model_path;
+  card.tokenizer_path = args.tokenizer_path.empty() ? args.model_path : args.tokenizer_path;
+  card.load_format = args.load_format;
+  card.model_type = facts.model_type;
+  card.architectures = {facts.architecture};
+  card.vocab_size = static_cast<int32_t>(facts.vocab_size);
+  card.eos_token_ids = facts.eos_token_ids;
+  card.bos_token_id = facts.bos_token_id;
+  card.defaults = {as_float(facts.temperature), as_float(facts.top_p), facts.top_k, as_float(facts.min_p),
+                   as_float(facts.repetition_penalty)};
+  card.created = static_cast<int64_t>(std::time(nullptr));
+  return card;
+}
+
+Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const ExecutorLimits& limits) {
+  sched::SchedulerOptions options;
+  FATHOM_ASSIGN(options.schedule_policy, sched::parse_schedule_policy(args.schedule_policy));
+  options.max_queued_requests = args.max_queued_requests > 0 ? args.max_queued_requests : -1;
+  options.chunked_prefill_size =
+      args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_step_tokens - limits.max_slots;
+  options.enable_mixed_chunk = !args.disable_mixed_chunk;
+  options.disable_overlap_schedule = args.disable_overlap_schedule;
+  options.disable_radix_cache = args.disable_radix_cache;
+  options.schedule_conservativeness = args.schedule_conservativeness;
+  return options;
+}
+
+}  // namespace
+
+engine::Settings engine_settings(const ModelArgs& args) {
+  engine::Settings settings;
+  settings.model_path = args.model_path;
+  settings.dummy = args.load_format == "dummy";
+  settings.random_seed = args.random_seed;
+  settings.dtype = args.dtype;
+  settings.kv_cache_dtype = args.kv_cache_dtype;
+  settings.disable_mla = args.disable_mla;
+  settings.context_length = args.context_length;
+  settings.cpu_isa = args.cpu_isa;
+  settings.threads = args.threads;
+  settings.max_running_requests = args.max_running_requests;
+  settings.chunked_prefill_size = args.chunked_prefill_size;
+  settings.page_size = args.page_size;
+  settings.mem_fraction_static = args.mem_fraction_static;
+  settings.max_total_tokens = args.max_total_tokens;
+  return settings;
+}
+
+Result<void> Serving::load_text(const ModelArgs& args) {
+  if (args.skip_tokenizer_init) {
+    LOG_INFO("tokenizer: skipped (--skip-tokenizer-init): /generate takes input_ids and answers ids");
+    return {};
+  }
+  const int64_t start_ns = steady_clock().now_ns();
+  auto loaded = text::Tokenizer::load(args.tokenizer_path.empty() ? args.model_path : args.tokenizer_path);
+  if (!loaded.ok()) {
+    return Error{loaded.error().code,
+                 loaded.error().message + " (--skip-tokenizer-init serves token ids without a tokenizer)"};
+  }
+  tokenizer_ = std::move(*loaded);
+  std::string source = tokenizer_->chat_template();
+  if (!args.chat_template.empty()) {
+    FATHOM_ASSIGN(source, read_file(args.chat_template));
+  }
+  if (!source.empty()) {
+    auto parsed = text::ChatTemplate::parse(source);
+    if (!parsed.ok()) return parsed.error().with_context("chat template");
+    template_.emplace(std::move(*parsed));
+  }
+  LOG_INFO("tokenizer: {} tokens, {} chat template, loaded in {:.3f} s", tokenizer_->vocab_size(),
+           template_ ? "with a" : "no", seconds_since(start_ns));
+  return {};
+}
+
+Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std::string& served_name,
+                                                const std::string& api_key) {
+  std::unique_ptr<Serving> serving(new Serving());
+  FATHOM_TRY(serving->load_text(args));
+  engine::ModelFacts facts;
+  FATHOM_ASSIGN(serving->engine_, engine::start_engine(engine_settings(args), &facts));
+  const ExecutorLimits& limits = serving->engine_->limits();
+  FATHOM_ASSIGN(const auto options, scheduler_options(args, limits));
+  serving->scheduler_ = std::make_unique<sched::Scheduler>(options, *serving->engine_);
+  LOG_INFO(
+      "scheduler: {}, {} running requests, {} prompt tokens a step, radix cache {}, overlap {}, mixed "
+      "batches {}",
+      args.schedule_policy, limits.max_slots, options.chunked_prefill_size,
+      options.disable_radix_cache ? "off" : "on", options.disable_overlap_schedule ? "off" : "on",
+      options.enable_mixed_chunk ? "on" : "off");
+
+  api::ModelCard card = make_card(args, facts, served_name);
+  card.context_length = serving->scheduler_->max_request_tokens();
+  api::ServiceOptions service_options;
+  service_options.api_key = api_key;
+  service_options.server_info = [serving = serving.get(), args] { return serving->describe(args); };
+  serving->service_ = std::make_unique<api::Service>(std::move(service_options), std::move(card),
+                                                     *serving->scheduler_, serving->tokenizer_.get(),
+                                                     serving->template_ ? &*serving->template_ : nullptr);
+  serving->scheduler_->start();
+  return serving;
+}
+
+Serving::~Serving() {
+  if (scheduler_) stop();
+}
+
+void Serving::stop() {
+  scheduler_->stop();
+}
+
+bool Serving::drain(std::chrono::milliseconds timeout) {
+  service_->set_draining();
+  return scheduler_->drain(timeout);
+}
+
+nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
+  const ExecutorLimits& limits = engine_->limits();
+  const auto& report = engine_->report();
+  nlohmann::ordered_json info;
+  info["version"] = kVersion;
+  info["dtype"] = args.dtype;
+  info["kv_cache_dtype"] = args.kv_cache_dtype;
+  info["device"] = "cpu";
+  info["threads"] = engine_->threads();
+  info["disable_mla"] = args.disable_mla;
+  info["page_size"] = limits.page_size;
+  info["max_running_requests"] = limits.max_slots;
+  info["max_total_num_tokens"] = int64_t{limits.num_pages} * limits.page_size;
+  info["max_req_input_len"] = scheduler_->max_request_tokens() - 1;
+  info["chunked_prefill_size"] =
+      args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_step_tokens - limits.max_slots;
+  info["schedule_policy"] = args.schedule_policy;
+  info["schedule_conservativeness"] = args.schedule_conservativeness;
+  info["disable_radix_cache"] = args.disable_radix_cache;
+  info["disable_overlap_schedule"] = args.disable_overlap_schedule;
+  info["skip_tokenizer_init"] = args.skip_tokenizer_init;
+  info["weight_bytes"] = report.load.weight_bytes;
+  info["kv_cache_bytes"] = report.pool.bytes;
+  info["load_seconds"] = report.load_seconds;
+  auto& kernels = info["kernels"] = nlohmann::ordered_json::object();
+  for (const auto& [op, name] : report.load.implementations) kernels[op] = name;
+  return info;
+}
+
+}  // namespace fathom::app

@@ -1,0 +1,53 @@
+// A model from its files to an answering service: tokenizer, template, engine, scheduler and API, wired
+// together. `serve` puts HTTP in front of it; `chat` and `generate` call it in the same process.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "api/service.h"
+#include "app/args.h"
+#include "base/result.h"
+#include "engine/engine.h"
+#include "engine/settings.h"
+#include "sched/scheduler.h"
+#include "text/template/chat_template.h"
+#include "text/tokenizer/tokenizer.h"
+
+namespace fathom::app {
+
+// The engine's part of the flags.
+engine::Settings engine_settings(const ModelArgs& args);
+
+class Serving {
+ public:
+  // Loads everything and starts the engine and the scheduler; logs how long each phase took.
+  // `served_name`: the model's name for clients; empty: its path.
+  static Result<std::unique_ptr<Serving>> start(const ModelArgs& args, const std::string& served_name,
+                                                const std::string& api_key);
+  ~Serving();
+  Serving(const Serving&) = delete;
+  Serving& operator=(const Serving&) = delete;
+
+  api::Service& service() { return *service_; }
+  int32_t max_running_requests() const { return engine_->limits().max_slots; }
+  // Refuses new requests and waits for the running ones. False: `timeout` came first.
+  bool drain(std::chrono::milliseconds timeout);
+  // Aborts what still runs. Final.
+  void stop();
+
+ private:
+  Serving() = default;
+  Result<void> load_text(const ModelArgs& args);
+  nlohmann::ordered_json describe(const ModelArgs& args) const;
+
+  std::unique_ptr<text::Tokenizer> tokenizer_;
+  std::optional<text::ChatTemplate> template_;
+  std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<sched::Scheduler> scheduler_;
+  std::unique_ptr<api::Service> service_;
+};
+
+}  // namespace fathom::app

@@ -1,0 +1,57 @@
+#include "engine/verify.h"
+
+#include <cstdio>
+
+#include "app/args.h"
+#include "app/serving.h"
+#include "base/log.h"
+
+namespace fathom::app {
+namespace {
+
+// float32: the sums of the golden run and ours are ordered differently; over the depth of these models that
+// stays below 2e-3 of logits of order 10. bfloat16 rounds each activation to 8 bits: judged by the
+// distribution, not the logit.
+constexpr double kFloat32Tolerance = 2e-3;
+constexpr double kBf16MedianKl = 5e-3;
+
+}  // namespace
+
+int run_verify(const VerifyArgs& args) {
+  set_log_level(LogLevel::kWarning);
+  const bool float32 = args.model.dtype == "float32";
+  const double tolerance = args.tolerance > 0 ? args.tolerance : (float32 ? kFloat32Tolerance : 0.0);
+  const double max_kl = args.max_kl > 0 ? args.max_kl : (float32 ? 0.0 : kBf16MedianKl);
+  auto cases = engine::verify(engine_settings(args.model), args.golden);
+  if (!cases.ok()) {
+    std::fprintf(stderr, "fathom verify: %s\n", cases.error().message.c_str());
+    return 1;
+  }
+  bool passed = true;
+  for (const auto& c : *cases) {
+    const bool logits_good =
+        (tolerance == 0.0 || c.worst_error <= tolerance) && (max_kl == 0.0 || c.median_kl <= max_kl);
+    // In bfloat16 near-equal choices may fall either way, so the greedy tokens are shown and judged in
+    // float32 only.
+    const bool greedy_good = c.first_difference < 0 || !float32;
+    passed = passed && logits_good && greedy_good;
+    std::printf(
+        "%s  %s: worst error %.3g (position %lld, token %lld), KL worst %.3g median %.3g, %lld logits; ",
+        logits_good && greedy_good ? "ok  " : "FAIL", c.name.c_str(), c.worst_error,
+        static_cast<long long>(c.worst_position), static_cast<long long>(c.worst_token), c.worst_kl,
+        c.median_kl, static_cast<long long>(c.compared));
+    if (c.first_difference < 0) {
+      std::printf("greedy: all %lld tokens equal\n", static_cast<long long>(c.greedy_tokens));
+    } else {
+      std::printf("greedy: token %lld of %lld differs (expected %d, got %d)\n",
+                  static_cast<long long>(c.first_difference), static_cast<long long>(c.greedy_tokens),
+                  c.expected, c.got);
+    }
+  }
+  std::printf("%s (dtype %s%s%s)\n", passed ? "verified" : "FAILED", float32 ? "float32" : "bfloat16",
+              tolerance > 0 ? fmt::format(", worst error at most {:.3g}", tolerance).c_str() : "",
+              max_kl > 0 ? fmt::format(", median KL at most {:.3g}", max_kl).c_str() : "");
+  return passed ? 0 : 1;
+}
+
+}  // namespace fathom::app
