@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Sets up, builds and runs every test. Ends with "N passed, N failed"; exits 1 if anything failed.
+#   scripts/test.sh            everything, as CI does
+#   scripts/test.sh --quick    no sanitizers, no fuzzing
+set -uo pipefail
+cd "$(dirname "$0")/.."
+quick=
+[ "${1:-}" = --quick ] && quick=1
+fuzz_seconds=${FUZZ_SECONDS:-15}
+logs=build/test-logs
+mkdir -p "$logs"
+passed=0
+failed=0
+
+# step NAME COMMAND...: one line for each, the whole output only when it fails.
+step() {
+  local name=$1 log start
+  shift
+  log="$logs/${name//[^a-zA-Z0-9]/-}.log"
+  start=$(date +%s)
+  if "$@" >"$log" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok    $name ($(($(date +%s) - start)) s)$(grep -hoE '^[0-9]+ passed, [0-9]+ failed.*' "$log" | tail -n 1 | sed 's/^/: /')"
+  else
+    failed=$((failed + 1))
+    echo "FAIL  $name ($(($(date +%s) - start)) s), the end of $log:"
+    tail -n 60 "$log" | sed 's/^/      /'
+  fi
+}
+give_up() {
+  echo "$passed passed, $failed failed"
+  exit 1
+}
+
+step 'set up' scripts/setup.sh --tests
+[ "$failed" = 0 ] || give_up
+python=.venv/bin/python
+
+step 'layering' python3 tests/layering_test.py
+step 'format' scripts/check_format.sh
+step 'build' scripts/build.sh release all
+[ "$failed" = 0 ] || give_up
+step 'unit tests' ctest --preset release
+step 'verify goldens' scripts/verify_goldens.sh
+step 'tokenizer against Hugging Face' $python tests/tokenizer_judge.py
+step 'templates against jinja2' $python tests/template_judge.py
+step 'clients' $python tests/clients/run.py
+step 'skills' $python tests/skills_test.py
+step 'demo' scripts/demo.sh --once
+if [ -z "$quick" ]; then
+  step 'build with ASan and UBSan' scripts/build.sh asan-ubsan all
+  step 'unit tests with ASan and UBSan' ctest --preset asan-ubsan
+  step 'build with TSan' scripts/build.sh tsan base_test http_test sched_test engine_test
+  step 'unit tests with TSan' ctest --preset tsan
+  step 'build the fuzzers' scripts/build.sh fuzz all
+  for fuzzer in build/fuzz/*_fuzz; do
+    [ -x "$fuzzer" ] && step "fuzz $(basename "$fuzzer")" scripts/fuzz.sh "$fuzzer" "$fuzz_seconds"
+  done
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# `fathom verify` on every golden case and the demo model, in float32 and bfloat16.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+passed=0
+failed=0
+check() {
+  echo "== $*"
+  if build/release/fathom verify "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+for dtype in float32 bfloat16; do
+  for case in tests/golden/*/; do
+    check --model-path "$case" --golden "${case}golden.safetensors" --dtype $dtype
+    [ $dtype = float32 ] && check --model-path "$case" --golden "${case}golden.safetensors" --dtype $dtype --disable-mla
+  done
+  check --model-path models/demo --golden tests/golden/demo.safetensors --dtype $dtype
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
