@@ -1,0 +1,57 @@
+// The dense MLP, and the mixture of routed and shared experts (DeepSeekMoE, arXiv:2401.06066).
+#include <algorithm>
+
+#include "model/layers.h"
+
+namespace fathom::model {
+
+namespace {
+
+using device::DType;
+using device::Tensor;
+
+// The first rows * columns values of a workspace tensor as a dense matrix: a narrower MLP uses the memory of
+// the widest.
+Tensor dense(const Tensor& memory, int64_t rows, int64_t columns) {
+  return Tensor(memory.data, DType::kF32, {rows, columns});
+}
+
+}  // namespace
+
+void dense_block(const Step& step, const DenseWeights& weights, bool accumulate) {
+  const int64_t t = step.batch.tokens;
+  const int64_t inner = weights.down.weight.k;
+  for (int64_t begin = 0; begin < t; begin += Workspace::kMlpTokens) {
+    const int64_t end = std::min(t, begin + Workspace::kMlpTokens);
+    const Tensor gate_up = dense(step.work.mlp_gate_up, end - begin, 2 * inner);
+    const Tensor activated = dense(step.work.mlp_inner, end - begin, inner);
+    weights.gate_up(step.launch, step.work.normed.rows(begin, end), gate_up);
+    step.ops.swiglu(step.launch, {.gate_up = gate_up, .y = activated});
+    weights.down(step.launch, activated, step.work.delta.rows(begin, end), accumulate);
+  }
+}
+
+void moe_block(const Step& step, const MoeWeights& weights) {
+  const int64_t t = step.batch.tokens;
+  Workspace& work = step.work;
+  const Tensor x = work.normed.rows(0, t);
+  const Tensor logits = work.gate_logits.rows(0, t);
+  const Tensor ids = work.expert_ids.rows(0, t);
+  const Tensor expert_weights = work.expert_weights.rows(0, t);
+  weights.gate(step.launch, x, logits);
+  step.ops.gate(step.launch, {.logits = logits,
+                              .bias = weights.bias,
+                              .params = step.config.gate,
+                              .ids = ids,
+                              .weights = expert_weights});
+  weights.run(step.launch, {.x = x,
+                            .ids = ids,
+                            .weights = expert_weights,
+                            .gate_up = weights.gate_up,
+                            .down = weights.down,
+                            .y = work.delta.rows(0, t),
+                            .accumulate = false});
+  if (step.config.num_shared_experts > 0) dense_block(step, weights.shared, true);
+}
+
+}  // namespace fathom::model

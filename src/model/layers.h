@@ -1,0 +1,64 @@
+// The blocks of a layer. Each reads what the model's forward put into the workspace and leaves its result
+// there.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "device/launch.h"
+#include "device/tensor.h"
+#include "model/config.h"
+#include "model/model.h"
+#include "model/weights.h"
+#include "model/workspace.h"
+#include "ops/embedding/embedding.h"
+#include "ops/extend_attention/extend_attention.h"
+#include "ops/gate/gate.h"
+#include "ops/kv_write/kv_write.h"
+#include "ops/mha_attention/mha_attention.h"
+#include "ops/mla_decode/mla_decode.h"
+#include "ops/rms_norm/rms_norm.h"
+#include "ops/rope/rope.h"
+#include "ops/swiglu/swiglu.h"
+
+namespace fathom::model {
+
+// The implementations chosen for a target, but for those that depend on a weight's type (those are kept with
+// the weight).
+struct Ops {
+  explicit Ops(const device::Target& target);
+
+  ops::EmbeddingFunction embedding;
+  ops::RmsNormFunction rms_norm;
+  ops::RopeFunction rope;
+  ops::LatentWriteFunction latent_write;
+  ops::PlainWriteFunction plain_write;
+  ops::ExtendAttentionFunction extend_attention;
+  ops::MlaDecodeFunction mla_decode;
+  ops::MhaAttentionFunction mha_attention;
+  ops::GateFunction gate;
+  ops::SwigluFunction swiglu;
+};
+
+// What the blocks of a forward pass share.
+struct Step {
+  device::Launch& launch;
+  const ModelConfig& config;
+  const Ops& ops;
+  Workspace& work;
+  const ops::RopeTable& rope;
+  float softmax_scale;
+  bool mla;
+  const ForwardBatch& batch;
+  int64_t extend_tokens;                           // Te
+  std::span<const ops::AttentionRow> decode_rows;  // of the batch, `first` counted from Te
+};
+
+// work.normed [T, H] -> work.delta [T, H]; writes the cache.
+void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache);
+// The same for a dense layer and for a layer of experts.
+void dense_block(const Step& step, const DenseWeights& weights, bool accumulate);
+void moe_block(const Step& step, const MoeWeights& weights);
+
+}  // namespace fathom::model

@@ -1,0 +1,106 @@
+#include "model/memory.h"
+
+#include <algorithm>
+
+#include "base/math.h"
+#include "model/weight_names.h"
+#include "model/workspace.h"
+
+namespace fathom::model {
+
+namespace {
+
+using device::DType;
+
+enum Part { kEmbedding, kAttention, kDense, kExperts, kShared, kGate, kNorms, kHead, kNumParts };
+constexpr const char* kPartNames[] = {"embedding",      "attention", "dense layers", "routed experts",
+                                      "shared experts", "gates",     "norms",        "head"};
+
+Part part_of(std::string_view name) {
+  const auto has = [&](std::string_view word) { return name.find(word) != name.npos; };
+  if (has("embed_tokens")) return kEmbedding;
+  if (has("lm_head")) return kHead;
+  if (has("norm.weight") || has("layernorm")) return kNorms;
+  if (has("self_attn")) return kAttention;
+  if (has("shared_experts")) return kShared;
+  if (has("mlp.experts")) return kExperts;
+  if (has("mlp.gate.")) return kGate;
+  return kDense;
+}
+
+int64_t count(const weights::WeightSpec& spec) {
+  int64_t product = 1;
+  for (const int64_t dim : spec.shape) product *= dim;
+  return product;
+}
+
+// What a matrix takes once packed: panels of 16 rows, FP8 with a float32 scale for each row and 128 columns.
+int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute compute) {
+  const int64_t n = round_up<int64_t>(spec.shape[0], 16);
+  const int64_t k = round_up<int64_t>(spec.shape[1], 2);
+  if (stored == DType::kF8E4M3) return n * k + n * ceil_div<int64_t>(k, 128) * 4;
+  const bool wide = compute == ops::Compute::kF32 && stored != DType::kBF16;
+  return n * k * (wide ? 4 : 2);
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) {
+  MemoryPlan plan;
+  for (const char* name : kPartNames) plan.weights.push_back({name, 0, 0});
+  for (const auto& spec : weight_table(config)) {
+    const Part part = part_of(spec.name);
+    const DType stored = stored_dtype(config, spec.name);
+    int64_t bytes = 0;
+    if (part == kEmbedding) {
+      bytes = count(spec) * device::size_of(stored);
+    } else if (spec.shape.size() == 1) {
+      bytes = count(spec) * 4;
+    } else {
+      bytes = packed_bytes(spec, stored, part == kGate ? ops::Compute::kF32 : options.compute);
+      // MLA keeps kv_b whole for extend and by heads, absorbed, for decode.
+      if (options.mla && spec.name.ends_with("kv_b_proj.weight")) bytes *= 2;
+    }
+    plan.weights[part].parameters += count(spec);
+    plan.weights[part].bytes += bytes;
+  }
+  if (config.tie_word_embeddings) {
+    plan.weights[kHead].bytes =
+        packed_bytes({"", {config.vocab_size, config.hidden_size}}, config.dtype, options.compute);
+  }
+  const auto active = [&](int64_t total) {
+    return config.num_experts == 0 ? total : total / config.num_experts * config.gate.top_k;
+  };
+  for (size_t i = 0; i < plan.weights.size(); ++i) {
+    const MemoryPart& part = plan.weights[i];
+    plan.parameters += part.parameters;
+    plan.weight_bytes += part.bytes;
+    plan.active_parameters += i == kExperts ? active(part.parameters) : part.parameters;
+    if (i != kEmbedding) plan.decode_bytes += i == kExperts ? active(part.bytes) : part.bytes;
+  }
+  // A decode step reads kv_b in one of its two forms.
+  if (options.mla) {
+    for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+      const std::string name = layer_prefix(layer) + "self_attn.kv_b_proj.weight";
+      plan.decode_bytes -=
+          packed_bytes({name, {config.num_heads * (config.nope_dim + config.value_dim), config.kv_lora_rank}},
+                       stored_dtype(config, name), options.compute);
+    }
+  }
+  const int64_t context = options.max_context > 0 ? options.max_context : config.max_positions;
+  plan.workspace_bytes = workspace_bytes(config, {options.max_tokens, options.max_logit_rows, options.mla}) +
+                         context * config.rope_dim * static_cast<int64_t>(sizeof(float));
+  const int64_t width = options.mla ? config.latent_width() : config.plain_width();
+  plan.kv_bytes_per_token = config.num_layers * width * device::size_of(options.kv_dtype);
+  return plan;
+}
+
+int64_t stored_bytes(const ModelConfig& config) {
+  int64_t bytes = 0;
+  for (const auto& spec : weight_table(config)) {
+    bytes += count(spec) * device::size_of(stored_dtype(config, spec.name));
+  }
+  return bytes;
+}
+
+}  // namespace fathom::model

@@ -1,0 +1,44 @@
+// How much memory a model takes, part by part, from its config alone: for `fathom plan`, and for sizing the
+// KV pool before anything is loaded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "ops/linear/linear.h"
+
+namespace fathom::model {
+
+struct MemoryOptions {
+  ops::Compute compute = ops::Compute::kBF16;
+  device::DType kv_dtype = device::DType::kBF16;
+  bool mla = true;
+  int64_t max_tokens = 2048;
+  int64_t max_logit_rows = 256;
+  int64_t max_context = 0;  // 0: the config's
+};
+
+struct MemoryPart {
+  std::string name;        // "routed experts"
+  int64_t parameters = 0;  // as in the checkpoint
+  int64_t bytes = 0;       // in memory
+};
+
+struct MemoryPlan {
+  std::vector<MemoryPart> weights;
+  int64_t parameters = 0;         // all of them, MTP layers left out
+  int64_t active_parameters = 0;  // that one token uses
+  int64_t weight_bytes = 0;
+  int64_t decode_bytes = 0;        // weights read for one token alone (K of E experts), its KV left out
+  int64_t workspace_bytes = 0;     // with the rope table; the ops' own scratch left out
+  int64_t kv_bytes_per_token = 0;  // of all layers
+};
+
+MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options);
+
+// Bytes of the checkpoint's tensors that the model reads, scales left out.
+int64_t stored_bytes(const ModelConfig& config);
+
+}  // namespace fathom::model

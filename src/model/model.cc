@@ -1,0 +1,217 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/clock.h"
+#include "model/layers.h"
+#include "model/memory.h"
+#include "model/rope.h"
+#include "model/weight_names.h"
+#include "model/weights.h"
+#include "model/workspace.h"
+#include "weights/weight_reader.h"
+#include "weights/weight_supply.h"
+
+namespace fathom::model {
+
+using device::Tensor;
+
+struct Model::State {
+  State(const ModelConfig& config_in, const LoadOptions& options)
+      : config(config_in),
+        ops(options.target),
+        max_tokens(options.max_tokens),
+        max_logit_rows(options.max_logit_rows),
+        mla(options.mla) {
+    max_context = options.max_context > 0 ? options.max_context : config.max_positions;
+    layout.layers = config.num_layers;
+    layout.width = mla ? config.latent_width() : config.plain_width();
+    layout.dtype = options.kv_dtype;
+    scale = static_cast<float>(softmax_scale(config));
+  }
+
+  ModelConfig config;
+  Ops ops;
+  int64_t max_tokens, max_logit_rows;
+  int64_t max_context = 0;
+  bool mla;
+  KvLayout layout;
+  float scale = 1.0F;
+  device::Arena weight_arena;
+  device::Arena work_arena;
+  ModelWeights weights;
+  Workspace work;
+  ops::RopeTable rope;
+  LoadReport report;
+  std::vector<ops::AttentionRow>
+      decode_rows;             // of the forward in progress, counted from its first decode row
+  int64_t forward_tokens = 0;  // rows of work.hidden that are valid
+};
+
+namespace {
+
+Result<void> check_options(const ModelConfig& config, const LoadOptions& options) {
+  if (options.kv_dtype != device::DType::kF32 && options.kv_dtype != device::DType::kBF16) {
+    return error(ErrorCode::kUnsupported, "a KV cache of {} is not supported; supported: float32, bfloat16",
+                 to_string(options.kv_dtype));
+  }
+  if (options.max_context > config.max_positions) {
+    return error(ErrorCode::kInvalidArgument, "a context of {} tokens is above the model's {}",
+                 options.max_context, config.max_positions);
+  }
+  FATHOM_CHECK(options.max_tokens > 0 && options.max_logit_rows > 0, "max_tokens={} max_logit_rows={}",
+               options.max_tokens, options.max_logit_rows);
+  return {};
+}
+
+Result<int64_t> check_weights(const ModelConfig& config, const weights::Checkpoint& checkpoint,
+                              LoadReport& report) {
+  weights::WeightReader reader(checkpoint);
+  for (const auto& spec : weight_table(config)) reader.require(spec);
+  reader.skip([&](std::string_view name) { return is_known_extra(config, name); });
+  FATHOM_TRY(reader.finish());
+  report.skipped_tensors = reader.skipped();
+  return reader.required_bytes();
+}
+
+// Counts the bytes that a supply took and tells the caller.
+std::function<void(int64_t)> counter(const LoadOptions& options, int64_t total) {
+  if (!options.progress) return nullptr;
+  return [progress = options.progress, total, done = int64_t{0}](int64_t bytes) mutable {
+    done += bytes;
+    progress(std::min(done, total), total);
+  };
+}
+
+void report_linear(LoadReport& report, const device::Target& target, const char* what, const Linear& linear) {
+  if (linear.run == nullptr) return;
+  const char* name = "";
+  ops::choose_linear(target, linear.weight.dtype, linear.weight.compute, &name);
+  report.implementations.emplace_back(fmt::format("{} ({})", what, to_string(linear.weight.dtype)), name);
+}
+
+void report_implementations(LoadReport& report, const device::Target& target, const ModelWeights& weights) {
+  report.implementations.emplace_back("instructions", device::to_string(target.isa));
+  report_linear(report, target, "attention linear", weights.layers.front().attention.qkv_a);
+  const auto moe = std::find_if(weights.layers.begin(), weights.layers.end(),
+                                [](const LayerWeights& layer) { return layer.is_moe; });
+  if (moe != weights.layers.end()) {
+    report_linear(report, target, "gate linear", moe->moe.gate);
+    report_linear(report, target, "shared expert linear", moe->moe.shared.down);
+  }
+  report_linear(report, target, "head linear", weights.head);
+}
+
+}  // namespace
+
+Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::~Model() = default;
+
+Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const LoadOptions& options,
+                                            ThreadPool& pool) {
+  FATHOM_TRY(check_options(config, options));
+  auto state = std::make_unique<State>(config, options);
+  LoadReport& report = state->report;
+
+  const int64_t check_start = steady_clock().now_ns();
+  int64_t total = stored_bytes(config);
+  if (options.checkpoint != nullptr) {
+    FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, report));
+  }
+  report.check_seconds = seconds_since(check_start);
+
+  const int64_t pack_start = steady_clock().now_ns();
+  weights::SupplyContext context{options.target, &state->weight_arena, &pool, counter(options, total)};
+  const auto supply =
+      options.checkpoint != nullptr
+          ? weights::make_checkpoint_supply(*options.checkpoint, std::move(context))
+          : weights::make_random_supply(
+                options.seed, [&](std::string_view name) { return stored_dtype(config, name); },
+                std::move(context));
+  FATHOM_ASSIGN(state->weights,
+                load_weights(config, {options.target, options.compute, options.mla}, *supply));
+  report.weight_bytes = static_cast<int64_t>(state->weight_arena.used());
+  report.pack_seconds = seconds_since(pack_start);
+  report_implementations(report, options.target, state->weights);
+
+  const WorkspaceShape shape{state->max_tokens, state->max_logit_rows, state->mla};
+  FATHOM_ASSIGN(state->work, allocate_workspace(config, shape, state->work_arena));
+  report.workspace_bytes = static_cast<int64_t>(state->work_arena.used());
+  state->rope = make_rope_table(config, state->max_context, pool);
+  return std::unique_ptr<Model>(new Model(std::move(state)));
+}
+
+const ModelConfig& Model::config() const {
+  return state_->config;
+}
+const KvLayout& Model::kv_layout() const {
+  return state_->layout;
+}
+const LoadReport& Model::report() const {
+  return state_->report;
+}
+int64_t Model::max_tokens() const {
+  return state_->max_tokens;
+}
+int64_t Model::max_logit_rows() const {
+  return state_->max_logit_rows;
+}
+int64_t Model::max_context() const {
+  return state_->max_context;
+}
+
+void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output) {
+  State& s = *state_;
+  const int64_t t = batch.tokens;
+  FATHOM_CHECK(t > 0 && t <= s.max_tokens, "tokens={} max_tokens={}", t, s.max_tokens);
+  const int64_t extend_tokens = batch.decode_rows.empty() ? t : batch.decode_rows.front().first;
+  s.decode_rows.assign(batch.decode_rows.begin(), batch.decode_rows.end());
+  for (auto& row : s.decode_rows) row.first -= static_cast<int32_t>(extend_tokens);
+
+  const Step step{launch,  s.config, s.ops, s.work,        s.rope,
+                  s.scale, s.mla,    batch, extend_tokens, s.decode_rows};
+  const Tensor residual = s.work.residual.rows(0, t);
+  const Tensor normed = s.work.normed.rows(0, t);
+  const Tensor delta = s.work.delta.rows(0, t);
+  const auto eps = static_cast<float>(s.config.rms_norm_eps);
+  const auto norm = [&](const Tensor* add, const float* weight, const Tensor& y) {
+    s.ops.rms_norm(launch, {.x = residual, .delta = add, .weight = weight, .eps = eps, .y = y});
+  };
+
+  s.ops.embedding(launch, {.table = s.weights.embedding, .ids = batch.token_ids, .y = residual});
+  for (size_t i = 0; i < s.weights.layers.size(); ++i) {
+    const LayerWeights& layer = s.weights.layers[i];
+    norm(i == 0 ? nullptr : &delta, layer.input_norm, normed);
+    attention_block(step, layer.attention, batch.cache->layer(static_cast<int64_t>(i)));
+    norm(&delta, layer.attention_norm, normed);
+    if (layer.is_moe) {
+      moe_block(step, layer.moe);
+    } else {
+      dense_block(step, layer.dense, false);
+    }
+  }
+  norm(&delta, s.weights.norm, s.work.hidden.rows(0, t));
+  s.forward_tokens = t;
+  output->hidden = s.work.hidden.rows(0, t);
+  output->logits = logits(launch, batch.logit_rows);
+}
+
+Tensor Model::logits(device::Launch& launch, std::span<const int32_t> rows) {
+  State& s = *state_;
+  const auto count = static_cast<int64_t>(rows.size());
+  FATHOM_CHECK(count <= s.max_logit_rows, "rows={} max_logit_rows={}", count, s.max_logit_rows);
+  const Tensor result = s.work.logits.rows(0, count);
+  if (count == 0) return result;
+  const Tensor gathered = s.work.logit_hidden.rows(0, count);
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t row = rows[static_cast<size_t>(i)];
+    FATHOM_CHECK(row >= 0 && row < s.forward_tokens, "row={} tokens={}", row, s.forward_tokens);
+    std::memcpy(gathered.row<float>(i), s.work.hidden.row<float>(row),
+                static_cast<size_t>(s.config.hidden_size) * sizeof(float));
+  }
+  s.weights.head(launch, gathered, result);
+  return result;
+}
+
+}  // namespace fathom::model

@@ -1,0 +1,85 @@
+// A model's weights, packed and fused for the ops. Everything lies in the arena that load_weights was given.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/result.h"
+#include "device/arena.h"
+#include "device/launch.h"
+#include "device/tensor.h"
+#include "model/config.h"
+#include "ops/linear/linear.h"
+#include "ops/moe/moe.h"
+#include "weights/weight_supply.h"
+
+namespace fathom::model {
+
+// A packed weight and what multiplies by it.
+struct Linear {
+  ops::PackedLinear weight;
+  ops::LinearFunction run = nullptr;
+
+  // y = x W^T (+ y)
+  void operator()(device::Launch& launch, const device::Tensor& x, const device::Tensor& y,
+                  bool accumulate = false) const {
+    run(launch, {.x = x, .y = y, .weight = &weight, .accumulate = accumulate});
+  }
+};
+
+struct MlaWeights {
+  // What is projected from the layer's input, stacked: [q_lora_rank, or Nh (Dn + Dr) without q_lora] of
+  // queries, then Dc + Dr of the latent: x [., H].
+  Linear qkv_a;
+  const float* q_norm = nullptr;   // [q_lora_rank]
+  Linear q_b;                      // [Nh (Dn + Dr), q_lora_rank]; empty without q_lora
+  const float* kv_norm = nullptr;  // [Dc]
+  Linear kv_b;                     // [Nh (Dn + Dv), Dc], for un-absorbed attention
+  // For absorbed attention; empty without MLA.
+  std::vector<ops::PackedLinear> absorb_key;    // [Nh] of [Dc, Dn]: w_kc
+  std::vector<ops::PackedLinear> absorb_value;  // [Nh] of [Dv, Dc]: w_vc
+  ops::BatchedLinearFunction run_absorb_key = nullptr, run_absorb_value = nullptr;
+  Linear out;  // [H, Nh Dv]
+};
+
+// down(silu(gate) * up)
+struct DenseWeights {
+  Linear gate_up;  // [2 I, H]
+  Linear down;     // [H, I]
+};
+
+struct MoeWeights {
+  Linear gate;                  // [E, H], computed in float32 so that routing does not depend on --dtype
+  const float* bias = nullptr;  // [E] e_score_correction_bias, or none
+  std::vector<ops::PackedLinear> gate_up;  // [E] of [2 I, H]
+  std::vector<ops::PackedLinear> down;     // [E] of [H, I]
+  ops::MoeFunction run = nullptr;
+  DenseWeights shared;  // empty without shared experts
+};
+
+struct LayerWeights {
+  const float* input_norm = nullptr;  // [H]
+  MlaWeights attention;
+  const float* attention_norm = nullptr;  // [H] post_attention_layernorm
+  bool is_moe = false;
+  DenseWeights dense;
+  MoeWeights moe;
+};
+
+struct ModelWeights {
+  device::Tensor embedding;  // [V, H], as the checkpoint has it
+  std::vector<LayerWeights> layers;
+  const float* norm = nullptr;  // [H]
+  Linear head;                  // [V, H]
+};
+
+struct WeightOptions {
+  device::Target target;
+  ops::Compute compute = ops::Compute::kBF16;
+  bool mla = true;
+};
+
+Result<ModelWeights> load_weights(const ModelConfig& config, const WeightOptions& options,
+                                  weights::WeightSupply& supply);
+
+}  // namespace fathom::model

@@ -1,0 +1,85 @@
+#include "model/workspace.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "base/math.h"
+
+namespace fathom::model {
+
+namespace {
+
+using device::DType;
+using device::Tensor;
+
+// Visits every tensor of the workspace with its size; both functions below are made of it.
+void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
+           const std::function<void(Tensor&, DType, int64_t, int64_t)>& take) {
+  const int64_t t = shape.tokens;
+  const int64_t queries = c.num_heads * c.query_dim();
+  const bool q_lora = c.q_lora_rank > 0;
+  for (Tensor* tensor : {&w.residual, &w.normed, &w.delta, &w.hidden}) {
+    take(*tensor, DType::kF32, t, c.hidden_size);
+  }
+  take(w.qkv, DType::kF32, t, (q_lora ? c.q_lora_rank : queries) + c.latent_width());
+  if (q_lora) {
+    take(w.q_latent, DType::kF32, t, c.q_lora_rank);
+    take(w.q, DType::kF32, t, queries);
+  }
+  take(w.attention, DType::kF32, t, c.num_heads * c.value_dim);
+  if (shape.mla) {
+    take(w.absorbed_q, DType::kF32, t, c.num_heads * c.latent_width());
+    take(w.latent_out, DType::kF32, t, c.num_heads * c.kv_lora_rank);
+  } else {
+    take(w.kv_latent, DType::kF32, t, c.kv_lora_rank);
+    take(w.kv, DType::kF32, t, c.num_heads * (c.nope_dim + c.value_dim));
+  }
+  bool any_dense = c.num_shared_experts > 0 && c.num_experts > 0;
+  bool any_moe = false;
+  int64_t widest = any_dense ? c.shared_size() : 0;
+  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+    any_moe = any_moe || c.is_moe(layer);
+    if (!c.is_moe(layer)) widest = std::max(widest, c.intermediate_size);
+  }
+  if (any_moe) {
+    take(w.gate_logits, DType::kF32, t, c.num_experts);
+    take(w.expert_ids, DType::kI32, t, c.gate.top_k);
+    take(w.expert_weights, DType::kF32, t, c.gate.top_k);
+  }
+  if (widest > 0) {
+    take(w.mlp_gate_up, DType::kF32, std::min(t, Workspace::kMlpTokens), 2 * widest);
+    take(w.mlp_inner, DType::kF32, std::min(t, Workspace::kMlpTokens), widest);
+  }
+  take(w.logit_hidden, DType::kF32, shape.logit_rows, c.hidden_size);
+  take(w.logits, DType::kF32, shape.logit_rows, c.vocab_size);
+}
+
+}  // namespace
+
+Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,
+                                     device::Arena& arena) {
+  Workspace workspace;
+  Result<void> state;
+  visit(config, shape, workspace, [&](Tensor& tensor, DType dtype, int64_t rows, int64_t columns) {
+    if (!state.ok()) return;
+    auto memory = arena.allocate(static_cast<size_t>(rows * columns * device::size_of(dtype)));
+    if (!memory.ok()) {
+      state = memory.error().with_context("workspace");
+      return;
+    }
+    tensor = Tensor(*memory, dtype, {rows, columns});
+  });
+  FATHOM_TRY(state);
+  return workspace;
+}
+
+int64_t workspace_bytes(const ModelConfig& config, const WorkspaceShape& shape) {
+  Workspace unused;
+  int64_t bytes = 0;
+  visit(config, shape, unused, [&](Tensor&, DType dtype, int64_t rows, int64_t columns) {
+    bytes += round_up<int64_t>(rows * columns * device::size_of(dtype), 64);
+  });
+  return bytes;
+}
+
+}  // namespace fathom::model

@@ -1,0 +1,49 @@
+// The activations of one forward pass, allocated once for the largest batch. All f32 unless said otherwise.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "device/arena.h"
+#include "device/tensor.h"
+#include "model/config.h"
+
+namespace fathom::model {
+
+struct WorkspaceShape {
+  int64_t tokens = 0;      // most tokens of a forward
+  int64_t logit_rows = 0;  // most rows of logits
+  bool mla = true;
+};
+
+struct Workspace {
+  device::Tensor residual;        // [T, H] the residual stream
+  device::Tensor normed;          // [T, H]
+  device::Tensor delta;           // [T, H] what a block adds to the residual stream
+  device::Tensor hidden;          // [T, H] after the final norm
+  device::Tensor qkv;             // [T, q_lora (or Nh (Dn + Dr)) + Dc + Dr]
+  device::Tensor q_latent;        // [T, q_lora]; empty without q_lora
+  device::Tensor q;               // [T, Nh (Dn + Dr)]; empty without q_lora (qkv holds the queries)
+  device::Tensor attention;       // [T, Nh Dv]
+  device::Tensor absorbed_q;      // [T, Nh, Dc + Dr]; MLA
+  device::Tensor latent_out;      // [T, Nh, Dc]; MLA
+  device::Tensor kv_latent;       // [T, Dc]; plain cache
+  device::Tensor kv;              // [T, Nh (Dn + Dv)]; plain cache
+  device::Tensor gate_logits;     // [T, E]
+  device::Tensor expert_ids;      // [T, K] i32
+  device::Tensor expert_weights;  // [T, K]
+  // Dense and shared MLPs go through in pieces of kMlpTokens: their width would dominate the workspace.
+  device::Tensor mlp_gate_up;   // [min(T, kMlpTokens), 2 I]
+  device::Tensor mlp_inner;     // [min(T, kMlpTokens), I]
+  device::Tensor logit_hidden;  // [R, H]
+  device::Tensor logits;        // [R, V]
+
+  static constexpr int64_t kMlpTokens = 1024;
+};
+
+Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,
+                                     device::Arena& arena);
+// What allocate_workspace takes.
+int64_t workspace_bytes(const ModelConfig& config, const WorkspaceShape& shape);
+
+}  // namespace fathom::model
