@@ -1,0 +1,215 @@
+// Random schedules on the demo model: whatever arrives together, is cut, cached, preempted or cancelled, a
+// request's tokens are those it gets alone.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/log.h"
+#include "engine/settings.h"
+#include "sched/scheduler.h"
+#include "text/tokenizer/tokenizer.h"
+
+namespace fathom {
+namespace {
+
+const std::string kModel = std::string(FATHOM_SOURCE_DIR) + "/models/demo";
+
+struct Config {
+  const char* name;
+  int32_t page_size;
+  int64_t total_tokens;  // of the pool
+  int32_t chunk;
+  int32_t running;
+  bool radix, overlap, mixed, mla;
+  sched::SchedulePolicy policy;
+  const char* dtype;
+};
+
+constexpr Config kConfigs[] = {
+    {"plain", 16, 8192, 512, 16, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32"},
+    {"no cache, no overlap", 16, 8192, 512, 16, false, false, true, true, sched::SchedulePolicy::kFcfs,
+     "float32"},
+    {"tiny pool", 4, 240, 32, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32"},
+    {"tiny pool, no cache", 8, 256, 16, 8, false, true, true, true, sched::SchedulePolicy::kFcfs, "float32"},
+    {"small chunks, lpm", 1, 512, 7, 6, true, true, true, true, sched::SchedulePolicy::kLpm, "float32"},
+    {"separate batches", 16, 1024, 24, 8, true, true, false, true, sched::SchedulePolicy::kFcfs, "float32"},
+    {"plain cache", 16, 1024, 24, 8, true, true, true, false, sched::SchedulePolicy::kLpm, "float32"},
+    {"bfloat16", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "bfloat16"},
+};
+
+std::string question(std::mt19937& random) {
+  const auto number = [&](int below) { return std::to_string(random() % static_cast<unsigned>(below)); };
+  static const char* const kCountries[] = {"France", "Norway", "Japan", "Kenya", "Peru", "Cuba"};
+  static const char* const kWords[] = {"apple", "tiger", "ocean", "violin", "ladder", "marble"};
+  switch (random() % 4) {
+    case 0:
+      return "What is " + number(1000) + " + " + number(1000) + "?";
+    case 1:
+      return "Calculate " + number(90) + " - " + number(10) + ".";
+    case 2:
+      return std::string("What is the capital of ") + kCountries[random() % 6] + "?";
+    default:
+      return std::string("Sort these words alphabetically: ") + kWords[random() % 6] + ", " +
+             kWords[random() % 6];
+  }
+}
+
+GenerateRequest make_request(std::mt19937& random, const text::Tokenizer& tokenizer) {
+  GenerateRequest request;
+  // Few systems, so that prefixes are shared; sometimes a long one, so that prompts are cut and pools fill.
+  static const char* const kSystems[] = {"", "You are a helpful assistant.", "Answer briefly."};
+  std::string prompt = std::string("<｜begin▁of▁sentence｜>") + kSystems[random() % 3];
+  for (unsigned turns = random() % 3; turns > 0; --turns) {
+    prompt += "<｜User｜>" + question(random) + "<｜Assistant｜></think>Hello!<｜end▁of▁sentence｜>";
+  }
+  prompt +=
+      "<｜User｜>" + question(random) + "<｜Assistant｜>" + (random() % 2 == 0 ? "<think>" : "</think>");
+  request.prompt = tokenizer.encode(prompt, false);
+  request.sampling.max_new_tokens = static_cast<int32_t>(random() % 24) + 1;
+  request.sampling.stop_token_ids = {1};
+  request.sampling.temperature = 0.0F;
+  if (random() % 4 == 0) {
+    request.sampling.temperature = 0.8F;
+    request.sampling.top_p = 0.9F;
+    request.sampling.seed = random() % 5;
+    request.sampling.frequency_penalty = random() % 2 == 0 ? 0.0F : 0.3F;
+  }
+  return request;
+}
+
+struct Server {
+  std::unique_ptr<engine::Engine> engine;
+  std::unique_ptr<sched::Scheduler> scheduler;
+
+  static Server start(const Config& config) {
+    engine::Settings settings;
+    settings.model_path = kModel;
+    settings.dtype = config.dtype;
+    settings.threads = 2;
+    settings.page_size = config.page_size;
+    settings.max_total_tokens = config.total_tokens;
+    settings.chunked_prefill_size = config.chunk;
+    settings.max_running_requests = config.running;
+    settings.disable_mla = !config.mla;
+    engine::ModelFacts facts;
+    Server server;
+    server.engine = engine::start_engine(settings, &facts).value();
+    sched::SchedulerOptions options;
+    options.schedule_policy = config.policy;
+    options.chunked_prefill_size = config.chunk;
+    options.enable_mixed_chunk = config.mixed;
+    options.disable_radix_cache = !config.radix;
+    options.disable_overlap_schedule = !config.overlap;
+    server.scheduler = std::make_unique<sched::Scheduler>(options, *server.engine);
+    server.scheduler->start();
+    return server;
+  }
+};
+
+// All tokens of a stream; a request that was cancelled may end early.
+std::vector<int32_t> collect(TokenStream& stream, FinishReason::Kind* kind) {
+  std::vector<int32_t> tokens;
+  while (true) {
+    auto event = stream.next(std::chrono::seconds(60));
+    if (!event) {
+      ADD_FAILURE() << "no event within 60 s";
+      *kind = FinishReason::Kind::kAbort;
+      return tokens;
+    }
+    for (const auto& output : event->outputs) tokens.push_back(output.token);
+    if (event->finish) {
+      *kind = event->finish->kind;
+      return tokens;
+    }
+  }
+}
+
+std::string key_of(const GenerateRequest& request) {
+  std::string key;
+  for (const int32_t token : request.prompt) key += std::to_string(token) + ' ';
+  const auto& s = request.sampling;
+  return key + fmt::format("| {} {} {} {} {}", s.max_new_tokens, s.temperature, s.top_p, s.seed,
+                           s.frequency_penalty);
+}
+
+class Schedules : public testing::TestWithParam<Config> {
+ protected:
+  static void SetUpTestSuite() { set_log_level(LogLevel::kWarning); }
+};
+
+TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
+  const Config& config = GetParam();
+  const int schedules = 40;
+  auto tokenizer = text::Tokenizer::load(kModel).value();
+  // Alone: one slot, no cache, no chunks, no overlap; the same arithmetic.
+  Server alone = Server::start({"alone", 16, 4096, 512, 1, false, false, true, config.mla,
+                                sched::SchedulePolicy::kFcfs, config.dtype});
+  Server server = Server::start(config);
+  std::map<std::string, std::vector<int32_t>> expected;
+  int64_t tokens_seen = 0;
+  for (int s = 0; s < schedules; ++s) {
+    std::mt19937 random(static_cast<unsigned>(s) * 977 + 13);
+    const size_t count = random() % 10 + 2;
+    std::vector<GenerateRequest> requests;
+    std::vector<std::shared_ptr<TokenStream>> streams;
+    std::vector<bool> cancelled(count, false);
+    for (size_t i = 0; i < count; ++i) {
+      auto request = make_request(random, *tokenizer);
+      request.id = fmt::format("{}-{}", s, i);
+      requests.push_back(request);
+      auto stream = server.scheduler->submit(request);
+      ASSERT_TRUE(stream.ok()) << stream.error().message;
+      streams.push_back(*stream);
+      if (random() % 3 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 4000));
+      if (random() % 8 == 0) {
+        const size_t victim = random() % (i + 1);
+        server.scheduler->cancel(requests[victim].id);
+        cancelled[victim] = true;
+      }
+    }
+    for (size_t i = 0; i < count; ++i) {
+      FinishReason::Kind kind;
+      const auto tokens = collect(*streams[i], &kind);
+      tokens_seen += static_cast<int64_t>(tokens.size());
+      auto& wanted = expected[key_of(requests[i])];
+      if (wanted.empty()) {
+        FinishReason::Kind alone_kind;
+        requests[i].id += "-alone";
+        wanted = collect(**alone.scheduler->submit(requests[i]), &alone_kind);
+        ASSERT_NE(alone_kind, FinishReason::Kind::kAbort);
+      }
+      if (kind == FinishReason::Kind::kAbort) {
+        ASSERT_TRUE(cancelled[i]) << "request " << i << " of schedule " << s << " was aborted by nobody";
+        ASSERT_LE(tokens.size(), wanted.size());
+        ASSERT_TRUE(std::equal(tokens.begin(), tokens.end(), wanted.begin()))
+            << "schedule " << s << " request " << i;
+      } else {
+        ASSERT_EQ(tokens, wanted) << "schedule " << s << " request " << i;
+      }
+    }
+  }
+  EXPECT_GT(tokens_seen, schedules * 10);
+  // Nothing runs: every page is free or only cached, and a flush gives all of them back.
+  ASSERT_TRUE(server.scheduler->drain(std::chrono::seconds(10)));
+  auto stats = server.scheduler->stats();
+  EXPECT_EQ(stats.running_requests, 0);
+  EXPECT_EQ(stats.waiting_requests, 0);
+  EXPECT_EQ(stats.used_tokens, 0);
+  if (!config.radix) EXPECT_EQ(stats.cached_tokens, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Demo, Schedules, testing::ValuesIn(kConfigs), [](const auto& info) {
+  std::string name = info.param.name;
+  for (char& c : name) {
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  }
+  return name;
+});
+
+}  // namespace
+}  // namespace fathom
