@@ -31,6 +31,7 @@ class Client::Connection {
                                                   const ClientOptions& options);
 
   Result<void> send(std::string_view bytes);
+  void shutdown_sending() { ::shutdown(fd_, SHUT_WR); }
   struct Reply {
     ClientResponse response;
     bool reusable = false;
@@ -326,10 +327,11 @@ Result<ClientResponse> Client::exchange(std::string_view method, std::string_vie
       FATHOM_ASSIGN(connection_, Connection::open(host_, port_, options_));
     }
     Result<void> sent = connection_->send(head);
+    if (options_.half_close) connection_->shutdown_sending();
     Result<Connection::Reply> reply = sent.ok() ? connection_->receive(method == "HEAD", options_, on_bytes)
                                                 : Result<Connection::Reply>(sent.error());
     if (reply.ok()) {
-      if (!reply->reusable) close();
+      if (!reply->reusable || options_.half_close) close();
       return std::move(reply->response);
     }
     // A kept-alive connection may have been closed by the server before it saw this request: try a new one.

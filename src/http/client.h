@@ -19,6 +19,8 @@ struct ClientOptions {
   std::chrono::milliseconds connect_timeout{5'000};
   std::chrono::milliseconds read_timeout{120'000};  // without any byte from the server
   size_t max_body_bytes = size_t{1} << 30;
+  bool half_close =
+      false;        // shut the sending side down after each request, as `nc -N` does; no keep-alive then
   Headers headers;  // sent with every request, e.g. Authorization
 };
 

@@ -15,9 +15,6 @@ namespace {
 namespace asio = boost::asio;
 using asio::ip::tcp;
 
-constexpr size_t kMinRead = size_t{4} << 10;
-constexpr size_t kMaxRead = size_t{64} << 10;
-
 std::string describe(const tcp::socket& socket) {
   boost::system::error_code ec;
   const tcp::endpoint endpoint = socket.remote_endpoint(ec);
@@ -97,19 +94,19 @@ void Connection::read_more() {
   // While a request is in work, a bounded part of what the client sends ahead is read; more than that stays
   // in the kernel, and only a reset is noticed.
   if (waiting && in_.size() >= context_.options.max_header_bytes) return watch_for_reset();
+  // The bytes are fetched when they are there, so that a quiet connection needs no buffer.
   reading_ = true;
-  if (read_size_ == 0) read_size_ = kMinRead;
-  socket_.async_read_some(
-      in_.prepare(read_size_),
-      [self = shared_from_this()](const ErrorCode& ec, size_t bytes) { self->on_read(ec, bytes); });
+  socket_.async_wait(tcp::socket::wait_read,
+                     [self = shared_from_this()](const ErrorCode& ec) { self->on_readable(ec); });
 }
 
-void Connection::on_read(const ErrorCode& ec, size_t bytes) {
+void Connection::on_readable(ErrorCode ec) {
   reading_ = false;
   if (phase_ == Phase::kClosed) return;
+  const size_t bytes = ec ? 0 : socket_.read_some(asio::buffer(lane_.scratch), ec);
+  if (ec == asio::error::would_block) return read_more();
   if (ec && ec != asio::error::eof) return vanish();
-  in_.commit(bytes);
-  read_size_ = bytes == read_size_ ? std::min(read_size_ * 2, kMaxRead) : kMinRead;
+  in_.commit(asio::buffer_copy(in_.prepare(bytes), asio::buffer(lane_.scratch, bytes)));
   end_of_file_ = ec == asio::error::eof;
   switch (phase_) {
     case Phase::kIdle:
@@ -146,6 +143,7 @@ void Connection::watch_for_reset() {
 
 void Connection::advance() {
   while (phase_ == Phase::kIdle || phase_ == Phase::kHead || phase_ == Phase::kBody) {
+    const auto idle_deadline = deadline_;
     if (phase_ == Phase::kIdle) {
       if (in_.size() == 0) break;
       phase_ = Phase::kHead;
@@ -160,6 +158,11 @@ void Connection::advance() {
       if (phase_ == Phase::kHead && in_.size() == 0 && !parser_.begun()) {  // only empty lines
         phase_ = Phase::kIdle;
         work_.reset();
+        set_deadline(idle_deadline);
+      }
+      if (phase_ == Phase::kBody) {
+        body_pace_.progress(parser_.body_bytes(), Clock::now());
+        set_deadline(body_pace_.deadline());
       }
       break;
     }
@@ -188,8 +191,8 @@ void Connection::advance() {
 void Connection::on_head() {
   phase_ = Phase::kBody;
   if (refused_) return refuse_busy("connections");
-  body_began_ = Clock::now();
-  set_deadline(paced_deadline(body_began_, context_.options.body_timeout, 0));
+  body_pace_ = Pace(context_.options.body_timeout, context_.options.min_bytes_per_second, Clock::now());
+  set_deadline(body_pace_.deadline());
   if (parser_.expects_continue() && in_.size() == 0) {
     outbox_->send({"HTTP/1.1 100 Continue\r\n\r\n"}, false, Outbox::Probe::kNone);
   }

@@ -4,6 +4,7 @@
 // Everything here runs on one I/O thread (that of its lane), except where said otherwise.
 #pragma once
 
+#include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -17,6 +18,7 @@
 
 #include "http/exchange.h"
 #include "http/outbox.h"
+#include "http/pace.h"
 #include "http/request_parser.h"
 #include "http/server_context.h"
 
@@ -27,6 +29,7 @@ class Connection;
 // One I/O thread's share of the connections.
 struct Lane {
   boost::asio::io_context io{1};
+  std::array<char, 64 << 10> scratch;                           // what a read returns, until it is copied
   std::unordered_set<std::shared_ptr<Connection>> connections;  // this lane's thread only
 };
 
@@ -42,13 +45,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close();
 
  private:
-  using Clock = std::chrono::steady_clock;
+  using Clock = Pace::Clock;
   using ErrorCode = boost::system::error_code;
   enum class Phase { kIdle, kHead, kBody, kHandling, kFlushing, kLingering, kClosed };
 
   // Reading.
   void read_more();
-  void on_read(const ErrorCode& ec, size_t bytes);
+  void on_readable(ErrorCode ec);
   void advance();
   void on_head();
   void dispatch();
@@ -70,8 +73,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_timer();
   void on_deadline();
   void probe();
-  Clock::time_point paced_deadline(Clock::time_point start, std::chrono::milliseconds grace,
-                                   uint64_t bytes) const;
 
   void vanish();
 
@@ -89,7 +90,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Phase phase_ = Phase::kIdle;
   Exchange::After after_ = Exchange::After::kKeepAlive;
-  size_t read_size_ = 0;
   bool reading_ = false;
   bool end_of_file_ = false;
   bool refused_ = false;
@@ -97,9 +97,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Clock::time_point deadline_ = Clock::time_point::max();
   Clock::time_point timer_expiry_ = Clock::time_point::max();  // of the wait in progress
-  Clock::time_point body_began_;
+  Pace body_pace_;
   bool writing_ = false;  // bytes wait for the client
-  Clock::time_point writing_began_;
+  Pace write_pace_;
   uint64_t writing_mark_ = 0;  // bytes sent when it began
   std::chrono::milliseconds probe_interval_{0};
 };

@@ -10,6 +10,7 @@ namespace {
 // After the last answer the client gets this long to close its side. Closing first, with bytes of the client
 // unread, would send a reset, which can destroy an answer that the client has not read yet.
 constexpr std::chrono::milliseconds kLinger{2000};
+constexpr size_t kKeptBuffer = size_t{16} << 10;  // of an idle connection
 constexpr std::chrono::milliseconds kFirstProbe{1000};
 constexpr std::chrono::milliseconds kMaxProbe{64'000};
 
@@ -60,6 +61,7 @@ void Connection::after_response() {
   framing_ = {};
   const bool more = after_ == Exchange::After::kKeepAlive && !context_.draining && !outbox_->failed();
   if (!more || (end_of_file_ && in_.size() == 0)) return linger();
+  if (in_.size() == 0 && in_.capacity() > kKeptBuffer) in_.shrink_to_fit();
   phase_ = Phase::kIdle;
   set_deadline(Clock::now() + context_.options.idle_timeout);
 }
@@ -77,9 +79,9 @@ void Connection::linger() {
 void Connection::watch_writable() {
   if (phase_ == Phase::kClosed) return;
   if (!std::exchange(writing_, true)) {
-    writing_began_ = Clock::now();
+    write_pace_ = Pace(context_.options.write_timeout, context_.options.min_bytes_per_second, Clock::now());
     writing_mark_ = outbox_->sent_bytes();
-    set_deadline(paced_deadline(writing_began_, context_.options.write_timeout, 0));
+    set_deadline(write_pace_.deadline());
   }
   socket_.async_wait(boost::asio::ip::tcp::socket::wait_write,
                      [self = shared_from_this()](const ErrorCode& ec) {
@@ -94,6 +96,8 @@ void Connection::on_writable() {
     case Outbox::Flush::kFailed:
       return vanish();
     case Outbox::Flush::kBlocked:
+      write_pace_.progress(outbox_->sent_bytes() - writing_mark_, Clock::now());
+      set_deadline(write_pace_.deadline());
       return watch_writable();
     case Outbox::Flush::kEmpty:
       break;
@@ -109,13 +113,6 @@ void Connection::on_writable() {
   } else {
     set_deadline(Clock::time_point::max());
   }
-}
-
-Connection::Clock::time_point Connection::paced_deadline(Clock::time_point start,
-                                                         std::chrono::milliseconds grace,
-                                                         uint64_t bytes) const {
-  const size_t rate = std::max<size_t>(context_.options.min_bytes_per_second, 1);
-  return start + grace + std::chrono::milliseconds(bytes * 1000 / rate);
 }
 
 // The timer is only moved when the deadline comes nearer. A deadline that went further away is found out
@@ -151,21 +148,14 @@ void Connection::on_deadline() {
     case Phase::kHead:
       ++context_.timeouts;
       return refuse(408, "request_timeout", "The request's head did not arrive in time.");
-    case Phase::kBody: {
-      const auto deadline = paced_deadline(body_began_, context_.options.body_timeout, parser_.body_bytes());
-      if (deadline > Clock::now()) return set_deadline(deadline);
+    case Phase::kBody:
       ++context_.timeouts;
       return refuse(408, "request_timeout", "The request's body arrives too slowly.");
-    }
     case Phase::kHandling:
-    case Phase::kFlushing: {
+    case Phase::kFlushing:
       if (!writing_) return probe();
-      const auto deadline = paced_deadline(writing_began_, context_.options.write_timeout,
-                                           outbox_->sent_bytes() - writing_mark_);
-      if (deadline > Clock::now()) return set_deadline(deadline);
       ++context_.timeouts;
       return vanish();
-    }
     case Phase::kClosed:
       return;
   }

@@ -19,6 +19,12 @@ bool equals_ignoring_case(std::string_view a, std::string_view b) {
   return beast::iequals(beast::string_view(a.data(), a.size()), beast::string_view(b.data(), b.size()));
 }
 
+// Beast calls everything that is wrong at the end of a request line a bad version.
+bool names_version_1(std::string_view request) {
+  const std::string_view line = request.substr(0, request.find('\n'));
+  return line.find(" HTTP/1.") != std::string_view::npos || line.find(" HTTP/") == std::string_view::npos;
+}
+
 }  // namespace
 
 RequestParser::RequestParser(ParseLimits limits) : limits_(limits) {
@@ -71,7 +77,7 @@ RequestParser::Status RequestParser::feed(std::string_view bytes, size_t* consum
           413, "body_too_large",
           "The request's body exceeds the limit of " + std::to_string(limits_.max_body_bytes) + " bytes.");
     }
-    if (ec == beast::http::error::bad_version) {
+    if (ec == beast::http::error::bad_version && !names_version_1(bytes)) {
       return refuse(505, "http_version_not_supported", "This server speaks HTTP/1.1 and HTTP/1.0.");
     }
     if (ec) return refuse(400, "bad_request", "The request is not valid HTTP: " + ec.message() + ".");

@@ -38,9 +38,9 @@ struct ServerOptions {
   size_t max_header_bytes = size_t{64} << 10;
   size_t max_body_bytes = size_t{64} << 20;
   std::chrono::milliseconds header_timeout{15'000};  // from a request's first byte to the end of its head
-  // A body may take body_timeout plus its bytes / min_bytes_per_second, counted from the end of the head. In
-  // the same way a client may leave bytes unread for write_timeout plus those it read meanwhile /
-  // min_bytes_per_second.
+  // A client that sends a body may pause for body_timeout, one that reads an answer for write_timeout
+  // (counted only while the kernel's buffers are full); and after that time it must keep min_bytes_per_second
+  // on the average.
   std::chrono::milliseconds body_timeout{30'000};
   std::chrono::milliseconds write_timeout{30'000};
   size_t min_bytes_per_second = 1024;
