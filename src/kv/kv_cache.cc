@@ -40,23 +40,35 @@ bool KvCache::grow(BlockTable* table, int32_t tokens, std::vector<int32_t>* adde
   return true;
 }
 
-void KvCache::commit(BlockTable* table, std::span<const int32_t> tokens) {
-  if (!radix_cache_) return;
+// Moves the whole pages of `tokens` beyond the committed ones to the tree.
+void KvCache::insert(BlockTable* table, std::span<const int32_t> tokens, std::vector<int32_t>* duplicates) {
   int32_t whole = static_cast<int32_t>(tokens.size()) / page_size_;
-  if (whole <= table->committed) return;
+  if (!radix_cache_ || whole <= table->committed) return;
   FATHOM_CHECK(whole <= static_cast<int32_t>(table->pages.size()), "{} pages computed, {} held", whole,
                table->pages.size());
   auto first = static_cast<size_t>(table->committed);
   auto count = static_cast<size_t>(whole) - first;
   auto page_size = static_cast<size_t>(page_size_);
   tree_.insert(&table->lock, tokens.subspan(first * page_size, count * page_size),
-               std::span<const int32_t>(table->pages).subspan(first, count), &table->duplicates);
+               std::span<const int32_t>(table->pages).subspan(first, count), duplicates);
   table->committed = whole;
 }
 
+void KvCache::commit(BlockTable* table, std::span<const int32_t> tokens) {
+  auto page_size = static_cast<size_t>(page_size_);
+  size_t first = static_cast<size_t>(table->committed) * page_size;
+  if (!radix_cache_ || table->apart || tokens.size() < first + page_size) return;
+  table->apart = tree_.has_next(table->lock, tokens.subspan(first, page_size));
+  if (table->apart) return;
+  std::vector<int32_t> duplicates;
+  insert(table, tokens, &duplicates);
+  FATHOM_CHECK(duplicates.empty(), "{} duplicates below a new page", duplicates.size());
+}
+
 void KvCache::close(BlockTable table, std::span<const int32_t> tokens) {
-  commit(&table, tokens);
-  pool_.release(table.duplicates);
+  std::vector<int32_t> duplicates;
+  insert(&table, tokens, &duplicates);
+  pool_.release(duplicates);
   pool_.release(std::span<const int32_t>(table.pages).subspan(static_cast<size_t>(table.committed)));
   if (radix_cache_) tree_.unlock(table.lock);
 }
@@ -92,15 +104,12 @@ Result<void> KvCache::check_integrity(std::span<const BlockTable* const> tables)
     return {};
   };
   for (const BlockTable* table : tables) {
-    for (int32_t page : table->duplicates) FATHOM_TRY(take(page));
     for (size_t i = static_cast<size_t>(table->committed); i < table->pages.size(); ++i) {
       FATHOM_TRY(take(table->pages[i]));
     }
     for (size_t i = 0; i < static_cast<size_t>(table->committed); ++i) {
       int32_t page = table->pages[i];
-      bool duplicate =
-          std::find(table->duplicates.begin(), table->duplicates.end(), page) != table->duplicates.end();
-      if (!duplicate && owner[static_cast<size_t>(page)] != 2) {
+      if (owner[static_cast<size_t>(page)] != 2) {
         return error(ErrorCode::kInternal, "shared page {} of a table is not in the prefix cache", page);
       }
     }

@@ -22,8 +22,9 @@ struct BlockTable {
   std::vector<int32_t> pages;
 
   RadixTree::Lock lock;
-  int32_t committed = 0;            // the first `committed` pages have gone through the prefix cache
-  std::vector<int32_t> duplicates;  // those of them that it already had from another: still private
+  int32_t committed = 0;  // the first `committed` pages are the prefix cache's, pinned
+  // The cache has the next page from another sequence already: the rest stays private until close.
+  bool apart = false;
 };
 
 struct KvCacheOptions {
@@ -61,11 +62,15 @@ class KvCache {
   bool grow(BlockTable* table, int32_t tokens, std::vector<int32_t>* added);
 
   // The KV of `tokens`, the sequence's from position 0 on, is computed: their whole pages go to the prefix
-  // cache, for others to share. The table stays as it is: a page that the cache already had from another
-  // sequence remains private (the executor cannot swap pages of a live slot) and is freed by close.
+  // cache, for others to share, and the table goes on using them. But where the cache already has such a page
+  // from another sequence, the table keeps its own from there on: an executor cannot swap the pages of a live
+  // slot, and to pin both would take twice the memory.
   void commit(BlockTable* table, std::span<const int32_t> tokens);
+  // Will commit still add pages of this table?
+  bool commits(const BlockTable& table) const { return radix_cache_ && !table.apart; }
 
-  // Commits `tokens`, then gives up the table: whole pages stay cached, duplicates and the rest are free.
+  // Gives up the table. Whole pages of the computed `tokens` stay cached; duplicates of cached ones and the
+  // rest are free at once.
   void close(BlockTable table, std::span<const int32_t> tokens);
 
   // Forgets every cached prefix that no table uses; returns the pages freed.
@@ -76,6 +81,8 @@ class KvCache {
   Result<void> check_integrity(std::span<const BlockTable* const> tables) const;
 
  private:
+  void insert(BlockTable* table, std::span<const int32_t> tokens, std::vector<int32_t>* duplicates);
+
   bool radix_cache_;
   int32_t page_size_;
   PagePool pool_;

@@ -193,6 +193,10 @@ void RadixTree::insert(Lock* lock, std::span<const int32_t> tokens, std::span<co
   lock->node = node;
 }
 
+bool RadixTree::has_next(Lock lock, std::span<const int32_t> page_tokens) const {
+  return find_child(lock.node, page_tokens) != nullptr;
+}
+
 void RadixTree::unlock(Lock lock) {
   FATHOM_CHECK(lock.node != nullptr, "unlock without a lock");
   uint64_t tick = ++tick_;

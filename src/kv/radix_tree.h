@@ -51,6 +51,9 @@ class RadixTree {
   void insert(Lock* lock, std::span<const int32_t> tokens, std::span<const int32_t> pages,
               std::vector<int32_t>* duplicates);
 
+  // Does the tree have a page for `page_tokens`, one page, right below the lock?
+  bool has_next(Lock lock, std::span<const int32_t> page_tokens) const;
+
   // Ends a lock; the path counts as used now.
   void unlock(Lock lock);
 

@@ -78,6 +78,7 @@ class Scheduler final : public RequestSink {
   size_t waiting_ = 0;         // requests in the core's queue or on the way to it
   size_t inbox_requests_ = 0;  // of them, still in the inbox
   bool idle_ = true;
+  bool started_ = false;
   bool draining_ = false;
   bool stopping_ = false;
   bool stopped_ = false;

@@ -1,0 +1,67 @@
+// SchedulerCore: what a finished step means for its sequences.
+#include <algorithm>
+#include <iterator>
+
+#include "sched/draft.h"
+
+namespace fathom::sched {
+
+void SchedulerCore::account(Result<StepResult> result) {
+  if (fault_) return;  // results of steps that were out when the executor failed
+  FATHOM_CHECK(!in_flight_.empty(), "a result without a step");
+  if (!result.ok()) return fail(result.error());
+  PlannedStep step = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  FATHOM_CHECK_EQ(result->step, step.step);
+  FATHOM_CHECK_EQ(result->rows.size(), step.rows.size());
+  int64_t outputs_before = counters_.generated_tokens;
+  for (size_t i = 0; i < step.rows.size(); ++i) account_row(step.rows[i], std::move(result->rows[i]));
+  rate_.add(clock_.now_ns(), counters_.generated_tokens - outputs_before);
+  sweep();
+}
+
+void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
+  Sequence* sequence = row.sequence;
+  FATHOM_CHECK_EQ(result.slot, sequence->slot);
+  --sequence->in_flight;
+  sequence->computed_len += row.tokens;
+  if (sequence->ended) return;  // cancelled, or a stop was found after this step was planned
+
+  if (row.extend) {
+    int32_t new_prompt = std::max(0, sequence->computed_len - sequence->counted_prompt);
+    sequence->counted_prompt += new_prompt;
+    counters_.prompt_tokens += new_prompt;
+    sequence->num_prompt_logprobs += static_cast<int32_t>(result.prompt_logprobs.size());
+    std::move(result.prompt_logprobs.begin(), result.prompt_logprobs.end(),
+              std::back_inserter(sequence->prompt_logprobs));
+    cache_.commit(
+        &sequence->table,
+        std::span<const int32_t>(sequence->tokens).first(static_cast<size_t>(sequence->computed_len)));
+    if (sequence->max_outputs == 0 && sequence->computed_len == sequence->prompt_len) {
+      TokenEvent event;
+      event.prompt_logprobs = std::move(sequence->prompt_logprobs);
+      return end(sequence, {FinishReason::Kind::kLength, std::nullopt, std::nullopt}, std::move(event));
+    }
+  }
+  if (!row.sample) return;
+
+  FATHOM_CHECK_EQ(result.outputs.size(), 1U);
+  int32_t token = result.outputs[0].token;
+  sequence->tokens.push_back(token);
+  ++counters_.generated_tokens;
+  TokenEvent event;
+  event.outputs = std::move(result.outputs);
+  if (sequence->num_outputs() == 1) event.prompt_logprobs = std::move(sequence->prompt_logprobs);
+  const auto& stops = sequence->request.sampling.stop_token_ids;
+  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    return end(sequence, {FinishReason::Kind::kStop, token, std::nullopt}, std::move(event));
+  }
+  if (sequence->num_outputs() >= sequence->max_outputs) {
+    return end(sequence, {FinishReason::Kind::kLength, std::nullopt, std::nullopt}, std::move(event));
+  }
+  event.cached_tokens = sequence->cached_tokens;
+  event.retractions = sequence->retractions;
+  sequence->stream->push(std::move(event));
+}
+
+}  // namespace fathom::sched

@@ -1,0 +1,180 @@
+#include "sched/scheduler.h"
+
+#include <utility>
+
+#include "base/log.h"
+
+namespace fathom::sched {
+namespace {
+
+template <class... Visitors>
+struct Overloaded : Visitors... {
+  using Visitors::operator()...;
+};
+template <class... Visitors>
+Overloaded(Visitors...) -> Overloaded<Visitors...>;
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options, Executor& executor, const Clock& clock)
+    : options_(options),
+      executor_(executor),
+      core_(options, executor.limits(), clock),
+      stats_(core_.stats()) {}
+
+Scheduler::~Scheduler() {
+  stop();
+}
+
+void Scheduler::start() {
+  std::lock_guard lock(mutex_);
+  FATHOM_CHECK(!started_ && !stopping_, "a scheduler is started once");
+  started_ = true;
+  thread_ = std::thread([this] { loop(); });
+}
+
+bool Scheduler::drain(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  draining_ = true;
+  return idle_changed_.wait_for(lock, timeout, [&] { return (idle_ && inbox_.empty()) || stopped_; });
+}
+
+void Scheduler::stop() {
+  {
+    std::lock_guard lock(mutex_);
+    if (stopped_ || stopping_) return;
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) {
+    thread_.join();
+  } else {
+    loop();  // never started: ends what was submitted
+  }
+}
+
+Result<std::shared_ptr<TokenStream>> Scheduler::submit(GenerateRequest request) {
+  FATHOM_TRY(core_.admissible(request));
+  auto stream = std::make_shared<TokenStream>();
+  {
+    std::lock_guard lock(mutex_);
+    if (fault_) return fault_->with_context("the engine has failed");
+    if (draining_ || stopping_) return error(ErrorCode::kUnavailable, "The server is shutting down.");
+    if (options_.max_queued_requests >= 0 &&
+        waiting_ + inbox_requests_ >= static_cast<size_t>(options_.max_queued_requests)) {
+      return error(ErrorCode::kUnavailable, "The request queue is full.");
+    }
+    inbox_.push_back(Submit{std::move(request), stream});
+    ++inbox_requests_;
+  }
+  wake_.notify_one();
+  return stream;
+}
+
+void Scheduler::cancel(const std::string& id) {
+  post(Cancel{id});
+}
+
+void Scheduler::cancel_all() {
+  post(CancelAll{});
+}
+
+Result<void> Scheduler::flush_cache() {
+  Flush flush;
+  auto done = flush.done.get_future();
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_ || !started_) {
+      return error(ErrorCode::kUnavailable, "the scheduler does not run");
+    }
+    inbox_.push_back(std::move(flush));
+  }
+  wake_.notify_one();
+  return done.get();
+}
+
+SchedulerStats Scheduler::stats() const {
+  std::lock_guard lock(mutex_);
+  SchedulerStats stats = stats_;
+  stats.waiting_requests += static_cast<int64_t>(inbox_requests_);
+  return stats;
+}
+
+void Scheduler::post(Command command) {
+  {
+    std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(command));
+  }
+  wake_.notify_one();
+}
+
+void Scheduler::execute(Command command) {
+  std::visit(
+      Overloaded{[&](Submit& submit) { core_.add(std::move(submit.request), std::move(submit.stream)); },
+                 [&](Cancel& cancel) { core_.cancel(cancel.id); }, [&](CancelAll&) { core_.cancel_all(); },
+                 [&](Flush& flush) { flush.done.set_value(core_.flush_cache()); }},
+      command);
+}
+
+// Executes what came in; with `wait`, sleeps until something does. False: the scheduler shall stop.
+bool Scheduler::take_commands(bool wait) {
+  std::vector<Command> commands;
+  bool stop;
+  {
+    std::unique_lock lock(mutex_);
+    if (wait) wake_.wait(lock, [&] { return stopping_ || !inbox_.empty(); });
+    commands.swap(inbox_);
+    waiting_ += std::exchange(inbox_requests_, 0);
+    if (!commands.empty()) idle_ = false;
+    stop = stopping_;
+  }
+  for (Command& command : commands) execute(std::move(command));
+  return !stop;
+}
+
+// Makes the core's state visible to other threads.
+void Scheduler::publish() {
+  SchedulerStats stats = core_.stats();
+  bool idle = core_.idle();
+  {
+    std::lock_guard lock(mutex_);
+    stats_ = stats;
+    waiting_ = core_.waiting();
+    fault_ = core_.fault();
+    idle_ = idle;
+  }
+  if (idle) idle_changed_.notify_all();
+}
+
+void Scheduler::loop() {
+  std::deque<std::future<Result<StepResult>>> results;
+  bool sleep = false;
+  while (take_commands(sleep)) {
+    // The next step is submitted before the last one's result is looked at: the executor never waits.
+    auto plan = core_.plan();
+    if (plan) {
+      results.push_back(executor_.step(std::move(*plan)));
+      sleep = false;
+      if (core_.can_plan_ahead()) continue;
+    }
+    sleep = results.empty();
+    if (!results.empty()) {
+      core_.account(results.front().get());
+      results.pop_front();
+      if (core_.fault()) results.clear();
+    }
+    publish();
+  }
+  core_.cancel_all();
+  for (auto& result : results) core_.account(result.get());
+  publish();
+  std::lock_guard lock(mutex_);
+  for (Command& command : inbox_) execute(std::move(command));
+  inbox_.clear();
+  core_.cancel_all();
+  stopped_ = true;
+  idle_ = true;
+  idle_changed_.notify_all();
+}
+
+}  // namespace fathom::sched

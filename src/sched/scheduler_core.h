@@ -1,0 +1,129 @@
+// All decisions of the scheduler, synchronous and without a thread or a clock of its own, so that a test can
+// drive it step by step.
+//
+// The caller loops: plan() -> hand the plan to the executor -> account() with its result. Up to two plans may
+// be out at once (one with overlap off); results come back in order. A request is waiting (no pages, no
+// slot), running (a slot and a block table), or ended and, for at most one more step, held until the rows
+// that touch its pages are done.
+//
+// Not thread safe. Progress: the request that came first of those that run is never preempted while another
+// runs, every request alone fits the pool (admissible() refuses the others), and preempted requests are
+// readmitted first.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "core/executor.h"
+#include "core/request.h"
+#include "kv/kv_cache.h"
+#include "sched/new_token_ratio.h"
+#include "sched/rate_meter.h"
+#include "sched/scheduler_options.h"
+#include "sched/sequence.h"
+#include "sched/waiting_queue.h"
+
+namespace fathom::sched {
+
+class SchedulerCore {
+ public:
+  SchedulerCore(const SchedulerOptions& options, const ExecutorLimits& limits, const Clock& clock);
+
+  // Could this request ever run? kInvalidArgument with the reason and what to lower. Thread safe: looks at
+  // constants only.
+  Result<void> admissible(const GenerateRequest& request) const;
+  // Prompt and output tokens together.
+  int32_t max_request_tokens() const;
+
+  // An admissible request. One whose id is taken ends at once with an error in its stream.
+  void add(GenerateRequest request, std::shared_ptr<TokenStream> stream);
+  void cancel(const std::string& id);
+  void cancel_all();
+  Result<void> flush_cache();
+
+  // The next step, if there is something to compute that does not depend on a result still out. Nothing: call
+  // account, or add, or sleep.
+  std::optional<BatchPlan> plan();
+  // The result of the oldest plan out. An error ends every request with it, and all later ones.
+  void account(Result<StepResult> result);
+
+  size_t steps_in_flight() const { return in_flight_.size(); }
+  bool can_plan_ahead() const { return in_flight_.size() < max_in_flight(); }
+  bool idle() const { return running_.empty() && waiting_.empty(); }
+  size_t waiting() const { return waiting_.size(); }
+  const std::optional<Error>& fault() const { return fault_; }
+  SchedulerStats stats() const;
+
+  // Walks everything, for tests: the pages (KvCache::check_integrity) and each sequence's counters.
+  Result<void> check_integrity() const;
+
+ private:
+  struct PlannedRow {
+    Sequence* sequence = nullptr;
+    int32_t tokens = 0;
+    bool extend = false;
+    bool sample = false;
+  };
+  struct PlannedStep {
+    uint64_t step = 0;
+    std::vector<PlannedRow> rows;
+  };
+  struct Draft;  // a plan under construction
+
+  size_t max_in_flight() const { return options_.disable_overlap_schedule ? 1 : 2; }
+
+  // step_planning.cc
+  void draft_rows(Draft* draft);
+  bool secure_decode_memory(Draft* draft);
+  void draft_decode_rows(Draft* draft);
+  void draft_prompt_rows(Draft* draft);
+  int32_t draft_prompt_row(Sequence* sequence, int32_t max_tokens, Draft* draft);
+  void add_row(Sequence* sequence, BatchRow row, Draft* draft);
+
+  // admission.cc
+  Sequence* admit_next();
+  bool waits_for_prefix(const Sequence& candidate) const;
+  bool fits(const Sequence& candidate, const kv::BlockTable& table) const;
+  int32_t pages_expected_by_running() const;
+
+  // preemption.cc
+  Sequence* choose_victim() const;
+  void preempt(Sequence* sequence);
+  void preempt_for_decoding();
+  size_t num_active() const;
+
+  // accounting.cc
+  void account_row(const PlannedRow& row, RowResult result);
+  void end(Sequence* sequence, FinishReason reason, TokenEvent event = {});
+  void release(Sequence* sequence);
+  void sweep();
+  void fail(Error error);
+
+  const SchedulerOptions options_;
+  const ExecutorLimits limits_;
+  const Clock& clock_;
+  int32_t max_running_;
+  kv::KvCache cache_;
+  NewTokenRatio ratio_;
+  RateMeter rate_;
+
+  WaitingQueue waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;    // in order of admission; ended ones until released
+  std::unordered_map<std::string, Sequence*> by_id_;  // waiting and running
+  std::vector<int32_t> free_slots_;
+  std::deque<PlannedStep> in_flight_;
+  uint64_t next_step_ = 0;
+  uint64_t next_order_ = 0;
+  bool last_step_extended_ = false;
+  bool sweep_needed_ = false;
+  std::optional<Error> fault_;
+  SchedulerStats counters_;
+};
+
+}  // namespace fathom::sched

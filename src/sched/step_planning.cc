@@ -1,0 +1,206 @@
+// SchedulerCore: what the next step computes. Decode rows go first and always; prompt rows share what is left
+// of the token budget.
+#include <algorithm>
+
+#include "sched/draft.h"
+
+namespace fathom::sched {
+
+std::optional<BatchPlan> SchedulerCore::plan() {
+  if (fault_ || !can_plan_ahead()) return std::nullopt;
+  bool may_admit = true;
+  for (;;) {
+    Draft draft;
+    draft.may_admit = may_admit;
+    draft.tokens_left = limits_.max_step_tokens;
+    draft_rows(&draft);
+    if (!draft.plan.rows.empty()) {
+      draft.plan.step = next_step_;
+      draft.step.step = next_step_;
+      ++next_step_;
+      ++counters_.steps;
+      last_step_extended_ = draft.extended;
+      in_flight_.push_back(std::move(draft.step));
+      return std::move(draft.plan);
+    }
+    // Nothing to compute, or results out will tell more. Otherwise the running sequences have taken all
+    // pages with unfinished prompts: one has to give way.
+    size_t active = num_active();
+    if (!in_flight_.empty() || active == 0) return std::nullopt;
+    FATHOM_CHECK(active > 1, "a lone request cannot go on");
+    preempt(choose_victim());
+    may_admit = false;  // or the victim would take the pages again
+  }
+}
+
+void SchedulerCore::draft_rows(Draft* draft) {
+  if (!secure_decode_memory(draft)) return;
+  if (options_.enable_mixed_chunk) {
+    draft_decode_rows(draft);
+    draft_prompt_rows(draft);
+    return;
+  }
+  // The two kinds of steps take turns, where both have work.
+  for (bool extend : {!last_step_extended_, last_step_extended_}) {
+    draft->extend_turn = extend;
+    draft->decode_turn = !extend;
+    if (draft->decode_turn) draft_decode_rows(draft);
+    draft_prompt_rows(draft);
+    if (!draft->plan.rows.empty()) return;
+  }
+}
+
+// Makes sure that every decode row of this step gets its page, by preemption if need be. False: that has to
+// wait until no step is out, since only then all outputs are known.
+bool SchedulerCore::secure_decode_memory(Draft* draft) {
+  int32_t pages = 0;
+  for (const auto& sequence : running_) {
+    if (sequence->running() && sequence->can_decode()) {
+      pages += cache_.pages_to_grow(sequence->table, sequence->planned_len + 1);
+    }
+  }
+  if (pages <= cache_.available_pages()) return true;
+  if (!in_flight_.empty()) return false;
+  preempt_for_decoding();
+  draft->may_admit = false;
+  return true;
+}
+
+void SchedulerCore::add_row(Sequence* sequence, BatchRow row, Draft* draft) {
+  int32_t count = row.num_tokens();
+  if (!sequence->opened) {
+    BatchPlan::Open open;
+    open.slot = sequence->slot;
+    open.init.sampling = sequence->request.sampling;
+    open.init.logprobs = sequence->request.logprobs;
+    open.init.prompt = sequence->request.prompt;
+    open.init.output.assign(sequence->tokens.begin() + sequence->prompt_len, sequence->tokens.end());
+    open.pages.assign(sequence->table.pages.begin(), sequence->table.pages.end());
+    draft->plan.open.push_back(std::move(open));
+    sequence->opened = true;
+  }
+  row.slot = sequence->slot;
+  row.start = sequence->planned_len;
+  bool grown = cache_.grow(&sequence->table, sequence->planned_len + count, &row.new_pages);
+  FATHOM_CHECK(grown, "no pages for a planned row of request {}", sequence->request.id);
+  sequence->planned_len += count;
+  if (row.sample) {
+    ++sequence->planned_outputs;
+    sequence->resumed = false;
+  }
+  ++sequence->in_flight;
+  draft->tokens_left -= count;
+  draft->step.rows.push_back({sequence, count, row.mode == RowMode::kExtend, row.sample});
+  draft->plan.rows.push_back(std::move(row));
+}
+
+void SchedulerCore::draft_decode_rows(Draft* draft) {
+  draft->plan.rows.reserve(running_.size());
+  draft->step.rows.reserve(running_.size());
+  bool any = false;
+  for (const auto& sequence : running_) {
+    if (!sequence->running() || !sequence->can_decode()) continue;
+    BatchRow row;
+    row.sample = true;
+    if (sequence->resumed) row.tokens.push_back(sequence->tokens.back());
+    add_row(sequence.get(), std::move(row), draft);
+    any = true;
+  }
+  if (any) ratio_.decode_step();
+}
+
+// Adds a row with at most `max_tokens` of what the sequence has to recompute or compute of its known tokens.
+// Returns its length: 0 when no pages are left, or when its kind has no turn.
+int32_t SchedulerCore::draft_prompt_row(Sequence* sequence, int32_t max_tokens, Draft* draft) {
+  bool extend = sequence->in_prompt();
+  if (extend ? !draft->extend_turn : !draft->decode_turn) return 0;
+  int32_t end = extend ? sequence->prompt_len : static_cast<int32_t>(sequence->tokens.size());
+  int32_t room =
+      (static_cast<int32_t>(sequence->table.pages.size()) + cache_.available_pages()) * limits_.page_size -
+      sequence->planned_len;
+  int32_t count = std::min({end - sequence->planned_len, max_tokens, room});
+  if (count <= 0) return 0;
+  bool last = sequence->planned_len + count == end;
+  if (!last) {
+    // Whole pages, so that the chunk can be shared as soon as it is computed.
+    int32_t aligned = (sequence->planned_len + count) / limits_.page_size * limits_.page_size;
+    if (aligned > sequence->planned_len) count = aligned - sequence->planned_len;
+  }
+
+  BatchRow row;
+  row.mode = extend ? RowMode::kExtend : RowMode::kDecode;
+  auto first = sequence->tokens.begin() + sequence->planned_len;
+  row.tokens.assign(first, first + count);
+  // A prompt with known outputs goes on with these.
+  row.sample = last && sequence->max_outputs > 0 && (!extend || sequence->num_outputs() == 0);
+  if (extend) {
+    int32_t next_logprob = sequence->next_prompt_logprob();
+    if (next_logprob >= 0 && next_logprob < sequence->prompt_len) {
+      row.prompt_logprob_start = next_logprob;  // rows in flight report what lies before this row's start
+      if (!last) row.next_prompt_token = sequence->tokens[static_cast<size_t>(sequence->planned_len + count)];
+    }
+    draft->extended = true;
+  }
+  add_row(sequence, std::move(row), draft);
+  return count;
+}
+
+void SchedulerCore::draft_prompt_rows(Draft* draft) {
+  std::vector<Sequence*> pending;
+  for (const auto& sequence : running_) {
+    if (sequence->running() && (sequence->in_prompt() || sequence->in_replay()))
+      pending.push_back(sequence.get());
+  }
+  bool may_admit = draft->may_admit && draft->extend_turn && !free_slots_.empty() && !waiting_.empty();
+  if (pending.empty() && !may_admit) return;
+
+  bool chunked = options_.chunked_prefill_size > 0;
+  int32_t budget =
+      std::min(draft->tokens_left, chunked ? options_.chunked_prefill_size : options_.max_prefill_tokens);
+  auto remaining = [](const Sequence* s) {
+    return (s->in_prompt() ? s->prompt_len : static_cast<int32_t>(s->tokens.size())) - s->planned_len;
+  };
+
+  if (!chunked) {
+    // Whole prompts in order of arrival; only the first of a step may exceed the budget, or be cut.
+    std::sort(pending.begin(), pending.end(), [](auto* a, auto* b) { return a->order < b->order; });
+    size_t next = 0;
+    bool first = true;
+    for (;;) {
+      Sequence* sequence = next < pending.size() ? pending[next++] : nullptr;
+      if (sequence == nullptr && may_admit && budget > 0) sequence = admit_next();
+      if (sequence == nullptr) return;
+      if (!first && remaining(sequence) > budget) continue;
+      int32_t count = draft_prompt_row(sequence, first ? draft->tokens_left : budget, draft);
+      budget -= count;
+      if (count > 0) first = false;
+    }
+  }
+
+  // The oldest prompt is sure of half the budget, and of all that the others leave; the others share the
+  // rest, the shortest first. So neither does a long prompt hold up the short ones, nor the reverse.
+  auto oldest =
+      std::min_element(pending.begin(), pending.end(), [](auto* a, auto* b) { return a->order < b->order; });
+  Sequence* reserved = nullptr;
+  int32_t left = budget;
+  if (oldest != pending.end()) {
+    reserved = *oldest;
+    pending.erase(oldest);
+    left -= std::min(remaining(reserved), budget - budget / 2);
+  }
+  std::stable_sort(pending.begin(), pending.end(),
+                   [&](auto* a, auto* b) { return remaining(a) < remaining(b); });
+  int32_t reserve = budget - left;
+  for (Sequence* sequence : pending) {
+    if (left <= 0) break;
+    left -= draft_prompt_row(sequence, left, draft);
+  }
+  while (may_admit && left > 0) {
+    Sequence* sequence = admit_next();
+    if (sequence == nullptr) break;
+    left -= draft_prompt_row(sequence, left, draft);
+  }
+  if (reserved != nullptr && reserve + left > 0) draft_prompt_row(reserved, reserve + left, draft);
+}
+
+}  // namespace fathom::sched
