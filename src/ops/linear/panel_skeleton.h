@@ -1,0 +1,280 @@
+// The loops that the panel kernels of every instruction set share. Included once by each panel_<isa>.cc, into
+// its unnamed namespace, so that no other file can meet code built for the wrong processor.
+//
+// A kernel K gives, for 16 columns at a time:
+//   Vec, Operand       accumulators; weights ready to be multiplied
+//   Raw load(bytes)    one 64-byte row of a panel
+//   step<S>(raw)       its S-th step of k: an Operand                     (kSteps of them)
+//   load_operand, store_operand   64 bytes of an operand set aside
+//   zero, load_sum, store_sum, multiply_add(sum, unit, operand), scale_add(y, sum, scale)
+//   kUnitK             k of one step: 1 (float32) or 2 (bf16 pairs)
+//   kScaled            FP8: sums are scaled after each 128 of k
+//   kMaxRows, kMaxPanels   the register tile for many rows; kStreamPanels[rows] the one for few
+//
+// Every output is one chain of additions in the order of k, whatever the tile: in slices that are set aside
+// in y (exactly) or, for FP8, in sums of 128 that are scaled and added to y in order. So its bits do not
+// depend on the tile, the other rows or the threads.
+
+#if defined(__clang__)
+#define FATHOM_UNROLL _Pragma("unroll")
+#else
+#define FATHOM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// Loads sums from y unless the chain begins here.
+struct Tile {
+  const float* a;
+  int64_t a_stride;
+  const uint8_t* w;
+  int64_t w_stride;  // bytes from panel to panel
+  int64_t w_rows;    // 64-byte rows of a panel to go through
+  float* y;
+  int64_t y_stride;
+  const float* scales;
+  bool begins;
+  const uint8_t* ahead;  // what to fetch meanwhile, a line for each row of the first panel; or null
+};
+
+// Weights unpacked by K as they are read.
+template <class K>
+struct Streamed {
+  static constexpr int kSteps = K::kSteps;
+  using Raw = typename K::Raw;
+  static Raw load(const uint8_t* p) { return K::load(p); }
+  template <int S>
+  static typename K::Operand step(const Raw& raw) {
+    return K::template step<S>(raw);
+  }
+};
+// Operands that were set aside.
+template <class K>
+struct SetAside {
+  static constexpr int kSteps = 1;
+  using Raw = typename K::Operand;
+  static Raw load(const uint8_t* p) { return K::load_operand(p); }
+  template <int S>
+  static typename K::Operand step(const Raw& raw) {
+    return raw;
+  }
+};
+
+template <class K, class Source, int kRows, int kPanels, int S, class Sums>
+[[gnu::always_inline]] inline void add_steps(Sums& sum, const typename Source::Raw (&raw)[kPanels],
+                                             const float* a, int64_t a_stride) {
+  typename K::Operand operand[kPanels];
+  FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) operand[p] = Source::template step<S>(raw[p]);
+  FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
+    const auto unit = K::broadcast(a + r * a_stride + S);
+    FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+      sum[r][p] = K::multiply_add(sum[r][p], unit, operand[p]);
+    }
+  }
+  if constexpr (S + 1 < Source::kSteps) {
+    add_steps<K, Source, kRows, kPanels, S + 1>(sum, raw, a, a_stride);
+  }
+}
+
+template <class K, class Source, int kRows, int kPanels>
+void multiply_tile(const Tile& tile) {
+  typename K::Vec sum[kRows][kPanels];
+  FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
+    FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+      sum[r][p] = K::kScaled || tile.begins ? K::zero() : K::load_sum(tile.y + r * tile.y_stride + 16 * p);
+    }
+  }
+  const float* a = tile.a;
+  const uint8_t* w = tile.w;
+  const int64_t a_stride = tile.a_stride;
+  const int64_t w_stride = tile.w_stride;
+  const uint8_t* ahead = tile.ahead;
+  for (int64_t i = 0; i < tile.w_rows; ++i) {
+    typename Source::Raw raw[kPanels];
+    FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
+    add_steps<K, Source, kRows, kPanels, 0>(sum, raw, a, a_stride);
+    if (ahead != nullptr) {
+      __builtin_prefetch(ahead);
+      ahead += 64;
+    }
+    w += 64;
+    a += Source::kSteps;
+  }
+  FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
+    FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+      float* y = tile.y + r * tile.y_stride + 16 * p;
+      if constexpr (K::kScaled) {
+        sum[r][p] = K::scale_add(tile.begins ? K::zero() : K::load_sum(y), sum[r][p], tile.scales + 16 * p);
+      }
+      K::store_sum(y, sum[r][p]);
+    }
+  }
+}
+
+template <class K, class Source, int kRows, int kPanels>
+void multiply_rows(int64_t rows, const Tile& tile) {
+  if (rows == kRows) {
+    multiply_tile<K, Source, kRows, kPanels>(tile);
+  } else if constexpr (kRows > 1) {
+    multiply_rows<K, Source, kRows - 1, kPanels>(rows, tile);
+  }
+}
+
+// k of one 64-byte row of a panel.
+template <class K>
+constexpr int64_t kRowK = K::kSteps * K::kUnitK;
+
+template <class K>
+Tile tile_at(const PanelProduct& p, int64_t row, int64_t panel, int64_t k) {
+  Tile tile{};
+  tile.a = p.a + row * p.a_stride + k / K::kUnitK;
+  tile.a_stride = p.a_stride;
+  tile.w = p.w + panel * p.panel_bytes + k / kRowK<K> * 64;
+  tile.w_stride = p.panel_bytes;
+  tile.y = p.y + row * p.y_stride + 16 * panel;
+  tile.y_stride = p.y_stride;
+  if (K::kScaled) tile.scales = p.scales + k / 128 * p.scale_stride + 16 * panel;
+  tile.begins = k == 0 && !p.accumulate;
+  return tile;
+}
+
+// Few rows: the weights stream from memory through registers once.
+template <class K, int kRows>
+void stream_rows(const PanelProduct& p) {
+  constexpr int kWide = K::kStreamPanels[kRows];
+  const int64_t slice = K::kScaled ? 128 : p.k;
+  for (int64_t panel = 0; panel < p.panels;) {
+    const int64_t width = p.panels - panel >= kWide ? kWide : 1;
+    for (int64_t k = 0; k < p.k; k += slice) {
+      Tile tile = tile_at<K>(p, 0, panel, k);
+      tile.w_rows = (k + slice < p.k ? slice : p.k - k) / kRowK<K>;
+      if (width == kWide) {
+        multiply_tile<K, Streamed<K>, kRows, kWide>(tile);
+      } else {
+        multiply_tile<K, Streamed<K>, kRows, 1>(tile);
+      }
+    }
+    panel += width;
+  }
+}
+
+template <class K, int S>
+[[gnu::always_inline]] inline void set_steps_aside(const typename K::Raw& raw, uint8_t* out) {
+  K::store_operand(out + 64 * S, K::template step<S>(raw));
+  if constexpr (S + 1 < K::kSteps) set_steps_aside<K, S + 1>(raw, out);
+}
+template <class K>
+void set_aside(const uint8_t* w, int64_t w_rows, uint8_t* out) {
+  for (int64_t i = 0; i < w_rows; ++i) set_steps_aside<K, 0>(K::load(w + 64 * i), out + 64 * K::kSteps * i);
+}
+
+// Rows [row, row + rows) times `width` panels, over one slice of k: the weights are unpacked once, into L1.
+template <class K, int kPanels>
+void multiply_slice(const PanelProduct& p, int64_t row, int64_t rows, int64_t panel, int64_t k,
+                    int64_t slice) {
+  Tile tile = tile_at<K>(p, row, panel, k);
+  const int64_t w_rows = slice / kRowK<K>;
+  if constexpr (K::kUnpacks) {
+    auto* aside = reinterpret_cast<uint8_t*>(p.scratch);
+    const int64_t bytes = w_rows * 64 * K::kSteps;
+    for (int i = 0; i < kPanels; ++i) set_aside<K>(tile.w + i * tile.w_stride, w_rows, aside + i * bytes);
+    tile.w = aside;
+    tile.w_stride = bytes;
+  }
+  tile.w_rows = w_rows * (K::kUnpacks ? K::kSteps : 1);
+  const int64_t tiles = (rows + K::kMaxRows - 1) / K::kMaxRows;
+  int64_t done = 0;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t count = (rows - done) / (tiles - t);  // even tiles: 7 rows are 3 + 4, not 6 + 1
+    if constexpr (K::kUnpacks) {
+      multiply_rows<K, SetAside<K>, K::kMaxRows, kPanels>(count, tile);
+    } else {
+      multiply_rows<K, Streamed<K>, K::kMaxRows, kPanels>(count, tile);
+    }
+    tile.a += count * p.a_stride;
+    tile.y += count * p.y_stride;
+    done += count;
+  }
+}
+
+template <class K>
+void multiply_block(const PanelProduct& p, int64_t row, int64_t rows, int64_t panel_begin,
+                    int64_t panel_end) {
+  for (int64_t k = 0; k < p.k; k += K::kSliceK) {
+    const int64_t slice = k + K::kSliceK < p.k ? K::kSliceK : p.k - k;
+    int64_t panel = panel_begin;
+    for (; panel + K::kMaxPanels <= panel_end; panel += K::kMaxPanels) {
+      multiply_slice<K, K::kMaxPanels>(p, row, rows, panel, k, slice);
+    }
+    for (; panel < panel_end; ++panel) multiply_slice<K, 1>(p, row, rows, panel, k, slice);
+  }
+}
+
+// All columns exist.
+template <class K>
+void multiply_whole(const PanelProduct& p) {
+  switch (p.rows) {
+    case 1:
+      return stream_rows<K, 1>(p);
+    case 2:
+      return stream_rows<K, 2>(p);
+    case 3:
+      return stream_rows<K, 3>(p);
+    case 4:
+      return stream_rows<K, 4>(p);
+    default:
+      break;
+  }
+  // Few rows fit the caches whatever the order, so a group of panels is read through once, front to back.
+  // With many, a slice of their k has to stay in L2 while the panels pass.
+  constexpr int64_t kFew = 32;
+  constexpr int64_t kMany = 192;
+  if (p.rows <= kFew) {
+    for (int64_t panel = 0; panel < p.panels; panel += K::kMaxPanels) {
+      const int64_t end = panel + K::kMaxPanels < p.panels ? panel + K::kMaxPanels : p.panels;
+      multiply_block<K>(p, 0, p.rows, panel, end);
+    }
+    return;
+  }
+  const int64_t blocks = (p.rows + kMany - 1) / kMany;
+  int64_t row = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t rows = (p.rows - row) / (blocks - b);
+    multiply_block<K>(p, row, rows, 0, p.panels);
+    row += rows;
+  }
+}
+
+// A panel that is cut by the end of n goes through a copy of its outputs.
+template <class K>
+void multiply_cut(const PanelProduct& whole) {
+  constexpr int64_t kRows = 32;
+  alignas(64) float sums[kRows * 16];
+  const int64_t columns = whole.columns - 16 * (whole.panels - 1);
+  for (int64_t row = 0; row < whole.rows; row += kRows) {
+    PanelProduct p = whole;
+    p.a += row * p.a_stride;
+    p.rows = row + kRows < whole.rows ? kRows : whole.rows - row;
+    p.w += (whole.panels - 1) * p.panel_bytes;
+    if (K::kScaled) p.scales += 16 * (whole.panels - 1);
+    p.panels = 1;
+    p.y = sums;
+    p.y_stride = 16;
+    float* y = whole.y + row * whole.y_stride + 16 * (whole.panels - 1);
+    for (int64_t r = 0; r < p.rows; ++r) {
+      for (int64_t c = 0; c < 16; ++c) {
+        sums[16 * r + c] = p.accumulate && c < columns ? y[r * whole.y_stride + c] : 0.0F;
+      }
+    }
+    multiply_whole<K>(p);
+    for (int64_t r = 0; r < p.rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) y[r * whole.y_stride + c] = sums[16 * r + c];
+    }
+  }
+}
+
+template <class K>
+void multiply_panels(const PanelProduct& p) {
+  PanelProduct whole = p;
+  whole.panels = p.columns / 16;
+  if (whole.panels > 0) multiply_whole<K>(whole);
+  if (whole.panels < p.panels) multiply_cut<K>(p);
+}
