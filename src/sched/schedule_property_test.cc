@@ -43,15 +43,15 @@ class RandomSchedule {
       clock_.advance(1'000'000);
       auto integrity = core_->check_integrity();
       ASSERT_TRUE(integrity.ok()) << integrity.error().message;
-      collect();
       if (testing::Test::HasFatalFailure()) return;
     }
-    check_end();
+    collect();
+    if (!testing::Test::HasFatalFailure()) check_end();
   }
 
-  int64_t retractions() const { return core_->stats().retractions; }
-  int64_t cached() const { return core_->stats().prompt_cached_tokens; }
-  int64_t mixed() const { return executor_->saw_mixed_step() ? 1 : 0; }
+  uint64_t retractions() const { return static_cast<uint64_t>(core_->stats().retractions); }
+  uint64_t cached() const { return static_cast<uint64_t>(core_->stats().prompt_cached_tokens); }
+  uint64_t mixed() const { return executor_->saw_mixed_step() ? 1 : 0; }
   std::string describe() const {
     return fmt::format(
         "page_size {} pages {} slots {} step_tokens {} context {} vocab {} chunk {} policy {} mixed {} "
@@ -86,11 +86,12 @@ class RandomSchedule {
   void make_options() {
     limits_.page_size = pick({1, 1, 2, 3, 4, 8, 16, 64});
     limits_.max_context = 20 + draw(120);
-    int32_t pool_tokens = pick({limits_.max_context, limits_.max_context * 2, 30 + draw(300), 2000});
+    int32_t pool_tokens =
+        pick({limits_.max_context, limits_.max_context, limits_.max_context * 2, 30 + draw(300), 2000});
     limits_.num_pages = std::max(1, pool_tokens / limits_.page_size);
-    limits_.max_slots = 1 + draw(10);
+    limits_.max_slots = 1 + draw(12);
     limits_.max_step_tokens = pick({limits_.max_slots, limits_.max_slots + draw(8), 16 + draw(100), 1000});
-    limits_.vocab_size = pick({2, 5, 50, 1000});
+    limits_.vocab_size = pick({2, 5, 50, 1000, 1000});
     options_.schedule_policy = pick({SchedulePolicy::kFcfs, SchedulePolicy::kLpm});
     options_.enable_priority_scheduling = draw(6) == 0;
     options_.max_running_requests = pick({-1, -1, 1, 3});
@@ -101,8 +102,8 @@ class RandomSchedule {
     options_.enable_mixed_chunk = draw(3) != 0;
     options_.disable_overlap_schedule = draw(3) == 0;
     options_.disable_radix_cache = draw(4) == 0;
-    options_.schedule_conservativeness = pick({0.0, 0.1, 0.3, 1.0, 2.0});
-    options_.clip_max_new_tokens_estimation = pick({1, 4, 4096});
+    options_.schedule_conservativeness = pick({0.0, 0.0, 0.1, 0.3, 1.0, 2.0});
+    options_.clip_max_new_tokens_estimation = pick({1, 1, 4, 4096});
     options_.retract_decode_steps = pick({0, 1, 20});
     options_.in_batch_prefix_tokens = pick({1, 4, 32});
     options_.lpm_patience_steps = pick({5, 1024});
@@ -137,7 +138,7 @@ class RandomSchedule {
       run.request.prompt = std::move(prompt);
       run.request.sampling.max_new_tokens = pick({0, 1, 2, draw(20), 10 + draw(50), 1000});
       run.request.sampling.seed = static_cast<uint64_t>(draw(3));
-      for (int stop = draw(4); stop > 0; --stop) {
+      for (int stop = draw(2) * draw(4); stop > 0; --stop) {
         run.request.sampling.stop_token_ids.push_back(draw(limits_.vocab_size));
       }
       run.request.logprobs.output = draw(3) == 0;
@@ -194,7 +195,6 @@ class RandomSchedule {
 
   void collect() {
     for (Run& run : runs_) {
-      if (!run.submitted || run.finish) continue;
       while (auto event = run.stream->next(std::chrono::milliseconds(0))) {
         ASSERT_FALSE(run.finish) << "an event after the last";
         if (!event->prompt_logprobs.empty()) {
@@ -206,12 +206,13 @@ class RandomSchedule {
         run.retractions = event->retractions;
         run.finish = event->finish;
       }
+      ASSERT_TRUE(run.finish) << "request " << run.request.id << " has no last event";
     }
   }
 
   bool done() const {
     return core_->idle() && executor_->pending() == 0 &&
-           std::all_of(runs_.begin(), runs_.end(), [](const Run& run) { return run.finish.has_value(); });
+           std::all_of(runs_.begin(), runs_.end(), [](const Run& run) { return run.submitted; });
   }
 
   void check_end() {
@@ -270,9 +271,9 @@ std::pair<uint64_t, uint64_t> seeds_to_run() {
 
 TEST(SchedulePropertyTest, EveryRequestGetsTheTokensItGetsAlone) {
   auto [first, count] = seeds_to_run();
-  int64_t retractions = 0;
-  int64_t cached = 0;
-  int64_t mixed = 0;
+  uint64_t retractions = 0;
+  uint64_t cached = 0;
+  uint64_t mixed = 0;
   for (uint64_t seed = first; seed < first + count; ++seed) {
     SCOPED_TRACE(fmt::format("seed {}", seed));
     RandomSchedule schedule(seed);
@@ -286,9 +287,9 @@ TEST(SchedulePropertyTest, EveryRequestGetsTheTokensItGetsAlone) {
              retractions, cached, mixed);
   if (count >= 1000) {
     // The schedules are worth nothing when they do not reach the hard parts.
-    EXPECT_GT(retractions, 500);
-    EXPECT_GT(cached, 10000);
-    EXPECT_GT(mixed, 100);
+    EXPECT_GT(retractions, count / 5);
+    EXPECT_GT(cached, count * 10);
+    EXPECT_GT(mixed, count / 10);
   }
 }
 

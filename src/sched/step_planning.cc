@@ -40,8 +40,9 @@ void SchedulerCore::draft_rows(Draft* draft) {
     draft_prompt_rows(draft);
     return;
   }
-  // The two kinds of steps take turns, where both have work.
-  for (bool extend : {!last_step_extended_, last_step_extended_}) {
+  // The two kinds of steps take turns, where both have work. The third try is for a resumed request that was
+  // admitted in the second one and has only output tokens to compute.
+  for (bool extend : {!last_step_extended_, last_step_extended_, !last_step_extended_}) {
     draft->extend_turn = extend;
     draft->decode_turn = !extend;
     if (draft->decode_turn) draft_decode_rows(draft);
