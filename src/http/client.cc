@@ -209,7 +209,7 @@ Result<Client::Connection::Reply> Client::Connection::receive(
     if (more) continue;
     // The end of the connection may be the end of the body.
     at_end = true;
-    parser->put_eof(ec);
+    if (head_read) parser->put_eof(ec);
     if (ec || !parser->is_done()) {
       return error(ErrorCode::kDataLoss, "the server closed the connection before its answer was complete");
     }

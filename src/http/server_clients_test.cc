@@ -189,6 +189,7 @@ TEST(ServerClients, CallbackNeverOutlivesItsHandler) {
     writer.on_client_gone(nullptr);
     alive = false;
     ++handled;
+    writer.send(text_response("ok"));
   });
   for (int i = 0; i < 300; ++i) {
     TestSocket socket(server->port());

@@ -73,7 +73,7 @@ std::optional<Target> parse_target(std::string_view target) {
     if (!starts_with_scheme(target, scheme)) continue;
     target.remove_prefix(scheme.size());
     const size_t end = target.find_first_of("/?");
-    if (end == 0) return std::nullopt;
+    if (end == 0 || target.empty()) return std::nullopt;
     target.remove_prefix(std::min(end, target.size()));
     if (target.empty()) return Target{"/", ""};
     if (target.front() == '?') return Target{"/", std::string(target.substr(1))};
