@@ -1,0 +1,183 @@
+#include "model/model.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "model/testing.h"
+#include "model/weight_names.h"
+
+namespace fathom::model {
+namespace {
+
+const std::string kRoot = FATHOM_SOURCE_DIR "/";
+
+// A small V3 whose sizes are whole FP8 blocks.
+ModelConfig small_config(bool fp8) {
+  std::string text =
+      R"({"model_type": "deepseek_v3", "vocab_size": 512, "hidden_size": 256, "intermediate_size": 512,
+    "moe_intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "n_routed_experts": 16,
+    "num_experts_per_tok": 4, "n_group": 4, "topk_group": 2, "q_lora_rank": 128, "first_k_dense_replace": 1,
+    "max_position_embeddings": 512)";
+  if (fp8) text += R"(, "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]})";
+  return parse_config(text + "}").value();
+}
+
+testing::Loaded build_random(const ModelConfig& config, uint64_t seed, ops::Compute compute) {
+  testing::Loaded loaded;
+  loaded.config = config;
+  loaded.pool = std::make_unique<ThreadPool>(2);
+  loaded.launch = std::make_unique<device::Launch>(*loaded.pool);
+  LoadOptions options;
+  options.seed = seed;
+  options.compute = compute;
+  options.kv_dtype = device::DType::kF32;
+  options.max_tokens = options.max_logit_rows = 128;
+  loaded.model = std::move(Model::build(config, options, *loaded.pool)).value();
+  return loaded;
+}
+
+std::vector<int32_t> some_tokens(int64_t count) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(i * 37 % 512));
+  return tokens;
+}
+
+TEST(RandomWeights, KeepSaneMagnitudes) {
+  for (const bool fp8 : {false, true}) {
+    auto loaded = build_random(small_config(fp8), 1, ops::Compute::kBF16);
+    testing::Pages pages(*loaded.model, 32, 16);
+    std::vector<int32_t> table;
+    const auto logits = testing::run(loaded, pages, {{&table, some_tokens(64), 0, false}});
+    double squares = 0;
+    std::set<int64_t> best;
+    for (int64_t t = 0; t < 64; ++t) {
+      const float* row = logits.data() + t * 512;
+      best.insert(std::max_element(row, row + 512) - row);
+      for (int64_t v = 0; v < 512; ++v) squares += static_cast<double>(row[v]) * row[v];
+    }
+    const double deviation = std::sqrt(squares / (64.0 * 512.0));
+    EXPECT_GT(deviation, 1.0);
+    EXPECT_LT(deviation, 6.0);
+    EXPECT_GT(best.size(), 32U) << "the tokens' fates should differ";
+  }
+}
+
+// Un-absorbed and absorbed attention must be two ways through the same random model.
+TEST(RandomWeights, ExtendAndDecodeAgree) {
+  for (const bool fp8 : {false, true}) {
+    auto loaded = build_random(small_config(fp8), 2, ops::Compute::kF32);
+    testing::Pages pages(*loaded.model, 32, 16);
+    std::vector<int32_t> one, two;
+    const auto tokens = some_tokens(20);
+    const auto extended = testing::run(loaded, pages, {{&one, tokens, 0, false}});
+    testing::run(loaded, pages, {{&two, {tokens.begin(), tokens.end() - 1}, 0, false}});
+    const auto decoded = testing::run(loaded, pages, {{&two, {tokens.back()}, 19, true}});
+    for (size_t v = 0; v < 512; ++v) EXPECT_NEAR(decoded[v], extended[19 * 512 + v], 1e-3) << fp8;
+  }
+}
+
+TEST(RandomWeights, FollowTheSeed) {
+  const auto logits_of = [](uint64_t seed) {
+    auto loaded = build_random(small_config(false), seed, ops::Compute::kBF16);
+    testing::Pages pages(*loaded.model, 32, 16);
+    std::vector<int32_t> table;
+    return testing::run(loaded, pages, {{&table, some_tokens(8), 0, false}});
+  };
+  EXPECT_EQ(logits_of(1), logits_of(1));
+  EXPECT_NE(logits_of(1), logits_of(2));
+}
+
+TEST(Build, SaysWhatDoesNotFit) {
+  ModelConfig config = load_config(kRoot + "tests/golden/v3").value();
+  const auto checkpoint = weights::Checkpoint::open(kRoot + "tests/golden/v3").value();
+  ThreadPool pool(1);
+  LoadOptions options;
+  options.checkpoint = &checkpoint;
+  config.num_experts = config.gate.experts = 15;  // one expert of each layer is unexpected, the gates misfit
+  config.vocab_size = 383;
+  config.mtp_layers = 0;
+  const auto result = Model::build(config, options, pool);
+  ASSERT_FALSE(result.ok());
+  const std::string& message = result.error().message;
+  for (const char* part : {"model.embed_tokens.weight ([384, 64], expected [383, 64])",
+                           "model.layers.2.mlp.gate.weight ([16, 64], expected [15, 64])", "unexpected: "}) {
+    EXPECT_NE(message.find(part), std::string::npos) << part << " not in: " << message;
+  }
+}
+
+TEST(Build, SkipsMtpLayersAndReports) {
+  testing::Options options;
+  int64_t last = 0;
+  const ModelConfig config = load_config(kRoot + "tests/golden/v3").value();
+  const auto checkpoint = weights::Checkpoint::open(kRoot + "tests/golden/v3").value();
+  ThreadPool pool(1);
+  LoadOptions load;
+  load.checkpoint = &checkpoint;
+  int64_t total = 0;
+  load.progress = [&](int64_t done, int64_t all) {
+    EXPECT_GE(done, last);
+    last = done;
+    total = all;
+  };
+  const auto model = std::move(Model::build(config, load, pool)).value();
+  EXPECT_GT(model->report().skipped_tensors, 10);
+  EXPECT_FALSE(model->report().implementations.empty());
+  EXPECT_GT(total, 0);
+  EXPECT_GE(last, total - total / 20);
+}
+
+// A config may tie the head to the embedding; the checkpoint then has no lm_head.
+TEST(Build, TiesTheHead) {
+  ModelConfig config = small_config(false);
+  config.tie_word_embeddings = true;
+  auto loaded = build_random(config, 3, ops::Compute::kF32);
+  testing::Pages pages(*loaded.model, 32, 16);
+  std::vector<int32_t> table;
+  const auto logits = testing::run(loaded, pages, {{&table, some_tokens(16), 0, false}});
+  for (const float value : logits) ASSERT_TRUE(std::isfinite(value));
+  for (const auto& spec : weight_table(config)) EXPECT_NE(spec.name, "lm_head.weight");
+  EXPECT_TRUE(is_known_extra(config, "lm_head.weight"));
+}
+
+TEST(Build, RefusesImpossibleOptions) {
+  ThreadPool pool(1);
+  LoadOptions options;
+  options.max_context = 513;
+  EXPECT_EQ(Model::build(small_config(false), options, pool).error().code, ErrorCode::kInvalidArgument);
+  options.max_context = 0;
+  options.kv_dtype = device::DType::kF8E4M3;
+  EXPECT_EQ(Model::build(small_config(false), options, pool).error().code, ErrorCode::kUnsupported);
+}
+
+TEST(Build, LogitsOfFurtherRows) {
+  auto loaded = build_random(small_config(false), 4, ops::Compute::kBF16);
+  testing::Pages pages(*loaded.model, 32, 16);
+  std::vector<int32_t> table;
+  const auto all = testing::run(loaded, pages, {{&table, some_tokens(10), 0, false}});
+  const int32_t rows[] = {7, 2};
+  const auto some = loaded.model->logits(*loaded.launch, rows);
+  ASSERT_EQ(some.dim(0), 2);
+  for (int64_t v = 0; v < 512; ++v) {
+    ASSERT_EQ(some.row<float>(0)[v], all[static_cast<size_t>(7 * 512 + v)]);
+    ASSERT_EQ(some.row<float>(1)[v], all[static_cast<size_t>(2 * 512 + v)]);
+  }
+}
+
+TEST(WeightNames, KnowsExtras) {
+  const ModelConfig config = load_config(kRoot + "tests/golden/v3").value();
+  ASSERT_EQ(config.num_layers, 4);
+  EXPECT_TRUE(is_known_extra(config, "model.layers.4.eh_proj.weight"));
+  EXPECT_TRUE(is_known_extra(config, "model.layers.0.self_attn.rotary_emb.inv_freq"));
+  EXPECT_FALSE(is_known_extra(config, "model.layers.5.eh_proj.weight"));
+  EXPECT_FALSE(is_known_extra(config, "model.layers.3.eh_proj.weight"));
+  EXPECT_FALSE(is_known_extra(config, "model.layers.4"));
+  EXPECT_FALSE(is_known_extra(config, "model.layers.x.eh_proj.weight"));
+  EXPECT_FALSE(is_known_extra(config, "lm_head.weight"));
+}
+
+}  // namespace
+}  // namespace fathom::model
