@@ -1,11 +1,21 @@
 #include "ops/mla_decode/mla_decode.h"
 
 #include "ops/implementation.h"
+#include "ops/mla_decode/blocked.h"
 
 namespace fathom::ops {
 namespace {
 
+void mla_decode_avx512(device::Launch& launch, const MlaDecodeArgs& args) {
+  mla_decode_blocked(launch, args, kFlashAvx512);
+}
+void mla_decode_avx2(device::Launch& launch, const MlaDecodeArgs& args) {
+  mla_decode_blocked(launch, args, kFlashAvx2);
+}
+
 constexpr Implementation<MlaDecodeFunction> kMlaDecode[] = {
+    {"avx512", device::Isa::kAvx512, mla_decode_avx512},
+    {"avx2", device::Isa::kAvx2, mla_decode_avx2},
     {"reference", device::Isa::kReference, mla_decode_reference},
 };
 

@@ -1,0 +1,128 @@
+// What the attention ops' tests share: the implementations to try, and sequences in a paged cache whose
+// unused entries are poisoned. Included by tests only.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/math.h"
+#include "device/launch.h"
+#include "ops/attention/flash.h"
+#include "ops/kv_cache.h"
+
+namespace fathom::ops {
+
+const FlashKernels& emulated_flash_kernels();  // emulated_test.cc
+
+namespace {
+
+inline const float kPoison = std::numeric_limits<float>::quiet_NaN();
+
+// The flash kernels that can run here, by name; the 16-lane shape always, at least emulated.
+struct NamedKernels {
+  std::string name;
+  const FlashKernels* kernels;
+};
+inline std::vector<NamedKernels> flash_kernels_here() {
+  std::vector<NamedKernels> list{{"emulated16", &emulated_flash_kernels()}};
+  const device::Isa isa = device::detect_isa();
+  if (isa >= device::Isa::kAvx2) list.push_back({"avx2", &kFlashAvx2});
+  if (isa >= device::Isa::kAvx512) list.push_back({"avx512", &kFlashAvx512});
+  return list;
+}
+inline std::vector<device::Isa> levels_here() {
+  std::vector<device::Isa> levels;
+  for (int i = 0; i <= static_cast<int>(device::detect_isa()); ++i)
+    levels.push_back(static_cast<device::Isa>(i));
+  return levels;
+}
+
+// Sequences in shuffled pages; every value that no sequence owns is NaN, in the last pages as well.
+class PagedSequences {
+ public:
+  PagedSequences(std::vector<int32_t> lengths, int64_t page_size, int64_t width, device::DType dtype,
+                 uint32_t seed)
+      : random_(seed) {
+    int64_t pages = 3;  // some belong to nobody
+    for (const int32_t length : lengths) pages += ceil_div<int64_t>(length, page_size);
+    data_.resize(static_cast<size_t>(pages * page_size * width * device::size_of(dtype)));
+    cache_ = {data_.data(), dtype, pages, page_size, width};
+    std::vector<int32_t> order(static_cast<size_t>(pages));
+    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+    std::shuffle(order.begin(), order.end(), random_);
+    for (int64_t page = 0; page < pages; ++page) {
+      for (int64_t i = 0; i < page_size; ++i) {
+        for (int64_t d = 0; d < width; ++d) set(page, i, d, kPoison);
+      }
+    }
+    std::normal_distribution<float> normal;
+    size_t next = 0;
+    for (const int32_t length : lengths) {
+      auto& table = tables_.emplace_back();
+      for (int64_t p = 0; p < length; ++p) {
+        if (p % page_size == 0) table.push_back(order[next++]);
+        for (int64_t d = 0; d < width; ++d) set(table.back(), p % page_size, d, normal(random_));
+      }
+    }
+  }
+
+  const KvCache& cache() const { return cache_; }
+  const int32_t* table(size_t sequence) const { return tables_[sequence].data(); }
+  std::mt19937& random() { return random_; }
+
+ private:
+  void set(int64_t page, int64_t offset, int64_t d, float value) {
+    void* entry = cache_.entry(page, offset);
+    if (cache_.dtype == device::DType::kBF16)
+      static_cast<uint16_t*>(entry)[d] = device::f32_to_bf16(value);
+    else
+      static_cast<float*>(entry)[d] = value;
+  }
+
+  std::mt19937 random_;
+  std::vector<std::byte> data_;
+  KvCache cache_;
+  std::vector<std::vector<int32_t>> tables_;
+};
+
+inline std::vector<float> random_values(size_t count, std::mt19937& random, float deviation = 1.0F) {
+  std::normal_distribution<float> normal(0.0F, deviation);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+// Non-finite places first, then the largest difference.
+inline void expect_close(const std::vector<float>& got, const std::vector<float>& want, float tolerance,
+                         const std::string& what) {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  for (size_t i = 0; i < got.size(); ++i) {
+    ASSERT_EQ(std::isfinite(got[i]), std::isfinite(want[i]))
+        << what << " at " << i << ": " << got[i] << " for " << want[i];
+  }
+  size_t worst = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (std::fabs(got[i] - want[i]) > std::fabs(got[worst] - want[worst])) worst = i;
+  }
+  if (got.empty()) return;
+  EXPECT_LE(std::fabs(got[worst] - want[worst]), tolerance)
+      << what << " at " << worst << ": " << got[worst] << " for " << want[worst];
+}
+
+inline void expect_same_bits(const float* got, const float* want, size_t count, const std::string& what) {
+  for (size_t i = 0; i < count; ++i) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(want[i]))
+        << what << " at " << i << ": " << got[i] << " for " << want[i];
+  }
+}
+
+}  // namespace
+}  // namespace fathom::ops

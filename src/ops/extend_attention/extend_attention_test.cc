@@ -1,0 +1,150 @@
+#include "ops/extend_attention/extend_attention.h"
+
+#include "ops/attention/head_testing.h"
+#include "ops/extend_attention/blocked.h"
+#include "ops/mha_attention/mha_attention.h"
+
+namespace fathom::ops {
+namespace {
+
+// As in mla_decode_test.cc: a random walk of float32 roundings over at most a few hundred products.
+constexpr float kTolerance = 5e-5F;
+
+// kv_b as plain [n, k] float32, so that this test needs no packing. Like the real linear ops it uses the
+// launch's shared and worker scratch, which the attention must not rely on across the call.
+void plain_linear(device::Launch& launch, const LinearArgs& args) {
+  const auto* weight = static_cast<const float*>(args.weight->data);
+  std::memset(launch.shared_scratch(1 << 20), 0xff, 1 << 20);
+  for (int i = 0; i < launch.pool().size(); ++i) std::memset(launch.scratch(i, 1 << 16), 0xff, 1 << 16);
+  for (int64_t t = 0; t < args.x.dim(0); ++t) {
+    const float* x = args.x.row<float>(t);
+    for (int64_t n = 0; n < args.weight->n; ++n) {
+      double sum = 0;
+      for (int64_t k = 0; k < args.weight->k; ++k)
+        sum += static_cast<double>(x[k]) * weight[n * args.weight->k + k];
+      args.y.row<float>(t)[n] = static_cast<float>(sum);
+    }
+  }
+}
+
+struct Shape {
+  int64_t heads, latent, rope, nope, value, page_size;
+  device::DType dtype;
+};
+
+struct Batch {
+  Batch(const Shape& shape, const std::vector<Row>& rows, uint32_t seed)
+      : shape(shape),
+        sequences(lengths_of(rows), shape.page_size, shape.latent + shape.rope, shape.dtype, seed),
+        attention(attention_rows(rows, sequences)) {
+    const int64_t tokens = attention.back().first + attention.back().count;
+    q = random_values(static_cast<size_t>(tokens * shape.heads * (shape.nope + shape.rope)),
+                      sequences.random());
+    weight = random_values(static_cast<size_t>(shape.heads * (shape.nope + shape.value) * shape.latent),
+                           sequences.random(), 1.0F / std::sqrt(static_cast<float>(shape.latent)));
+    kv_b.n = shape.heads * (shape.nope + shape.value);
+    kv_b.k = shape.latent;
+    kv_b.data = weight.data();
+  }
+
+  // Over rows whose tokens are q's [part.front().first, ...).
+  template <class Function>
+  std::vector<float> run(const Function& function, int threads, int64_t chunk,
+                         std::vector<AttentionRow> part) {
+    const int64_t width = shape.nope + shape.rope;
+    const int32_t first = part.front().first;
+    for (AttentionRow& row : part) row.first -= first;
+    const int64_t tokens = part.back().first + part.back().count;
+    std::vector<float> out(static_cast<size_t>(tokens * shape.heads * shape.value), kPoison);
+    ExtendAttentionArgs args;
+    args.q = device::Tensor(q.data() + first * shape.heads * width, device::DType::kF32,
+                            {tokens, shape.heads, width});
+    args.cache = sequences.cache();
+    args.rows = part;
+    args.kv_b = &kv_b;
+    args.linear = plain_linear;
+    args.latent = shape.latent;
+    args.nope = shape.nope;
+    args.value = shape.value;
+    args.scale = 2.0F / std::sqrt(static_cast<float>(width));
+    args.chunk = chunk;
+    args.out = device::Tensor(out.data(), device::DType::kF32, {tokens, shape.heads, shape.value});
+    ThreadPool pool(threads);
+    device::Launch launch(pool);
+    function(launch, args);
+    return out;
+  }
+
+  Shape shape;
+  PagedSequences sequences;
+  std::vector<AttentionRow> attention;
+  std::vector<float> q, weight;
+  PackedLinear kv_b;
+};
+
+TEST(ExtendAttention, EveryImplementationAgreesWithTheReference) {
+  std::mt19937 random(3);
+  const auto pick = [&](std::initializer_list<int64_t> list) {
+    return *(list.begin() + static_cast<ptrdiff_t>(random() % list.size()));
+  };
+  for (uint32_t round = 0; round < 12; ++round) {
+    const Shape shape{pick({1, 2, 5}),
+                      pick({32, 40, 64}),
+                      pick({8, 16}),
+                      pick({8, 20, 128}),
+                      pick({8, 16, 36, 128}),
+                      pick({1, 7, 16, 64}),
+                      round % 2 == 0 ? device::DType::kBF16 : device::DType::kF32};
+    Batch batch(shape, random_rows(random), round);
+    const int64_t chunk = pick({64, 128, 512});
+    const auto want = batch.run(extend_attention_reference, 1, chunk, batch.attention);
+    const std::string what =
+        fmt::format("round {} heads {} latent {} rope {} nope {} value {} chunk {}", round, shape.heads,
+                    shape.latent, shape.rope, shape.nope, shape.value, chunk);
+    for (const auto& [name, kernels] : flash_kernels_here()) {
+      const auto function = [kernels = kernels](device::Launch& launch, const ExtendAttentionArgs& args) {
+        extend_attention_blocked(launch, args, *kernels);
+      };
+      expect_close(batch.run(function, 2, chunk, batch.attention), want, kTolerance, what + " " + name);
+    }
+    for (const device::Isa isa : levels_here()) {
+      device::Target target;
+      target.isa = isa;
+      expect_close(batch.run(choose_extend_attention(target), 3, chunk, batch.attention), want, kTolerance,
+                   what + " " + to_string(isa));
+    }
+  }
+}
+
+TEST(ExtendAttention, ATokensBitsDependOnItsOwnSequenceAlone) {
+  for (const device::Isa isa : levels_here()) {
+    device::Target target;
+    target.isa = isa;
+    const auto function = choose_extend_attention(target);
+    const Shape shape{3, 32, 8, 16, 24, 16, device::DType::kBF16};
+    Batch batch(shape, {{300, 300}, {1, 77}, {50, 200}, {2, 2}, {130, 500}}, 5);
+    const auto together = batch.run(function, 1, 512, batch.attention);
+    for (const int threads : {2, 3, 8}) {
+      for (const int64_t chunk : {64, 192, 512, 4096}) {
+        const auto again = batch.run(function, threads, chunk, batch.attention);
+        expect_same_bits(again.data(), together.data(), together.size(),
+                         fmt::format("{} {} threads chunk {}", to_string(isa), threads, chunk));
+      }
+    }
+    // Each row cut into chunks at random places.
+    for (const AttentionRow& row : batch.attention) {
+      for (int32_t done = 0; done < row.count;) {
+        const int32_t count =
+            std::min(row.count - done, 1 + static_cast<int32_t>(batch.sequences.random()() % 90));
+        const AttentionRow piece{row.first + done, count, row.start + done, row.block_table};
+        const auto out = batch.run(function, 2, 128, {piece});
+        expect_same_bits(out.data(), together.data() + piece.first * shape.heads * shape.value, out.size(),
+                         fmt::format("{} tokens {} to {}", to_string(isa), piece.start, piece.start + count));
+        done += count;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom::ops
