@@ -45,6 +45,8 @@ void SchedulerCore::draft_rows(Draft* draft) {
   for (bool extend : {!last_step_extended_, last_step_extended_, !last_step_extended_}) {
     draft->extend_turn = extend;
     draft->decode_turn = !extend;
+    // Again: what was admitted meanwhile may have to decode, with pages of ended requests still held.
+    if (draft->decode_turn && !secure_decode_memory(draft)) return;
     if (draft->decode_turn) draft_decode_rows(draft);
     draft_prompt_rows(draft);
     if (!draft->plan.rows.empty()) return;

@@ -1,0 +1,232 @@
+// The real thread, with an executor that has a thread of its own. Meant for TSan as well.
+#include "sched/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+
+#include "base/queue.h"
+#include "sched/fake_executor.h"
+#include "sched/schedule_judge.h"
+
+namespace fathom::sched {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class ThreadedExecutor final : public Executor {
+ public:
+  explicit ThreadedExecutor(const ExecutorLimits& limits, milliseconds step_time = milliseconds(0))
+      : fake_(limits), step_time_(step_time), thread_([this] { work(); }) {}
+  ~ThreadedExecutor() override {
+    jobs_.close();
+    thread_.join();
+  }
+  const ExecutorLimits& limits() const override { return fake_.limits(); }
+  std::future<Result<StepResult>> step(BatchPlan plan) override {
+    Job job{std::move(plan), {}};
+    auto future = job.done.get_future();
+    jobs_.push(std::move(job));
+    return future;
+  }
+  FakeExecutor& fake() { return fake_; }
+
+ private:
+  struct Job {
+    BatchPlan plan;
+    std::promise<Result<StepResult>> done;
+  };
+  void work() {
+    while (auto job = jobs_.pop()) {
+      if (step_time_.count() > 0) std::this_thread::sleep_for(step_time_);
+      fake_.submit(std::move(job->plan));
+      job->done.set_value(fake_.complete());
+    }
+  }
+
+  FakeExecutor fake_;
+  milliseconds step_time_;
+  Queue<Job> jobs_;
+  std::thread thread_;
+};
+
+ExecutorLimits small_limits() {
+  return {.max_slots = 6,
+          .num_pages = 60,
+          .page_size = 4,
+          .max_context = 200,
+          .vocab_size = 100,
+          .max_step_tokens = 64};
+}
+
+GenerateRequest make_request(const std::string& id, int32_t first, int32_t length, int32_t outputs) {
+  GenerateRequest request;
+  request.id = id;
+  for (int32_t i = 0; i < length; ++i) request.prompt.push_back((first + i) % 100);
+  request.sampling.max_new_tokens = outputs;
+  return request;
+}
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::optional<FinishReason> finish;
+};
+
+Answer read_all(TokenStream& stream) {
+  Answer answer;
+  while (!answer.finish) {
+    auto event = stream.next(seconds(30));
+    if (!event) break;
+    for (const auto& output : event->outputs) answer.tokens.push_back(output.token);
+    answer.finish = event->finish;
+  }
+  return answer;
+}
+
+TEST(SchedulerTest, ManyClientsGetTheirOwnTokens) {
+  ThreadedExecutor executor(small_limits());
+  SchedulerOptions options;
+  options.chunked_prefill_size = 16;
+  options.init_new_token_ratio = 0.1;
+  Scheduler scheduler(options, executor);
+  scheduler.start();
+  std::atomic<bool> done{false};
+  std::thread watcher([&] {
+    while (!done) {
+      SchedulerStats stats = scheduler.stats();
+      EXPECT_LE(stats.used_tokens + stats.cached_tokens, stats.total_tokens);
+      (void)scheduler.flush_cache();
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+  });
+  std::vector<std::thread> clients;
+  std::atomic<int> complete{0};
+  for (int client = 0; client < 4; ++client) {
+    clients.emplace_back([&, client] {
+      std::mt19937 random(static_cast<uint32_t>(client));
+      for (int i = 0; i < 40; ++i) {
+        auto request =
+            make_request(fmt::format("{}-{}", client, i), static_cast<int32_t>(random() % 3) * 30,
+                         1 + static_cast<int32_t>(random() % 60), static_cast<int32_t>(random() % 50));
+        auto alone = answer_alone(request, small_limits(), 240);
+        auto stream = scheduler.submit(request);
+        ASSERT_TRUE(stream.ok()) << stream.error().message;
+        bool cancelled = random() % 4 == 0;
+        if (cancelled) {
+          auto first = (*stream)->next(milliseconds(random() % 3));
+          scheduler.cancel(request.id);
+          if (!first || !first->finish) {
+            ASSERT_TRUE(read_all(**stream).finish);
+          }
+          continue;
+        }
+        Answer answer = read_all(**stream);
+        ASSERT_TRUE(answer.finish);
+        ASSERT_EQ(answer.tokens, alone.tokens);
+        ++complete;
+      }
+    });
+  }
+  for (auto& client : clients) client.join();
+  done = true;
+  watcher.join();
+  EXPECT_GT(complete, 80);
+  EXPECT_TRUE(scheduler.drain(seconds(10)));
+  SchedulerStats stats = scheduler.stats();
+  EXPECT_EQ(stats.running_requests, 0);
+  EXPECT_EQ(stats.waiting_requests, 0);
+  EXPECT_EQ(stats.used_tokens, 0);
+  EXPECT_EQ(stats.finished_requests + stats.aborted_requests, 160);
+}
+
+TEST(SchedulerTest, DrainFinishesTheOldAndRefusesTheNew) {
+  ThreadedExecutor executor(small_limits(), milliseconds(1));
+  Scheduler scheduler({}, executor);
+  scheduler.start();
+  auto request = make_request("a", 0, 10, 30);
+  auto stream = scheduler.submit(request);
+  ASSERT_TRUE(stream.ok());
+  EXPECT_FALSE(scheduler.drain(milliseconds(1)));
+  auto refused = scheduler.submit(make_request("b", 0, 10, 30));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
+  EXPECT_TRUE(scheduler.drain(seconds(30)));
+  EXPECT_EQ(read_all(**stream).tokens, answer_alone(request, small_limits(), 240).tokens);
+}
+
+TEST(SchedulerTest, StopAbortsWhatIsLeft) {
+  ThreadedExecutor executor(small_limits(), milliseconds(1));
+  auto scheduler = std::make_unique<Scheduler>(SchedulerOptions{}, executor);
+  scheduler->start();
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 10; ++i) {
+    streams.push_back(*scheduler->submit(make_request(std::to_string(i), i, 20, 150)));
+  }
+  (void)streams[0]->next(seconds(10));
+  scheduler->stop();
+  for (auto& stream : streams) {
+    Answer answer = read_all(*stream);
+    ASSERT_TRUE(answer.finish);
+    EXPECT_EQ(answer.finish->kind, FinishReason::Kind::kAbort);
+  }
+  EXPECT_FALSE(scheduler->submit(make_request("late", 0, 5, 1)).ok());
+  EXPECT_FALSE(scheduler->flush_cache().ok());
+}
+
+TEST(SchedulerTest, ASchedulerThatNeverStartedEndsItsRequests) {
+  FakeExecutor executor(small_limits());
+  std::shared_ptr<TokenStream> stream;
+  {
+    Scheduler scheduler({}, executor);
+    stream = *scheduler.submit(make_request("a", 0, 5, 1));
+    EXPECT_EQ(scheduler.stats().waiting_requests, 1);
+  }
+  EXPECT_EQ(read_all(*stream).finish->kind, FinishReason::Kind::kAbort);
+}
+
+TEST(SchedulerTest, TheQueueHasALimit) {
+  FakeExecutor executor(small_limits());
+  SchedulerOptions options;
+  options.max_queued_requests = 3;
+  Scheduler scheduler(options, executor);  // not started: all of them wait
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(scheduler.submit(make_request(std::to_string(i), 0, 5, 1)).ok());
+  auto refused = scheduler.submit(make_request("4", 0, 5, 1));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().message, "The request queue is full.");
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
+}
+
+TEST(SchedulerTest, AFaultReachesEveryStreamAndLaterSubmits) {
+  ThreadedExecutor executor(small_limits());
+  executor.fake().fail_at_step(3);
+  Scheduler scheduler({}, executor);
+  scheduler.start();
+  auto stream = scheduler.submit(make_request("a", 0, 10, 100));
+  ASSERT_TRUE(stream.ok());
+  Answer answer = read_all(**stream);
+  ASSERT_TRUE(answer.finish && answer.finish->error);
+  EXPECT_EQ(answer.finish->error->message, "the device is lost");
+  EXPECT_TRUE(scheduler.drain(seconds(10)));
+  auto refused = scheduler.submit(make_request("b", 0, 10, 100));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.error().message.find("the device is lost"), std::string::npos);
+}
+
+TEST(SchedulerTest, CancelAllEndsEverything) {
+  ThreadedExecutor executor(small_limits(), milliseconds(1));
+  Scheduler scheduler({}, executor);
+  scheduler.start();
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 10; ++i) {
+    streams.push_back(*scheduler.submit(make_request(std::to_string(i), i, 20, 150)));
+  }
+  scheduler.cancel_all();
+  for (auto& stream : streams) EXPECT_TRUE(read_all(*stream).finish);
+  auto again = scheduler.submit(make_request("again", 0, 5, 3));
+  EXPECT_EQ(read_all(**again).tokens.size(), 3U);
+}
+
+}  // namespace
+}  // namespace fathom::sched
