@@ -17,6 +17,20 @@ std::string clip(std::string_view text, size_t max) {
   return std::string(text.substr(0, end)) + "...";
 }
 
+std::optional<int64_t> as_integer(const ordered_json& value) {
+  if (value.is_number_unsigned()) {
+    const auto wide = value.get<uint64_t>();
+    if (wide > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+    return static_cast<int64_t>(wide);
+  }
+  if (value.is_number_integer()) return value.get<int64_t>();
+  if (!value.is_number_float()) return std::nullopt;
+  // 16.0 is what some languages send for 16. Beyond 2^53 a double no longer says which integer is meant.
+  const double real = value.get<double>();
+  if (!(std::abs(real) <= 9007199254740992.0) || real != std::floor(real)) return std::nullopt;
+  return static_cast<int64_t>(real);
+}
+
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -99,34 +113,16 @@ bool Fields::boolean(std::string_view name, bool* out) {
   return true;
 }
 
-bool Fields::read_int(std::string_view name, const ordered_json& value, int64_t min, int64_t max,
-                      int64_t* out) {
-  bool good = false;
-  int64_t got = 0;
-  if (value.is_number_unsigned()) {
-    const auto wide = value.get<uint64_t>();
-    good = wide <= static_cast<uint64_t>(INT64_MAX);
-    got = static_cast<int64_t>(wide);
-  } else if (value.is_number_integer()) {
-    good = true;
-    got = value.get<int64_t>();
-  } else if (value.is_number_float()) {
-    // 16.0 is what some languages send for 16. Beyond 2^53 a double no longer says which integer is meant.
-    const double real = value.get<double>();
-    good = std::abs(real) <= 9007199254740992.0 && real == std::floor(real);
-    if (good) got = static_cast<int64_t>(real);
-  }
-  if (!good || got < min || got > max) {
-    fail_type(name, fmt::format("an integer from {} to {}", min, max), value);
-    return false;
-  }
-  *out = got;
-  return true;
-}
-
 bool Fields::integer(std::string_view name, int64_t min, int64_t max, int64_t* out) {
   const ordered_json* value = find(name);
-  return value != nullptr && read_int(name, *value, min, max, out);
+  if (value == nullptr) return false;
+  const std::optional<int64_t> got = as_integer(*value);
+  if (!got || *got < min || *got > max) {
+    fail_type(name, fmt::format("an integer from {} to {}", min, max), *value);
+    return false;
+  }
+  *out = *got;
+  return true;
 }
 
 bool Fields::int32(std::string_view name, int32_t min, int32_t max, int32_t* out) {
@@ -210,15 +206,13 @@ bool Fields::integers(std::string_view name, size_t max_count, int64_t min, int6
   }
   std::vector<int32_t> numbers(value->size());
   for (size_t i = 0; i < value->size(); ++i) {
-    int64_t got = 0;
-    if ((*value)[i].is_number() && read_int(name, (*value)[i], min, max, &got)) {
-      numbers[i] = static_cast<int32_t>(got);
-      continue;
+    const std::optional<int64_t> got = as_integer((*value)[i]);
+    if (!got || *got < min || *got > max) {
+      fail_type(fmt::format("{}[{}]", name, i), fmt::format("an integer from {} to {}", min, max),
+                (*value)[i]);
+      return false;
     }
-    // Written again with the place, which is not worth formatting for every good element.
-    error_.reset();
-    fail_type(fmt::format("{}[{}]", name, i), fmt::format("an integer from {} to {}", min, max), (*value)[i]);
-    return false;
+    numbers[i] = static_cast<int32_t>(*got);
   }
   *out = std::move(numbers);
   return true;
@@ -238,7 +232,9 @@ const ordered_json* Fields::object(std::string_view name) {
   return nullptr;
 }
 
-const ordered_json* Fields::any(std::string_view name) { return find(name); }
+const ordered_json* Fields::any(std::string_view name) {
+  return find(name);
+}
 
 void Fields::accept(std::initializer_list<std::string_view> names) {
   known_.insert(known_.end(), names.begin(), names.end());

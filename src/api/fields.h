@@ -65,8 +65,6 @@ class Fields {
 
  private:
   const nlohmann::ordered_json* find(std::string_view name);
-  bool read_int(std::string_view name, const nlohmann::ordered_json& value, int64_t min, int64_t max,
-                int64_t* out);
 
   const nlohmann::ordered_json& object_;
   std::string path_;

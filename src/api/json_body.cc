@@ -112,7 +112,8 @@ class BoundedBuilder final : public nlohmann::json_sax<ordered_json> {
 Result<ordered_json> parse_json_object(std::string_view body, const JsonLimits& limits) {
   BoundedBuilder builder(limits);
   const bool good = ordered_json::sax_parse(body.begin(), body.end(), &builder);
-  if (!good) return error(ErrorCode::kInvalidArgument, "The body is not acceptable JSON: {}", builder.error());
+  if (!good)
+    return error(ErrorCode::kInvalidArgument, "The body is not acceptable JSON: {}", builder.error());
   if (!builder.root().is_object()) {
     return error(ErrorCode::kInvalidArgument, "The body must be a JSON object, got a {}",
                  builder.root().type_name());

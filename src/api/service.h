@@ -2,8 +2,8 @@
 // writes the answer in OpenAI's or the native form. docs/api.md lists the endpoints and every field.
 //
 // Thread safe: the HTTP server calls `handle` from many worker threads at once, and each call blocks until
-// its answer is written, the client is gone or its requests have failed. All errors become HTTP answers;
-// no exception leaves `handle`.
+// its answer is written, the client is gone or its requests have failed. Wrong input of every kind becomes an
+// HTTP answer; an exception means that memory ran out, and the HTTP server makes it a 500 of this request.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,156 @@
+#include "api/chat_output.h"
+
+#include <ctime>
+
+#include "api/meta_info.h"
+
+namespace fathom::api {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json logprob_entry(const text::Tokenizer* tokenizer, int32_t token, float logprob) {
+  ordered_json entry;
+  entry["token"] = tokenizer != nullptr ? token_string(*tokenizer, token) : std::to_string(token);
+  entry["bytes"] = tokenizer != nullptr ? token_bytes_json(*tokenizer, token) : ordered_json();
+  entry["logprob"] = logprob_json(logprob);
+  return entry;
+}
+
+ordered_json choice_logprobs(const ServiceContext& context, const ChatRequest& request, const Choice& choice,
+                             size_t first) {
+  return request.logprobs ? chat_logprobs(context, choice, first) : ordered_json();
+}
+
+}  // namespace
+
+AnswerHead answer_head(const ServiceContext& context, const std::string& rid) {
+  return {rid, context.card.served_model_name, static_cast<int64_t>(std::time(nullptr))};
+}
+
+ordered_json usage_json(const std::vector<Choice>& choices, size_t n) {
+  int64_t prompt = 0;
+  int64_t cached = 0;
+  int64_t completion = 0;
+  for (size_t i = 0; i < choices.size(); ++i) {
+    completion += static_cast<int64_t>(choices[i].output_ids.size());
+    if (i % n != 0) continue;
+    prompt += static_cast<int64_t>(choices[i].spec.prompt.size());
+    cached += choices[i].cached_tokens;
+  }
+  return {{"prompt_tokens", prompt},
+          {"total_tokens", prompt + completion},
+          {"completion_tokens", completion},
+          {"prompt_tokens_details", {{"cached_tokens", cached}}},
+          {"reasoning_tokens", 0},
+          {"prompt_cache_hit_tokens", cached},
+          {"prompt_cache_miss_tokens", prompt - cached}};
+}
+
+const char* finish_reason(const ChoiceFinish& finish) {
+  switch (finish.kind) {
+    case FinishReason::Kind::kStop:
+      return "stop";
+    case FinishReason::Kind::kLength:
+      return "length";
+    case FinishReason::Kind::kAbort:
+      return "abort";
+  }
+  return "abort";
+}
+
+ordered_json matched_stop(const ChoiceFinish& finish) {
+  if (finish.matched_text) return *finish.matched_text;
+  if (finish.matched_token) return *finish.matched_token;
+  return nullptr;
+}
+
+ordered_json chat_logprobs(const ServiceContext& context, const Choice& choice, size_t first) {
+  ordered_json content = ordered_json::array();
+  for (size_t i = first; i < choice.outputs.size(); ++i) {
+    const TokenOutput& output = choice.outputs[i];
+    ordered_json entry = logprob_entry(context.tokenizer, output.token, output.logprob);
+    ordered_json& top = entry["top_logprobs"] = ordered_json::array();
+    for (const TokenLogprob& other : output.top) {
+      top.push_back(logprob_entry(context.tokenizer, other.token, other.logprob));
+    }
+    content.push_back(std::move(entry));
+  }
+  return {{"content", std::move(content)}};
+}
+
+ordered_json chat_completion(const ServiceContext& context, const ChatRequest& request,
+                             const AnswerHead& head, const RequestRun& run, double seconds) {
+  ordered_json answer = {
+      {"id", head.id}, {"object", "chat.completion"}, {"created", head.created}, {"model", head.model}};
+  ordered_json& choices = answer["choices"] = ordered_json::array();
+  for (const Choice& choice : run.choices()) {
+    ordered_json entry = {{"index", choice.index},
+                          {"message",
+                           {{"role", "assistant"},
+                            {"content", choice.text},
+                            {"reasoning_content", nullptr},
+                            {"tool_calls", nullptr}}},
+                          {"logprobs", choice_logprobs(context, request, choice, 0)},
+                          {"finish_reason", finish_reason(*choice.finish)},
+                          {"matched_stop", matched_stop(*choice.finish)}};
+    if (request.return_prompt_token_ids) entry["prompt_token_ids"] = choice.spec.prompt;
+    if (request.return_token_ids) entry["response_token_ids"] = choice.output_ids;
+    if (request.return_meta_info) entry["meta_info"] = meta_info(context, choice, head.id, seconds, {});
+    choices.push_back(std::move(entry));
+  }
+  answer["usage"] = usage_json(run.choices(), run.choices().size());
+  answer["metadata"] = {{"weight_version", kWeightVersion}};
+  return answer;
+}
+
+ordered_json ChatChunks::chunk(const Choice& choice, ordered_json delta, ordered_json logprobs) const {
+  ordered_json chunk = {{"id", head_.id},
+                        {"object", "chat.completion.chunk"},
+                        {"created", head_.created},
+                        {"model", head_.model}};
+  delta["reasoning_content"] = nullptr;
+  ordered_json entry = {{"index", choice.index},
+                        {"delta", std::move(delta)},
+                        {"logprobs", std::move(logprobs)},
+                        {"finish_reason", nullptr},
+                        {"matched_stop", nullptr}};
+  chunk["choices"] = ordered_json::array({std::move(entry)});
+  if (request_.stream.continuous_usage) chunk["usage"] = usage_json({choice}, 1);
+  return chunk;
+}
+
+std::vector<ordered_json> ChatChunks::advance(const Choice& choice, const std::string& new_text) {
+  if (states_.size() <= choice.index) states_.resize(choice.index + 1);
+  State& state = states_[choice.index];
+  std::vector<ordered_json> chunks;
+  if (!state.begun) {
+    state.begun = true;
+    chunks.push_back(chunk(choice, {{"role", "assistant"}, {"content", ""}}, nullptr));
+  }
+  const bool new_logprobs = request_.logprobs && state.logprobs_sent < choice.outputs.size();
+  // Logprobs whose text is still held back wait for it, or for the finish.
+  if (!new_text.empty() || (choice.finish && new_logprobs)) {
+    ordered_json logprobs = choice_logprobs(context_, request_, choice, state.logprobs_sent);
+    state.logprobs_sent = choice.outputs.size();
+    chunks.push_back(chunk(choice, {{"content", new_text}}, std::move(logprobs)));
+  }
+  if (choice.finish) {
+    ordered_json last = chunk(choice, ordered_json::object(), nullptr);
+    last["choices"][0]["finish_reason"] = finish_reason(*choice.finish);
+    last["choices"][0]["matched_stop"] = matched_stop(*choice.finish);
+    chunks.push_back(std::move(last));
+  }
+  return chunks;
+}
+
+ordered_json ChatChunks::usage_chunk(const std::vector<Choice>& choices) const {
+  return {{"id", head_.id},
+          {"object", "chat.completion.chunk"},
+          {"created", head_.created},
+          {"model", head_.model},
+          {"choices", ordered_json::array()},
+          {"usage", usage_json(choices, choices.size())}};
+}
+
+}  // namespace fathom::api

@@ -1,0 +1,73 @@
+// Conversation -> template -> token ids.
+#include "api/chat_request.h"
+#include "api/special_tokens.h"
+#include "text/template/chat_template.h"
+#include "text/tokenizer/tokenizer.h"
+
+namespace fathom::api {
+namespace {
+
+using nlohmann::ordered_json;
+
+// The users' and tools' words, in which special tokens are only text. The assistant's and the system's come
+// from the model and the operator.
+ordered_json guard_messages(const ServiceContext& context, const ordered_json& messages) {
+  ordered_json guarded = messages;
+  for (ordered_json& message : guarded) {
+    if (message["role"] != "user" && message["role"] != "tool") continue;
+    ordered_json& content = message["content"];
+    if (content.is_string()) content = context.guard->mark(content.get_ref<const std::string&>());
+  }
+  return guarded;
+}
+
+// Where the answer goes on: after the thinking, which a template's generation prompt may have opened.
+Refusal continue_prompt(const Conversation& conversation, std::string* prompt) {
+  if (!conversation.continued_reasoning.empty()) {
+    const size_t end = prompt->find_last_not_of('\n');
+    const bool thinking = end != std::string::npos && prompt->substr(0, end + 1).ends_with("<think>");
+    if (!thinking) {
+      return ApiError{400,
+                      "messages: the message to continue has reasoning_content, but thinking is off "
+                      "(chat_template_kwargs.thinking)",
+                      "messages",
+                      {}};
+    }
+    *prompt += conversation.continued_reasoning;
+    if (!conversation.continued_content.empty()) *prompt += "</think>";
+  }
+  *prompt += conversation.continued_content;
+  return std::nullopt;
+}
+
+}  // namespace
+
+Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation,
+                         std::vector<int32_t>* ids) {
+  if (context.tokenizer == nullptr) {
+    return ApiError{400, "messages: this server runs without a tokenizer; send input_ids", "messages", {}};
+  }
+  if (context.chat_template == nullptr) {
+    return ApiError{
+        400, "messages: the model has no chat template; use /v1/completions or input_ids", "messages", {}};
+  }
+  ordered_json variables = conversation.template_kwargs;
+  variables["messages"] = guard_messages(context, conversation.messages);
+  variables["tools"] = conversation.tools;
+  variables["add_generation_prompt"] = true;
+  variables["bos_token"] = context.tokenizer->bos_token();
+  variables["eos_token"] = context.tokenizer->eos_token();
+  Result<std::string> prompt = context.chat_template->render(variables);
+  if (!prompt.ok()) {
+    ApiError error = to_api_error(prompt.error(), "messages");
+    error.message = "The chat template refused the messages: " + error.message;
+    return error;
+  }
+  if (conversation.continues) {
+    if (Refusal refusal = continue_prompt(conversation, &prompt.value())) return refusal;
+  }
+  *ids = context.guard->encode(*prompt);
+  return std::nullopt;
+}
+
+}  // namespace fathom::api

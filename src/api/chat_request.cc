@@ -1,0 +1,200 @@
+#include "api/chat_request.h"
+
+#include "api/chat_messages.h"
+
+namespace fathom::api {
+namespace {
+
+using nlohmann::ordered_json;
+
+void read_tools(Fields& fields, Conversation* out) {
+  const ordered_json* tools = fields.list("tools");
+  if (tools != nullptr) {
+    if (Refusal refusal = check_tools(*tools)) return fields.fail(*refusal);
+  }
+  const ordered_json* choice = fields.any("tool_choice");
+  if (choice != nullptr && *choice != "auto" && *choice != "none") {
+    if (*choice == "required" || choice->is_object()) {
+      return fields.fail(
+          unsupported("tool_choice", "forcing a tool call is not available; use auto or none"));
+    }
+    return fields.fail_type("tool_choice", "\"auto\" or \"none\"", *choice);
+  }
+  if (tools != nullptr && !tools->empty() && (choice == nullptr || *choice == "auto")) out->tools = *tools;
+}
+
+void set_thinking(bool thinking, ordered_json* kwargs) {
+  // DeepSeek's templates call it `thinking`, others `enable_thinking`.
+  (*kwargs)["thinking"] = thinking;
+  (*kwargs)["enable_thinking"] = thinking;
+}
+
+// The efforts OpenAI and DeepSeek name. "none" is thinking off, any other is thinking on.
+bool read_effort(std::string_view name, const ordered_json& effort, Fields& fields, ordered_json* kwargs) {
+  static constexpr std::string_view kNames[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+  bool known = false;
+  if (effort.is_string()) {
+    for (std::string_view candidate : kNames) known = known || effort == candidate;
+  } else if (effort.is_number()) {
+    known = effort.get<double>() >= 0.0 && effort.get<double>() <= 0.99;
+  }
+  if (!known) {
+    fields.fail_type(name, "one of none, minimal, low, medium, high, xhigh, max, or a number from 0 to 0.99",
+                     effort);
+    return false;
+  }
+  set_thinking(effort != "none", kwargs);
+  (*kwargs)["reasoning_effort"] = effort;
+  return true;
+}
+
+// From weak to strong: the server's default kwargs, reasoning_effort, reasoning, thinking, the request's
+// kwargs.
+void read_template_kwargs(const ServiceContext& context, Fields& fields, Conversation* out) {
+  out->template_kwargs = context.options.default_chat_template_kwargs;
+  if (const ordered_json* effort = fields.any("reasoning_effort")) {
+    read_effort("reasoning_effort", *effort, fields, &out->template_kwargs);
+  }
+  if (const ordered_json* reasoning = fields.object("reasoning")) {
+    Fields inner(*reasoning, "reasoning.", "reasoning");
+    bool enabled = true;
+    if (inner.boolean("enabled", &enabled)) set_thinking(enabled, &out->template_kwargs);
+    if (const ordered_json* effort = inner.any("effort")) {
+      read_effort("effort", *effort, inner, &out->template_kwargs);
+    }
+    if (Refusal refusal = inner.finish()) fields.fail(*refusal);
+  }
+  if (const ordered_json* thinking = fields.object("thinking")) {
+    Fields inner(*thinking, "thinking.", "thinking");
+    const ordered_json* type = inner.any("type");
+    if (type == nullptr || (*type != "enabled" && *type != "disabled")) {
+      inner.fail("type", "expected \"enabled\" or \"disabled\"");
+    } else {
+      set_thinking(*type == "enabled", &out->template_kwargs);
+    }
+    if (Refusal refusal = inner.finish()) fields.fail(*refusal);
+  }
+  if (const ordered_json* kwargs = fields.object("chat_template_kwargs")) {
+    for (const auto& [key, value] : kwargs->items()) {
+      if (key == "messages" || key == "tools" || key == "add_generation_prompt") {
+        return fields.fail("chat_template_kwargs." + key, "is set by the server");
+      }
+      out->template_kwargs[key] = value;
+    }
+  }
+}
+
+bool is_true(const ordered_json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && *it == true;
+}
+
+void read_continuation(const ordered_json* given, Fields& fields, Conversation* out) {
+  bool asked = false;
+  fields.boolean("continue_final_message", &asked);
+  if (given == nullptr || given->empty() || fields.failed()) return;
+  for (size_t i = 0; i < given->size(); ++i) {
+    const ordered_json& message = (*given)[i];
+    const auto prefix = message.find("prefix");
+    if (prefix == message.end() || prefix->is_null() || *prefix == false) continue;
+    const bool good = *prefix == true && i + 1 == given->size();
+    if (!good) {
+      return fields.fail(fmt::format("messages[{}].prefix", i),
+                         "expected true or false, and true on the last message only");
+    }
+  }
+  if (!asked && !is_true(given->back(), "prefix")) return;
+  ordered_json& last = out->messages.back();
+  if (last["role"] != "assistant") {
+    return fields.fail(fmt::format("messages[{}].role", given->size() - 1),
+                       "expected assistant: only an assistant's message can be continued");
+  }
+  out->continues = true;
+  if (last["content"].is_string()) out->continued_content = last["content"];
+  if (last.contains("reasoning_content")) out->continued_reasoning = last["reasoning_content"];
+  out->messages.erase(out->messages.size() - 1);
+  if (out->messages.empty()) fields.fail("messages", "expected a message before the one to continue");
+}
+
+void read_logprobs(Fields& fields, ChatRequest* out) {
+  fields.boolean("logprobs", &out->logprobs);
+  if (fields.int32("top_logprobs", 0, kMaxTopLogprobs, &out->top_logprobs) && out->top_logprobs > 0 &&
+      !out->logprobs) {
+    fields.fail("top_logprobs", "needs logprobs to be true");
+  }
+}
+
+void read_token_limit(Fields& fields, ChatRequest* out) {
+  int32_t limit = 0;
+  if (fields.int32("max_tokens", 1, INT32_MAX, &limit)) out->sampling.max_new_tokens = limit;
+  if (fields.int32("max_completion_tokens", 1, INT32_MAX, &limit)) out->sampling.max_new_tokens = limit;
+}
+
+// What OpenAI's API has and this server does not, and what changes nothing here.
+void read_openai_extras(Fields& fields) {
+  if (const ordered_json* format = fields.object("response_format")) {
+    const auto type = format->find("type");
+    if (type == format->end() || *type != "text") {
+      fields.fail(unsupported("response_format", "only {\"type\": \"text\"} is available"));
+    }
+  }
+  if (const ordered_json* modalities = fields.list("modalities")) {
+    if (*modalities != ordered_json::array({"text"})) {
+      fields.fail(unsupported("modalities", "only [\"text\"] is available"));
+    }
+  }
+  fields.refuse({"functions", "function_call"}, "is not available; use tools and tool_choice");
+  fields.refuse({"audio"}, "is not available: the model writes text only");
+  fields.refuse({"web_search_options"}, "the server reads nothing from the network");
+  fields.refuse({"separate_reasoning"}, "is not available: thinking text comes in the content");
+  fields.refuse({"task", "latest_reminder"}, "is not available for this model");
+  // Labels, hints and switches of the hosted service.
+  fields.accept({"user", "user_id", "store", "metadata", "service_tier", "parallel_tool_calls", "prediction",
+                 "verbosity", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+                 "stream_reasoning"});
+}
+
+}  // namespace
+
+void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out) {
+  const ordered_json* messages = fields.list("messages");
+  if (messages != nullptr) {
+    if (Refusal refusal = normalize_messages(*messages, &out->messages)) fields.fail(*refusal);
+  }
+  read_tools(fields, out);
+  read_template_kwargs(context, fields, out);
+  read_continuation(messages, fields, out);
+}
+
+Refusal read_chat_request(const ServiceContext& context, const ordered_json& body, ChatRequest* out) {
+  Fields fields(body, "", "request");
+  fields.string("model", 4096, &out->model);
+  if (!fields.failed()) {
+    if (Refusal refusal = check_model(context, out->model)) return refusal;
+  }
+  read_conversation(context, fields, &out->conversation);
+  fields.integers("input_ids", SIZE_MAX, 0, context.card.vocab_size - 1, &out->input_ids);
+  if (out->input_ids.empty() && !fields.failed() && out->conversation.messages.is_null()) {
+    fields.fail("messages", "is missing, expected a list of messages");
+  }
+  read_token_limit(fields, out);
+  read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);
+  // Tool calls are written with special tokens; without them the text could not be read.
+  if (!out->conversation.tools.is_null()) out->sampling.skip_special_tokens = false;
+  read_logprobs(fields, out);
+  read_stream_options(fields, &out->stream);
+  read_request_options(fields, &out->options);
+  fields.boolean("return_prompt_token_ids", &out->return_prompt_token_ids);
+  fields.boolean("return_token_ids", &out->return_token_ids);
+  fields.boolean("return_meta_info", &out->return_meta_info);
+  if (out->stream.stream &&
+      (out->return_prompt_token_ids || out->return_token_ids || out->return_meta_info)) {
+    fields.fail("stream",
+                "cannot be true with return_prompt_token_ids, return_token_ids or return_meta_info");
+  }
+  read_openai_extras(fields);
+  refuse_unavailable(fields);
+  return fields.finish();
+}
+
+}  // namespace fathom::api

@@ -1,0 +1,48 @@
+// POST /v1/chat/completions: the request's fields, and the prompt they make.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "api/context.h"
+#include "api/request_options.h"
+#include "api/sampling_fields.h"
+
+namespace fathom::api {
+
+// The conversation as the template sees it; also read by /tokenize.
+struct Conversation {
+  nlohmann::ordered_json messages;  // normalised: see chat_messages.h
+  nlohmann::ordered_json tools;     // null, or a list
+  nlohmann::ordered_json template_kwargs = nlohmann::ordered_json::object();
+  // The last message is an unfinished assistant's one, taken out of `messages`: the answer goes on after it.
+  bool continues = false;
+  std::string continued_reasoning;
+  std::string continued_content;
+};
+
+struct ChatRequest {
+  std::string model;
+  Conversation conversation;
+  std::vector<int32_t> input_ids;  // instead of the conversation, when not empty
+  SamplingRequest sampling;
+  bool logprobs = false;
+  int32_t top_logprobs = 0;
+  StreamOptions stream;
+  RequestOptions options;
+  bool return_prompt_token_ids = false;
+  bool return_token_ids = false;
+  bool return_meta_info = false;
+};
+
+Refusal read_chat_request(const ServiceContext& context, const nlohmann::ordered_json& body,
+                          ChatRequest* out);
+
+// messages, tools, tool_choice, chat_template_kwargs, the thinking switches and the continuation flags.
+void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out);
+
+// Renders and tokenises. The template writes the BOS token itself, so none is added.
+Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation,
+                         std::vector<int32_t>* ids);
+
+}  // namespace fathom::api

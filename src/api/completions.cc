@@ -1,0 +1,119 @@
+// POST /v1/completions: the request, and the run of its choices.
+#include "api/completion_output.h"
+#include "api/endpoints.h"
+#include "api/event_stream.h"
+#include "base/clock.h"
+
+namespace fathom::api {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int32_t kDefaultMaxTokens = 16;
+
+void read_best_of(Fields& fields, int32_t n) {
+  int32_t best_of = n;
+  if (!fields.int32("best_of", 1, INT32_MAX, &best_of) || best_of == n) return;
+  if (best_of < n) return fields.fail("best_of", fmt::format("got {}, expected at least n ({})", best_of, n));
+  fields.fail(unsupported("best_of", "more candidates than n are not available"));
+}
+
+Refusal read_request(const ServiceContext& context, const ordered_json& body, CompletionRequest* out) {
+  Fields fields(body, "", "request");
+  std::string model;
+  fields.string("model", 4096, &model);
+  if (!fields.failed()) {
+    if (Refusal refusal = check_model(context, model)) return refusal;
+  }
+  const ordered_json* prompt = fields.any("prompt");
+  if (prompt == nullptr) {
+    fields.fail("prompt", "is missing, expected a string, a list of strings or token ids");
+  } else if (Refusal refusal = read_prompts(context, "prompt", *prompt, &out->prompts)) {
+    fields.fail(*refusal);
+  }
+  fields.boolean("echo", &out->echo);
+  int32_t limit = 0;
+  // Echo alone needs no new token: it gives the prompt's own logprobs.
+  if (fields.int32("max_tokens", out->echo ? 0 : 1, INT32_MAX, &limit)) out->sampling.max_new_tokens = limit;
+  read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);
+  read_best_of(fields, out->sampling.n);
+  if (static_cast<int64_t>(out->prompts.ids.size()) * out->sampling.n > context.options.max_batch) {
+    fields.fail("n", fmt::format("prompts x n is above {}", context.options.max_batch));
+  }
+  out->logprobs = fields.int32("logprobs", 0, kMaxTopLogprobs, &out->top_logprobs);
+  read_stream_options(fields, &out->stream);
+  read_request_options(fields, &out->options);
+  fields.refuse({"suffix"}, "filling in the middle is not available");
+  fields.refuse({"return_token_ids", "return_prompt_token_ids"}, "is not available here; use /generate");
+  fields.refuse({"response_format"}, "constrained output is not available");
+  fields.accept({"user", "user_id", "store", "metadata", "service_tier"});
+  refuse_unavailable(fields);
+  return fields.finish();
+}
+
+Refusal make_specs(const ServiceContext& context, const CompletionRequest& request,
+                   std::vector<RunSpec>* specs) {
+  for (const std::vector<int32_t>& prompt : request.prompts.ids) {
+    Length length = resolve_length(context, request.sampling, prompt.size(), kDefaultMaxTokens);
+    if (length.refusal) return length.refusal;
+    for (int i = 0; i < request.sampling.n; ++i) {
+      RunSpec& spec = specs->emplace_back();
+      spec.rid = request.options.rid;
+      spec.prompt = prompt;
+      spec.sampling = request.sampling.for_choice(i, length.max_new_tokens);
+      spec.logprobs.output = request.logprobs;
+      spec.logprobs.top = request.top_logprobs;
+      if (request.logprobs && request.echo) spec.logprobs.prompt_start = 0;
+      spec.text = {request.sampling.stop, request.sampling.no_stop_trim,
+                   request.sampling.skip_special_tokens};
+      spec.priority = request.options.priority;
+      spec.cache_namespace = request.options.cache_namespace;
+    }
+  }
+  return std::nullopt;
+}
+
+void stream_completion(const ServiceContext& context, const CompletionRequest& request, RequestRun& run,
+                       http::ResponseWriter& writer) {
+  const AnswerHead head = answer_head(context, request.options.rid);
+  EventStream events(writer, request_id_header(head.id));
+  CompletionChunks chunks(context, request, head);
+  const bool complete = run.run(
+      [&](const Choice& choice, const std::string& new_text) {
+        if (choice.finish && choice.finish->error) {
+          events.fail(to_api_error(*choice.finish->error));
+          return false;
+        }
+        const std::optional<ordered_json> chunk = chunks.advance(choice, new_text);
+        return !chunk || events.send(*chunk);
+      },
+      [&] { return events.keep_alive(); });
+  if (!complete) return;
+  if (request.stream.include_usage && !events.send(chunks.usage_chunk(run.choices()))) return;
+  events.finish();
+}
+
+}  // namespace
+
+void handle_completions(const ServiceContext& context, const http::Request& http_request,
+                        http::ResponseWriter& writer) {
+  ordered_json body;
+  if (Refusal refusal = read_body(http_request, &body)) return writer.send(error_response(*refusal));
+  CompletionRequest request;
+  if (Refusal refusal = read_request(context, body, &request)) return writer.send(error_response(*refusal));
+  std::vector<RunSpec> specs;
+  if (Refusal refusal = make_specs(context, request, &specs)) return writer.send(error_response(*refusal));
+
+  RequestRun run(context, writer);
+  if (Refusal refusal = run.start(std::move(specs))) return writer.send(error_response(*refusal));
+  if (request.stream.stream) return stream_completion(context, request, run, writer);
+  const bool complete = run.run([](const Choice&, const std::string&) { return true; }, [] { return true; });
+  if (!complete) return;
+  if (Refusal refusal = run.failure()) return writer.send(error_response(*refusal));
+  const AnswerHead head = answer_head(context, request.options.rid);
+  http::Response response = json_response(completion_json(context, request, head, run.choices()));
+  response.headers = request_id_header(head.id);
+  writer.send(std::move(response));
+}
+
+}  // namespace fathom::api

@@ -1,0 +1,26 @@
+// What every endpoint works with. Shared by all threads; only `active` changes.
+#pragma once
+
+#include "api/active_requests.h"
+#include "api/errors.h"
+#include "api/model_card.h"
+#include "api/service.h"
+#include "api/special_tokens.h"
+
+namespace fathom::api {
+
+struct ServiceContext {
+  const ServiceOptions& options;
+  const ModelCard& card;
+  RequestSink& sink;
+  const text::Tokenizer* tokenizer;         // null with --skip-tokenizer-init
+  const text::ChatTemplate* chat_template;  // null when the checkpoint has none
+  const SpecialTokenGuard* guard;           // null without a tokenizer
+  ActiveRequests& active;
+};
+
+// Refuses a `model` that is not the served one: 404 model_not_found. An empty name, "default" and the served
+// name are the served model.
+Refusal check_model(const ServiceContext& context, const std::string& name);
+
+}  // namespace fathom::api

@@ -1,0 +1,109 @@
+// POST /generate: runs a native request and answers it.
+#include "api/endpoints.h"
+#include "api/event_stream.h"
+#include "api/generate_request.h"
+#include "base/clock.h"
+
+namespace fathom::api {
+namespace {
+
+using nlohmann::ordered_json;
+
+// What the answer of a choice needs to know of its prompt.
+struct Native {
+  const GenerateBatch& batch;
+  std::vector<size_t> item_of;  // by choice
+  int64_t start_ns = 0;
+
+  const GenerateItem& item(const Choice& choice) const { return batch.items[item_of[choice.index]]; }
+};
+
+Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Native* native,
+                   std::vector<RunSpec>* specs) {
+  for (size_t k = 0; k < batch.items.size(); ++k) {
+    const GenerateItem& item = batch.items[k];
+    const auto& [sampling, default_length] = batch.sampling[item.sampling];
+    Length length = resolve_length(context, sampling, item.prompt.size(), default_length);
+    if (length.refusal) return length.refusal;
+    for (int i = 0; i < sampling.n; ++i) {
+      native->item_of.push_back(k);
+      RunSpec& spec = specs->emplace_back();
+      spec.rid = item.rid;
+      spec.prompt = item.prompt;
+      spec.sampling = sampling.for_choice(i, length.max_new_tokens);
+      if (item.logprobs.wanted) {
+        spec.logprobs = {true, item.logprobs.top, item.logprobs.start, item.logprob_ids};
+      }
+      spec.text = {sampling.stop, sampling.no_stop_trim, sampling.skip_special_tokens};
+      spec.priority = batch.options.priority;
+      spec.cache_namespace = batch.options.cache_namespace;
+    }
+  }
+  return std::nullopt;
+}
+
+ordered_json answer_json(const ServiceContext& context, const Native& native, const Choice& choice) {
+  const GenerateItem& item = native.item(choice);
+  ordered_json answer;
+  if (context.tokenizer != nullptr) answer["text"] = choice.text;
+  answer["output_ids"] = choice.output_ids;
+  if (native.batch.return_prompt_token_ids) answer["prompt_token_ids"] = choice.spec.prompt;
+  const double seconds = choice.finish ? seconds_since(native.start_ns) : -1.0;
+  answer["meta_info"] = meta_info(context, choice, item.rid, seconds, item.logprobs);
+  return answer;
+}
+
+// Every event holds the whole answer so far.
+void stream_generate(const ServiceContext& context, const Native& native, RequestRun& run,
+                     http::ResponseWriter& writer) {
+  EventStream events(writer, request_id_header(native.batch.items[0].rid));
+  const bool complete = run.run(
+      [&](const Choice& choice, const std::string& new_text) {
+        if (choice.finish && choice.finish->error) {
+          events.fail(to_api_error(*choice.finish->error));
+          return false;
+        }
+        // Without a tokenizer the new ids are the news.
+        if (new_text.empty() && !choice.finish && context.tokenizer != nullptr) return true;
+        ordered_json answer = answer_json(context, native, choice);
+        if (native.batch.is_list) answer["index"] = choice.index;
+        return events.send(answer);
+      },
+      [&] { return events.keep_alive(); });
+  if (complete) events.finish();
+}
+
+}  // namespace
+
+void handle_generate(const ServiceContext& context, const http::Request& http_request,
+                     http::ResponseWriter& writer) {
+  const int64_t start = steady_clock().now_ns();
+  ordered_json body;
+  if (Refusal refusal = read_body(http_request, &body)) return writer.send(error_response(*refusal));
+  GenerateBatch batch;
+  if (Refusal refusal = read_generate_request(context, body, &batch))
+    return writer.send(error_response(*refusal));
+  Native native{batch, {}, start};
+  std::vector<RunSpec> specs;
+  if (Refusal refusal = make_specs(context, batch, &native, &specs))
+    return writer.send(error_response(*refusal));
+
+  RequestRun run(context, writer);
+  if (Refusal refusal = run.start(std::move(specs))) return writer.send(error_response(*refusal));
+  if (batch.stream) return stream_generate(context, native, run, writer);
+  const bool complete = run.run([](const Choice&, const std::string&) { return true; }, [] { return true; });
+  if (!complete) return;
+  if (Refusal refusal = run.failure()) return writer.send(error_response(*refusal));
+  ordered_json answer;
+  if (batch.is_list) {
+    answer = ordered_json::array();
+    for (const Choice& choice : run.choices()) answer.push_back(answer_json(context, native, choice));
+  } else {
+    answer = answer_json(context, native, run.choices()[0]);
+  }
+  http::Response response = json_response(answer);
+  response.headers = request_id_header(batch.items[0].rid);
+  writer.send(std::move(response));
+}
+
+}  // namespace fathom::api

@@ -1,0 +1,149 @@
+#include "api/request_run.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/clock.h"
+
+namespace fathom::api {
+namespace {
+
+using std::chrono::milliseconds;
+
+// With several choices the thread waits on one stream at a time; the others are looked at this often.
+constexpr milliseconds kPollInterval{4};
+constexpr milliseconds kWaitInterval{250};
+
+}  // namespace
+
+RequestRun::RequestRun(const ServiceContext& context, http::ResponseWriter& writer)
+    : context_(context), writer_(writer) {}
+
+RequestRun::~RequestRun() {
+  writer_.on_client_gone(nullptr);
+  for (size_t i = 0; i < running_.size(); ++i) {
+    if (!choices_[i].finish) context_.sink.cancel(running_[i].sink_id);
+  }
+  for (const std::string& rid : rids_) context_.active.remove(rid);
+}
+
+Refusal RequestRun::start(std::vector<RunSpec> specs) {
+  auto switches = std::make_shared<std::vector<std::shared_ptr<CancelSwitch>>>();
+  std::vector<std::shared_ptr<CancelSwitch>> switch_of(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (i > 0 && specs[i].rid == specs[i - 1].rid) {
+      switch_of[i] = switch_of[i - 1];
+      continue;
+    }
+    switch_of[i] = switches->emplace_back(std::make_shared<CancelSwitch>(context_.sink));
+    if (!context_.active.add(specs[i].rid, switch_of[i])) {
+      return ApiError{
+          400, fmt::format("rid: a request called '{}' is being worked on", specs[i].rid), "rid", {}};
+    }
+    rids_.push_back(specs[i].rid);
+  }
+  writer_.on_client_gone([switches] {
+    for (const auto& cancel : *switches) cancel->pull();
+  });
+
+  const std::string serial = random_id();  // the sink's ids stay unique when a rid is used again
+  choices_.reserve(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    RunSpec& spec = specs[i];
+    GenerateRequest request;
+    request.id = fmt::format("{}-{}-{}", spec.rid, serial, i);
+    request.prompt = spec.prompt;
+    request.sampling = spec.sampling;
+    request.logprobs = spec.logprobs;
+    request.priority = spec.priority;
+    request.cache_namespace = spec.cache_namespace;
+    std::string sink_id = request.id;
+    auto stream = context_.sink.submit(std::move(request));
+    if (!stream.ok()) return to_api_error(stream.error());
+    std::unique_ptr<TokenText> text;
+    if (context_.tokenizer != nullptr) text = std::make_unique<TokenText>(*context_.tokenizer, spec.text);
+    Choice& choice = choices_.emplace_back();
+    choice.index = i;
+    choice.spec = std::move(spec);
+    running_.push_back({std::move(sink_id), std::move(stream).value(), std::move(text), switch_of[i]});
+    switch_of[i]->add(running_.back().sink_id);
+  }
+  return std::nullopt;
+}
+
+void RequestRun::end_by_stop_text(size_t index, std::string matched) {
+  choices_[index].finish = ChoiceFinish{FinishReason::Kind::kStop, {}, std::move(matched), {}};
+  context_.sink.cancel(running_[index].sink_id);
+}
+
+std::string RequestRun::absorb(size_t index, TokenEvent event) {
+  Choice& choice = choices_[index];
+  Running& running = running_[index];
+  choice.cached_tokens = event.cached_tokens;
+  choice.retractions = event.retractions;
+  if (!event.prompt_logprobs.empty()) choice.prompt_logprobs = std::move(event.prompt_logprobs);
+
+  std::string added;
+  const bool keep_outputs = choice.spec.logprobs.output;
+  for (size_t i = 0; i < event.outputs.size() && !choice.finish; ++i) {
+    TokenOutput& output = event.outputs[i];
+    const int32_t token = output.token;
+    choice.output_ids.push_back(token);
+    if (keep_outputs) choice.outputs.push_back(std::move(output));
+    const bool is_stop =
+        event.finish && event.finish->matched_token == token && i + 1 == event.outputs.size();
+    if (running.text == nullptr || (is_stop && !choice.spec.text.no_stop_trim)) continue;
+    added += running.text->add(token);
+    if (running.text->matched()) end_by_stop_text(index, *running.text->matched());
+  }
+  if (event.finish && !choice.finish) {
+    if (running.text != nullptr) {
+      added += running.text->finish();
+      if (running.text->matched()) end_by_stop_text(index, *running.text->matched());
+    }
+    if (!choice.finish) {
+      choice.finish =
+          ChoiceFinish{event.finish->kind, event.finish->matched_token, {}, std::move(event.finish->error)};
+    }
+  }
+  if (choice.finish) running.cancel->remove(running.sink_id);
+  choice.text += added;
+  return added;
+}
+
+bool RequestRun::run(const OnDelta& on_delta, const OnIdle& on_idle) {
+  std::vector<size_t> open(choices_.size());
+  for (size_t i = 0; i < open.size(); ++i) open[i] = i;
+  int64_t last_sign = steady_clock().now_ns();
+  while (!open.empty()) {
+    bool progress = false;
+    for (size_t k = 0; k < open.size(); ++k) {
+      // Only the first may wait: the choices of a request mostly advance together.
+      milliseconds wait{0};
+      if (k == 0) wait = open.size() == 1 ? kWaitInterval : kPollInterval;
+      std::optional<TokenEvent> event = running_[open[k]].stream->next(wait);
+      if (!event) continue;
+      progress = true;
+      const std::string added = absorb(open[k], std::move(*event));
+      if (!on_delta(choices_[open[k]], added)) return false;
+    }
+    std::erase_if(open, [&](size_t i) { return choices_[i].finish.has_value(); });
+    if (writer_.client_gone()) return false;
+    if (progress) {
+      last_sign = steady_clock().now_ns();
+    } else if (seconds_since(last_sign) >= context_.options.keep_alive_seconds) {
+      last_sign = steady_clock().now_ns();
+      if (!on_idle()) return false;
+    }
+  }
+  return true;
+}
+
+Refusal RequestRun::failure() const {
+  for (const Choice& choice : choices_) {
+    if (choice.finish && choice.finish->error) return to_api_error(*choice.finish->error);
+  }
+  return std::nullopt;
+}
+
+}  // namespace fathom::api

@@ -1,0 +1,92 @@
+// The stream loop: hands prompts to the RequestSink, turns the tokens that come back into text, ends a choice
+// at a stop string, and frees everything when the client vanishes. Used by one handler thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/context.h"
+#include "api/token_text.h"
+#include "core/request.h"
+#include "http/message.h"
+
+namespace fathom::api {
+
+// One request of the sink: one prompt, one choice.
+struct RunSpec {
+  std::string rid;  // what the client may cancel it by; choices may share one
+  std::vector<int32_t> prompt;
+  SamplingParams sampling;
+  LogprobParams logprobs;
+  TextOptions text;
+  int32_t priority = 0;
+  std::string cache_namespace;
+};
+
+struct ChoiceFinish {
+  FinishReason::Kind kind = FinishReason::Kind::kStop;
+  std::optional<int32_t> matched_token;
+  std::optional<std::string> matched_text;
+  std::optional<Error> error;
+};
+
+// What a choice has become so far.
+struct Choice {
+  size_t index = 0;  // in the order of the specs
+  RunSpec spec;
+  std::string text;
+  std::vector<int32_t> output_ids;
+  std::vector<TokenOutput> outputs;          // one a token, when logprobs were asked for
+  std::vector<TokenOutput> prompt_logprobs;  // the prompt's last positions, one entry each
+  int32_t cached_tokens = 0;
+  int32_t retractions = 0;
+  std::optional<ChoiceFinish> finish;
+};
+
+class RequestRun {
+ public:
+  // A choice grew: `new_text` is the end of choice.text. False stops the run.
+  using OnDelta = std::function<bool(const Choice& choice, const std::string& new_text)>;
+  // Nothing came for ServiceOptions::keep_alive_seconds. False stops the run.
+  using OnIdle = std::function<bool()>;
+
+  // `context` and `writer` must outlive the run.
+  RequestRun(const ServiceContext& context, http::ResponseWriter& writer);
+  // Cancels what is not finished.
+  ~RequestRun();
+  RequestRun(const RequestRun&) = delete;
+  RequestRun& operator=(const RequestRun&) = delete;
+
+  // Submits all or, when the sink refuses one or an id is in use, none.
+  Refusal start(std::vector<RunSpec> specs);
+
+  // Blocks until every choice has finished: true. False when the client is gone or a callback stopped it.
+  bool run(const OnDelta& on_delta, const OnIdle& on_idle);
+
+  const std::vector<Choice>& choices() const { return choices_; }
+  // The first error that ended a choice (a device fault, a full pool), if any.
+  Refusal failure() const;
+
+ private:
+  struct Running {
+    std::string sink_id;
+    std::shared_ptr<TokenStream> stream;
+    std::unique_ptr<TokenText> text;  // null without a tokenizer
+    std::shared_ptr<CancelSwitch> cancel;
+  };
+
+  // Takes an event into the choice; the text it added.
+  std::string absorb(size_t index, TokenEvent event);
+  void end_by_stop_text(size_t index, std::string matched);
+
+  const ServiceContext& context_;
+  http::ResponseWriter& writer_;
+  std::vector<std::string> rids_;  // registered ones
+  std::vector<Choice> choices_;
+  std::vector<Running> running_;  // beside choices_
+};
+
+}  // namespace fathom::api

@@ -1,0 +1,57 @@
+// The sampling fields that chat, completions and /generate share, read into core's parameters.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/context.h"
+#include "api/fields.h"
+#include "core/sampling.h"
+
+namespace fathom::api {
+
+inline constexpr int32_t kMaxTopLogprobs = 20;      // OpenAI's limit
+inline constexpr int32_t kMaxNativeLogprobs = 128;  // top_logprobs_num of /generate
+inline constexpr size_t kMaxLogitBias = 1024;
+inline constexpr size_t kMaxStops = 16;
+inline constexpr size_t kMaxStopBytes = 1024;
+inline constexpr size_t kMaxStopIds = 128;
+inline constexpr size_t kMaxIdBytes = 256;  // rid, cache_salt, extra_key
+
+// How a request wants its tokens, before the prompt's length is known.
+struct SamplingRequest {
+  SamplingParams params;                  // max_new_tokens and seed are set later, by for_choice
+  std::optional<int32_t> max_new_tokens;  // nothing: until the context is full, or the endpoint's default
+  std::optional<uint64_t> seed;
+  int32_t n = 1;
+  std::vector<std::string> stop;
+  bool no_stop_trim = false;
+  bool skip_special_tokens = true;
+
+  // The parameters of choice `index`. Choice 0 has the request's own seed, the others' follow from it, so
+  // that n choices differ and the same request gives the same choices.
+  SamplingParams for_choice(int index, int32_t max_new_tokens) const;
+};
+
+// Field names that differ between OpenAI's and the native form.
+enum class Dialect { kOpenAi, kNative };
+
+// Reads the fields and takes the checkpoint's defaults for what is absent. Errors are left in `fields`. The
+// limit on output tokens is read by the caller's own field; min_tokens is checked in `resolve_length`.
+void read_sampling(const ServiceContext& context, Dialect dialect, Fields& fields, SamplingRequest* out);
+
+// The number of new tokens for a prompt of `prompt_tokens`: the asked number, or `fallback` as far as the
+// context has room (nothing: all the room there is). Refuses what does not fit in the context.
+struct Length {
+  int32_t max_new_tokens = 0;
+  Refusal refusal;
+};
+Length resolve_length(const ServiceContext& context, const SamplingRequest& request, size_t prompt_tokens,
+                      std::optional<int32_t> fallback);
+
+// Every id in [0, vocabulary).
+Refusal check_token_ids(const ServiceContext& context, const std::vector<int32_t>& ids,
+                        std::string_view field);
+
+}  // namespace fathom::api

@@ -1,0 +1,182 @@
+#include "api/service.h"
+
+#include <atomic>
+#include <string_view>
+
+#include "api/context.h"
+#include "api/endpoints.h"
+#include "api/health.h"
+#include "http/message.h"
+
+namespace fathom::api {
+namespace {
+
+using Endpoint = void (*)(const ServiceContext&, const http::Request&, http::ResponseWriter&);
+
+struct Route {
+  std::string_view path;
+  std::string_view methods;  // separated by blanks; GET serves HEAD too
+  Endpoint endpoint;
+  bool generates;  // needs a ready engine
+};
+
+constexpr Route kRoutes[] = {
+    {"/v1/chat/completions", "POST", handle_chat, true},
+    {"/v1/completions", "POST", handle_completions, true},
+    {"/generate", "POST PUT", handle_generate, true},
+    {"/tokenize", "POST", handle_tokenize, false},
+    {"/v1/tokenize", "POST", handle_tokenize, false},
+    {"/detokenize", "POST", handle_detokenize, false},
+    {"/v1/detokenize", "POST", handle_detokenize, false},
+    {"/abort_request", "POST", handle_abort, false},
+    {"/flush_cache", "GET POST", handle_flush_cache, false},
+    {"/v1/models", "GET", handle_models, false},
+    {"/model_info", "GET", handle_model_info, false},
+    {"/get_model_info", "GET", handle_model_info, false},
+    {"/server_info", "GET", handle_server_info, false},
+    {"/get_server_info", "GET", handle_server_info, false},
+    {"/v1/loads", "GET", handle_loads, false},
+    {"/get_load", "GET", handle_loads, false},
+};
+constexpr std::string_view kModelPrefix = "/v1/models/";
+
+bool allows(std::string_view methods, std::string_view method) {
+  if (method == "HEAD") method = "GET";
+  while (!methods.empty()) {
+    const size_t end = std::min(methods.find(' '), methods.size());
+    if (methods.substr(0, end) == method) return true;
+    methods.remove_prefix(std::min(end + 1, methods.size()));
+  }
+  return false;
+}
+
+// Its time depends on the length of what the client sent only.
+bool equal_in_constant_time(std::string_view secret, std::string_view given) {
+  unsigned difference = secret.size() == given.size() ? 0 : 1;
+  for (size_t i = 0; i < given.size(); ++i) {
+    difference |=
+        static_cast<unsigned char>(given[i]) ^ static_cast<unsigned char>(secret[i % secret.size()]);
+  }
+  return difference == 0;
+}
+
+bool authorized(const std::string& api_key, const http::Request& request) {
+  if (api_key.empty()) return true;
+  const std::string* header = request.header("authorization");
+  if (header == nullptr) return false;
+  std::string_view given = *header;
+  static constexpr std::string_view kScheme = "bearer ";
+  if (given.size() < kScheme.size()) return false;
+  for (size_t i = 0; i < kScheme.size(); ++i) {
+    if (std::tolower(static_cast<unsigned char>(given[i])) != kScheme[i]) return false;
+  }
+  return equal_in_constant_time(api_key, given.substr(kScheme.size()));
+}
+
+ApiError wrong_method(const http::Request& request, std::string_view methods) {
+  return {405,
+          fmt::format("{} does not answer {}; use {}", request.path, request.method, methods),
+          {},
+          "method_not_allowed"};
+}
+
+}  // namespace
+
+Refusal check_model(const ServiceContext& context, const std::string& name) {
+  if (name.empty() || name == "default" || name == context.card.served_model_name) return std::nullopt;
+  return ApiError{404, fmt::format("The model '{}' does not exist", name), "model", "model_not_found"};
+}
+
+struct Service::State {
+  State(ServiceOptions service_options, ModelCard model_card, RequestSink& sink,
+        const text::Tokenizer* tokenizer, const text::ChatTemplate* chat_template)
+      : options(std::move(service_options)),
+        card(std::move(model_card)),
+        guard(tokenizer == nullptr ? nullptr : std::make_unique<SpecialTokenGuard>(*tokenizer)),
+        context{options, card, sink, tokenizer, chat_template, guard.get(), active},
+        health(options) {}
+
+  bool taking_work() const { return ready.load() && !draining.load(); }
+
+  void send_readiness(http::ResponseWriter& writer) const {
+    if (taking_work()) return writer.send(text_response(""));
+    writer.send(error_response(not_ready()));
+  }
+  ApiError not_ready() const {
+    return {503,
+            draining.load() ? "The server is shutting down" : "The server is starting",
+            {},
+            draining.load() ? "draining" : "starting"};
+  }
+
+  // True when `request` was one of the probes, which need no key.
+  bool probe(const http::Request& request, http::ResponseWriter& writer);
+  void route(const http::Request& request, http::ResponseWriter& writer);
+
+  const ServiceOptions options;
+  const ModelCard card;
+  const std::unique_ptr<SpecialTokenGuard> guard;
+  ActiveRequests active;
+  const ServiceContext context;
+  HealthWatch health;
+  std::atomic<bool> ready = false;
+  std::atomic<bool> draining = false;
+};
+
+bool Service::State::probe(const http::Request& request, http::ResponseWriter& writer) {
+  const std::string& path = request.path;
+  if (path != "/health" && path != "/ready" && path != "/ping") return false;
+  if (!allows("GET", request.method)) {
+    writer.send(error_response(wrong_method(request, "GET")));
+  } else if (path == "/ready") {
+    send_readiness(writer);
+  } else {
+    handle_health(context, health, writer);
+  }
+  return true;
+}
+
+void Service::State::route(const http::Request& request, http::ResponseWriter& writer) {
+  if (probe(request, writer)) return;
+  if (!authorized(options.api_key, request)) {
+    return writer.send(error_response(
+        {401, "Missing or wrong API key; send 'Authorization: Bearer KEY'", {}, "invalid_api_key"}));
+  }
+  if (request.path == "/health_generate" && allows("GET", request.method)) {
+    if (!taking_work()) return send_readiness(writer);
+    return handle_health_generate(context, health, writer);
+  }
+  for (const Route& route : kRoutes) {
+    if (request.path != route.path) continue;
+    if (!allows(route.methods, request.method)) {
+      return writer.send(error_response(wrong_method(request, route.methods)));
+    }
+    if (route.generates && !taking_work()) return writer.send(error_response(not_ready()));
+    return route.endpoint(context, request, writer);
+  }
+  if (request.path.starts_with(kModelPrefix)) {
+    if (!allows("GET", request.method)) return writer.send(error_response(wrong_method(request, "GET")));
+    return handle_models(context, request, writer);
+  }
+  writer.send(
+      error_response({404, fmt::format("There is no {} {}", request.method, request.path), {}, "not_found"}));
+}
+
+Service::Service(ServiceOptions options, ModelCard card, RequestSink& sink, const text::Tokenizer* tokenizer,
+                 const text::ChatTemplate* chat_template)
+    : state_(std::make_unique<State>(std::move(options), std::move(card), sink, tokenizer, chat_template)) {}
+
+Service::~Service() = default;
+
+void Service::handle(const http::Request& request, http::ResponseWriter& writer) {
+  state_->route(request, writer);
+}
+
+void Service::set_ready() {
+  state_->ready.store(true);
+}
+void Service::set_draining() {
+  state_->draining.store(true);
+}
+
+}  // namespace fathom::api

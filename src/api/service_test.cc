@@ -1,0 +1,241 @@
+// Routing, keys, health, cancelling and vanished clients.
+#include "api/service.h"
+
+#include <chrono>
+#include <thread>
+
+#include "api/fixture.h"
+#include "api/health.h"
+
+namespace fathom::api {
+namespace {
+
+using nlohmann::ordered_json;
+
+// Runs `handle` on a thread of its own, as the HTTP server does.
+class Call {
+ public:
+  Call(Desk& desk, const std::string& path, const std::string& body) : desk_(desk) {
+    request_.method = "POST";
+    request_.path = path;
+    request_.body = body;
+  }
+  ~Call() { join(); }
+  void start() {
+    thread_ = std::thread([this] { desk_.service.handle(request_, writer); });
+  }
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+  FakeWriter writer;
+
+ private:
+  Desk& desk_;
+  http::Request request_;
+  std::thread thread_;
+};
+
+template <class Condition>
+bool soon(Condition condition) {
+  for (int i = 0; i < 2000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
+}
+
+TEST(Service, RoutesAndRefusesByPathAndMethod) {
+  Desk desk(says("x"));
+  EXPECT_EQ(desk.call("GET", "/health").status, 200);
+  EXPECT_EQ(desk.call("HEAD", "/health").status, 200);
+  EXPECT_EQ(desk.call("GET", "/ping").status, 200);
+  EXPECT_EQ(desk.call("GET", "/nothing").status, 404);
+  EXPECT_EQ(desk.call("GET", kChat).status, 405);
+  EXPECT_EQ(desk.call("DELETE", "/v1/models").status, 405);
+  EXPECT_EQ(desk.call("PUT", "/generate", R"({"input_ids": [5]})").status, 200);
+  EXPECT_EQ(ordered_json::parse(desk.call("GET", "/nothing").body)["error"]["code"], "not_found");
+}
+
+TEST(Service, TellsOfModelServerAndLoad) {
+  ServiceOptions options;
+  options.server_info = [] { return ordered_json({{"port", 30000}}); };
+  Desk desk(says("x"), options);
+  SchedulerStats stats;
+  stats.total_tokens = 1000;
+  stats.used_tokens = 250;
+  stats.steps = 7;
+  desk.sink.set_stats(stats);
+  const auto get = [&](const char* path) { return ordered_json::parse(desk.call("GET", path).body); };
+  EXPECT_EQ(get("/v1/models")["data"][0]["id"], "demo");
+  EXPECT_EQ(get("/v1/models")["data"][0]["max_model_len"], 4096);
+  EXPECT_EQ(get("/v1/models/demo")["object"], "model");
+  EXPECT_EQ(get("/v1/models/other")["error"]["code"], "model_not_found");
+  EXPECT_EQ(get("/model_info")["model_type"], "deepseek_v3");
+  EXPECT_EQ(get("/get_model_info"), get("/model_info"));
+  EXPECT_EQ(get("/server_info")["port"], 30000);
+  EXPECT_EQ(get("/server_info")["internal_states"][0]["steps"], 7);
+  EXPECT_EQ(get("/v1/loads")["loads"][0]["token_usage"], 0.25);
+}
+
+TEST(Service, AnUnknownModelIsA404) {
+  Desk desk(says("x"));
+  for (const char* path : {kChat, kCompletions, "/generate", "/tokenize"}) {
+    const bool chat = std::string(path) == kChat;
+    const std::string prompt = chat                               ? std::string(kHello)
+                               : std::string(path) == "/generate" ? R"("text": "a")"
+                                                                  : R"("prompt": "a")";
+    const ordered_json answer = desk.json(path, R"({"model": "gpt-9", )" + prompt + "}", 404);
+    EXPECT_EQ(answer["error"]["code"], "model_not_found");
+    EXPECT_EQ(answer["error"]["message"], "The model 'gpt-9' does not exist");
+    EXPECT_EQ(answer["error"]["param"], "model");
+  }
+}
+
+TEST(Service, AsksForTheKeyOnEveryRouteButTheProbes) {
+  ServiceOptions options;
+  options.api_key = "secret";
+  Desk desk(says("x"), options);
+  for (const char* path : {"/health", "/ready", "/ping"}) EXPECT_EQ(desk.call("GET", path).status, 200);
+  for (const char* path : {"/v1/models", "/server_info", "/flush_cache", "/health_generate", "/nothing"}) {
+    EXPECT_EQ(desk.call("GET", path).status, 401) << path;
+  }
+  for (const char* wrong :
+       {"Bearer secreT", "Bearer secre", "Bearer secretsecret", "Bearer ", "secret", "Basic secret"}) {
+    EXPECT_EQ(desk.call("GET", "/v1/models", "", {{"Authorization", wrong}}).status, 401) << wrong;
+  }
+  EXPECT_EQ(desk.call("GET", "/v1/models", "", {{"authorization", "bearer secret"}}).status, 200);
+}
+
+TEST(Service, IsReadyBetweenStartAndDrain) {
+  FakeSink sink(says("x"));
+  Service service({}, demo_card(), sink, &demo_tokenizer(), &demo_template());
+  const auto status = [&](const char* method, const char* path, const char* body) {
+    http::Request request;
+    request.method = method;
+    request.path = path;
+    request.body = body;
+    FakeWriter writer;
+    service.handle(request, writer);
+    return writer.answer.status;
+  };
+  EXPECT_EQ(status("GET", "/ready", ""), 503);
+  EXPECT_EQ(status("POST", "/generate", R"({"input_ids": [5]})"), 503);
+  service.set_ready();
+  EXPECT_EQ(status("GET", "/ready", ""), 200);
+  EXPECT_EQ(status("POST", "/generate", R"({"input_ids": [5]})"), 200);
+  service.set_draining();
+  EXPECT_EQ(status("GET", "/ready", ""), 503);
+  EXPECT_EQ(status("GET", "/health", ""), 200);
+  EXPECT_EQ(status("POST", "/generate", R"({"input_ids": [5]})"), 503);
+}
+
+TEST(Health, IsAboutProgressNotAboutLoad) {
+  ServiceOptions options;
+  options.stall_seconds = 10.0;
+  HealthWatch watch(options);
+  const auto second = [](int64_t s) { return s * 1'000'000'000; };
+  SchedulerStats busy;
+  busy.running_requests = 500;
+  busy.waiting_requests = 500;
+  busy.steps = 1;
+  EXPECT_TRUE(watch.check(busy, second(0)).ok());
+  EXPECT_TRUE(watch.check(busy, second(9)).ok());  // one long step
+  EXPECT_FALSE(watch.check(busy, second(11)).ok());
+  busy.steps = 2;
+  EXPECT_TRUE(watch.check(busy, second(12)).ok());
+  SchedulerStats idle;
+  EXPECT_TRUE(watch.check(idle, second(20)).ok());
+  EXPECT_TRUE(watch.check(idle, second(4000)).ok());
+  options.engine_state = [] { return Result<void>(error(ErrorCode::kInternal, "the device failed")); };
+  EXPECT_FALSE(watch.check(idle, second(4001)).ok());
+}
+
+TEST(Health, GenerateRunsAToken) {
+  Desk desk(says("x"));
+  EXPECT_EQ(desk.call("GET", "/health_generate").status, 200);
+  EXPECT_EQ(desk.sink.requests().at(0).sampling.max_new_tokens, 1);
+  ServiceOptions options;
+  options.health_generate_timeout_seconds = 0.1;
+  Desk silent(
+      [](const GenerateRequest&) { return Result<std::vector<TokenEvent>>(std::vector<TokenEvent>()); },
+      options);
+  EXPECT_EQ(silent.call("GET", "/health_generate").status, 503);
+  EXPECT_EQ(silent.sink.running(), 0u);
+}
+
+TEST(Cancel, AVanishedClientFreesItsRequestsWhileTheyWait) {
+  for (const char* stream : {"true", "false"}) {
+    Desk desk(
+        [](const GenerateRequest&) { return Result<std::vector<TokenEvent>>(std::vector<TokenEvent>()); });
+    Call call(desk, kChat, std::string("{") + kHello + R"(, "n": 3, "stream": )" + stream + "}");
+    call.start();
+    ASSERT_TRUE(soon([&] { return desk.sink.running() == 3; }));
+    call.writer.vanish();
+    EXPECT_EQ(desk.sink.running(), 0u);  // at once, not when the handler wakes
+    call.join();
+    EXPECT_EQ(ordered_json::parse(desk.call("GET", "/server_info").body)["requests_in_work"], 0);
+  }
+}
+
+TEST(Cancel, AFailedWriteFreesTheRequest) {
+  Desk desk(starts_saying("one two three four five"));
+  for (const char* path : {kChat, "/generate", kCompletions}) {
+    const std::string prompt = path == std::string(kChat)         ? std::string(kHello)
+                               : path == std::string("/generate") ? R"("text": "a")"
+                                                                  : R"("prompt": "a")";
+    Call call(desk, path, "{" + prompt + R"(, "stream": true})");
+    call.writer.writes_left = 2;
+    call.start();
+    call.join();
+    EXPECT_EQ(desk.sink.running(), 0u) << path;
+    EXPECT_FALSE(call.writer.ended);
+  }
+}
+
+TEST(Cancel, ByIdExactly) {
+  Desk desk(starts_saying("one two"));
+  Call call(desk, "/generate", R"({"text": "a", "rid": "job-1"})");
+  call.start();
+  ASSERT_TRUE(soon([&] { return desk.sink.running() == 1; }));
+  EXPECT_EQ(desk.post("/generate", R"({"text": "a", "rid": "job-1"})").status, 400);  // in use
+  EXPECT_EQ(desk.post("/abort_request", R"({"rid": "job"})").status, 200);
+  EXPECT_EQ(desk.post("/abort_request", R"({"rid": "job-1-"})").status, 200);
+  EXPECT_EQ(desk.sink.running(), 1u);
+  EXPECT_EQ(desk.call("POST", "/flush_cache").status, 400);
+  EXPECT_EQ(desk.post("/abort_request", R"({"rid": "job-1"})").status, 200);
+  call.join();
+  const ordered_json answer = ordered_json::parse(call.writer.answer.body);
+  EXPECT_EQ(answer["meta_info"]["finish_reason"]["type"], "abort");
+  EXPECT_EQ(answer["text"], "one two");
+  EXPECT_EQ(desk.call("GET", "/flush_cache?timeout=1").status, 200);
+  EXPECT_EQ(desk.call("GET", "/flush_cache?timeout=-1").status, 400);
+  desk.json("/abort_request", "{}", 400);
+}
+
+TEST(Cancel, All) {
+  Desk desk(starts_saying("one"));
+  Call call(desk, kChat, std::string("{") + kHello + R"(, "stream": true})");
+  call.start();
+  ASSERT_TRUE(soon([&] { return desk.sink.running() == 1; }));
+  EXPECT_EQ(desk.post("/abort_request", R"({"abort_all": true})").status, 200);
+  call.join();
+  const auto events = Desk::events_of(call.writer.answer.body);
+  EXPECT_EQ(events.back()["choices"][0]["finish_reason"], "abort");
+}
+
+TEST(Stream, KeepAliveCommentsWhileNothingComes) {
+  ServiceOptions options;
+  options.keep_alive_seconds = 0.05;
+  Desk desk([](const GenerateRequest&) { return Result<std::vector<TokenEvent>>(std::vector<TokenEvent>()); },
+            options);
+  Call call(desk, kChat, std::string("{") + kHello + R"(, "stream": true})");
+  call.writer.writes_left = 2;  // then it vanishes, which ends the wait
+  call.start();
+  call.join();
+  EXPECT_EQ(call.writer.answer.body, ": keep-alive\n\n: keep-alive\n\n");
+  EXPECT_EQ(desk.sink.running(), 0u);
+}
+
+}  // namespace
+}  // namespace fathom::api

@@ -1,0 +1,67 @@
+#include "api/special_tokens.h"
+
+#include <algorithm>
+#include <set>
+
+#include "text/tokenizer/utf8.h"
+
+namespace fathom::api {
+namespace {
+
+// Two noncharacters (U+FDD0, U+FDD1), which no text in use holds.
+constexpr std::string_view kMark = "\xEF\xB7\x90\xEF\xB7\x91";
+
+void erase_all(std::string* text, std::string_view part) {
+  for (size_t at = text->find(part); at != std::string::npos; at = text->find(part, at)) {
+    text->erase(at, part.size());
+  }
+}
+
+}  // namespace
+
+SpecialTokenGuard::SpecialTokenGuard(const text::Tokenizer& tokenizer) : tokenizer_(tokenizer) {
+  std::set<size_t, std::greater<>> lengths;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    const std::string_view bytes = tokenizer.token_bytes(id);
+    if (!tokenizer.is_special(id) || bytes.empty()) continue;
+    tokens_.emplace(bytes);
+    lengths.insert(bytes.size());
+    first_byte_[static_cast<uint8_t>(bytes[0])] = true;
+  }
+  lengths_.assign(lengths.begin(), lengths.end());
+}
+
+size_t SpecialTokenGuard::match_at(std::string_view text, size_t pos) const {
+  if (!first_byte_[static_cast<uint8_t>(text[pos])]) return 0;
+  for (size_t length : lengths_) {
+    if (pos + length <= text.size() && tokens_.contains(std::string(text.substr(pos, length)))) return length;
+  }
+  return 0;
+}
+
+std::string SpecialTokenGuard::mark(std::string_view untrusted) const {
+  std::string out(untrusted);
+  erase_all(&out, kMark);  // only our own marks may be cut at
+  for (size_t pos = 0; pos < out.size(); ++pos) {
+    const size_t length = match_at(out, pos);
+    if (length == 0) continue;
+    // A mark after its first character breaks this token; one that begins inside it is found next.
+    pos += text::utf8_length(out[pos]);
+    out.insert(pos, kMark);
+    pos += kMark.size() - 1;
+  }
+  return out;
+}
+
+std::vector<int32_t> SpecialTokenGuard::encode(std::string_view rendered) const {
+  std::vector<int32_t> ids;
+  while (true) {
+    const size_t end = rendered.find(kMark);
+    const std::vector<int32_t> part = tokenizer_.encode(rendered.substr(0, end), false);
+    ids.insert(ids.end(), part.begin(), part.end());
+    if (end == std::string_view::npos) return ids;
+    rendered.remove_prefix(end + kMark.size());
+  }
+}
+
+}  // namespace fathom::api
