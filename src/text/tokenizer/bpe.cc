@@ -69,11 +69,7 @@ Result<Bpe> Bpe::parse(const nlohmann::json& model, Vocabulary* vocabulary) {
   std::vector<int32_t> byte_level_ids;
   byte_level_ids.reserve(vocab.size());
   for (const auto& [token, id] : vocab.items()) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= Vocabulary::kMaxSize) {
-      return error(ErrorCode::kInvalidArgument, "the id of token '{}' must be from 0 to {}, got {}", token,
-                   Vocabulary::kMaxSize - 1, id.dump());
-    }
-    const int32_t token_id = id.get<int32_t>();
+    FATHOM_ASSIGN(const int32_t token_id, json_token_id(id));
     // A token with a character outside the alphabet can never be made by merging; it is only decoded, as
     // itself.
     const auto bytes = byte_level_decode(token);

@@ -23,6 +23,10 @@ class Bpe {
   // O(n^2) for words up to kShortWord bytes, O(n log n) above.
   void encode(std::string_view word, std::vector<int32_t>* ids) const;
 
+  // Whether a word that is a token is taken as it is ("ignore_merges"): then a word may not be encoded in
+  // pieces.
+  bool takes_whole_words() const { return whole_words_ != nullptr; }
+
   static constexpr size_t kShortWord = 64;
 
  private:

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "text/tokenizer/vocabulary.h"
 
 namespace fathom::text {
 
@@ -36,6 +37,17 @@ inline Result<std::string> json_string(const nlohmann::json& object, std::string
     return error(ErrorCode::kInvalidArgument, "'{}' must be a string, got {}", name, value.type_name());
   }
   return value.get<std::string>();
+}
+
+// A token id: a whole number in [0, Vocabulary::kMaxSize).
+inline Result<int32_t> json_token_id(const nlohmann::json& json) {
+  const int64_t id = json.is_number_integer() ? json.get<int64_t>() : -1;
+  if (id < 0 || id >= Vocabulary::kMaxSize) {
+    return error(ErrorCode::kInvalidArgument, "a token id must be from 0 to {}, got {}",
+                 Vocabulary::kMaxSize - 1,
+                 json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  }
+  return static_cast<int32_t>(id);
 }
 
 }  // namespace fathom::text

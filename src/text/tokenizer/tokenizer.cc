@@ -56,20 +56,38 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
 
 void Tokenizer::encode_text(std::string_view text, std::vector<int32_t>* ids) const {
   WordCache& cache = thread_cache(serial_);
-  pre_tokenizer_->for_each_word(text, [&](std::string_view word) {
-    if (word.size() > WordCache::kMaxWord) {
-      bpe_->encode(word, ids);
+  const auto encode_piece = [&](std::string_view piece) {
+    if (piece.size() > WordCache::kMaxWord) {
+      bpe_->encode(piece, ids);
       return;
     }
-    WordCache::Entry& entry = cache.slot(word);
-    if (entry.holds(word)) {
+    const WordCache::Key key(piece);
+    WordCache::Entry& entry = cache.slot(key);
+    if (entry.key == key) {
       ids->insert(ids->end(), entry.ids.begin(), entry.ids.begin() + entry.id_count);
       return;
     }
     const size_t before = ids->size();
-    bpe_->encode(word, ids);
+    bpe_->encode(piece, ids);
     const size_t count = ids->size() - before;
-    if (count <= WordCache::kMaxIds) entry.set(word, ids->data() + before, count);
+    if (count > WordCache::kMaxIds) return;
+    entry.key = key;
+    entry.id_count = static_cast<int32_t>(count);
+    std::copy(ids->end() - static_cast<ptrdiff_t>(count), ids->end(), entry.ids.begin());
+  };
+  pre_tokenizer_->for_each_word(text, [&](std::string_view word) {
+    // Words of scripts that have spaces between words repeat as a whole; others, and very long ones, in
+    // pieces.
+    const bool whole = word.size() <= WordCache::kMaxWord && static_cast<uint8_t>(word[0]) < 0xE0;
+    if (whole || !barriers_) {
+      encode_piece(word);
+      return;
+    }
+    for (size_t begin = 0; begin < word.size();) {
+      const size_t end = barriers_->piece_end(word, begin);
+      encode_piece(word.substr(begin, end - begin));
+      begin = end;
+    }
   });
 }
 

@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "text/tokenizer/added_tokens.h"
 #include "text/tokenizer/bpe.h"
+#include "text/tokenizer/merge_barriers.h"
 #include "text/tokenizer/normalizer.h"
 #include "text/tokenizer/pre_tokenizer.h"
 #include "text/tokenizer/vocabulary.h"
@@ -79,6 +80,7 @@ class Tokenizer {
   const uint64_t serial_;  // tells this tokenizer's words from another's in a thread's cache
   Vocabulary vocabulary_;
   std::optional<Bpe> bpe_;
+  std::optional<MergeBarriers> barriers_;  // unless whole words come first ("ignore_merges")
   std::optional<Normalizer> normalizer_;
   std::optional<PreTokenizer> pre_tokenizer_;
   std::vector<AddedToken> added_tokens_;  // sorted by content

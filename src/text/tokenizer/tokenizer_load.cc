@@ -26,18 +26,9 @@ Result<nlohmann::json> parse_object(std::string_view text) {
   return json;
 }
 
-Result<int32_t> parse_id(const nlohmann::json& json) {
-  if (!json.is_number_unsigned() || json.get<uint64_t>() >= Vocabulary::kMaxSize) {
-    return error(ErrorCode::kInvalidArgument, "a token id must be from 0 to {}, got {}",
-                 Vocabulary::kMaxSize - 1,
-                 json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  }
-  return json.get<int32_t>();
-}
-
 Result<AddedToken> parse_added_token(const nlohmann::json& json) {
   AddedToken token;
-  FATHOM_ASSIGN(token.id, parse_id(json_field(json, "id")));
+  FATHOM_ASSIGN(token.id, json_token_id(json_field(json, "id")));
   FATHOM_ASSIGN(token.content, json_string(json, "content"));
   if (token.content.empty()) return error(ErrorCode::kInvalidArgument, "added token {} is empty", token.id);
   FATHOM_ASSIGN(token.special, json_bool(json, "special", false));
@@ -99,6 +90,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokeniz
 Result<void> Tokenizer::parse_tokenizer(std::string_view json_text) {
   FATHOM_ASSIGN(const nlohmann::json json, parse_object(json_text));
   FATHOM_ASSIGN(bpe_, Bpe::parse(json_field(json, "model"), &vocabulary_));
+  if (!bpe_->takes_whole_words()) barriers_.emplace(vocabulary_);
   FATHOM_ASSIGN(normalizer_, Normalizer::parse(json_field(json, "normalizer")));
   FATHOM_ASSIGN(pre_tokenizer_, PreTokenizer::parse(json_field(json, "pre_tokenizer")));
   FATHOM_TRY(check_decoder(json_field(json, "decoder")));
@@ -178,7 +170,7 @@ Result<void> Tokenizer::parse_post_processor(const nlohmann::json& json) {
       return error(ErrorCode::kInvalidArgument, "'special_tokens' has no ids for '{}'", name);
     }
     for (const auto& member : ids) {
-      FATHOM_ASSIGN(const int32_t id, parse_id(member));
+      FATHOM_ASSIGN(const int32_t id, json_token_id(member));
       (after_text ? suffix_ids_ : prefix_ids_).push_back(id);
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -14,48 +15,42 @@ namespace fathom::text {
 class WordCache {
  public:
   static constexpr size_t kMaxWord = 30;  // bytes
-  static constexpr size_t kMaxIds = 8;
+  static constexpr size_t kMaxIds = 7;
+
+  // A word of 1 to kMaxWord bytes, padded with zeros; its length in byte 30.
+  class Key {
+   public:
+    Key() = default;  // of no word
+    explicit Key(std::string_view word) {
+      std::memcpy(parts_.data(), word.data(), word.size());
+      parts_[3] |= uint64_t{word.size()} << 48;
+    }
+    bool operator==(const Key&) const = default;
+    size_t hash(int bits) const {
+      constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
+      const uint64_t low = (parts_[0] ^ std::rotl(parts_[2], 29)) * kMultiplier;
+      const uint64_t high = (parts_[1] ^ std::rotl(parts_[3], 31)) * kMultiplier;
+      return (low ^ std::rotl(high, 32)) * kMultiplier >> (64 - bits);
+    }
+
+   private:
+    static_assert(std::endian::native == std::endian::little);
+    std::array<uint64_t, 4> parts_{};
+  };
 
   struct Entry {
-    uint8_t word_length = 0;  // 0: free
-    uint8_t id_count = 0;
-    std::array<char, kMaxWord> word{};
+    Key key;
+    int32_t id_count = 0;
     std::array<int32_t, kMaxIds> ids{};
-
-    bool holds(std::string_view wanted) const {
-      return word_length == wanted.size() && std::memcmp(word.data(), wanted.data(), wanted.size()) == 0;
-    }
-    void set(std::string_view new_word, const int32_t* new_ids, size_t count) {
-      word_length = static_cast<uint8_t>(new_word.size());
-      id_count = static_cast<uint8_t>(count);
-      std::memcpy(word.data(), new_word.data(), new_word.size());
-      std::memcpy(ids.data(), new_ids, count * sizeof(int32_t));
-    }
   };
 
   WordCache() : entries_(size_t{1} << kLogEntries) {}
 
-  // The slot of a word of 1 to kMaxWord bytes.
-  Entry& slot(std::string_view word) { return entries_[hash(word) >> (64 - kLogEntries)]; }
+  // The only slot that may hold the word.
+  Entry& slot(const Key& key) { return entries_[key.hash(kLogEntries)]; }
 
  private:
   static constexpr int kLogEntries = 14;
-
-  static uint64_t hash(std::string_view word) {
-    constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
-    uint64_t state = word.size();
-    const char* p = word.data();
-    size_t left = word.size();
-    for (; left > 8; left -= 8, p += 8) {
-      uint64_t part;
-      std::memcpy(&part, p, 8);
-      state = (state ^ part) * kMultiplier;
-      state ^= state >> 32;
-    }
-    uint64_t part = 0;
-    std::memcpy(&part, p, left);
-    return (state ^ part) * kMultiplier;
-  }
 
   std::vector<Entry> entries_;
 };
