@@ -1,28 +1,19 @@
 // Chat templates: the Jinja subset of checkpoints' `chat_template`, rendered as Hugging Face renders it (an
 // immutable sandbox, trim_blocks, lstrip_blocks, loop controls, `raise_exception`, `strftime_now`, plain JSON
-// from `tojson`). Templates and messages are both untrusted: a render is bounded in time, memory and depth and
-// can reach nothing but the variables given to it.
+// from `tojson`). Templates and messages are both untrusted: a render is bounded in time, memory and depth
+// and can reach nothing but the variables given to it.
 //
 // Not supported, with an error: template inheritance and inclusion, autoescape, integers beyond 64 bits.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "base/result.h"
+#include "text/template/render_limits.h"
 
 namespace fathom::text {
-
-// Beyond any of these a render ends with an error that names the limit.
-struct RenderLimits {
-  uint64_t max_steps = 20'000'000;             // evaluated nodes, items walked, and 64-byte pieces of text copied
-  size_t max_output_bytes = size_t{64} << 20;  // of the result, and of any one string on the way to it
-  size_t max_memory_bytes = size_t{256} << 20;  // of all values alive at one time
-  int max_depth = 600;                          // nested evaluations: macros, loops, expressions, values
-};
 
 // A parsed template. Immutable and cheap to copy; one template may render on many threads at once.
 class ChatTemplate {

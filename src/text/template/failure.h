@@ -11,7 +11,7 @@ namespace fathom::text::jinja {
 
 struct Failure {
   std::string message;
-  int line = 0;           // 0: not known yet; the interpreter fills in the line it is at
+  int line = 0;             // 0: not known yet; the interpreter fills in the line it is at
   bool by_request = false;  // raise_exception: the message is for the caller as it stands
 };
 

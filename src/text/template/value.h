@@ -2,21 +2,22 @@
 // text and containers are shared, immutable objects. The only mutable ones are namespaces, variable frames,
 // loops, iterators, cyclers and joiners.
 //
-// Everything alive is charged to the Heap of its render. Constants of a parsed template belong to no heap and are
-// shared by renders on many threads.
+// Everything alive is charged to the Heap of its render. Constants of a parsed template belong to no heap and
+// are shared by renders on many threads.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "text/template/chat_template.h"
 #include "text/template/failure.h"
+#include "text/template/render_limits.h"
 
 namespace fathom::text::jinja {
 
@@ -132,6 +133,7 @@ struct ListObject : Object {  // lists and tuples
   ~ListObject() override;
   ValueList items;
   Heap* heap;
+  bool group = false;  // of `groupby`: its items also have the names `grouper` and `list`
 };
 
 struct DictObject : Object {
@@ -156,7 +158,7 @@ struct DictViewObject : Object {
 };
 
 struct RangeObject : Object {
-  int64_t start = 0, step = 1, count = 0;
+  int64_t start = 0, stop = 0, step = 1, count = 0;  // stop: as given, for printing
 };
 
 // An object that others may be put into after it was made: the only way to a cycle of references, so the heap
@@ -173,8 +175,10 @@ class MutableObject : public Object {
 
  private:
   friend class Heap;
+  void unlink();
   MutableObject* previous_ = nullptr;
   MutableObject* next_ = nullptr;
+  bool linked_ = true;
 };
 
 struct IteratorObject : MutableObject {
@@ -189,7 +193,8 @@ struct IteratorObject : MutableObject {
 };
 
 struct NamespaceObject : MutableObject {
-  explicit NamespaceObject(Heap* heap) : MutableObject(heap), attributes(std::make_shared<DictObject>(heap)) {}
+  explicit NamespaceObject(Heap* heap)
+      : MutableObject(heap), attributes(std::make_shared<DictObject>(heap)) {}
   void drop_references() override { attributes = std::make_shared<DictObject>(nullptr); }
   std::shared_ptr<DictObject> attributes;
 };
@@ -204,7 +209,10 @@ struct Frame : MutableObject {
   std::shared_ptr<Frame> parent;
 };
 
-struct CyclerObject : Object {
+struct CyclerObject : MutableObject {
+  CyclerObject(Heap* heap, ValueList values) : MutableObject(heap), values(std::move(values)) {}
+  ~CyclerObject() override { drop_references(); }
+  void drop_references() override;
   ValueList values;
   size_t position = 0;
 };
@@ -219,12 +227,14 @@ class Heap {
 
   void step(uint64_t count = 1) {
     steps_ += count;
-    if (steps_ > limits_.max_steps) [[unlikely]] fail_steps();
+    if (steps_ > limits_.max_steps) [[unlikely]]
+      fail_steps();
   }
   void step_bytes(size_t bytes) { step(1 + bytes / 64); }
   // To be called before text of this size is made.
   void check_text(size_t bytes) {
-    if (bytes > limits_.max_output_bytes) [[unlikely]] fail_text();
+    if (bytes > limits_.max_output_bytes) [[unlikely]]
+      fail_text();
   }
   void grow(size_t bytes);
   void shrink(size_t bytes) { alive_ -= bytes; }
@@ -272,7 +282,9 @@ class Heap {
   bool burying_ = false;
 };
 
-inline Value dict_value(std::shared_ptr<DictObject> dict) { return Value(Kind::kDict, std::move(dict)); }
+inline Value dict_value(std::shared_ptr<DictObject> dict) {
+  return Value(Kind::kDict, std::move(dict));
+}
 
 // Python's name of the type of a value: 'str', 'int', ...
 const char* type_name(const Value& value);
@@ -280,8 +292,8 @@ const char* type_name(const Value& value);
 // Converts data of a request. Fails beyond the heap's depth.
 Value from_json(Heap& heap, const nlohmann::ordered_json& json);
 
-// Walks a value as Python's iter() does; fails when it cannot be iterated. The items of what is already in memory
-// are not copied.
+// Walks a value as Python's iter() does; fails when it cannot be iterated. The items of what is already in
+// memory are not copied.
 std::shared_ptr<IteratorObject> iterate(Heap& heap, const Value& value);
 bool is_iterable(const Value& value);
 ValueList to_list(Heap& heap, const Value& value);
