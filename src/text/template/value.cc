@@ -129,6 +129,11 @@ void MutableObject::unlink() {
   if (next_ != nullptr) next_->previous_ = previous_;
 }
 
+bool IteratorObject::advance(Value& item) {
+  const Heap::Depth depth(*heap);  // iterators walk others
+  return next && next(item);
+}
+
 void IteratorObject::drop_references() {
   // What the walk held may be the last owner of a long chain of iterators.
   struct Held : Object {

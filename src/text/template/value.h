@@ -186,7 +186,7 @@ struct IteratorObject : MutableObject {
       : MutableObject(heap), type(type), next(std::move(next)) {}
   ~IteratorObject() override { drop_references(); }
   void drop_references() override;
-  bool advance(Value& item) { return next && next(item); }
+  bool advance(Value& item);  // false at the end
 
   const char* type;  // Python's name for it
   std::function<bool(Value&)> next;
