@@ -8,10 +8,10 @@
 namespace fathom::sched {
 
 // Moves the best candidate that may start now to the running ones, with its cached prefix pinned.
-Sequence* SchedulerCore::admit_next() {
+Sequence* SchedulerCore::admit_next(Draft* draft) {
   if (free_slots_.empty() || waiting_.empty()) return nullptr;
   for (Sequence* candidate : waiting_.candidates(next_step_)) {
-    if (waits_for_prefix(*candidate)) continue;
+    if (waits_for_prefix(candidate, *draft)) continue;
     auto limit = static_cast<size_t>(std::max(0, candidate->match_limit()));
     kv::BlockTable table = cache_.open(candidate->request.cache_namespace,
                                        std::span<const int32_t>(candidate->tokens).first(limit));
@@ -35,35 +35,29 @@ Sequence* SchedulerCore::admit_next() {
       counters_.prompt_tokens += candidate->planned_len;
       counters_.prompt_cached_tokens += candidate->planned_len;
     }
+    if (candidate->in_prompt() && cache_.commits(candidate->table)) draft->computing.push_back(candidate);
     return candidate;
   }
   return nullptr;
 }
 
 // Does a running sequence compute a prefix of this prompt right now that is not in the cache yet?
-bool SchedulerCore::waits_for_prefix(const Sequence& candidate) const {
-  if (!cache_.radix_cache()) return false;
+bool SchedulerCore::waits_for_prefix(Sequence* candidate, const Draft& draft) const {
   int32_t page_size = limits_.page_size;
   int32_t worthwhile = std::max(1, options_.in_batch_prefix_tokens);
-  int32_t cached = -1;
-  for (const auto& running : running_) {
-    if (!running->running() || running->computed_len >= running->prompt_len ||
-        !cache_.commits(running->table)) {
-      continue;
+  for (const Sequence* running : draft.computing) {
+    if (running->request.cache_namespace != candidate->request.cache_namespace) continue;
+    // Many samples of a long prompt wait for the first one; they are compared with it once.
+    if (candidate->compared_with != running->order) {
+      int32_t limit = std::max(0, std::min(candidate->match_limit(), running->prompt_len));
+      auto begin = candidate->tokens.begin();
+      auto differ = std::mismatch(begin, begin + limit, running->tokens.begin()).first;
+      candidate->compared_with = running->order;
+      candidate->compared_common = static_cast<int32_t>(differ - begin) / page_size * page_size;
     }
-    if (running->request.cache_namespace != candidate.request.cache_namespace) continue;
-    int32_t limit = std::min(candidate.match_limit(), running->prompt_len);
-    if (limit < worthwhile) continue;
-    auto begin = candidate.tokens.begin();
-    auto differ = std::mismatch(begin, begin + limit, running->tokens.begin()).first;
-    auto common = static_cast<int32_t>(differ - begin) / page_size * page_size;
-    if (common < worthwhile || common <= running->table.committed * page_size) continue;
-    if (cached < 0) {
-      cached =
-          cache_.cached_tokens(candidate.request.cache_namespace,
-                               std::span<const int32_t>(candidate.tokens).first(static_cast<size_t>(limit)));
-    }
-    if (common - cached >= worthwhile) return true;
+    // Nearly always the cache has just what the running one has committed; if it has more, the wait is short.
+    int32_t cached = running->table.committed * page_size;
+    if (candidate->compared_common - cached >= worthwhile) return true;
   }
   return false;
 }

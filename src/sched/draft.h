@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "sched/scheduler_core.h"
 
@@ -16,6 +17,7 @@ struct SchedulerCore::Draft {
   bool extend_turn = true;  // rows of prompt tokens may be added
   bool may_admit = true;
   bool extended = false;
+  std::vector<Sequence*> computing;  // running ones whose prompt will still add to the prefix cache
 };
 
 }  // namespace fathom::sched

@@ -35,8 +35,8 @@ Sequence* SchedulerCore::choose_victim() const {
 void SchedulerCore::preempt(Sequence* sequence) {
   FATHOM_CHECK(sequence->in_flight == 0 && !sequence->ended, "request {} cannot be preempted",
                sequence->request.id);
-  LOG_DEBUG("the KV pool is full: request {} gives way after {} outputs", sequence->request.id,
-            sequence->num_outputs());
+  LOG_INFO("the KV pool is full: request {} gives way after {} outputs", sequence->request.id,
+           sequence->num_outputs());
   release(sequence);
   sequence->planned_len = 0;
   sequence->computed_len = 0;
@@ -44,6 +44,7 @@ void SchedulerCore::preempt(Sequence* sequence) {
   sequence->opened = false;
   sequence->resumed = sequence->num_outputs() > 0;
   sequence->waiting_since = next_step_;
+  sequence->compared_with = UINT64_MAX;
   ++sequence->retractions;
   ++counters_.retractions;
   auto it = std::find_if(running_.begin(), running_.end(),

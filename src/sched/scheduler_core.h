@@ -87,8 +87,8 @@ class SchedulerCore {
   void add_row(Sequence* sequence, BatchRow row, Draft* draft);
 
   // admission.cc
-  Sequence* admit_next();
-  bool waits_for_prefix(const Sequence& candidate) const;
+  Sequence* admit_next(Draft* draft);
+  bool waits_for_prefix(Sequence* candidate, const Draft& draft) const;
   bool fits(const Sequence& candidate, const kv::BlockTable& table) const;
   int32_t pages_expected_by_running() const;
 

@@ -16,6 +16,10 @@ struct Sequence {
   std::shared_ptr<TokenStream> stream;
   uint64_t order = 0;          // of arrival
   uint64_t waiting_since = 0;  // step
+  // While waiting: the running sequence that the prompt was last compared with, and the whole pages of tokens
+  // that the two have in common.
+  uint64_t compared_with = UINT64_MAX;
+  int32_t compared_common = 0;
   int32_t prompt_len = 0;
   int32_t max_outputs = 0;  // max_new_tokens within the context and the pool
 

@@ -150,9 +150,13 @@ int32_t SchedulerCore::draft_prompt_row(Sequence* sequence, int32_t max_tokens, 
 
 void SchedulerCore::draft_prompt_rows(Draft* draft) {
   std::vector<Sequence*> pending;
+  draft->computing.clear();
   for (const auto& sequence : running_) {
-    if (sequence->running() && (sequence->in_prompt() || sequence->in_replay()))
-      pending.push_back(sequence.get());
+    if (!sequence->running()) continue;
+    if (sequence->in_prompt() || sequence->in_replay()) pending.push_back(sequence.get());
+    if (sequence->computed_len < sequence->prompt_len && cache_.commits(sequence->table)) {
+      draft->computing.push_back(sequence.get());
+    }
   }
   bool may_admit = draft->may_admit && draft->extend_turn && !free_slots_.empty() && !waiting_.empty();
   if (pending.empty() && !may_admit) return;
@@ -171,7 +175,7 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
     bool first = true;
     for (;;) {
       Sequence* sequence = next < pending.size() ? pending[next++] : nullptr;
-      if (sequence == nullptr && may_admit && budget > 0) sequence = admit_next();
+      if (sequence == nullptr && may_admit && budget > 0) sequence = admit_next(draft);
       if (sequence == nullptr) return;
       if (!first && remaining(sequence) > budget) continue;
       int32_t count = draft_prompt_row(sequence, first ? draft->tokens_left : budget, draft);
@@ -199,7 +203,7 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
     left -= draft_prompt_row(sequence, left, draft);
   }
   while (may_admit && left > 0) {
-    Sequence* sequence = admit_next();
+    Sequence* sequence = admit_next(draft);
     if (sequence == nullptr) break;
     left -= draft_prompt_row(sequence, left, draft);
   }
