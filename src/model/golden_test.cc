@@ -163,9 +163,9 @@ TEST_P(GoldenTest, BFloat16) {
   const double median = divergences[divergences.size() / 2];
   RecordProperty("median_kl", fmt::format("{:.2e}", median));
   EXPECT_LT(median, 5e-3);
-  // Rounding sends a token to another expert now and then; more than that would be a bug.
+  // Rounding sends a token to another expert now and then (transformers in bf16: 16 of v3's 82 positions).
   const auto large = std::count_if(divergences.begin(), divergences.end(), [](double d) { return d > 0.1; });
-  EXPECT_LT(large * 10, static_cast<int64_t>(divergences.size()));
+  EXPECT_LT(large * 4, static_cast<int64_t>(divergences.size()));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenTest, ::testing::Values("v2_lite", "v2", "v3", "v3_fp8", "v3_long"),
