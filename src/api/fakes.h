@@ -65,6 +65,11 @@ class FakeSink final : public RequestSink {
     std::lock_guard lock(mutex_);
     return requests_;
   }
+  void forget_requests() {
+    std::lock_guard lock(mutex_);
+    requests_.clear();
+    cancelled_.clear();
+  }
   size_t running() const {
     std::lock_guard lock(mutex_);
     return running_.size();
