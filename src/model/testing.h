@@ -1,4 +1,5 @@
-// For the model's tests: golden files, and sequences that run through a model alone or together.
+// For the model's tests (testing_test.cc, so that it is built into them only): golden files, and sequences
+// that run through a model alone or together.
 #pragma once
 
 #include <cstdint>
