@@ -32,7 +32,6 @@ struct Tile {
   int64_t y_stride;
   const float* scales;
   bool begins;
-  const uint8_t* ahead;  // what to fetch meanwhile, a line for each row of the first panel; or null
 };
 
 // Weights unpacked by K as they are read.
@@ -86,15 +85,10 @@ void multiply_tile(const Tile& tile) {
   const uint8_t* w = tile.w;
   const int64_t a_stride = tile.a_stride;
   const int64_t w_stride = tile.w_stride;
-  const uint8_t* ahead = tile.ahead;
   for (int64_t i = 0; i < tile.w_rows; ++i) {
     typename Source::Raw raw[kPanels];
     FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
     add_steps<K, Source, kRows, kPanels, 0>(sum, raw, a, a_stride);
-    if (ahead != nullptr) {
-      __builtin_prefetch(ahead);
-      ahead += 64;
-    }
     w += 64;
     a += Source::kSteps;
   }

@@ -1,9 +1,234 @@
+// Grouped expert products: three regions for the threads, whatever the number of experts. In each, pieces of
+// (expert, panels) are taken by the threads as they become free.
 #include "ops/moe/moe.h"
 
-namespace fathom::ops {
+#include <algorithm>
+#include <atomic>
+#include <functional>
 
-MoeFunction choose_moe(const device::Target& /*target*/, device::DType /*dtype*/, Compute /*compute*/) {
-  return moe_reference;
+#include "ops/linear/rows.h"
+#include "ops/moe/check.h"
+#include "ops/moe/combine.h"
+#include "ops/moe/plan.h"
+#include "ops/swiglu/swiglu.h"
+
+namespace fathom::ops {
+namespace {
+
+using device::Isa;
+using device::Target;
+using device::Tensor;
+
+// Bounds the scratch memory of a call: tokens beyond it are taken in turns.
+constexpr int64_t kScratchBytes = int64_t{256} << 20;
+constexpr int64_t kPiecesPerThread = 16;
+
+// Hands out aligned pieces of one block of scratch; first run without it to learn how much is needed.
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <class T>
+  T* take(size_t bytes) {
+    std::byte* piece = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += round_up(bytes, size_t{64});
+    return reinterpret_cast<T*>(piece);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  size_t used_ = 0;
+};
+
+// One call on tokens that fit the scratch.
+class MoeCall {
+ public:
+  MoeCall(const Target& target, device::Launch& launch, const MoeArgs& args)
+      : launch_(launch),
+        args_(args),
+        hidden_(args.x.dim(1)),
+        inner_(args.down[0].k),
+        up_kernel_(*choose_panel_kernel(target, args.gate_up[0].dtype, args.gate_up[0].compute)),
+        down_kernel_(*choose_panel_kernel(target, args.down[0].dtype, args.down[0].compute)),
+        swiglu_(choose_swiglu_row(target)) {}
+
+  // Scratch bytes of one pair of token and expert.
+  int64_t bytes_per_pair() const {
+    return 4 * (prepared_stride(up_kernel_, hidden_) + prepared_stride(down_kernel_, inner_) + out_stride());
+  }
+
+  void run() {
+    const int64_t pairs = args_.x.dim(0) * args_.ids.dim(1);
+    const auto experts = static_cast<int64_t>(args_.gate_up.size());
+    Carver size(nullptr);
+    carve(size, pairs, experts);
+    Carver memory(launch_.shared_scratch(size.used()));
+    std::byte* plan_memory = carve(memory, pairs, experts);
+    plan_ = plan_moe(args_.ids, experts, plan_memory);
+    gather();
+    multiply_up();
+    multiply_down();
+    combine();
+  }
+
+ private:
+  // Rows of gate_up's outputs, later of down's.
+  int64_t out_stride() const { return round_up(std::max(2 * inner_, hidden_), int64_t{16}) + 16; }
+
+  std::byte* carve(Carver& memory, int64_t pairs, int64_t experts) {
+    x_ = memory.take<float>(prepared_bytes(up_kernel_, pairs, hidden_));
+    act_ = memory.take<float>(prepared_bytes(down_kernel_, pairs, inner_));
+    out_ = memory.take<float>(static_cast<size_t>(pairs * out_stride()) * sizeof(float));
+    left_ = memory.take<int32_t>(static_cast<size_t>(experts) * sizeof(int32_t));
+    return memory.take<std::byte>(static_cast<size_t>(MoePlan::bytes(pairs, experts)));
+  }
+
+  // A lone row of float32 is used where it is.
+  bool stays_in_place(const ExpertRows& e) const {
+    return e.rows == 1 && takes_as_they_are(up_kernel_, hidden_);
+  }
+
+  void gather() {
+    const int64_t stride = prepared_stride(up_kernel_, hidden_);
+    const auto prepare = [&](int64_t begin, int64_t end, int /*worker*/) {
+      for (int64_t i = begin; i < end; ++i) {
+        const ExpertRows& e = plan_.experts[i];
+        if (stays_in_place(e)) continue;
+        for (int64_t r = e.first; r < e.first + e.rows; ++r) {
+          up_kernel_.prepare(args_.x.row<const float>(plan_.token_of[r]), hidden_,
+                             prepared_k(up_kernel_, hidden_), x_ + r * stride);
+        }
+      }
+    };
+    // Waking the others pays from some tens of microseconds on.
+    const bool alone = plan_.pairs * hidden_ <= 65536;
+    launch_.pool().parallel_for(plan_.active, alone ? plan_.active : 1, std::ref(prepare));
+  }
+
+  // pieces(expert, first panel, panels, worker) over all experts' panels.
+  template <class Piece>
+  void for_pieces(int64_t panels, const PanelSplit& split, const Piece& piece) {
+    const auto body = [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i % split.chunks * split.chunk;
+        piece(i / split.chunks, first, std::min(split.chunk, panels - first), worker);
+      }
+    };
+    launch_.pool().parallel_for(plan_.active * split.chunks, 1, std::ref(body));
+  }
+
+  PanelSplit split(int64_t panels) const {
+    return split_panels(panels, plan_.active, kPiecesPerThread * launch_.pool().size());
+  }
+
+  void multiply(const PanelKernel& kernel, const PackedLinear& weight, PreparedRows a, const ExpertRows& e,
+                int64_t first_panel, int64_t panels, int worker) {
+    PanelProduct p =
+        narrow(product_of(kernel, weight, a, e.rows, out_ + e.first * out_stride(), out_stride(), false),
+               first_panel, panels);
+    p.scratch = launch_.scratch(worker, kPanelScratchBytes + static_cast<size_t>(inner_) * sizeof(float));
+    kernel.multiply(p);
+  }
+
+  void multiply_up() {
+    const int64_t panels = args_.gate_up[0].n_padded / kPanelColumns;
+    const PanelSplit pieces = split(panels);
+    std::fill(left_, left_ + plan_.active, static_cast<int32_t>(pieces.chunks));
+    for_pieces(panels, pieces, [&](int64_t i, int64_t first, int64_t count, int worker) {
+      const ExpertRows& e = plan_.experts[i];
+      const int64_t stride = prepared_stride(up_kernel_, hidden_);
+      PreparedRows a{x_ + e.first * stride, stride};
+      if (stays_in_place(e)) a = {args_.x.row<const float>(plan_.token_of[e.first]), args_.x.stride[0]};
+      multiply(up_kernel_, args_.gate_up[static_cast<size_t>(e.expert)], a, e, first, count, worker);
+      // Who finishes an expert's last piece activates its rows while they are in a cache.
+      if (std::atomic_ref(left_[i]).fetch_sub(1, std::memory_order_acq_rel) == 1) activate(e, worker);
+    });
+  }
+
+  void activate(const ExpertRows& e, int worker) {
+    std::byte* scratch =
+        launch_.scratch(worker, kPanelScratchBytes + static_cast<size_t>(inner_) * sizeof(float));
+    auto* plain = reinterpret_cast<float*>(scratch + kPanelScratchBytes);
+    const int64_t stride = prepared_stride(down_kernel_, inner_);
+    const bool as_it_is = takes_as_they_are(down_kernel_, inner_);
+    for (int64_t r = e.first; r < e.first + e.rows; ++r) {
+      const float* gate = out_ + r * out_stride();
+      float* act = act_ + r * stride;
+      swiglu_(gate, gate + inner_, as_it_is ? act : plain, inner_);
+      if (!as_it_is) down_kernel_.prepare(plain, inner_, prepared_k(down_kernel_, inner_), act);
+    }
+  }
+
+  void multiply_down() {
+    const int64_t panels = args_.down[0].n_padded / kPanelColumns;
+    for_pieces(panels, split(panels), [&](int64_t i, int64_t first, int64_t count, int worker) {
+      const ExpertRows& e = plan_.experts[i];
+      const int64_t stride = prepared_stride(down_kernel_, inner_);
+      multiply(down_kernel_, args_.down[static_cast<size_t>(e.expert)], {act_ + e.first * stride, stride}, e,
+               first, count, worker);
+    });
+  }
+
+  void combine() {
+    const int64_t choices = args_.ids.dim(1);
+    const auto body = [&](int64_t begin, int64_t end, int /*worker*/) {
+      for (int64_t t = begin; t < end; ++t) {
+        combine_row_avx2({out_, out_stride(), plan_.row_of + t * choices, args_.weights.row<const float>(t),
+                          choices, args_.y.row<float>(t), hidden_, args_.accumulate});
+      }
+    };
+    const int64_t grain = std::max(int64_t{65536} / (hidden_ * choices), int64_t{1});
+    launch_.pool().parallel_for(args_.x.dim(0), grain, std::ref(body));
+  }
+
+  device::Launch& launch_;
+  const MoeArgs& args_;
+  int64_t hidden_, inner_;
+  const PanelKernel& up_kernel_;
+  const PanelKernel& down_kernel_;
+  SwigluRow swiglu_;
+  MoePlan plan_;
+  float* x_ = nullptr;       // [pairs, ...] gathered rows in gate_up's form
+  float* act_ = nullptr;     // [pairs, ...] activated rows in down's form
+  float* out_ = nullptr;     // [pairs, out_stride]
+  int32_t* left_ = nullptr;  // [active] pieces of gate_up to go
+};
+
+void run_moe(const Target& target, device::Launch& launch, const MoeArgs& args) {
+  check_moe(args);
+  const int64_t tokens = args.x.dim(0);
+  const int64_t bytes_per_token = MoeCall(target, launch, args).bytes_per_pair() * args.ids.dim(1);
+  const int64_t turn = std::max(kScratchBytes / bytes_per_token, int64_t{64});
+  for (int64_t t = 0; t < tokens; t += turn) {
+    const int64_t end = std::min(t + turn, tokens);
+    MoeArgs part = args;
+    part.x = args.x.rows(t, end);
+    part.ids = args.ids.rows(t, end);
+    part.weights = args.weights.rows(t, end);
+    part.y = args.y.rows(t, end);
+    MoeCall(target, launch, part).run();
+  }
+}
+
+template <Isa kIsa>
+void moe_with(device::Launch& launch, const MoeArgs& args) {
+  run_moe({device::DeviceKind::kCpu, kIsa}, launch, args);
+}
+
+}  // namespace
+
+MoeFunction choose_moe(const Target& target, device::DType dtype, Compute compute) {
+  if (choose_panel_kernel(target, dtype, compute) == nullptr) return moe_reference;
+  switch (target.isa) {
+    case Isa::kAmx:
+      return moe_with<Isa::kAmx>;
+    case Isa::kAvx512Bf16:
+      return moe_with<Isa::kAvx512Bf16>;
+    case Isa::kAvx512:
+      return moe_with<Isa::kAvx512>;
+    default:
+      return moe_with<Isa::kAvx2>;
+  }
 }
 
 }  // namespace fathom::ops

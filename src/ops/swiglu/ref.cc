@@ -4,9 +4,13 @@
 
 namespace fathom::ops {
 
-void swiglu_reference(device::Launch& /*launch*/, const SwigluArgs& args) {
+void check_swiglu(const SwigluArgs& args) {
   check_tensor("gate_up", args.gate_up, device::DType::kF32, {-1, 2 * args.y.dim(1)});
   check_tensor("y", args.y, device::DType::kF32, {args.gate_up.dim(0), -1});
+}
+
+void swiglu_reference(device::Launch& /*launch*/, const SwigluArgs& args) {
+  check_swiglu(args);
   const int64_t n = args.y.dim(1);
   for (int64_t t = 0; t < args.y.dim(0); ++t) {
     const float* gate = args.gate_up.row<const float>(t);

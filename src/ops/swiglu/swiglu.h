@@ -14,6 +14,8 @@ struct SwigluArgs {
 using SwigluFunction = void (*)(device::Launch&, const SwigluArgs&);
 SwigluFunction choose_swiglu(const device::Target& target);
 void swiglu_reference(device::Launch&, const SwigluArgs&);
+// CHECKs the shapes.
+void check_swiglu(const SwigluArgs&);
 
 // One row, for kernels that fuse it. Plain pointers; n values each.
 using SwigluRow = void (*)(const float* gate, const float* up, float* y, int64_t n);

@@ -1,0 +1,40 @@
+// Which rows go to which expert, and how the experts' products are cut into pieces. Pure functions of the
+// ids.
+#pragma once
+
+#include <cstdint>
+
+#include "device/tensor.h"
+
+namespace fathom::ops {
+
+// Rows of an expert in the order of experts: [first, first + rows).
+struct ExpertRows {
+  int32_t expert = 0;
+  int32_t first = 0;
+  int32_t rows = 0;
+};
+
+// Token and choice pairs sorted by expert. All arrays are the caller's.
+struct MoePlan {
+  int64_t pairs = 0;              // T * K
+  int64_t active = 0;             // experts with rows
+  int32_t* row_of = nullptr;      // [pairs] pair (t, j) at t * K + j -> its sorted row
+  int32_t* token_of = nullptr;    // [pairs] sorted row -> its token
+  ExpertRows* experts = nullptr;  // [active], the one with most rows first
+
+  static int64_t bytes(int64_t pairs, int64_t experts);
+};
+
+// `memory` of MoePlan::bytes(T * K, num_experts), aligned to 8. An id outside [0, num_experts) is a CHECK.
+MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, std::byte* memory);
+
+// `panels` panels of every expert cut into `chunks` pieces of at most `chunk` panels, so that some `pieces`
+// in all come out.
+struct PanelSplit {
+  int64_t chunk = 0;
+  int64_t chunks = 0;
+};
+PanelSplit split_panels(int64_t panels, int64_t active, int64_t pieces);
+
+}  // namespace fathom::ops
