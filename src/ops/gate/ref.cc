@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -9,11 +10,13 @@
 namespace fathom::ops {
 namespace {
 
-constexpr double kOut = -std::numeric_limits<double>::infinity();
+using Values = std::vector<float>;
+
+constexpr float kOut = -std::numeric_limits<float>::infinity();
 
 // Indices of the `count` largest, best first, lower index first among equals; NaN counts as -inf.
-std::vector<int32_t> best(std::vector<double> values, int32_t count) {
-  for (double& value : values) {
+std::vector<int32_t> best(Values values, int32_t count) {
+  for (float& value : values) {
     if (std::isnan(value)) value = kOut;
   }
   std::vector<int32_t> order(values.size());
@@ -25,7 +28,9 @@ std::vector<int32_t> best(std::vector<double> values, int32_t count) {
   return order;
 }
 
-std::vector<double> scores_of(const float* logits, const GateParams& params) {
+// In double, then rounded: choices are made among float32 scores, as in the models' own code, where large
+// logits give equal ones.
+Values scores_of(const float* logits, const GateParams& params) {
   std::vector<double> scores(logits, logits + params.experts);
   if (params.scoring == GateParams::Scoring::kSigmoid) {
     for (double& score : scores) score = 1.0 / (1.0 + std::exp(-score));
@@ -35,19 +40,25 @@ std::vector<double> scores_of(const float* logits, const GateParams& params) {
     for (double& score : scores) sum += score = std::exp(score - top);
     for (double& score : scores) score /= sum;
   }
-  return scores;
+  Values rounded(scores.size());
+  std::transform(scores.begin(), scores.end(), rounded.begin(),
+                 [](double v) { return static_cast<float>(v); });
+  return rounded;
 }
 
-// Puts the experts of all but the best groups to `out`.
-void limit_groups(std::vector<double>& choice, const GateParams& params, size_t members, double out) {
+// Puts the experts of all but the best groups to `out`. A group counts by the sum of its `members` best.
+void limit_groups(Values& choice, const GateParams& params, size_t members, float out) {
   const auto size = static_cast<size_t>(params.experts / params.groups);
-  std::vector<double> group_scores;
+  Values group_scores;
   for (size_t g = 0; g < static_cast<size_t>(params.groups); ++g) {
-    std::vector<double> group(choice.begin() + static_cast<ptrdiff_t>(g * size),
-                              choice.begin() + static_cast<ptrdiff_t>((g + 1) * size));
+    Values group(choice.begin() + static_cast<ptrdiff_t>(g * size),
+                 choice.begin() + static_cast<ptrdiff_t>((g + 1) * size));
+    for (float& score : group) {
+      if (std::isnan(score)) score = kOut;
+    }
     std::sort(group.begin(), group.end(), std::greater<>());
-    group_scores.push_back(
-        std::accumulate(group.begin(), group.begin() + static_cast<ptrdiff_t>(std::min(members, size)), 0.0));
+    const auto end = group.begin() + static_cast<ptrdiff_t>(std::min(members, size));
+    group_scores.push_back(std::accumulate(group.begin(), end, 0.0F));
   }
   std::vector<bool> kept(static_cast<size_t>(params.groups));
   for (const int32_t g : best(group_scores, params.top_groups)) kept[static_cast<size_t>(g)] = true;
@@ -61,10 +72,10 @@ void limit_groups(std::vector<double>& choice, const GateParams& params, size_t 
 void gate_reference(device::Launch&, const GateArgs& args) {
   const GateParams& params = args.params;
   for (int64_t t = 0; t < args.logits.dim(0); ++t) {
-    std::vector<double> scores = scores_of(args.logits.row<float>(t), params);
-    std::vector<double> choice = scores;
+    Values scores = scores_of(args.logits.row<float>(t), params);
+    Values choice = scores;
     if (params.method == GateParams::Method::kGroupLimitedGreedy) {
-      limit_groups(choice, params, 1, 0.0);
+      limit_groups(choice, params, 1, 0.0F);
       scores = choice;
     } else if (params.method == GateParams::Method::kNoAuxTc) {
       for (size_t e = 0; e < choice.size(); ++e) choice[e] += args.bias[e];
