@@ -1,8 +1,21 @@
 #include "engine/plan.h"
 
+#include <cmath>
+#include <string_view>
+
 #include "device/arena.h"
 
 namespace fathom::engine {
+namespace {
+
+const model::MemoryPart& part(const Plan& plan, std::string_view name) {
+  for (const auto& candidate : plan.memory.weights) {
+    if (candidate.name == name) return candidate;
+  }
+  check_failed(__FILE__, __LINE__, "part", std::string(name));
+}
+
+}  // namespace
 
 Result<Plan> plan(const Settings& settings) {
   Plan plan;
@@ -14,6 +27,7 @@ Result<Plan> plan(const Settings& settings) {
   memory.max_tokens = options.max_step_tokens + options.max_running;
   memory.max_logit_rows = options.max_running;
   memory.max_context = plan.facts.context_length;
+  plan.config = options.config;
   plan.memory = model::plan_memory(options.config, memory);
   plan.checkpoint_bytes = model::stored_bytes(options.config);
   plan.available_bytes = static_cast<int64_t>(device::available_memory());
@@ -31,6 +45,29 @@ Result<Plan> plan(const Settings& settings) {
   request.max_total_tokens = options.max_total_tokens;
   plan.pool = size_pool(request);
   return plan;
+}
+
+double prefill_flops(const Plan& plan, int64_t prompt_tokens) {
+  const auto tokens = static_cast<double>(prompt_tokens);
+  const auto head = static_cast<double>(part(plan, "head").parameters);
+  const double body = static_cast<double>(plan.memory.active_parameters) - head -
+                      static_cast<double>(part(plan, "embedding").parameters);
+  const double attention_dims = static_cast<double>(plan.config.num_layers * plan.config.num_heads *
+                                                    (plan.config.query_dim() + plan.config.value_dim));
+  // Half of the token pairs are causal, at two operations a multiply-add.
+  return 2.0 * body * tokens + 2.0 * head + attention_dims * tokens * tokens;
+}
+
+double decode_bytes(const Plan& plan, int64_t sequences, double context) {
+  auto bytes = static_cast<double>(plan.memory.decode_bytes);
+  if (plan.config.num_experts > 0) {
+    const double share =
+        static_cast<double>(plan.config.gate.top_k) / static_cast<double>(plan.config.num_experts);
+    const auto experts = static_cast<double>(part(plan, "routed experts").bytes);
+    bytes += experts * (1.0 - std::pow(1.0 - share, static_cast<double>(sequences)) - share);
+  }
+  return bytes +
+         static_cast<double>(sequences) * context * static_cast<double>(plan.memory.kv_bytes_per_token);
 }
 
 }  // namespace fathom::engine

@@ -12,6 +12,7 @@ namespace fathom::engine {
 
 struct Plan {
   ModelFacts facts;
+  model::ModelConfig config;
   model::MemoryPlan memory;
   int64_t available_bytes = 0;
   int64_t checkpoint_bytes = 0;  // of the tensors that the model reads
@@ -22,5 +23,13 @@ struct Plan {
 
 // From config.json alone.
 Result<Plan> plan(const Settings& settings);
+
+// Floating-point operations of a prompt's forward pass (2 a multiply-add): every active weight once a token,
+// the head for the last token only, and un-absorbed causal attention.
+double prefill_flops(const Plan& plan, int64_t prompt_tokens);
+
+// Bytes that one decode step reads: the weights, of the routed experts the share 1 - (1 - K/E)^sequences that
+// is active when routing is uniform, and every sequence's KV entries.
+double decode_bytes(const Plan& plan, int64_t sequences, double context);
 
 }  // namespace fathom::engine

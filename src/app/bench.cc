@@ -1,0 +1,243 @@
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "app/args.h"
+#include "app/serving.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/math.h"
+#include "base/random.h"
+#include "device/cpu/probe.h"
+#include "engine/plan.h"
+
+// One batch at a time on the bare engine: no HTTP, no scheduler. The machine's read bandwidth (and its peak
+// of multiply-adds) is probed directly before and after each repetition, on the same threads, because a
+// shared host's bandwidth wanders; a figure is given as a share of the mean of its two probes, and medians
+// are taken of those shares.
+namespace fathom::app {
+namespace {
+
+struct Case {
+  int32_t batch = 1, input = 0, output = 0;
+};
+
+struct Measured {
+  double seconds = 0.0;
+  double probe = 0.0;  // mean of before and after: GB/s for decode, GFLOP/s for prefill
+};
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// Drives the engine with plans of its own: `batch` sequences in slots 0.., each on its own run of pages.
+class Driver {
+ public:
+  Driver(engine::Engine& engine, const Case& c, uint64_t seed)
+      : engine_(engine), case_(c), pages_each_(ceil_div(c.input + c.output + 1, engine.limits().page_size)) {
+    prompts_.resize(static_cast<size_t>(c.batch));
+    for (size_t b = 0; b < prompts_.size(); ++b) {
+      for (int32_t i = 0; i < c.input; ++i) {
+        prompts_[b].push_back(static_cast<int32_t>(random_bits(seed, b, static_cast<uint64_t>(i)) %
+                                                   static_cast<uint64_t>(engine.limits().vocab_size)));
+      }
+    }
+  }
+
+  // All prompts, cut to the step's tokens; each ends with its first output token.
+  double prefill() {
+    const int64_t start_ns = steady_clock().now_ns();
+    const int32_t budget = engine_.limits().max_step_tokens;
+    BatchPlan plan;
+    int32_t used = 0;
+    std::vector<std::future<Result<StepResult>>> steps;
+    for (int32_t b = 0; b < case_.batch; ++b) {
+      plan.open.push_back({b, SlotInit{greedy(), {}, prompts_[static_cast<size_t>(b)], {}}, pages_of(b)});
+      for (int32_t start = 0; start < case_.input;) {
+        const int32_t count = std::min(case_.input - start, budget - used);
+        BatchRow row;
+        row.slot = b;
+        row.mode = RowMode::kExtend;
+        row.start = start;
+        const auto from = prompts_[static_cast<size_t>(b)].begin() + start;
+        row.tokens.assign(from, from + count);
+        start += count;
+        used += count;
+        row.sample = start == case_.input;
+        plan.rows.push_back(std::move(row));
+        if (used == budget) {
+          steps.push_back(submit(plan));
+          used = 0;
+        }
+      }
+    }
+    if (!plan.rows.empty()) steps.push_back(submit(plan));
+    for (auto& step : steps) (void)step.get().value();
+    return seconds_since(start_ns);
+  }
+
+  double decode() {
+    const int64_t start_ns = steady_clock().now_ns();
+    std::vector<std::future<Result<StepResult>>> steps;
+    for (int32_t i = 0; i < case_.output; ++i) {
+      BatchPlan plan;
+      for (int32_t b = 0; b < case_.batch; ++b) {
+        BatchRow row;
+        row.slot = b;
+        row.start = case_.input + i;
+        row.sample = true;
+        plan.rows.push_back(std::move(row));
+      }
+      steps.push_back(submit(plan));
+    }
+    for (auto& step : steps) (void)step.get().value();
+    return seconds_since(start_ns);
+  }
+
+ private:
+  static SamplingParams greedy() {
+    SamplingParams params;
+    params.temperature = 0.0F;
+    return params;
+  }
+  std::vector<int32_t> pages_of(int32_t sequence) const {
+    std::vector<int32_t> pages;
+    for (int32_t i = 0; i < pages_each_; ++i) pages.push_back(sequence * pages_each_ + i);
+    return pages;
+  }
+  std::future<Result<StepResult>> submit(BatchPlan& plan) {
+    plan.step = ++step_;
+    auto future = engine_.step(std::move(plan));
+    plan = {};
+    return future;
+  }
+
+  engine::Engine& engine_;
+  const Case case_;
+  const int32_t pages_each_;
+  std::vector<std::vector<int32_t>> prompts_;
+  uint64_t step_ = 0;
+};
+
+struct CaseReport {
+  Case c;
+  double prefill_rate = 0, prefill_gflops = 0, prefill_share = 0;  // tok/s, GFLOP/s, of the peak
+  double decode_rate = 0, decode_gbs = 0, decode_share = 0;        // tok/s, GB/s, of the bandwidth
+  double peak = 0, bandwidth = 0;                                  // medians of the probes
+};
+
+CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case& c, int32_t repeat,
+                    const device::BandwidthProbe& bandwidth, device::Isa isa, bool bf16) {
+  std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths;
+  const double flops = engine::prefill_flops(plan, c.input) * c.batch;
+  const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0);
+  for (int32_t r = -1; r < repeat; ++r) {  // the first warms caches and scratch memory up
+    Driver driver(engine, c, static_cast<uint64_t>(r + 1));
+    const double peak_before = device::measure_compute_peak(engine.pool(), isa, bf16);
+    const double prefill = driver.prefill();
+    const double peak_after = device::measure_compute_peak(engine.pool(), isa, bf16);
+    const double read_before = bandwidth.measure(engine.pool());
+    const double decode = driver.decode();
+    const double read_after = bandwidth.measure(engine.pool());
+    if (r < 0) continue;
+    const double peak = (peak_before + peak_after) / 2;
+    const double read = (read_before + read_after) / 2;
+    peaks.push_back(peak);
+    bandwidths.push_back(read);
+    prefill_rates.push_back(static_cast<double>(c.batch) * c.input / prefill);
+    prefill_shares.push_back(flops * 1e-9 / prefill / peak);
+    decode_rates.push_back(static_cast<double>(c.batch) * c.output / decode);
+    decode_shares.push_back(bytes * c.output * 1e-9 / decode / read);
+  }
+  CaseReport report;
+  report.c = c;
+  report.peak = median(peaks);
+  report.bandwidth = median(bandwidths);
+  report.prefill_rate = median(prefill_rates);
+  report.prefill_gflops = report.prefill_rate * flops * 1e-9 / (static_cast<double>(c.batch) * c.input);
+  report.prefill_share = median(prefill_shares);
+  report.decode_rate = median(decode_rates);
+  report.decode_gbs = report.decode_rate / c.batch * bytes * 1e-9;
+  report.decode_share = median(decode_shares);
+  return report;
+}
+
+nlohmann::ordered_json to_json(const CaseReport& r) {
+  return {{"batch", r.c.batch},
+          {"input_len", r.c.input},
+          {"output_len", r.c.output},
+          {"prefill_tokens_per_second", r.prefill_rate},
+          {"prefill_gflops", r.prefill_gflops},
+          {"prefill_share_of_peak", r.prefill_share},
+          {"peak_gflops", r.peak},
+          {"decode_tokens_per_second", r.decode_rate},
+          {"decode_gb_per_second", r.decode_gbs},
+          {"decode_share_of_bandwidth", r.decode_share},
+          {"bandwidth_gb_per_second", r.bandwidth}};
+}
+
+int fail(const Error& failure) {
+  std::fprintf(stderr, "fathom bench: %s\n", failure.message.c_str());
+  return 1;
+}
+
+}  // namespace
+
+int run_bench(const BenchArgs& args) {
+  std::vector<Case> cases;
+  int64_t tokens = 0;
+  ModelArgs model = args.model;
+  for (const int32_t batch : args.batch) {
+    for (const int32_t input : args.input_len) {
+      for (const int32_t output : args.output_len) {
+        cases.push_back({batch, input, output});
+        const int64_t each = round_up<int64_t>(input + output + 1, model.page_size);
+        tokens = std::max(tokens, each * batch);
+        model.max_running_requests = std::max(model.max_running_requests, batch);
+      }
+    }
+  }
+  if (model.max_total_tokens == 0) model.max_total_tokens = tokens;
+  const auto settings = engine_settings(model);
+  auto plan = engine::plan(settings);
+  if (!plan.ok()) return fail(plan.error());
+  for (const auto& c : cases) {
+    if (c.input + c.output + 1 > plan->facts.context_length) {
+      return fail(error(ErrorCode::kInvalidArgument,
+                        "--input-len {} and --output-len {}: the context holds {}", c.input, c.output,
+                        plan->facts.context_length));
+    }
+  }
+  engine::ModelFacts facts;
+  auto engine = engine::start_engine(settings, &facts);
+  if (!engine.ok()) return fail(engine.error());
+  const auto bandwidth = device::BandwidthProbe::create((*engine)->pool());
+  if (!bandwidth.ok()) return fail(bandwidth.error());
+  const device::Isa isa = *device::choose_isa(model.cpu_isa);
+  const bool bf16 = model.dtype != "float32";
+
+  std::printf("%5s %6s %6s | %10s %9s %14s | %10s %8s %16s\n", "batch", "input", "output", "prefill",
+              "GFLOP/s", "share of peak", "decode", "GB/s", "share of read bw");
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  for (const auto& c : cases) {
+    const CaseReport r = run_case(**engine, *plan, c, args.repeat, *bandwidth, isa, bf16);
+    std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
+                c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
+                r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
+    std::fflush(stdout);
+    results.push_back(to_json(r));
+  }
+  if (!args.result_file.empty()) {
+    std::ofstream file(args.result_file);
+    file << results.dump(1) << '\n';
+    if (!file) return fail(error(ErrorCode::kNotFound, "cannot write {}", args.result_file));
+  }
+  return 0;
+}
+
+}  // namespace fathom::app
