@@ -15,6 +15,8 @@
 
 namespace fathom::http {
 
+class ClientConnection;
+
 struct ClientOptions {
   std::chrono::milliseconds connect_timeout{5'000};
   std::chrono::milliseconds read_timeout{120'000};  // without any byte from the server
@@ -63,7 +65,6 @@ class Client {
   void close();
 
  private:
-  class Connection;
   using ByteSink = std::function<bool(const ClientResponse& head, std::string_view bytes)>;
   Result<ClientResponse> exchange(std::string_view method, std::string_view target, std::string_view body,
                                   const Headers& headers, const ByteSink& on_bytes);
@@ -71,7 +72,7 @@ class Client {
   std::string host_;
   uint16_t port_;
   ClientOptions options_;
-  std::unique_ptr<Connection> connection_;
+  std::unique_ptr<ClientConnection> connection_;
 };
 
 }  // namespace fathom::http

@@ -238,8 +238,8 @@ TEST(ServerLimits, SlowClientsDoNotHoldUpOthers) {
   Client client("127.0.0.1", server->port());
   const auto begin = std::chrono::steady_clock::now();
   for (int i = 0; i < 50; ++i) ASSERT_EQ(client.get("/")->status, 200);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1000));
-  EXPECT_EQ(server->stats().handlers_active, 0);  // they cost no thread
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(5000));  // theirs end after 15 s and more
+  EXPECT_EQ(server->stats().handlers_active, 0);                            // they cost no thread
 }
 
 TEST(ServerLimits, RefusesRequestsAboveMaxHandlers) {
