@@ -200,7 +200,9 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   EXPECT_EQ(stats.running_requests, 0);
   EXPECT_EQ(stats.waiting_requests, 0);
   EXPECT_EQ(stats.used_tokens, 0);
-  if (!config.radix) EXPECT_EQ(stats.cached_tokens, 0);
+  if (!config.radix) {
+    EXPECT_EQ(stats.cached_tokens, 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Demo, Schedules, testing::ValuesIn(kConfigs), [](const auto& info) {

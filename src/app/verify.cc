@@ -1,6 +1,7 @@
 #include "engine/verify.h"
 
 #include <cstdio>
+#include <vector>
 
 #include "app/args.h"
 #include "app/serving.h"
@@ -28,9 +29,10 @@ int run_verify(const VerifyArgs& args) {
     return 1;
   }
   bool passed = true;
+  std::vector<double> divergences;  // at every position of every prompt
   for (const auto& c : *cases) {
-    const bool logits_good =
-        (tolerance == 0.0 || c.worst_error <= tolerance) && (max_kl == 0.0 || c.median_kl <= max_kl);
+    divergences.insert(divergences.end(), c.kl.begin(), c.kl.end());
+    const bool logits_good = tolerance == 0.0 || c.worst_error <= tolerance;
     // In bfloat16 near-equal choices may fall either way, so the greedy tokens are shown and judged in
     // float32 only.
     const bool greedy_good = c.first_difference < 0 || !float32;
@@ -48,9 +50,11 @@ int run_verify(const VerifyArgs& args) {
                   c.expected, c.got);
     }
   }
+  const double median_kl = engine::median(divergences);
+  passed = passed && (max_kl == 0.0 || median_kl <= max_kl);
   std::printf("%s (dtype %s%s%s)\n", passed ? "verified" : "FAILED", float32 ? "float32" : "bfloat16",
               tolerance > 0 ? fmt::format(", worst error at most {:.3g}", tolerance).c_str() : "",
-              max_kl > 0 ? fmt::format(", median KL at most {:.3g}", max_kl).c_str() : "");
+              max_kl > 0 ? fmt::format(", median KL {:.3g}, at most {:.3g}", median_kl, max_kl).c_str() : "");
   return passed ? 0 : 1;
 }
 

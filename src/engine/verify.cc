@@ -93,6 +93,17 @@ double divergence(const float* golden, const float* got, int64_t vocab) {
   return std::max(kl, 0.0);
 }
 
+}  // namespace
+
+double median(std::vector<double> values) {
+  FATHOM_CHECK(!values.empty(), "the median of nothing");
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+namespace {
+
 // One sequence on a model of its own pages 0, 1, 2, ...
 class Sequence {
  public:
@@ -140,7 +151,6 @@ VerifyCase compare(const Golden& golden, Sequence sequence, int64_t vocab) {
   result.name = golden.name;
   const auto length = static_cast<int64_t>(golden.prompt.size());
   const device::Tensor logits = sequence.forward(golden.prompt, golden.positions, false);
-  std::vector<double> divergences;
   for (int64_t p = 0; p < golden.positions; ++p) {
     const float* expected = golden.logits.data() + p * vocab;
     const float* got = logits.row<float>(p);
@@ -152,13 +162,11 @@ VerifyCase compare(const Golden& golden, Sequence sequence, int64_t vocab) {
         result.worst_token = v;
       }
     }
-    divergences.push_back(divergence(expected, got, vocab));
+    result.kl.push_back(divergence(expected, got, vocab));
   }
   result.compared = golden.positions * vocab;
-  result.worst_kl = *std::max_element(divergences.begin(), divergences.end());
-  const auto middle = divergences.begin() + static_cast<ptrdiff_t>(divergences.size() / 2);
-  std::nth_element(divergences.begin(), middle, divergences.end());
-  result.median_kl = *middle;
+  result.worst_kl = *std::max_element(result.kl.begin(), result.kl.end());
+  result.median_kl = median(result.kl);
 
   const float* last = logits.row<float>(golden.positions - 1);
   result.greedy_tokens = static_cast<int64_t>(golden.greedy.size());
