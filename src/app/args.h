@@ -84,6 +84,7 @@ struct BenchArgs {
   std::vector<int32_t> input_len = {512};
   std::vector<int32_t> output_len = {32};
   int32_t repeat = 5;
+  int32_t num_prompts = 0;  // of the throughput run through the scheduler; 0: none
   std::string result_file;  // JSON, for docs/benchmarks.md
 };
 

@@ -9,9 +9,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/math.h"
+#include "base/progress.h"
 #include "base/random.h"
 #include "device/cpu/probe.h"
 #include "engine/plan.h"
+#include "sched/scheduler.h"
 
 // One batch at a time on the bare engine: no HTTP, no scheduler. The machine's read bandwidth (and its peak
 // of multiply-adds) is probed directly before and after each repetition, on the same threads, because a
@@ -167,6 +169,52 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
   return report;
 }
 
+struct Throughput {
+  double seconds = 0;
+  int64_t input_tokens = 0, output_tokens = 0;
+};
+
+// All requests at once through the scheduler: lengths are uniform between half and the whole of the given
+// ones.
+Throughput run_throughput(engine::Engine& engine, const ModelArgs& model, int32_t requests, int32_t input,
+                          int32_t output) {
+  sched::SchedulerOptions options = scheduler_options(model, engine.limits()).value();
+  sched::Scheduler scheduler(options, engine);
+  scheduler.start();
+  Progress progress("throughput", requests, "requests");
+  Throughput result;
+  const int64_t start_ns = steady_clock().now_ns();
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int32_t i = 0; i < requests; ++i) {
+    const auto draw = [&](uint64_t stream, uint64_t counter, int64_t bound) {
+      return static_cast<int32_t>(random_bits(static_cast<uint64_t>(i), stream, counter) %
+                                  static_cast<uint64_t>(bound));
+    };
+    GenerateRequest request;
+    request.id = std::to_string(i);
+    const int32_t length = input - draw(0, 0, input / 2 + 1);
+    for (int32_t t = 0; t < length; ++t) {
+      request.prompt.push_back(draw(1, static_cast<uint64_t>(t), engine.limits().vocab_size));
+    }
+    request.sampling.temperature = 0.0F;
+    request.sampling.max_new_tokens = output - draw(2, 0, output / 2 + 1);
+    request.sampling.ignore_eos = true;
+    result.input_tokens += length;
+    streams.push_back(scheduler.submit(std::move(request)).value());
+  }
+  for (auto& stream : streams) {
+    for (bool running = true; running;) {
+      const auto event = stream->next(std::chrono::seconds(1));
+      if (!event) continue;
+      result.output_tokens += static_cast<int64_t>(event->outputs.size());
+      running = !event->finish;
+    }
+    progress.add(1);
+  }
+  result.seconds = seconds_since(start_ns);
+  return result;
+}
+
 nlohmann::ordered_json to_json(const CaseReport& r) {
   return {{"batch", r.c.batch},
           {"input_len", r.c.input},
@@ -231,6 +279,19 @@ int run_bench(const BenchArgs& args) {
                 r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
     std::fflush(stdout);
     results.push_back(to_json(r));
+  }
+  if (args.num_prompts > 0) {
+    const Throughput t =
+        run_throughput(**engine, model, args.num_prompts, args.input_len[0], args.output_len[0]);
+    std::printf(
+        "throughput: %d requests in %.2f s: %.1f input tok/s, %.1f output tok/s (%lld in, %lld out)\n",
+        args.num_prompts, t.seconds, static_cast<double>(t.input_tokens) / t.seconds,
+        static_cast<double>(t.output_tokens) / t.seconds, static_cast<long long>(t.input_tokens),
+        static_cast<long long>(t.output_tokens));
+    results.push_back({{"requests", args.num_prompts},
+                       {"seconds", t.seconds},
+                       {"input_tokens", t.input_tokens},
+                       {"output_tokens", t.output_tokens}});
   }
   if (!args.result_file.empty()) {
     std::ofstream file(args.result_file);

@@ -202,6 +202,10 @@ int run_command_line(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   bench->add_option("--repeat", bench_args.repeat, "Repetitions; medians are shown")
       ->check(CLI::Range(1, 1000));
+  bench
+      ->add_option("--num-prompts", bench_args.num_prompts,
+                   "Also run so many requests of random lengths up to the above through the scheduler")
+      ->check(CLI::Range(0, 1 << 20));
   bench->add_option("--result-file", bench_args.result_file, "Write the figures as JSON too");
   bench->callback([&] { command = [&] { return run_bench(bench_args); }; });
 

@@ -42,6 +42,8 @@ api::ModelCard make_card(const ModelArgs& args, const engine::ModelFacts& facts,
   return card;
 }
 
+}  // namespace
+
 Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const ExecutorLimits& limits) {
   sched::SchedulerOptions options;
   FATHOM_ASSIGN(options.schedule_policy, sched::parse_schedule_policy(args.schedule_policy));
@@ -54,8 +56,6 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const E
   options.schedule_conservativeness = args.schedule_conservativeness;
   return options;
 }
-
-}  // namespace
 
 engine::Settings engine_settings(const ModelArgs& args) {
   engine::Settings settings;

@@ -1,0 +1,74 @@
+#include <gtest/gtest.h>
+
+#include "app/args.h"
+#include "app/refused_flags.h"
+
+namespace fathom::app {
+namespace {
+
+int run(std::vector<std::string> words, std::string* said) {
+  std::vector<char*> argv;
+  words.insert(words.begin(), "fathom");
+  for (auto& word : words) argv.push_back(word.data());
+  testing::internal::CaptureStderr();
+  testing::internal::CaptureStdout();
+  const int code = run_command_line(static_cast<int>(argv.size()), argv.data());
+  *said = testing::internal::GetCapturedStderr() + testing::internal::GetCapturedStdout();
+  return code;
+}
+
+TEST(RefusedFlags, SayWhy) {
+  EXPECT_NE(refusal_of("--tp-size")->find("one rank"), std::string::npos);
+  EXPECT_EQ(refusal_of("--page-size"), std::nullopt);
+}
+
+TEST(RefusedFlags, NearestIsWhatWasMeant) {
+  const std::vector<std::string> known = {"--host", "--port", "--page-size", "--model-path"};
+  EXPECT_EQ(nearest_flag("--prot", known), "--port");
+  EXPECT_EQ(nearest_flag("--page_size", known), "--page-size");
+  EXPECT_EQ(nearest_flag("--something-else-entirely", known), std::nullopt);
+}
+
+TEST(CommandLine, AnUnknownFlagNamesTheNearest) {
+  std::string said;
+  EXPECT_EQ(run({"serve", "--model-path", "x", "--prot", "1"}, &said), 2);
+  EXPECT_NE(said.find("unknown flag --prot; did you mean --port?"), std::string::npos) << said;
+}
+
+TEST(CommandLine, AFlagOfTheReferenceIsRefusedWithItsReason) {
+  std::string said;
+  EXPECT_EQ(run({"serve", "--model-path", "x", "--trust-remote-code"}, &said), 2);
+  EXPECT_NE(said.find("--trust-remote-code is not available: Fathom never runs code"), std::string::npos)
+      << said;
+  EXPECT_EQ(run({"serve", "--model-path=x", "--tp=8"}, &said), 2);
+  EXPECT_NE(said.find("--tp is not available"), std::string::npos) << said;
+}
+
+TEST(CommandLine, WrongValuesAreNamed) {
+  std::string said;
+  EXPECT_EQ(run({"serve", "--model-path", "x", "--port", "70000"}, &said), 2);
+  EXPECT_NE(said.find("--port"), std::string::npos) << said;
+  EXPECT_EQ(run({"serve"}, &said), 2);
+  EXPECT_NE(said.find("--model-path"), std::string::npos) << said;
+  EXPECT_EQ(run({}, &said), 2);
+}
+
+TEST(CommandLine, HelpIsGrouped) {
+  std::string said;
+  EXPECT_EQ(run({"serve", "--help"}, &said), 0);
+  for (const char* group :
+       {"Model", "Device", "Memory and scheduling", "Server", "--chunked-prefill-size", "--api-key"}) {
+    EXPECT_NE(said.find(group), std::string::npos) << group << "\n" << said;
+  }
+}
+
+TEST(CommandLine, AMissingModelIsAnErrorNotACrash) {
+  std::string said;
+  EXPECT_EQ(run({"plan", "--model-path", "/nowhere"}, &said), 1);
+  EXPECT_NE(said.find("/nowhere"), std::string::npos) << said;
+  EXPECT_EQ(run({"plan", "--model-path", FATHOM_SOURCE_DIR "/models/demo"}, &said), 0);
+  EXPECT_NE(said.find("routed experts"), std::string::npos) << said;
+}
+
+}  // namespace
+}  // namespace fathom::app
