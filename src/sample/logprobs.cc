@@ -3,15 +3,22 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+
+#include "sample/row_kernels.h"
 
 namespace fathom::sample {
 
 double log_sum_exp(const float* logits, int64_t vocab) {
-  const float highest = *std::max_element(logits, logits + vocab);
+  const RowKernels& kernels = row_kernels();
+  const float highest = kernels.max(logits, vocab);
   if (std::isinf(highest)) return highest;
-  double sum = 0.0;
-  for (int64_t i = 0; i < vocab; ++i) sum += std::exp(logits[i] - highest);
-  return highest + std::log(sum);
+  thread_local std::vector<float> weights;
+  thread_local std::vector<float> sums;
+  weights.resize(static_cast<size_t>(vocab));
+  sums.resize(static_cast<size_t>(num_blocks(vocab)));
+  kernels.weigh(logits, vocab, highest, 1.0F, weights.data(), sums.data());
+  return highest + std::log(std::accumulate(sums.begin(), sums.end(), 0.0));
 }
 
 std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t vocab, double log_sum, int32_t count) {

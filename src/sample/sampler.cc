@@ -1,106 +1,146 @@
 #include "sample/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "base/random.h"
 #include "sample/logprobs.h"
+#include "sample/row_kernels.h"
 
 namespace fathom::sample {
 namespace {
 
 struct Candidate {
-  float weight;  // probability, up to a common factor
+  float weight;  // probability, up to a common factor; 1 for the most likely token
   int32_t token;
 };
 
-// Most likely first; the lower id first among equals.
-bool before(const Candidate& a, const Candidate& b) {
-  return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+// The least likely token that may be chosen.
+struct Border {
+  float logit = -std::numeric_limits<float>::infinity();
+  int32_t token = std::numeric_limits<int32_t>::max();
+
+  bool lets_in(float other_logit, int32_t other) const {
+    return other_logit > logit || (other_logit == logit && other <= token);
+  }
+};
+
+// Weights in (0, 1] by their order of size: a bucket for each eighth of an octave, the largest weights first.
+constexpr int kBuckets = 1024;
+constexpr int kMantissaBits = 3;
+int bucket_of(float weight) {
+  constexpr uint32_t kOne = std::bit_cast<uint32_t>(1.0F) >> (23 - kMantissaBits);
+  return static_cast<int>(kOne - std::min(kOne, std::bit_cast<uint32_t>(weight) >> (23 - kMantissaBits)));
 }
 
-double total_weight(std::span<const Candidate> candidates) {
+// Where top_k and top_p end. No full sort: a histogram by weight finds the bucket of the border, and only
+// that bucket is sorted.
+Border find_border(const float* logits, const float* weights, int64_t vocab, const SamplingParams& params,
+                   double total) {
+  int64_t counts[kBuckets] = {};
+  double masses[kBuckets] = {};
+  for (int64_t i = 0; i < vocab; ++i) {
+    if (weights[i] == 0.0F) continue;
+    const int bucket = bucket_of(weights[i]);
+    ++counts[bucket];
+    masses[bucket] += weights[i];
+  }
+  const auto most = params.top_k > 0 ? static_cast<int64_t>(params.top_k) : vocab;
+  const double needed = params.top_p < 1.0F ? params.top_p * total : std::numeric_limits<double>::infinity();
+  int bucket = 0;
+  int64_t count = 0;  // in the buckets before
+  double mass = 0.0;
+  while (bucket < kBuckets && count + counts[bucket] < most && mass + masses[bucket] < needed) {
+    count += counts[bucket];
+    mass += masses[bucket];
+    ++bucket;
+  }
+  if (bucket == kBuckets) return {};
+  std::vector<Candidate> border;
+  border.reserve(static_cast<size_t>(counts[bucket]));
+  for (int64_t i = 0; i < vocab; ++i) {
+    if (weights[i] != 0.0F && bucket_of(weights[i]) == bucket)
+      border.push_back({weights[i], static_cast<int32_t>(i)});
+  }
+  // By the logits: tokens that differ may have weights that do not.
+  std::sort(border.begin(), border.end(), [&](const Candidate& a, const Candidate& b) {
+    return logits[a.token] != logits[b.token] ? logits[a.token] > logits[b.token] : a.token < b.token;
+  });
+  for (const Candidate& candidate : border) {
+    ++count;
+    mass += candidate.weight;
+    if (count >= most || mass >= needed) return {logits[candidate.token], candidate.token};
+  }
+  return {logits[border.back().token], border.back().token};
+}
+
+// The first of the candidates, in the order of their ids, at which the sum of weights passes `target`.
+int32_t draw_among(const std::vector<Candidate>& candidates, double target) {
   double sum = 0.0;
-  for (const auto& candidate : candidates) sum += candidate.weight;
-  return sum;
+  for (const Candidate& candidate : candidates) {
+    sum += candidate.weight;
+    if (target < sum) return candidate.token;
+  }
+  return candidates.back().token;
 }
 
-// Moves the smallest set of the most likely candidates whose weight reaches `needed` to the front and returns
-// its size. A quickselect by weight instead of by rank: linear on average, no full sort.
-size_t select_weight(std::vector<Candidate>& candidates, double needed) {
-  constexpr size_t kSortBelow = 32;
-  size_t low = 0;
-  size_t high = candidates.size();
-  while (high - low > kSortBelow) {
-    const auto first = candidates.begin() + static_cast<ptrdiff_t>(low);
-    const auto last = candidates.begin() + static_cast<ptrdiff_t>(high);
-    const auto middle = first + (last - first) / 2;
-    std::nth_element(first, middle, last, before);
-    const double upper = total_weight({first, middle});
-    if (upper >= needed) {
-      high = static_cast<size_t>(middle - candidates.begin());
-    } else {
-      needed -= upper;
-      low = static_cast<size_t>(middle - candidates.begin());
-    }
+// The same among all tokens, with the help of the sums of blocks.
+int32_t draw_among_all(const std::vector<float>& weights, const std::vector<float>& sums, int64_t vocab,
+                       double target) {
+  size_t block = 0;
+  while (block + 1 < sums.size() && target >= sums[block]) target -= sums[block++];
+  int64_t last = -1;  // with any weight, in case rounding left the target beyond the block
+  const int64_t start = static_cast<int64_t>(block) * kBlock;
+  for (int64_t i = start; i < std::min(start + kBlock, vocab); ++i) {
+    if (weights[static_cast<size_t>(i)] == 0.0F) continue;
+    last = i;
+    target -= weights[static_cast<size_t>(i)];
+    if (target < 0.0) break;
   }
-  std::sort(candidates.begin() + static_cast<ptrdiff_t>(low),
-            candidates.begin() + static_cast<ptrdiff_t>(high), before);
-  while (low < high) {
-    needed -= candidates[low++].weight;
-    if (needed <= 0.0) break;
+  // An empty block: the last token before it.
+  for (int64_t i = start - 1; last < 0 && i >= 0; --i) {
+    if (weights[static_cast<size_t>(i)] != 0.0F) last = i;
   }
-  return low;
-}
-
-int32_t arg_max(const float* logits, int64_t vocab) {
-  return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
+  return static_cast<int32_t>(last);
 }
 
 }  // namespace
 
 int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index) {
-  const int32_t best = arg_max(logits, vocab);
-  const float highest = logits[best];
-  if (params.greedy() || !std::isfinite(highest)) return best;
+  const RowKernels& kernels = row_kernels();
+  const float highest = kernels.max(logits, vocab);
+  if (params.greedy() || !std::isfinite(highest)) {
+    const float* best = std::find(logits, logits + vocab, highest);
+    return best == logits + vocab ? 0 : static_cast<int32_t>(best - logits);
+  }
 
-  // Tokens whose weights together are below the resolution of the draw (2^-24) cannot be drawn: skip their
-  // exp.
-  const float scale = 1.0F / params.temperature;
-  const float cutoff = -std::log(static_cast<float>(vocab)) - 24.0F * 0.6931472F;
+  thread_local std::vector<float> weights;
+  thread_local std::vector<float> sums;
+  weights.resize(static_cast<size_t>(vocab));
+  sums.resize(static_cast<size_t>(num_blocks(vocab)));
+  kernels.weigh(logits, vocab, highest, 1.0F / params.temperature, weights.data(), sums.data());
+  const double total = std::accumulate(sums.begin(), sums.end(), 0.0);
+  const double draw = random_uniform(params.seed, 0, static_cast<uint64_t>(index));
+
+  const bool filters = (params.top_k > 0 && params.top_k < vocab) || params.top_p < 1.0F;
+  if (!filters && params.min_p <= 0.0F) return draw_among_all(weights, sums, vocab, draw * total);
+
+  const Border border = filters ? find_border(logits, weights.data(), vocab, params, total) : Border{};
   thread_local std::vector<Candidate> candidates;
   candidates.clear();
+  double kept = 0.0;
   for (int64_t i = 0; i < vocab; ++i) {
-    const float exponent = (logits[i] - highest) * scale;
-    if (exponent >= cutoff) candidates.push_back({std::exp(exponent), static_cast<int32_t>(i)});
+    const float weight = weights[static_cast<size_t>(i)];
+    const auto token = static_cast<int32_t>(i);
+    if (weight == 0.0F || weight < params.min_p || !border.lets_in(logits[i], token)) continue;
+    candidates.push_back({weight, token});
+    kept += weight;
   }
-
-  if (params.top_k > 0 && static_cast<size_t>(params.top_k) < candidates.size()) {
-    std::nth_element(candidates.begin(), candidates.begin() + params.top_k, candidates.end(), before);
-    candidates.resize(static_cast<size_t>(params.top_k));
-    // nth_element leaves the front in no particular order: a fixed one makes the draw repeatable.
-    std::sort(candidates.begin(), candidates.end(),
-              [](const auto& a, const auto& b) { return a.token < b.token; });
-  }
-  if (params.top_p < 1.0F) {
-    candidates.resize(select_weight(candidates, params.top_p * total_weight(candidates)));
-    std::sort(candidates.begin(), candidates.end(),
-              [](const auto& a, const auto& b) { return a.token < b.token; });
-  }
-
-  if (params.min_p > 0.0F) {  // the most likely token weighs 1
-    std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.weight < params.min_p; });
-  }
-
-  const double draw = random_uniform(params.seed, 0, static_cast<uint64_t>(index)) * total_weight(candidates);
-  double sum = 0.0;
-  for (const auto& candidate : candidates) {
-    sum += candidate.weight;
-    if (draw < sum) return candidate.token;
-  }
-  return candidates.back().token;
+  return draw_among(candidates, draw * kept);
 }
 
 void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const SlotSampler* const> slots,
@@ -114,7 +154,7 @@ void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const
       const SlotSampler& slot = *slots[static_cast<size_t>(r)];
       float* row = logits.row<float>(r);
       changed.clear();
-      if (slot.adjusts()) slot.adjust(row, vocab, &changed);
+      if (slot.adjusts()) slot.adjust(row, vocab, slot.logprobs().output ? &changed : nullptr);
       const int32_t token = choose_token(row, vocab, slot.params(), slot.generated());
       TokenOutput& output = outputs[static_cast<size_t>(r)];
       if (slot.logprobs().output) {

@@ -27,7 +27,7 @@ void SlotSampler::adjust(float* logits, int64_t vocab,
                          std::vector<std::pair<int32_t, float>>* changed) const {
   std::unordered_set<int32_t> noted;
   const auto change = [&](int32_t token, float value) {
-    if (noted.insert(token).second) changed->emplace_back(token, logits[token]);
+    if (changed != nullptr && noted.insert(token).second) changed->emplace_back(token, logits[token]);
     logits[token] = value;
   };
   const auto inside = [&](int32_t token) { return token >= 0 && token < vocab; };

@@ -28,7 +28,7 @@ class SlotSampler {
   // Whether the logits must be changed before choosing.
   bool adjusts() const;
   // Adds logit_bias, applies the penalties, and bans the stop ids before min_new_tokens, in place. Appends
-  // each changed token with its value before to `changed`, once.
+  // each changed token with its value before to `changed`, once; null when nobody needs the old values.
   void adjust(float* logits, int64_t vocab, std::vector<std::pair<int32_t, float>>* changed) const;
 
  private:
