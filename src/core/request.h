@@ -61,7 +61,8 @@ class TokenStream {
   // The next event, or nothing when none came within `timeout`. After an event with `finish` no more come.
   std::optional<TokenEvent> next(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
-    ready_.wait_for(lock, timeout, [&] { return !events_.empty(); });
+    // A poll must not cost a system call.
+    if (timeout.count() > 0) ready_.wait_for(lock, timeout, [&] { return !events_.empty(); });
     if (events_.empty()) return std::nullopt;
     TokenEvent event = std::move(events_.front());
     events_.pop_front();
