@@ -12,9 +12,9 @@ namespace fathom::ops {
 constexpr int64_t kPanelColumns = 16;
 constexpr int64_t kScaleBlock = 128;  // of k, and of n in checkpoints
 
-// BF16 and FP8 are padded to the k of one AMX tile, F32 to the 4 that the float32 kernels take at a time.
-constexpr int64_t padded_k(device::DType dtype, int64_t k) {
-  return round_up(k, dtype == device::DType::kF32 ? int64_t{4} : int64_t{32});
+// k is padded to that of one AMX tile, two cache lines of float32 activations.
+constexpr int64_t padded_k(int64_t k) {
+  return round_up(k, int64_t{32});
 }
 
 // Place of element k of column 0 from the start of its panel, in elements. Column c is `column_step` * c

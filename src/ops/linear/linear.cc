@@ -29,112 +29,110 @@ std::span<const PanelKernel* const> kernels_for(DType dtype, Compute compute) {
   return {};
 }
 
-constexpr int64_t kRowBlock = 192;
+// More rows than this are cut, so that a slice of their k fits L2.
+constexpr int64_t kRowsAtOnce = 192;
 
 struct Call {
   const PanelKernel* kernel;
   PanelProduct product;
-  int64_t row_blocks, panel_chunk, panel_chunks;
+  int64_t row_parts, panel_chunk, panel_chunks;
 };
 
 void run_piece(const Call& call, device::Launch& launch, int64_t piece, int worker) {
-  const int64_t block = piece / call.panel_chunks;
   const int64_t first = piece % call.panel_chunks * call.panel_chunk;
   PanelProduct p = narrow(call.product, first, std::min(call.panel_chunk, call.product.panels - first));
-  const int64_t begin = call.product.rows * block / call.row_blocks;
-  const int64_t end = call.product.rows * (block + 1) / call.row_blocks;
-  p.a += begin * p.a_stride;
-  p.y += begin * p.y_stride;
-  p.rows = end - begin;
+  p = cut_rows(p, piece / call.panel_chunks, call.row_parts);
   p.scratch = launch.scratch(worker, kPanelScratchBytes);
   call.kernel->multiply(p);
 }
 
-// x in the kernel's form: as it is, or converted into `out`.
-PreparedRows prepare_rows(const PanelKernel& kernel, device::Launch& launch, const device::Tensor& x) {
-  const int64_t rows = x.dim(0);
-  const int64_t k = x.dim(1);
-  // Rows a multiple of a page apart collide in L1 when many of them are taken together.
-  const bool collide = rows > 4 && x.stride[0] % 256 == 0;
-  if (takes_as_they_are(kernel, k) && !collide) return {x.f32(), x.stride[0]};
-  const int64_t stride = prepared_stride(kernel, k);
+// x in the kernel's form: as it is, or converted into shared scratch.
+PreparedRows prepare_rows(const PanelKernel& kernel, device::Launch& launch, const LinearArgs& args) {
+  const int64_t rows = args.x.dim(0);
+  const int64_t k = args.x.dim(1);
+  const int64_t block_rows = kernel.block_rows(rows);
+  if (takes_as_it_is(kernel, args.weight->dtype, rows, k)) return {args.x.f32(), block_rows};
   auto* out = reinterpret_cast<float*>(launch.shared_scratch(prepared_bytes(kernel, rows, k)));
   const auto prepare = [&](int64_t begin, int64_t end, int /*worker*/) {
     for (int64_t r = begin; r < end; ++r) {
-      kernel.prepare(x.row<const float>(r), k, prepared_k(kernel, k), out + r * stride);
+      prepare_row(kernel, args.x.row<const float>(r), k, r, block_rows, out);
     }
   };
   // Waking the others pays from some tens of microseconds on.
   const int64_t grain = std::max(int64_t{32768} / k, int64_t{1});
   launch.pool().parallel_for(rows, grain, std::ref(prepare));
-  return {out, stride};
+  return {out, block_rows};
 }
 
 void run_linear(const PanelKernel& kernel, device::Launch& launch, const LinearArgs& args) {
   check_linear(args);
   const int64_t rows = args.x.dim(0);
   if (rows == 0) return;
-  const PreparedRows a = prepare_rows(kernel, launch, args.x);
+  const PreparedRows a = prepare_rows(kernel, launch, args);
   Call call{};
   call.kernel = &kernel;
   call.product = product_of(kernel, *args.weight, a, rows, args.y.f32(), args.y.stride[0], args.accumulate);
   const int64_t panels = call.product.panels;
-  call.row_blocks = ceil_div(rows, kRowBlock);
-  // Some eight pieces a thread even out what disturbs them; whole groups of four panels stream best.
-  const int64_t wanted = ceil_div(panels * call.row_blocks, int64_t{8} * launch.pool().size());
+  call.row_parts = ceil_div(rows, kRowsAtOnce);
+  // Some sixteen pieces a thread even out what disturbs them; whole groups of four panels stream best.
+  const int64_t wanted = ceil_div(panels * call.row_parts, int64_t{16} * launch.pool().size());
   call.panel_chunk = std::min(wanted < 4 ? wanted : round_up(wanted, int64_t{4}), panels);
   call.panel_chunks = ceil_div(panels, call.panel_chunk);
   const auto body = [&](int64_t begin, int64_t end, int worker) {
     for (int64_t piece = begin; piece < end; ++piece) run_piece(call, launch, piece, worker);
   };
-  launch.pool().parallel_for(call.row_blocks * call.panel_chunks, 1, std::ref(body));
+  launch.pool().parallel_for(call.row_parts * call.panel_chunks, 1, std::ref(body));
 }
 
-// The rows of one head, in the kernel's form; converted ones lie behind the kernel's own scratch.
-PreparedRows prepare_head(const PanelKernel& kernel, std::byte* scratch, const float* x, int64_t stride,
-                          int64_t rows, int64_t k) {
-  if (takes_as_they_are(kernel, k)) return {x, stride};
-  auto* out = reinterpret_cast<float*>(scratch + kPanelScratchBytes);
-  const int64_t out_stride = prepared_stride(kernel, k);
-  for (int64_t r = 0; r < rows; ++r) {
-    kernel.prepare(x + r * stride, k, prepared_k(kernel, k), out + r * out_stride);
+// One piece of a batch: some rows of one head times some of its panels. Rows are converted by whoever needs
+// them, behind the kernel's own scratch: k is small.
+struct BatchedCall {
+  const PanelKernel& kernel;
+  device::Launch& launch;
+  const BatchedLinearArgs& args;
+  int64_t row_parts, panel_chunk, panel_chunks;
+
+  void run(int64_t piece, int worker) const {
+    const int64_t h = piece / (row_parts * panel_chunks);
+    const int64_t part = piece / panel_chunks % row_parts;
+    const int64_t first_panel = piece % panel_chunks * panel_chunk;
+    const PackedLinear& weight = args.weights[static_cast<size_t>(h)];
+    const int64_t row = args.x.dim(0) * part / row_parts;
+    const int64_t rows = args.x.dim(0) * (part + 1) / row_parts - row;
+    const float* x = args.x.f32() + row * args.x.stride[0] + h * args.x.stride[1];
+    float* y = args.y.f32() + row * args.y.stride[0] + h * args.y.stride[1];
+    std::byte* scratch = launch.scratch(worker, kPanelScratchBytes + prepared_bytes(kernel, rows, weight.k));
+    PreparedRows a{x, kernel.block_rows(rows)};
+    if (!takes_as_it_is(kernel, weight.dtype, rows, weight.k)) {
+      auto* out = reinterpret_cast<float*>(scratch + kPanelScratchBytes);
+      for (int64_t r = 0; r < rows; ++r) {
+        prepare_row(kernel, x + r * args.x.stride[0], weight.k, r, a.block_rows, out);
+      }
+      a.data = out;
+    }
+    PanelProduct p = product_of(kernel, weight, a, rows, y, args.y.stride[0], false);
+    p = narrow(p, first_panel, std::min(panel_chunk, p.panels - first_panel));
+    p.scratch = scratch;
+    kernel.multiply(p);
   }
-  return {out, out_stride};
-}
+};
 
 void run_batched_linear(const PanelKernel& kernel, device::Launch& launch, const BatchedLinearArgs& args) {
   check_batched_linear(args);
   const int64_t rows = args.x.dim(0);
   if (rows == 0) return;
   const auto heads = static_cast<int64_t>(args.weights.size());
-  const PackedLinear& first = args.weights[0];
-  const int64_t panels = first.n_padded / kPanelColumns;
-  const int64_t row_blocks = ceil_div(rows, kRowBlock);
+  const int64_t panels = args.weights[0].n_padded / kPanelColumns;
+  BatchedCall call{kernel, launch, args, ceil_div(rows, kRowsAtOnce), panels, 1};
   // Heads are split further only when there are not enough of them to go round.
   const int64_t splits =
-      std::clamp(int64_t{4} * launch.pool().size() / (heads * row_blocks), int64_t{1}, panels);
-  const int64_t chunk = ceil_div(panels, splits);
-  const int64_t chunks = ceil_div(panels, chunk);
+      std::clamp(int64_t{4} * launch.pool().size() / (heads * call.row_parts), int64_t{1}, panels);
+  call.panel_chunk = ceil_div(panels, splits);
+  call.panel_chunks = ceil_div(panels, call.panel_chunk);
   const auto body = [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t piece = begin; piece < end; ++piece) {
-      const int64_t h = piece / (row_blocks * chunks);
-      const int64_t block = piece / chunks % row_blocks;
-      const int64_t row = rows * block / row_blocks;
-      const int64_t count = rows * (block + 1) / row_blocks - row;
-      std::byte* scratch =
-          launch.scratch(worker, kPanelScratchBytes + prepared_bytes(kernel, count, first.k));
-      const float* x = args.x.f32() + row * args.x.stride[0] + h * args.x.stride[1];
-      const PreparedRows a = prepare_head(kernel, scratch, x, args.x.stride[0], count, first.k);
-      const int64_t panel = piece % chunks * chunk;
-      PanelProduct p =
-          product_of(kernel, args.weights[static_cast<size_t>(h)], a, count,
-                     args.y.f32() + row * args.y.stride[0] + h * args.y.stride[1], args.y.stride[0], false);
-      p = narrow(p, panel, std::min(chunk, panels - panel));
-      p.scratch = scratch;
-      kernel.multiply(p);
-    }
+    for (int64_t piece = begin; piece < end; ++piece) call.run(piece, worker);
   };
-  launch.pool().parallel_for(heads * row_blocks * chunks, 1, std::ref(body));
+  launch.pool().parallel_for(heads * call.row_parts * call.panel_chunks, 1, std::ref(body));
 }
 
 template <const PanelKernel& kKernel>

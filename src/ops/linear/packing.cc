@@ -193,7 +193,7 @@ Result<PackedLinear> pack_linear(const device::Target& /*target*/, Compute compu
   packed.dtype = stacked_dtype(sources, compute);
   packed.compute = compute;
   packed.n_padded = round_up(packed.n, kPanelColumns);
-  packed.k_padded = padded_k(packed.dtype, packed.k);
+  packed.k_padded = padded_k(packed.k);
   FATHOM_ASSIGN(std::byte * data, arena.allocate(static_cast<size_t>(packed.bytes())));
   float* scales = nullptr;
   if (packed.dtype == DType::kF8E4M3) {

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileK = 32;
 constexpr int64_t kTileBytes = 1024;
+constexpr int64_t kTileFloats = 256;
 constexpr int64_t kBlockK = 128;  // of an FP8 scale
 
 // The tile instructions of GCC do not tell it that they read memory: what was stored before must be stored.
@@ -27,20 +28,20 @@ struct alignas(64) Sums {
   float tile[4][kTileRows * 16];
 };
 
-// `steps` tiles of k; b[i]: the first tile of panel i. Registers: 0..3 sums, 4.. activations, ..7 weights.
-void multiply_2x2(const float* a, int64_t a_stride, const uint8_t* const (&b)[4], int64_t steps, Sums& out) {
+// `steps` tiles of k; b[i]: the first tile of panel i; a_second: floats from the first 16 rows to the
+// next 16. Registers: 0..3 sums, 4.. activations, ..7 weights.
+void multiply_2x2(const float* a, int64_t a_second, const uint8_t* const (&b)[4], int64_t steps, Sums& out) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  const int64_t stride = a_stride * 4;
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(6, b[0] + s * kTileBytes, 64);
-    _tile_loadd(4, a + s * 16, stride);
+    _tile_loadd(4, a + s * kTileFloats, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b[1] + s * kTileBytes, 64);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + kTileRows * a_stride + s * 16, stride);
+    _tile_loadd(5, a + a_second + s * kTileFloats, 64);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
@@ -50,14 +51,13 @@ void multiply_2x2(const float* a, int64_t a_stride, const uint8_t* const (&b)[4]
   _tile_stored(3, out.tile[3], 64);
 }
 
-void multiply_1x4(const float* a, int64_t a_stride, const uint8_t* const (&b)[4], int64_t steps, Sums& out) {
+void multiply_1x4(const float* a, const uint8_t* const (&b)[4], int64_t steps, Sums& out) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  const int64_t stride = a_stride * 4;
   for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, a + s * 16, stride);
+    _tile_loadd(4, a + s * kTileFloats, 64);
     _tile_loadd(5, b[0] + s * kTileBytes, 64);
     _tile_dpbf16ps(0, 4, 5);
     _tile_loadd(6, b[1] + s * kTileBytes, 64);
@@ -73,10 +73,10 @@ void multiply_1x4(const float* a, int64_t a_stride, const uint8_t* const (&b)[4]
   _tile_stored(3, out.tile[3], 64);
 }
 
-void multiply_1x1(const float* a, int64_t a_stride, const uint8_t* const (&b)[4], int64_t steps, Sums& out) {
+void multiply_1x1(const float* a, const uint8_t* const (&b)[4], int64_t steps, Sums& out) {
   _tile_zero(0);
   for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, a + s * 16, a_stride * 4);
+    _tile_loadd(4, a + s * kTileFloats, 64);
     _tile_loadd(5, b[0] + s * kTileBytes, 64);
     _tile_dpbf16ps(0, 4, 5);
   }
@@ -114,18 +114,18 @@ void multiply_rows_of(const PanelProduct& p, int64_t panel, int64_t width, const
   const bool begins = k == 0 && !p.accumulate;
   const float* scales = K::kScaled ? p.scales + k / kBlockK * p.scale_stride + 16 * panel : nullptr;
   for (int64_t row = 0; row < p.rows;) {
-    const float* a = p.a + row * p.a_stride + k / 2;
+    const float* a = p.a + row * p.units + k / kTileK * kTileFloats;
     const int64_t left = p.rows - row;
     const int64_t tall = left > kTileRows && width == 2 ? 2 : 1;
     if (width == 4) {
-      multiply_1x4(a, p.a_stride, b, steps, sums);
+      multiply_1x4(a, b, steps, sums);
     } else if (tall == 2) {
-      multiply_2x2(a, p.a_stride, b, steps, sums);
+      multiply_2x2(a, kTileRows * p.units, b, steps, sums);
     } else {
       for (int64_t i = 0; i < width; ++i) {
         const uint8_t* const one[4] = {b[i], nullptr, nullptr, nullptr};
         Sums& single = *reinterpret_cast<Sums*>(&sums.tile[i]);
-        multiply_1x1(a, p.a_stride, one, steps, single);
+        multiply_1x1(a, one, steps, single);
       }
     }
     settle_memory();
@@ -190,7 +190,7 @@ void multiply_whole<F8>(const PanelProduct& p) {
 
 }  // namespace
 
-const PanelKernel kAmxBf16{"amx", device::Isa::kAmx, multiply_panels<Bf16>, round_row, 2, false};
-const PanelKernel kAmxF8{"amx", device::Isa::kAmx, multiply_panels<F8>, round_row, 2, false};
+const PanelKernel kAmxBf16{"amx", device::Isa::kAmx, multiply_panels<Bf16>, round_row, 2, 16, true};
+const PanelKernel kAmxF8{"amx", device::Isa::kAmx, multiply_panels<F8>, round_row, 2, 16, true};
 
 }  // namespace fathom::ops

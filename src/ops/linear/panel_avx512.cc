@@ -71,21 +71,24 @@ struct F8 : Avx512 {
   }
 };
 
-void copy_row(const float* x, int64_t k, int64_t k_padded, float* out) {
-  int64_t i = 0;
-  for (; i < k; ++i) out[i] = x[i];
-  for (; i < k_padded; ++i) out[i] = 0.0F;
-}
-void scale_row(const float* x, int64_t k, int64_t k_padded, float* out) {
-  int64_t i = 0;
-  for (; i < k; ++i) out[i] = x[i] * 0x1p60F;
-  for (; i < k_padded; ++i) out[i] = 0.0F;
+template <bool kScale>
+void copy_row(const float* x, int64_t k, int64_t k_padded, float* out, int64_t line_step) {
+  for (int64_t i = 0; i < k_padded; i += 16) {
+    for (int64_t j = 0; j < 16; ++j) {
+      const float value = i + j < k ? x[i + j] : 0.0F;
+      out[j] = kScale ? value * 0x1p60F : value;
+    }
+    out += line_step;
+  }
 }
 
 }  // namespace
 
-const PanelKernel kAvx512F32{"avx512", device::Isa::kAvx512, multiply_panels<F32>, copy_row, 1, true};
-const PanelKernel kAvx512Bf16{"avx512", device::Isa::kAvx512, multiply_panels<Bf16>, copy_row, 1, true};
-const PanelKernel kAvx512F8{"avx512", device::Isa::kAvx512, multiply_panels<F8>, scale_row, 1, false};
+const PanelKernel kAvx512F32{"avx512", device::Isa::kAvx512, multiply_panels<F32>, copy_row<false>, 1, 12,
+                             false};
+const PanelKernel kAvx512Bf16{"avx512", device::Isa::kAvx512, multiply_panels<Bf16>, copy_row<false>, 1, 12,
+                              false};
+const PanelKernel kAvx512F8{"avx512", device::Isa::kAvx512, multiply_panels<F8>, copy_row<true>, 1, 12,
+                            false};
 
 }  // namespace fathom::ops

@@ -57,9 +57,9 @@ struct F8 : Dot {
 
 }  // namespace
 
-const PanelKernel kAvx512DotBf16{"avx512-bf16", device::Isa::kAvx512Bf16, multiply_panels<Bf16>, round_row, 2,
-                                 false};
-const PanelKernel kAvx512DotF8{"avx512-bf16", device::Isa::kAvx512Bf16, multiply_panels<F8>, round_row, 2,
+const PanelKernel kAvx512DotBf16{
+    "avx512-bf16", device::Isa::kAvx512Bf16, multiply_panels<Bf16>, round_row, 2, 12, false};
+const PanelKernel kAvx512DotF8{"avx512-bf16", device::Isa::kAvx512Bf16, multiply_panels<F8>, round_row, 2, 12,
                                false};
 
 }  // namespace fathom::ops

@@ -15,13 +15,21 @@ namespace fathom::ops {
 
 enum class Compute : uint8_t;
 
+// Activations in the form that the kernels read them: 32-bit units, one float32 or two bf16 (k, k + 1). Rows
+// are grouped in blocks of `block_rows`, and in a block, lines of 16 units of one row follow each other row
+// by row, so that a register tile reads front to back:
+//   row r, unit u: a[r / block_rows * block_rows * units + u / 16 * 16 * block_rows + r % block_rows * 16 + u
+//   % 16]
+// A block of one row is a plain row; a block of 16 rows of bf16 is a sequence of AMX tiles.
+//
 // y[r, c] (+)= sum over k of a[r, k] * w[k, c], for `rows` rows and the columns of `panels` consecutive
 // panels.
 struct PanelProduct {
-  const float* a = nullptr;  // rows of 32-bit units: one float32, or two bf16 (k, k + 1)
-  int64_t a_stride = 0;      // units between rows
+  const float* a = nullptr;
+  int64_t block_rows = 0;  // PanelKernel::block_rows of the rows; the last block may have fewer
+  int64_t units = 0;       // of a row: k / unit_k
   int64_t rows = 0;
-  int64_t k = 0;               // padded (prepared_k)
+  int64_t k = 0;               // padded to 32 with zeros
   const uint8_t* w = nullptr;  // the first panel
   int64_t panel_bytes = 0;     // from one panel to the next
   int64_t panels = 0;
@@ -35,17 +43,27 @@ struct PanelProduct {
 };
 
 constexpr size_t kPanelScratchBytes = size_t{64} << 10;
-// Rows of prepared activations that a kernel may read past the last one (AMX takes 16 at a time).
-constexpr int64_t kRowSlack = 16;
+constexpr int64_t kMaxBlockRows = 16;
+// Up to so many rows, kernels stream the weights through registers; their block is all the rows.
+constexpr int64_t kStreamRows = 4;
 
 struct PanelKernel {
   const char* name;
   device::Isa needs;
   void (*multiply)(const PanelProduct& product);
-  // One row of x into the units that `multiply` takes; k_padded - k zeros at the end.
-  void (*prepare)(const float* x, int64_t k, int64_t k_padded, float* out);
-  int64_t unit_k;    // k of one unit: 1 or 2
-  bool takes_plain;  // rows of x serve as they are when k needs no padding
+  // One row of x into lines of 16 units, `line_step` floats apart, with zeros from k to k_padded.
+  void (*prepare)(const float* x, int64_t k, int64_t k_padded, float* out, int64_t line_step);
+  int64_t unit_k;     // k of one unit: 1 or 2
+  int64_t tile_rows;  // rows of the register tile
+  bool whole_tiles;   // a block is always tile_rows, what is too much being computed in vain (AMX)
+
+  // Even blocks: 7 rows are 4 and 3, not 6 and 1.
+  constexpr int64_t block_rows(int64_t rows) const {
+    if (whole_tiles) return tile_rows;
+    if (rows <= kStreamRows) return rows;
+    const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+    return (rows + tiles - 1) / tiles;
+  }
 };
 
 // The kernels of each instruction set.
@@ -53,11 +71,5 @@ extern const PanelKernel kAvx2F32, kAvx2Bf16, kAvx2F8;
 extern const PanelKernel kAvx512F32, kAvx512Bf16, kAvx512F8;
 extern const PanelKernel kAvx512DotBf16, kAvx512DotF8;  // vdpbf16ps
 extern const PanelKernel kAmxBf16, kAmxF8;
-
-// k that a kernel runs over: what lies between is zero on both sides.
-constexpr int64_t prepared_k(const PanelKernel& kernel, int64_t k) {
-  const int64_t step = kernel.unit_k == 1 ? 4 : 32;
-  return (k + step - 1) / step * step;
-}
 
 }  // namespace fathom::ops

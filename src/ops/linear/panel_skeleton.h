@@ -21,17 +21,16 @@
 #define FATHOM_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-// Loads sums from y unless the chain begins here.
 struct Tile {
-  const float* a;
-  int64_t a_stride;
+  const float* a;     // the first line of 16 units of the first row; the other rows' follow
+  int64_t line_step;  // floats to the rows' next lines
+  int64_t lines;      // to go through
   const uint8_t* w;
   int64_t w_stride;  // bytes from panel to panel
-  int64_t w_rows;    // 64-byte rows of a panel to go through
   float* y;
   int64_t y_stride;
   const float* scales;
-  bool begins;
+  bool begins;  // the chain begins here; else it goes on from y
 };
 
 // Weights unpacked by K as they are read.
@@ -59,17 +58,17 @@ struct SetAside {
 
 template <class K, class Source, int kRows, int kPanels, int S, class Sums>
 [[gnu::always_inline]] inline void add_steps(Sums& sum, const typename Source::Raw (&raw)[kPanels],
-                                             const float* a, int64_t a_stride) {
+                                             const float* a) {
   typename K::Operand operand[kPanels];
   FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) operand[p] = Source::template step<S>(raw[p]);
   FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
-    const auto unit = K::broadcast(a + r * a_stride + S);
+    const auto unit = K::broadcast(a + r * 16 + S);
     FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
       sum[r][p] = K::multiply_add(sum[r][p], unit, operand[p]);
     }
   }
   if constexpr (S + 1 < Source::kSteps) {
-    add_steps<K, Source, kRows, kPanels, S + 1>(sum, raw, a, a_stride);
+    add_steps<K, Source, kRows, kPanels, S + 1>(sum, raw, a);
   }
 }
 
@@ -81,16 +80,18 @@ void multiply_tile(const Tile& tile) {
       sum[r][p] = K::kScaled || tile.begins ? K::zero() : K::load_sum(tile.y + r * tile.y_stride + 16 * p);
     }
   }
-  const float* a = tile.a;
+  const float* line = tile.a;
   const uint8_t* w = tile.w;
-  const int64_t a_stride = tile.a_stride;
   const int64_t w_stride = tile.w_stride;
-  for (int64_t i = 0; i < tile.w_rows; ++i) {
-    typename Source::Raw raw[kPanels];
-    FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
-    add_steps<K, Source, kRows, kPanels, 0>(sum, raw, a, a_stride);
-    w += 64;
-    a += Source::kSteps;
+  const int64_t line_step = tile.line_step;
+  for (int64_t left = tile.lines; left > 0; --left) {
+    for (int i = 0; i < 16; i += Source::kSteps) {
+      typename Source::Raw raw[kPanels];
+      FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
+      add_steps<K, Source, kRows, kPanels, 0>(sum, raw, line + i);
+      w += 64;
+    }
+    line += line_step;
   }
   FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
     FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
@@ -112,18 +113,22 @@ void multiply_rows(int64_t rows, const Tile& tile) {
   }
 }
 
-// k of one 64-byte row of a panel.
+// k of one 64-byte row of a panel, and of one line of activations.
 template <class K>
 constexpr int64_t kRowK = K::kSteps * K::kUnitK;
-
 template <class K>
-Tile tile_at(const PanelProduct& p, int64_t row, int64_t panel, int64_t k) {
+constexpr int64_t kLineK = 16 * K::kUnitK;
+
+// Block `block` of rows, k in [k, k + slice).
+template <class K>
+Tile tile_at(const PanelProduct& p, int64_t block, int64_t panel, int64_t k, int64_t slice) {
   Tile tile{};
-  tile.a = p.a + row * p.a_stride + k / K::kUnitK;
-  tile.a_stride = p.a_stride;
+  tile.a = p.a + p.block_rows * (block * p.units + k / K::kUnitK);
+  tile.line_step = 16 * p.block_rows;
+  tile.lines = slice / kLineK<K>;
   tile.w = p.w + panel * p.panel_bytes + k / kRowK<K> * 64;
   tile.w_stride = p.panel_bytes;
-  tile.y = p.y + row * p.y_stride + 16 * panel;
+  tile.y = p.y + block * p.block_rows * p.y_stride + 16 * panel;
   tile.y_stride = p.y_stride;
   if (K::kScaled) tile.scales = p.scales + k / 128 * p.scale_stride + 16 * panel;
   tile.begins = k == 0 && !p.accumulate;
@@ -134,12 +139,11 @@ Tile tile_at(const PanelProduct& p, int64_t row, int64_t panel, int64_t k) {
 template <class K, int kRows>
 void stream_rows(const PanelProduct& p) {
   constexpr int kWide = K::kStreamPanels[kRows];
-  const int64_t slice = K::kScaled ? 128 : p.k;
+  const int64_t most = K::kScaled ? 128 : p.k;
   for (int64_t panel = 0; panel < p.panels;) {
     const int64_t width = p.panels - panel >= kWide ? kWide : 1;
-    for (int64_t k = 0; k < p.k; k += slice) {
-      Tile tile = tile_at<K>(p, 0, panel, k);
-      tile.w_rows = (k + slice < p.k ? slice : p.k - k) / kRowK<K>;
+    for (int64_t k = 0; k < p.k; k += most) {
+      const Tile tile = tile_at<K>(p, 0, panel, k, k + most < p.k ? most : p.k - k);
       if (width == kWide) {
         multiply_tile<K, Streamed<K>, kRows, kWide>(tile);
       } else {
@@ -160,45 +164,45 @@ void set_aside(const uint8_t* w, int64_t w_rows, uint8_t* out) {
   for (int64_t i = 0; i < w_rows; ++i) set_steps_aside<K, 0>(K::load(w + 64 * i), out + 64 * K::kSteps * i);
 }
 
-// Rows [row, row + rows) times `width` panels, over one slice of k: the weights are unpacked once, into L1.
+// Blocks [first, end) of rows times kPanels panels over one slice of k; the weights are unpacked once, into
+// L1.
 template <class K, int kPanels>
-void multiply_slice(const PanelProduct& p, int64_t row, int64_t rows, int64_t panel, int64_t k,
+void multiply_slice(const PanelProduct& p, int64_t first, int64_t end, int64_t panel, int64_t k,
                     int64_t slice) {
-  Tile tile = tile_at<K>(p, row, panel, k);
-  const int64_t w_rows = slice / kRowK<K>;
+  const uint8_t* w = p.w + panel * p.panel_bytes + k / kRowK<K> * 64;
+  int64_t w_stride = p.panel_bytes;
   if constexpr (K::kUnpacks) {
     auto* aside = reinterpret_cast<uint8_t*>(p.scratch);
+    const int64_t w_rows = slice / kRowK<K>;
     const int64_t bytes = w_rows * 64 * K::kSteps;
-    for (int i = 0; i < kPanels; ++i) set_aside<K>(tile.w + i * tile.w_stride, w_rows, aside + i * bytes);
-    tile.w = aside;
-    tile.w_stride = bytes;
+    for (int i = 0; i < kPanels; ++i) set_aside<K>(w + i * w_stride, w_rows, aside + i * bytes);
+    w = aside;
+    w_stride = bytes;
   }
-  tile.w_rows = w_rows * (K::kUnpacks ? K::kSteps : 1);
-  const int64_t tiles = (rows + K::kMaxRows - 1) / K::kMaxRows;
-  int64_t done = 0;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t count = (rows - done) / (tiles - t);  // even tiles: 7 rows are 3 + 4, not 6 + 1
+  for (int64_t block = first; block < end; ++block) {
+    Tile tile = tile_at<K>(p, block, panel, k, slice);
+    tile.w = w;
+    tile.w_stride = w_stride;
+    const int64_t left = p.rows - block * p.block_rows;
+    const int64_t rows = left < p.block_rows ? left : p.block_rows;
     if constexpr (K::kUnpacks) {
-      multiply_rows<K, SetAside<K>, K::kMaxRows, kPanels>(count, tile);
+      multiply_rows<K, SetAside<K>, K::kMaxRows, kPanels>(rows, tile);
     } else {
-      multiply_rows<K, Streamed<K>, K::kMaxRows, kPanels>(count, tile);
+      multiply_rows<K, Streamed<K>, K::kMaxRows, kPanels>(rows, tile);
     }
-    tile.a += count * p.a_stride;
-    tile.y += count * p.y_stride;
-    done += count;
   }
 }
 
 template <class K>
-void multiply_block(const PanelProduct& p, int64_t row, int64_t rows, int64_t panel_begin,
-                    int64_t panel_end) {
+void multiply_blocks(const PanelProduct& p, int64_t first, int64_t end, int64_t panel_begin,
+                     int64_t panel_end) {
   for (int64_t k = 0; k < p.k; k += K::kSliceK) {
     const int64_t slice = k + K::kSliceK < p.k ? K::kSliceK : p.k - k;
     int64_t panel = panel_begin;
     for (; panel + K::kMaxPanels <= panel_end; panel += K::kMaxPanels) {
-      multiply_slice<K, K::kMaxPanels>(p, row, rows, panel, k, slice);
+      multiply_slice<K, K::kMaxPanels>(p, first, end, panel, k, slice);
     }
-    for (; panel < panel_end; ++panel) multiply_slice<K, 1>(p, row, rows, panel, k, slice);
+    for (; panel < panel_end; ++panel) multiply_slice<K, 1>(p, first, end, panel, k, slice);
   }
 }
 
@@ -221,32 +225,31 @@ void multiply_whole(const PanelProduct& p) {
   // With many, a slice of their k has to stay in L2 while the panels pass.
   constexpr int64_t kFew = 32;
   constexpr int64_t kMany = 192;
+  const int64_t blocks = (p.rows + p.block_rows - 1) / p.block_rows;
   if (p.rows <= kFew) {
     for (int64_t panel = 0; panel < p.panels; panel += K::kMaxPanels) {
       const int64_t end = panel + K::kMaxPanels < p.panels ? panel + K::kMaxPanels : p.panels;
-      multiply_block<K>(p, 0, p.rows, panel, end);
+      multiply_blocks<K>(p, 0, blocks, panel, end);
     }
     return;
   }
-  const int64_t blocks = (p.rows + kMany - 1) / kMany;
-  int64_t row = 0;
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t rows = (p.rows - row) / (blocks - b);
-    multiply_block<K>(p, row, rows, 0, p.panels);
-    row += rows;
+  const int64_t parts = (p.rows + kMany - 1) / kMany;
+  for (int64_t i = 0; i < parts; ++i) {
+    multiply_blocks<K>(p, blocks * i / parts, blocks * (i + 1) / parts, 0, p.panels);
   }
 }
 
 // A panel that is cut by the end of n goes through a copy of its outputs.
 template <class K>
 void multiply_cut(const PanelProduct& whole) {
-  constexpr int64_t kRows = 32;
-  alignas(64) float sums[kRows * 16];
+  constexpr int64_t kMost = 32;
+  alignas(64) float sums[kMost * 16];
   const int64_t columns = whole.columns - 16 * (whole.panels - 1);
-  for (int64_t row = 0; row < whole.rows; row += kRows) {
+  const int64_t step = kMost / whole.block_rows * whole.block_rows;
+  for (int64_t row = 0; row < whole.rows; row += step) {
     PanelProduct p = whole;
-    p.a += row * p.a_stride;
-    p.rows = row + kRows < whole.rows ? kRows : whole.rows - row;
+    p.a += row * p.units;
+    p.rows = row + step < whole.rows ? step : whole.rows - row;
     p.w += (whole.panels - 1) * p.panel_bytes;
     if (K::kScaled) p.scales += 16 * (whole.panels - 1);
     p.panels = 1;

@@ -74,7 +74,7 @@ Result<PackedLinear> random_linear(const device::Target& /*target*/, Compute com
   packed.dtype = dtype;
   packed.compute = compute;
   packed.n_padded = round_up(n, kPanelColumns);
-  packed.k_padded = padded_k(dtype, k);
+  packed.k_padded = padded_k(k);
   FATHOM_ASSIGN(std::byte * data, arena.allocate(static_cast<size_t>(packed.bytes())));
   packed.data = data;
   if (dtype == DType::kF8E4M3) {

@@ -1,7 +1,7 @@
 // How the ops hand their rows and panels to the kernels.
 #pragma once
 
-#include <span>
+#include <algorithm>
 
 #include "base/math.h"
 #include "device/launch.h"
@@ -15,33 +15,44 @@ namespace fathom::ops {
 // that rounds activations.
 const PanelKernel* choose_panel_kernel(const device::Target& target, device::DType dtype, Compute compute);
 
-// Rows in the form that a kernel takes.
+// Rows in the form that a kernel takes (panel_kernel.h).
 struct PreparedRows {
   const float* data = nullptr;
-  int64_t stride = 0;  // units
+  int64_t block_rows = 1;
 };
 
-// Units of one prepared row. One cache line more than it needs where the distance would else be a multiple of
-// a page, which would put all rows of a tile into the same sets of L1.
-inline int64_t prepared_stride(const PanelKernel& kernel, int64_t k) {
-  const int64_t units = round_up(prepared_k(kernel, k) / kernel.unit_k, int64_t{16});
-  return units % 256 == 0 ? units + 16 : units;
+inline int64_t prepared_units(const PanelKernel& kernel, int64_t k) {
+  return padded_k(k) / kernel.unit_k;
+}
+// Rows that the blocks of `rows` rows occupy.
+inline int64_t prepared_rows(const PanelKernel& kernel, int64_t rows) {
+  return round_up(rows, kernel.block_rows(rows));
 }
 inline size_t prepared_bytes(const PanelKernel& kernel, int64_t rows, int64_t k) {
-  return static_cast<size_t>((rows + kRowSlack) * prepared_stride(kernel, k)) * sizeof(float);
+  return static_cast<size_t>(prepared_rows(kernel, rows) * prepared_units(kernel, k)) * sizeof(float);
 }
-inline bool takes_as_they_are(const PanelKernel& kernel, int64_t k) {
-  return kernel.takes_plain && prepared_k(kernel, k) == k;
+// A lone row of float32 serves as it is when k needs no padding and FP8 no scaling.
+inline bool takes_as_it_is(const PanelKernel& kernel, device::DType weight, int64_t rows, int64_t k) {
+  return rows == 1 && kernel.unit_k == 1 && weight != device::DType::kF8E4M3 && padded_k(k) == k;
+}
+// Row `row` of blocks of `block_rows`, into `out` (the first block).
+inline void prepare_row(const PanelKernel& kernel, const float* x, int64_t k, int64_t row, int64_t block_rows,
+                        float* out) {
+  const int64_t block = row / block_rows;
+  float* first = out + block * block_rows * prepared_units(kernel, k) + row % block_rows * 16;
+  kernel.prepare(x, k, padded_k(k), first, 16 * block_rows);
 }
 
-// The kernel's arguments for all panels of `weight`; `narrow` cuts them to a range of panels.
+// The kernel's arguments for all panels of `weight`; `narrow` cuts them to a range of panels, `cut_rows` to
+// one of rows.
 inline PanelProduct product_of(const PanelKernel& kernel, const PackedLinear& weight, PreparedRows a,
                                int64_t rows, float* y, int64_t y_stride, bool accumulate) {
   PanelProduct p;
   p.a = a.data;
-  p.a_stride = a.stride;
+  p.block_rows = a.block_rows;
+  p.units = prepared_units(kernel, weight.k);
   p.rows = rows;
-  p.k = prepared_k(kernel, weight.k);
+  p.k = weight.k_padded;
   p.w = static_cast<const uint8_t*>(weight.data);
   p.panel_bytes = kPanelColumns * weight.k_padded * device::size_of(weight.dtype);
   p.panels = weight.n_padded / kPanelColumns;
@@ -59,6 +70,17 @@ inline PanelProduct narrow(PanelProduct p, int64_t first_panel, int64_t panels) 
   p.y += first_panel * kPanelColumns;
   p.columns = std::min(p.columns - first_panel * kPanelColumns, panels * kPanelColumns);
   p.panels = panels;
+  return p;
+}
+
+// Part `part` of `parts`, cut between blocks.
+inline PanelProduct cut_rows(PanelProduct p, int64_t part, int64_t parts) {
+  const int64_t blocks = ceil_div(p.rows, p.block_rows);
+  const int64_t begin = blocks * part / parts * p.block_rows;
+  const int64_t end = std::min(blocks * (part + 1) / parts * p.block_rows, p.rows);
+  p.a += begin * p.units;
+  p.y += begin * p.y_stride;
+  p.rows = end - begin;
   return p;
 }
 

@@ -54,7 +54,7 @@ class MoeCall {
 
   // Scratch bytes of one pair of token and expert.
   int64_t bytes_per_pair() const {
-    return 4 * (prepared_stride(up_kernel_, hidden_) + prepared_stride(down_kernel_, inner_) + out_stride());
+    return 4 * (prepared_units(up_kernel_, hidden_) + prepared_units(down_kernel_, inner_) + out_stride());
   }
 
   void run() {
@@ -64,7 +64,7 @@ class MoeCall {
     carve(size, pairs, experts);
     Carver memory(launch_.shared_scratch(size.used()));
     std::byte* plan_memory = carve(memory, pairs, experts);
-    plan_ = plan_moe(args_.ids, experts, plan_memory);
+    plan_ = plan_moe(args_.ids, experts, up_kernel_, plan_memory);
     gather();
     multiply_up();
     multiply_down();
@@ -76,27 +76,31 @@ class MoeCall {
   int64_t out_stride() const { return round_up(std::max(2 * inner_, hidden_), int64_t{16}) + 16; }
 
   std::byte* carve(Carver& memory, int64_t pairs, int64_t experts) {
-    x_ = memory.take<float>(prepared_bytes(up_kernel_, pairs, hidden_));
-    act_ = memory.take<float>(prepared_bytes(down_kernel_, pairs, inner_));
+    const int64_t rows = most_prepared_rows(up_kernel_, pairs, experts);
+    x_ = memory.take<float>(static_cast<size_t>(rows * prepared_units(up_kernel_, hidden_)) * sizeof(float));
+    act_ =
+        memory.take<float>(static_cast<size_t>(rows * prepared_units(down_kernel_, inner_)) * sizeof(float));
     out_ = memory.take<float>(static_cast<size_t>(pairs * out_stride()) * sizeof(float));
     left_ = memory.take<int32_t>(static_cast<size_t>(experts) * sizeof(int32_t));
     return memory.take<std::byte>(static_cast<size_t>(MoePlan::bytes(pairs, experts)));
   }
 
-  // A lone row of float32 is used where it is.
+  PreparedRows rows_of(const PanelKernel& kernel, const float* all, int64_t k, const ExpertRows& e) const {
+    return {all + e.prepared_first * prepared_units(kernel, k), kernel.block_rows(e.rows)};
+  }
   bool stays_in_place(const ExpertRows& e) const {
-    return e.rows == 1 && takes_as_they_are(up_kernel_, hidden_);
+    return takes_as_it_is(up_kernel_, args_.gate_up[0].dtype, e.rows, hidden_);
   }
 
   void gather() {
-    const int64_t stride = prepared_stride(up_kernel_, hidden_);
     const auto prepare = [&](int64_t begin, int64_t end, int /*worker*/) {
       for (int64_t i = begin; i < end; ++i) {
         const ExpertRows& e = plan_.experts[i];
         if (stays_in_place(e)) continue;
-        for (int64_t r = e.first; r < e.first + e.rows; ++r) {
-          up_kernel_.prepare(args_.x.row<const float>(plan_.token_of[r]), hidden_,
-                             prepared_k(up_kernel_, hidden_), x_ + r * stride);
+        float* out = x_ + e.prepared_first * prepared_units(up_kernel_, hidden_);
+        for (int64_t r = 0; r < e.rows; ++r) {
+          prepare_row(up_kernel_, args_.x.row<const float>(plan_.token_of[e.first + r]), hidden_, r,
+                      up_kernel_.block_rows(e.rows), out);
         }
       }
     };
@@ -136,9 +140,8 @@ class MoeCall {
     std::fill(left_, left_ + plan_.active, static_cast<int32_t>(pieces.chunks));
     for_pieces(panels, pieces, [&](int64_t i, int64_t first, int64_t count, int worker) {
       const ExpertRows& e = plan_.experts[i];
-      const int64_t stride = prepared_stride(up_kernel_, hidden_);
-      PreparedRows a{x_ + e.first * stride, stride};
-      if (stays_in_place(e)) a = {args_.x.row<const float>(plan_.token_of[e.first]), args_.x.stride[0]};
+      PreparedRows a = rows_of(up_kernel_, x_, hidden_, e);
+      if (stays_in_place(e)) a.data = args_.x.row<const float>(plan_.token_of[e.first]);
       multiply(up_kernel_, args_.gate_up[static_cast<size_t>(e.expert)], a, e, first, count, worker);
       // Who finishes an expert's last piece activates its rows while they are in a cache.
       if (std::atomic_ref(left_[i]).fetch_sub(1, std::memory_order_acq_rel) == 1) activate(e, worker);
@@ -149,13 +152,12 @@ class MoeCall {
     std::byte* scratch =
         launch_.scratch(worker, kPanelScratchBytes + static_cast<size_t>(inner_) * sizeof(float));
     auto* plain = reinterpret_cast<float*>(scratch + kPanelScratchBytes);
-    const int64_t stride = prepared_stride(down_kernel_, inner_);
-    const bool as_it_is = takes_as_they_are(down_kernel_, inner_);
-    for (int64_t r = e.first; r < e.first + e.rows; ++r) {
-      const float* gate = out_ + r * out_stride();
-      float* act = act_ + r * stride;
-      swiglu_(gate, gate + inner_, as_it_is ? act : plain, inner_);
-      if (!as_it_is) down_kernel_.prepare(plain, inner_, prepared_k(down_kernel_, inner_), act);
+    float* out = act_ + e.prepared_first * prepared_units(down_kernel_, inner_);
+    const bool as_it_is = takes_as_it_is(down_kernel_, args_.down[0].dtype, e.rows, inner_);
+    for (int64_t r = 0; r < e.rows; ++r) {
+      const float* gate = out_ + (e.first + r) * out_stride();
+      swiglu_(gate, gate + inner_, as_it_is ? out : plain, inner_);
+      if (!as_it_is) prepare_row(down_kernel_, plain, inner_, r, down_kernel_.block_rows(e.rows), out);
     }
   }
 
@@ -163,9 +165,8 @@ class MoeCall {
     const int64_t panels = args_.down[0].n_padded / kPanelColumns;
     for_pieces(panels, split(panels), [&](int64_t i, int64_t first, int64_t count, int worker) {
       const ExpertRows& e = plan_.experts[i];
-      const int64_t stride = prepared_stride(down_kernel_, inner_);
-      multiply(down_kernel_, args_.down[static_cast<size_t>(e.expert)], {act_ + e.first * stride, stride}, e,
-               first, count, worker);
+      multiply(down_kernel_, args_.down[static_cast<size_t>(e.expert)],
+               rows_of(down_kernel_, act_, inner_, e), e, first, count, worker);
     });
   }
 
@@ -188,8 +189,8 @@ class MoeCall {
   const PanelKernel& down_kernel_;
   SwigluRow swiglu_;
   MoePlan plan_;
-  float* x_ = nullptr;       // [pairs, ...] gathered rows in gate_up's form
-  float* act_ = nullptr;     // [pairs, ...] activated rows in down's form
+  float* x_ = nullptr;       // the experts' gathered rows, prepared for gate_up
+  float* act_ = nullptr;     // the same after activation, prepared for down
   float* out_ = nullptr;     // [pairs, out_stride]
   int32_t* left_ = nullptr;  // [active] pieces of gate_up to go
 };

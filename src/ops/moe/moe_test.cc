@@ -40,7 +40,7 @@ TEST(MoePlan, SortsPairsByExpert) {
   std::vector<int32_t> ids = random_ids(3, kTokens, kChoices, kExperts - 1);  // expert 10 gets nothing
   std::vector<std::byte> memory(static_cast<size_t>(MoePlan::bytes(kTokens * kChoices, kExperts)));
   const MoePlan plan =
-      plan_moe(Tensor(ids.data(), DType::kI32, {kTokens, kChoices}), kExperts, memory.data());
+      plan_moe(Tensor(ids.data(), DType::kI32, {kTokens, kChoices}), kExperts, kAvx2Bf16, memory.data());
   ASSERT_EQ(plan.pairs, kTokens * kChoices);
   EXPECT_EQ(plan.active, 10);
   std::vector<int32_t> expert_of(static_cast<size_t>(plan.pairs), -1);
@@ -95,7 +95,7 @@ struct Experts {
 };
 
 TEST_P(Moe, AgreesWithTheOracleAndDoesNotDependOnTheBatch) {
-  constexpr int64_t kExperts = 9, kChoices = 3, kMost = 130;
+  constexpr int64_t kExperts = 9, kChoices = 3, kMost = 70;
   for (const auto& [hidden, inner] : {std::pair<int64_t, int64_t>{48, 40}, {160, 144}, {33, 21}}) {
     std::vector<float> x = random_values(1, kMost * hidden, 1.0F);
     std::vector<float> weights = random_values(2, kMost * kChoices, 1.0F);
@@ -124,7 +124,9 @@ TEST_P(Moe, AgreesWithTheOracleAndDoesNotDependOnTheBatch) {
       const double relative = kernel != nullptr && kernel->unit_k == 2 ? 2e-2 : 1e-5;
       double largest = 0;
       for (const float v : expected) largest = std::max<double>(largest, std::fabs(v));
-      for (const int64_t tokens : {1, 2, 5, 16, 130}) {
+      std::vector<float> alone(expected.size(), kPoison);
+      for (int64_t t = 0; t < kMost; ++t) moe(launch, args_for(experts, alone, t, t + 1));
+      for (const int64_t tokens : {1, 2, 5, 16, 70}) {
         std::vector<float> y(static_cast<size_t>(kMost * hidden), kPoison);
         moe(launch, args_for(experts, y, kMost - tokens, kMost));
         const auto first = static_cast<size_t>((kMost - tokens) * hidden);
@@ -136,8 +138,6 @@ TEST_P(Moe, AgreesWithTheOracleAndDoesNotDependOnTheBatch) {
                 << to_string(target.isa) << " tokens " << tokens;
           }
         }
-        std::vector<float> alone(y.size(), kPoison);
-        for (int64_t t = kMost - tokens; t < kMost; ++t) moe(launch, args_for(experts, alone, t, t + 1));
         ASSERT_EQ(std::memcmp(alone.data() + first, y.data() + first, (y.size() - first) * sizeof(float)), 0)
             << to_string(target.isa) << " tokens " << tokens;
       }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/math.h"
+#include "ops/linear/rows.h"
 
 namespace fathom::ops {
 
@@ -12,7 +13,8 @@ int64_t MoePlan::bytes(int64_t pairs, int64_t experts) {
   return ints * static_cast<int64_t>(sizeof(int32_t));
 }
 
-MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, std::byte* memory) {
+MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, const PanelKernel& kernel,
+                 std::byte* memory) {
   const int64_t tokens = ids.dim(0);
   const int64_t choices = ids.dim(1);
   MoePlan plan;
@@ -34,7 +36,11 @@ MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, std::byte* memo
   int32_t first = 0;
   for (int64_t e = 0; e < num_experts; ++e) {
     const int32_t rows = next[e];
-    if (rows > 0) plan.experts[plan.active++] = {static_cast<int32_t>(e), first, rows};
+    if (rows > 0) {
+      plan.experts[plan.active++] = {static_cast<int32_t>(e), first, rows,
+                                     static_cast<int32_t>(plan.prepared_rows)};
+      plan.prepared_rows += prepared_rows(kernel, rows);
+    }
     next[e] = first;
     first += rows;
   }
@@ -52,6 +58,10 @@ MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, std::byte* memo
     return a.rows != b.rows ? a.rows > b.rows : a.expert < b.expert;
   });
   return plan;
+}
+
+int64_t most_prepared_rows(const PanelKernel& kernel, int64_t pairs, int64_t experts) {
+  return pairs + std::min(pairs, experts) * (kernel.tile_rows - 1);
 }
 
 PanelSplit split_panels(int64_t panels, int64_t active, int64_t pieces) {

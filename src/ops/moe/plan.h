@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "device/tensor.h"
+#include "ops/linear/panel_kernel.h"
 
 namespace fathom::ops {
 
@@ -13,12 +14,14 @@ struct ExpertRows {
   int32_t expert = 0;
   int32_t first = 0;
   int32_t rows = 0;
+  int32_t prepared_first = 0;  // where its blocks begin among the prepared rows, in rows
 };
 
 // Token and choice pairs sorted by expert. All arrays are the caller's.
 struct MoePlan {
   int64_t pairs = 0;              // T * K
   int64_t active = 0;             // experts with rows
+  int64_t prepared_rows = 0;      // of all experts together, each a whole number of blocks
   int32_t* row_of = nullptr;      // [pairs] pair (t, j) at t * K + j -> its sorted row
   int32_t* token_of = nullptr;    // [pairs] sorted row -> its token
   ExpertRows* experts = nullptr;  // [active], the one with most rows first
@@ -27,7 +30,10 @@ struct MoePlan {
 };
 
 // `memory` of MoePlan::bytes(T * K, num_experts), aligned to 8. An id outside [0, num_experts) is a CHECK.
-MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, std::byte* memory);
+MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, const PanelKernel& kernel,
+                 std::byte* memory);
+// What `prepared_rows` can be at most.
+int64_t most_prepared_rows(const PanelKernel& kernel, int64_t pairs, int64_t experts);
 
 // `panels` panels of every expert cut into `chunks` pieces of at most `chunk` panels, so that some `pieces`
 // in all come out.
