@@ -62,7 +62,8 @@ def unknown_and_unavailable_fields(t):
 def ids_outside_the_vocabulary(t):
     for ids in ([-1], [10**9], [2**63], [1.5], ["5"], [None], [], [[]], [[5], 5]):
         refused(t, "/generate", {"input_ids": ids})
-        refused(t, "/v1/completions", {"prompt": ids})
+        if ids != ["5"]:  # which is a text
+            refused(t, "/v1/completions", {"prompt": ids})
 
 
 @test
