@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes src/text/tokenizer/unicode_ranges.inc: the general category (L, M, N, P, S) of every code point, as the
-regex engine of Hugging Face `tokenizers` sees it.
+"""Writes src/text/tokenizer/unicode_ranges.inc: the general category (L, M, N, P, S) of every code point, as
+the regex engine of Hugging Face `tokenizers` sees it.
 
-The pre-tokenizer must split as the tokenizer's authors' did, whatever Unicode version the system's own libraries
-have, so the table comes from the engine that is the judge of our output. Run it again when that engine moves to a
-new Unicode version:
+The pre-tokenizer must split as the tokenizer's authors' did, whatever Unicode version the system's own
+libraries have, so the table comes from the engine that is the judge of our output. Run it again when that
+engine moves to a new Unicode version:
 
     python3 tests/text_tokenizer/make_unicode_classes.py > src/text/tokenizer/unicode_ranges.inc
 """
@@ -44,7 +44,8 @@ def main():
         for code_point in members(r"\p{%s}" % name):
             assert code_point not in category, hex(code_point)
             category[code_point] = name
-    print(f"// Made by tests/text_tokenizer/make_unicode_classes.py with tokenizers {tokenizers.__version__}.")
+    version = tokenizers.__version__
+    print(f"// Made by tests/text_tokenizer/make_unicode_classes.py with tokenizers {version}.")
     items = [f"{{0x{a:X}, 0x{b:X}, k{n}}}," for a, b, n in ranges(category)]
     line = ""
     for item in items:

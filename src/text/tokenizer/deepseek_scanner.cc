@@ -25,7 +25,7 @@ DeepseekScanner::DeepseekScanner(std::string_view text)
     : pos_(text.data()),
       end_(text.data() + text.size()),
       classes_(UnicodeClasses::get()),
-      ascii_(classes_.latin1().data()) {}
+      ascii_(classes_.block(0).data()) {}
 
 inline DeepseekScanner::Character DeepseekScanner::at(const char* p) const {
   const auto lead = static_cast<uint8_t>(*p);

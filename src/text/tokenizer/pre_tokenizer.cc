@@ -3,8 +3,6 @@
 #include <algorithm>
 
 #include "text/tokenizer/json_field.h"
-#include "text/tokenizer/unicode_class.h"
-#include "text/tokenizer/utf8.h"
 
 namespace fathom::text {
 namespace {
@@ -70,51 +68,24 @@ std::string with_escaped_line_breaks(std::string_view pattern) {
   return out;
 }
 
-bool is_ascii_punctuation(char32_t c) {
-  return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
-         (c >= 0x7B && c <= 0x7E);
-}
-
-template <class Belongs>
-void match_characters(std::string_view text, Belongs belongs, std::vector<Piece>* pieces) {
-  size_t unmatched_from = 0;
-  for (size_t pos = 0; pos < text.size();) {
-    const size_t length = utf8_length(text[pos]);
-    if (belongs(decode_utf8(text.data() + pos, length))) {
-      if (unmatched_from != pos) pieces->push_back({unmatched_from, pos, false});
-      pieces->push_back({pos, pos + length, true});
-      unmatched_from = pos + length;
-    }
-    pos += length;
-  }
-  if (unmatched_from != text.size()) pieces->push_back({unmatched_from, text.size(), false});
-}
-
-void match_regex(std::string_view text, const Regex& regex, std::vector<Piece>* pieces) {
-  size_t unmatched_from = 0;
-  regex.for_each_match(text, [&](size_t begin, size_t end) {
-    if (unmatched_from != begin) pieces->push_back({unmatched_from, begin, false});
-    pieces->push_back({begin, end, true});
-    unmatched_from = end;
-  });
-  if (unmatched_from != text.size()) pieces->push_back({unmatched_from, text.size(), false});
-}
-
 }  // namespace
 
 Result<PreTokenizer> PreTokenizer::parse_as_regex(const nlohmann::json& json) {
-  PreTokenizer result;
+  return parse_with(json, true);
+}
+
+Result<PreTokenizer> PreTokenizer::parse(const nlohmann::json& json) {
+  return parse_with(json, false);
+}
+
+Result<PreTokenizer> PreTokenizer::parse_with(const nlohmann::json& json, bool regex_only) {
+  PreTokenizer result(regex_only);
   FATHOM_TRY(result.add(json, 0));
   if (!result.byte_level_) {
     return error(ErrorCode::kUnsupported,
                  "the pre-tokenizer has no ByteLevel: only byte-level BPE is supported");
   }
-  return result;
-}
-
-Result<PreTokenizer> PreTokenizer::parse(const nlohmann::json& json) {
-  FATHOM_ASSIGN(PreTokenizer result, parse_as_regex(json));
-  result.deepseek_ = result.is_deepseek();
+  result.deepseek_ = !regex_only && result.is_deepseek();
   return result;
 }
 
@@ -136,8 +107,8 @@ Result<void> PreTokenizer::add(const nlohmann::json& json, int depth) {
   if (type == "ByteLevel") return add_byte_level(json);
   if (type == "Digits") {
     FATHOM_ASSIGN(const bool individual, json_bool(json, "individual_digits", false));
-    splits_.push_back(
-        {MatchNumbers{}, individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous, false});
+    const auto behavior = individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous;
+    splits_.push_back({ClassPattern::number(), "", behavior, false});
     return {};
   }
   if (type == "Punctuation") {
@@ -145,7 +116,7 @@ Result<void> PreTokenizer::add(const nlohmann::json& json, int depth) {
     if (!json_field(json, "behavior").is_null()) {
       FATHOM_ASSIGN(behavior, parse_behavior(json));
     }
-    splits_.push_back({MatchPunctuation{}, behavior, false});
+    splits_.push_back({ClassPattern::punctuation(), "", behavior, false});
     return {};
   }
   return error(ErrorCode::kUnsupported, "pre-tokenizer '{}' is not supported", type);
@@ -158,12 +129,19 @@ Result<void> PreTokenizer::add_split(const nlohmann::json& json) {
   if (json_field(pattern, "Regex").is_string()) {
     FATHOM_ASSIGN(std::string source, json_string(pattern, "Regex"));
     FATHOM_ASSIGN(Regex regex, Regex::compile(source));
-    splits_.push_back({MatchPattern{std::move(regex), std::move(source)}, behavior, invert});
+    auto simple = regex_only_ ? std::nullopt : ClassPattern::parse(source);
+    if (!regex_only_ && source == SpaceAtLineEnd::kRegex) {
+      splits_.push_back({SpaceAtLineEnd(), std::move(source), behavior, invert});
+    } else if (simple) {
+      splits_.push_back({*std::move(simple), std::move(source), behavior, invert});
+    } else {
+      splits_.push_back({std::move(regex), std::move(source), behavior, invert});
+    }
     return {};
   }
   FATHOM_ASSIGN(const std::string literal, json_string(pattern, "String"));
   FATHOM_ASSIGN(Regex regex, Regex::compile_literal(literal));
-  splits_.push_back({MatchPattern{std::move(regex), ""}, behavior, invert});
+  splits_.push_back({std::move(regex), "", behavior, invert});
   return {};
 }
 
@@ -173,7 +151,7 @@ Result<void> PreTokenizer::add_byte_level(const nlohmann::json& json) {
   byte_level_ = true;
   if (use_regex) {
     FATHOM_ASSIGN(Regex regex, Regex::compile(kByteLevelPattern));
-    byte_level_regex_.push_back({MatchPattern{std::move(regex), ""}, SplitBehavior::kIsolated, false});
+    byte_level_regex_.push_back({std::move(regex), "", SplitBehavior::kIsolated, false});
   }
   return {};
 }
@@ -182,9 +160,8 @@ bool PreTokenizer::is_deepseek() const {
   const auto& expected = DeepseekScanner::patterns();
   if (splits_.size() != expected.size() || !byte_level_regex_.empty() || add_prefix_space_) return false;
   for (size_t i = 0; i < splits_.size(); ++i) {
-    const auto* pattern = std::get_if<MatchPattern>(&splits_[i].what);
-    if (pattern == nullptr || splits_[i].invert || splits_[i].behavior != SplitBehavior::kIsolated ||
-        with_escaped_line_breaks(pattern->source) != expected[i]) {
+    if (splits_[i].invert || splits_[i].behavior != SplitBehavior::kIsolated ||
+        with_escaped_line_breaks(splits_[i].source) != expected[i]) {
       return false;
     }
   }
@@ -192,26 +169,30 @@ bool PreTokenizer::is_deepseek() const {
 }
 
 void PreTokenizer::apply(const Split& split, std::string_view piece, std::vector<std::string_view>* out) {
+  const auto put = [&](size_t begin, size_t end) {
+    if (begin != end) out->push_back(piece.substr(begin, end - begin));
+  };
+  const auto for_each_match = [&](auto&& match) {
+    std::visit([&](const auto& pattern) { pattern.for_each_match(piece, match); }, split.pattern);
+  };
+  size_t done = 0;
+  if (split.behavior == SplitBehavior::kIsolated) {
+    for_each_match([&](size_t begin, size_t end) {
+      put(done, begin);
+      put(begin, end);
+      done = end;
+    });
+    put(done, piece.size());
+    return;
+  }
   std::vector<Piece> pieces;
-  if (const auto* pattern = std::get_if<MatchPattern>(&split.what)) {
-    match_regex(piece, pattern->regex, &pieces);
-  } else {
-    const auto& classes = UnicodeClasses::get();
-    const bool numbers = std::holds_alternative<MatchNumbers>(split.what);
-    match_characters(
-        piece,
-        [&](char32_t c) {
-          return numbers ? (classes.of(c) & kNumber) != 0
-                         : is_ascii_punctuation(c) || (classes.of(c) & kPunctuation) != 0;
-        },
-        &pieces);
-  }
-  if (split.invert) {
-    for (Piece& part : pieces) part.matched = !part.matched;
-  }
-  for (const Piece& part : merge_pieces(std::move(pieces), split.behavior)) {
-    if (part.begin != part.end) out->push_back(piece.substr(part.begin, part.end - part.begin));
-  }
+  for_each_match([&](size_t begin, size_t end) {
+    if (done != begin) pieces.push_back({done, begin, split.invert});
+    pieces.push_back({begin, end, !split.invert});
+    done = end;
+  });
+  if (done != piece.size()) pieces.push_back({done, piece.size(), split.invert});
+  for (const Piece& part : merge_pieces(std::move(pieces), split.behavior)) put(part.begin, part.end);
 }
 
 std::vector<std::string_view> PreTokenizer::split(std::string_view text,

@@ -1,7 +1,7 @@
 // Text <-> token ids, as a checkpoint's tokenizer.json says: byte-level BPE with added tokens.
 //
 // Everything is const after load and may be called from many threads at once. Each thread that encodes keeps
-// a cache of about 1 MiB.
+// a cache of about 2 MiB.
 #pragma once
 
 #include <cstdint>

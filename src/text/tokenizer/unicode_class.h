@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -24,12 +25,14 @@ class UnicodeClasses {
   static const UnicodeClasses& get();
 
   CharClass of(char32_t code_point) const { return blocks_[block_of_[code_point >> 8]][code_point & 0xFF]; }
-  const std::array<CharClass, 256>& latin1() const { return blocks_[block_of_[0]]; }
+  // The classes of the 256 code points from 256 * index.
+  const std::array<CharClass, 256>& block(size_t index) const { return blocks_[block_of_[index]]; }
+  static constexpr size_t kBlocks = 0x1100;
 
  private:
   UnicodeClasses();
 
-  std::array<uint16_t, 0x1100> block_of_{};
+  std::array<uint16_t, kBlocks> block_of_{};
   std::vector<std::array<CharClass, 256>> blocks_;
 };
 

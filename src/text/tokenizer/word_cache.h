@@ -10,7 +10,7 @@
 
 namespace fathom::text {
 
-// Direct-mapped: a word replaces the one that had its slot, so the size is fixed (1 MiB). Not thread safe:
+// Direct-mapped: a word replaces the one that had its slot, so the size is fixed (2 MiB). Not thread safe:
 // each thread has its own.
 class WordCache {
  public:
@@ -50,7 +50,7 @@ class WordCache {
   Entry& slot(const Key& key) { return entries_[key.hash(kLogEntries)]; }
 
  private:
-  static constexpr int kLogEntries = 14;
+  static constexpr int kLogEntries = 15;
 
   std::vector<Entry> entries_;
 };
