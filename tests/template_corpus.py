@@ -1,85 +1,43 @@
-"""Random conversations and random templates for template_judge.py, from a fixed seed."""
+"""Random small templates for template_judge.py, from a grammar and a fixed seed."""
+
 import random
-
-TEXTS = ["", "a", "Hello, world!", "  padded\n", "line one\nline two\n\n", "日本語のテキスト", "naïve café Straße ΣΑΣ", "🙂👍🏽 emoji",
-         "it's \"quoted\" \\ back", "<b>&amp;</b>", "tab\there", "x" * 40, "</think>\n\nanswer", "İstanbul ﬁne ǅ",
-         "a,b,,c", "42", "-7", "3.50", "1e3", "0x1f", " 12 ", "True", "a-b (c) [d] <e> {f}", "mixed CASE Words",
-         "\u00a0nbsp\u2003em", "line\rcarriage\r\nboth", "e\u0301 combining", "{{ not code }}", "{% raw %}"]
-
-
-class Conversations:
-    """Messages with tools, calls and results, in and out of the expected order."""
-
-    def __init__(self, seed):
-        self.random = random.Random(seed)
-
-    def text(self):
-        return " ".join(self.random.choice(TEXTS) for _ in range(self.random.randint(1, 3)))
-
-    def json_value(self, depth=0):
-        pick = self.random.randint(0, 7 if depth < 3 else 5)
-        if pick == 6:
-            return [self.json_value(depth + 1) for _ in range(self.random.randint(0, 3))]
-        if pick == 7:
-            return {self.random.choice(["a", "b", "type", "items", "名前"]): self.json_value(depth + 1)
-                    for _ in range(self.random.randint(0, 3))}
-        return [None, True, self.random.randint(-10**6, 10**6), self.random.choice([0.5, 1e20, 1e-7, 3.0, -0.0]),
-                self.text(), self.random.choice(TEXTS)][pick]
-
-    def tool(self):
-        function = {"name": self.random.choice(["get_weather", "search", "計算"]), "description": self.text(),
-                    "parameters": {"type": "object", "properties": self.json_value(), "required": ["a"]}}
-        return {"type": "function", "function": function}
-
-    def call(self):
-        arguments = '{"city": "Zürich"}' if self.random.random() < 0.6 else {"city": "Zürich", "n": 1.0}
-        return {"id": "call_1", "type": "function",
-                "function": {"name": self.random.choice(["get_weather", "search"]), "arguments": arguments}}
-
-    def message(self):
-        role = self.random.choice(["system", "user", "user", "assistant", "assistant", "tool", "tool", "developer"])
-        message = {"role": role, "content": self.text()}
-        if role == "assistant":
-            if self.random.random() < 0.3:
-                message["tool_calls"] = [self.call() for _ in range(self.random.randint(1, 3))]
-                if self.random.random() < 0.7:
-                    message["content"] = None
-            elif self.random.random() < 0.4:
-                message["content"] = "<think>" + self.text() + "</think>" + self.text()
-            if self.random.random() < 0.2:
-                message["prefix"] = True
-        if role == "user" and self.random.random() < 0.1:
-            message["content"] = [{"type": "text", "text": self.text()}, {"type": "image", "url": "x"}]
-        return message
-
-    def variables(self):
-        variables = {"messages": [self.message() for _ in range(self.random.randint(0, 7))],
-                     "bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>",
-                     "add_generation_prompt": self.random.random() < 0.7}
-        if self.random.random() < 0.4:
-            variables["tools"] = [self.tool() for _ in range(self.random.randint(0, 3))]
-        if self.random.random() < 0.1:
-            variables["tools"] = None
-        if self.random.random() < 0.4:
-            variables["thinking"] = self.random.random() < 0.5
-        return variables
-
 
 STRING_VARIABLES = ["s", "u", "w", "t0", "d.name", "d['role']", "ms[0].content", "ms[-1]['role']", "ss[1]"]
 INTEGER_VARIABLES = ["n", "m", "big", "zero", "xs[0]", "d.count_", "loop.index", "loop.index0", "ns.k"]
 LIST_VARIABLES = ["xs", "ss", "ms", "mixed", "d.tags", "empty_list", "nested"]
 DICT_VARIABLES = ["d", "ms[0]", "empty_dict", "deep"]
-OTHER_VARIABLES = ["yes", "no", "nil", "missing", "f", "g", "missing.attr", "d.missing", "ms[9]", "ms[0].missing", "ns",
-                   "loop.first", "loop.last", "loop.previtem", "loop.nextitem", "loop.length", "loop.revindex", "x", "y"]
+OTHER_VARIABLES = [
+    "yes", "no", "nil", "missing", "f", "g", "missing.attr", "d.missing", "ms[9]", "ms[0].missing", "ns",
+    "loop.first", "loop.last", "loop.previtem", "loop.nextitem", "loop.length", "loop.revindex", "x", "y",
+]
 
 VARIABLES = {
-    "s": "Hello, World", "u": "Straße café ΣΑΣ 日本語🙂", "w": "  a b\tc\n", "t0": "", "n": 7, "m": -3, "big": 12345,
-    "zero": 0, "f": 2.5, "g": -0.75, "yes": True, "no": False, "nil": None, "xs": [3, 1, 2, 3], "empty_list": [],
-    "ss": ["b", "a", "C", "abc", "B"], "mixed": [1, "a", 2.5, None, True, [1], {"k": 1}], "empty_dict": {},
-    "nested": [[1, 2], [3, 4], [5, 6]], "deep": {"a": {"b": {"c": [1, {"z": "deep"}]}}, "list": [1, 2], "n": 1},
+    "s": "Hello, World",
+    "u": "Straße café ΣΑΣ 日本語🙂",
+    "w": "  a b\tc\n",
+    "t0": "",
+    "n": 7,
+    "m": -3,
+    "big": 12345,
+    "zero": 0,
+    "f": 2.5,
+    "g": -0.75,
+    "yes": True,
+    "no": False,
+    "nil": None,
+    "xs": [3, 1, 2, 3],
+    "empty_list": [],
+    "ss": ["b", "a", "C", "abc", "B"],
+    "mixed": [1, "a", 2.5, None, True, [1], {"k": 1}],
+    "empty_dict": {},
+    "nested": [[1, 2], [3, 4], [5, 6]],
+    "deep": {"a": {"b": {"c": [1, {"z": "deep"}]}}, "list": [1, 2], "n": 1},
     "d": {"name": "Ann", "role": "user", "count_": 3, "tags": ["x", "y"], "items": "shadow", "nil": None},
-    "ms": [{"role": "system", "content": "Be <kind>.", "n": 1}, {"role": "user", "content": "Hi 'there'", "n": 3},
-           {"role": "assistant", "content": "Ok\nthen", "tags": ["p", "q"], "n": 2}],
+    "ms": [
+        {"role": "system", "content": "Be <kind>.", "n": 1},
+        {"role": "user", "content": "Hi 'there'", "n": 3},
+        {"role": "assistant", "content": "Ok\nthen", "tags": ["p", "q"], "n": 2},
+    ],
 }
 
 
@@ -92,7 +50,11 @@ class Templates:
 
     def pick(self, *choices):
         choice = self.random.choice(choices)
-        while isinstance(choice, str) and choice.startswith(("loop.", "missing.")) and not (self.loops or self.chance(0.02)):
+        while (
+            isinstance(choice, str)
+            and choice.startswith(("loop.", "missing."))
+            and not (self.loops or self.chance(0.02))
+        ):
             choice = self.random.choice(choices)
         return choice
 
@@ -100,8 +62,31 @@ class Templates:
         return self.random.random() < share
 
     def literal_string(self):
-        text = self.pick("", "a", "b c", ", ", "-", "x\\ny", "it\\'s", "é", "日", "\\u00e9\\t", "%s", "{}", "A", "hello world",
-                         "1", "2.5", "a,b,c", "role", "content", "\\x41\\101", "<", "  ", "ß")
+        text = self.pick(
+            "",
+            "a",
+            "b c",
+            ", ",
+            "-",
+            "x\\ny",
+            "it\\'s",
+            "é",
+            "日",
+            "\\u00e9\\t",
+            "%s",
+            "{}",
+            "A",
+            "hello world",
+            "1",
+            "2.5",
+            "a,b,c",
+            "role",
+            "content",
+            "\\x41\\101",
+            "<",
+            "  ",
+            "ß",
+        )
         return "'" + text + "'" if self.chance(0.7) or '"' in text else '"' + text.replace("\\'", "'") + '"'
 
     def string(self, depth):
@@ -119,27 +104,70 @@ class Templates:
         if kind == 3:
             return f"{self.postfix(depth)}[{number()}]"
         if kind < 12:
-            method = self.pick("upper()", "lower()", "title()", "capitalize()", "swapcase()", "strip()", "lstrip()",
-                               "rstrip()", f"strip({one()})", f"replace({one()}, {one()})",
-                               f"replace({one()}, {one()}, {number()})", f"join({self.list(depth - 1)})",
-                               f"center({self.pick(5, 12, 13)})", f"ljust({self.pick(3, 14)}, '*')", "zfill(6)",
-                               f"removeprefix({one()})", f"removesuffix({one()})", f"format({self.any(depth - 1)})",
-                               f"rjust({number()})")
+            method = self.pick(
+                "upper()",
+                "lower()",
+                "title()",
+                "capitalize()",
+                "swapcase()",
+                "strip()",
+                "lstrip()",
+                "rstrip()",
+                f"strip({one()})",
+                f"replace({one()}, {one()})",
+                f"replace({one()}, {one()}, {number()})",
+                f"join({self.list(depth - 1)})",
+                f"center({self.pick(5, 12, 13)})",
+                f"ljust({self.pick(3, 14)}, '*')",
+                "zfill(6)",
+                f"removeprefix({one()})",
+                f"removesuffix({one()})",
+                f"format({self.any(depth - 1)})",
+                f"rjust({number()})",
+            )
             return f"{self.postfix(depth)}.{method}"
         if kind < 26:
-            name = self.pick("upper", "lower", "title", "capitalize", "trim", f"trim({one()})", "string", "e", "safe",
-                             f"replace({one()}, {one()})", f"default({one()})", f"default({one()}, true)", "tojson",
-                             f"join({one()})", "indent", f"indent({self.pick(0, 2, 3)}, true)", "indent(2, blank=true)",
-                             f"truncate({self.pick(3, 5, 9)})", "truncate(6, true, '', 0)", "center(9)", "reverse",
-                             "tojson(indent=2)", "forceescape", "urlencode", "tojson(separators=(',', ':'))",
-                             "tojson(sort_keys=true)", "tojson(ensure_ascii=true)", "filesizeformat")
+            name = self.pick(
+                "upper",
+                "lower",
+                "title",
+                "capitalize",
+                "trim",
+                f"trim({one()})",
+                "string",
+                "e",
+                "safe",
+                f"replace({one()}, {one()})",
+                f"default({one()})",
+                f"default({one()}, true)",
+                "tojson",
+                f"join({one()})",
+                "indent",
+                f"indent({self.pick(0, 2, 3)}, true)",
+                "indent(2, blank=true)",
+                f"truncate({self.pick(3, 5, 9)})",
+                "truncate(6, true, '', 0)",
+                "center(9)",
+                "reverse",
+                "tojson(indent=2)",
+                "forceescape",
+                "urlencode",
+                "tojson(separators=(',', ':'))",
+                "tojson(sort_keys=true)",
+                "tojson(ensure_ascii=true)",
+                "filesizeformat",
+            )
             return f"{self.operand(depth)} | {name}"
         if kind == 26:
-            return f"{self.pick(*[repr(x) for x in FORMATS])} % {self.pick(self.integer(depth - 1), self.any(depth - 1))}"
+            value = self.pick(self.integer(depth - 1), self.any(depth - 1))
+            return f"{self.pick(*[repr(x) for x in FORMATS])} % {value}"
         if kind == 27:
-            return f"{self.pick(*[repr(x) for x in FORMATS])} % ({self.any(depth - 1)}, {self.any(depth - 1)})"
+            return (
+                f"{self.pick(*[repr(x) for x in FORMATS])} % ({self.any(depth - 1)}, {self.any(depth - 1)})"
+            )
         if kind == 28:
-            return f"{self.pick(*[repr(x) for x in BRACES])}.format({self.any(depth - 1)}, {number()}, k={one()})"
+            arguments = f"{self.any(depth - 1)}, {number()}, k={one()}"
+            return f"{self.pick(*[repr(x) for x in BRACES])}.format({arguments})"
         if kind == 29:
             return f"{self.literal_string()} * {self.pick(0, 1, 3, '(-1)')}"
         if kind == 30:
@@ -165,9 +193,10 @@ class Templates:
         if kind == 7:
             return f"({one()}) ** {self.pick(0, 1, 2, 3)}"
         if kind < 11:
-            return f"{self.operand(depth)} | {self.pick('length', 'count', 'wordcount', 'int', 'int(5)', 'abs', 'float', 'round', 'round(1)', 'sum', 'max', 'min', 'int(base=16)', 'round(1, `floor`)', 'float(1.5)', 'first', 'last')}".replace("`", "'")
+            return f"{self.operand(depth)} | {self.pick(*NUMBER_FILTERS)}"
         if kind == 11:
-            return f"{self.postfix(depth)}.{self.pick('find', 'rfind', 'index', 'count')}({self.any_string(depth - 1)})"
+            method = self.pick("find", "rfind", "index", "count")
+            return f"{self.postfix(depth)}.{method}({self.any_string(depth - 1)})"
         if kind == 12:
             return self.pick("1.5", "2.0", "1e3", "0.1", "1e16", "1e-5", "123456789.125", "1.0e22", "f", "g")
         if kind == 13:
@@ -176,7 +205,9 @@ class Templates:
 
     def list(self, depth):
         if depth <= 0:
-            return self.pick(*LIST_VARIABLES, "[1, 2, 3]", "[]", "('a', 'b')", "range(4)", "()", "(1,)", "[1, 2,]")
+            return self.pick(
+                *LIST_VARIABLES, "[1, 2, 3]", "[]", "('a', 'b')", "range(4)", "()", "(1,)", "[1, 2,]"
+            )
         kind = self.random.randint(0, 24)
         items = lambda: ", ".join(self.any(depth - 1) for _ in range(self.random.randint(0, 3)))
         if kind < 3:
@@ -190,27 +221,35 @@ class Templates:
         if kind == 6:
             return f"range({self.pick(0, 3, 5)}, {self.pick(1, 7, 10)}, {self.pick(1, 2, 3, -1)})"
         if kind < 9:
-            return f"{self.postfix(depth)}.{self.pick('split()', f'split({self.literal_string()})', 'splitlines()', f'rsplit({self.literal_string()}, 1)', f'split({self.literal_string()}, {self.pick(0, 1, 2)})', 'splitlines(true)', f'partition({self.literal_string()})', f'rpartition({self.literal_string()})', 'rsplit(none, 1)', 'split(none, 1)')}"
+            separator = self.literal_string()
+            method = self.pick(
+                "split()",
+                "splitlines()",
+                "splitlines(true)",
+                "rsplit(none, 1)",
+                "split(none, 1)",
+                f"split({separator})",
+                f"rsplit({separator}, 1)",
+                f"split({separator}, {self.pick(0, 1, 2)})",
+                f"partition({separator})",
+                f"rpartition({separator})",
+            )
+            return f"{self.postfix(depth)}.{method}"
         if kind < 22:
-            name = self.pick("list", "sort", "sort(reverse=true)", "reverse | list", "unique | list", "map('upper') | list",
-                             "map(attribute='role') | list", "map('string') | list", "map(attribute='n', default=0) | list",
-                             "select | list", "reject | list", "select('odd') | list", "select('string') | list",
-                             "reject('none') | list", "selectattr('role', 'eq', 'user') | list", "selectattr('tags') | list",
-                             "rejectattr('role', 'in', ['user']) | list", "sort(attribute='role')", "sort(case_sensitive=true)",
-                             "batch(2) | list", "slice(2) | list", "batch(3, 'z') | list", "map('length') | list",
-                             "groupby('role')", "map('int') | list", "sort(attribute='n,role')", "unique(true) | list",
-                             "map('default', 'q') | list", "selectattr('n', 'gt', 1) | map(attribute='n') | list",
-                             "map('first') | list", "map(attribute='0') | list", "map('join', '-') | list", "slice(2, 0) | list")
-            return f"{self.pick(self.list(depth - 1), self.pick(*LIST_VARIABLES))} | {name}"
+            return (
+                f"{self.pick(self.list(depth - 1), self.pick(*LIST_VARIABLES))} | {self.pick(*LIST_FILTERS)}"
+            )
         if kind == 22:
             return f"{self.dict(depth - 1)}.{self.pick('items()', 'keys()', 'values()')} | list"
-        return f"{self.dict(depth - 1)} | {self.pick('items | list', 'dictsort', 'list', 'dictsort(by=`value`)', 'dictsort(reverse=true)')}".replace("`", "'")
+        return f"{self.dict(depth - 1)} | {self.pick(*DICT_FILTERS)}"
 
     def dict(self, depth):
         if depth <= 0 or self.chance(0.4):
             return self.pick(*DICT_VARIABLES, "{}", "{'a': 1, 'b': 2}", "dict(a=1, b='x')")
         key = lambda: self.pick("'k'", "'a'", "1", "true", "none", "1.0", "(1, 2)", self.string(0))
-        return "{" + ", ".join(f"{key()}: {self.any(depth - 1)}" for _ in range(self.random.randint(0, 3))) + "}"
+        return (
+            "{" + ", ".join(f"{key()}: {self.any(depth - 1)}" for _ in range(self.random.randint(0, 3))) + "}"
+        )
 
     def boolean(self, depth):
         if depth <= 0:
@@ -222,20 +261,50 @@ class Templates:
         if kind == 3:
             return f"{self.integer(0)} < {self.integer(0)} <= {self.integer(0)}"
         if kind == 4:
-            return f"{value()} {self.pick('in', 'not in')} {self.pick(self.list(depth - 1), self.string(depth - 1), self.dict(0))}"
+            container = self.pick(self.list(depth - 1), self.string(depth - 1), self.dict(0))
+            return f"{value()} {self.pick('in', 'not in')} {container}"
         if kind == 5:
             return f"not {value()}"
         if kind == 6:
             return f"{value()} {self.pick('and', 'or')} {value()}"
         if kind < 12:
-            test = self.pick("defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "mapping",
-                             "sequence", "iterable", "true", "false", "odd", "even", "upper", "lower", "callable", "escaped",
-                             f"divisibleby {self.pick(2, 3)}", f"eq {self.integer(0)}", f"in {self.list(0)}",
-                             f"equalto({value()})", f"gt {self.integer(0)}", f"lt({value()})", f"sameas {self.pick('true', 'none')}",
-                             "filter", "test", f"ne {self.literal_string()}", f"ge {self.integer(0)}")
+            test = self.pick(
+                "defined",
+                "undefined",
+                "none",
+                "string",
+                "number",
+                "integer",
+                "float",
+                "boolean",
+                "mapping",
+                "sequence",
+                "iterable",
+                "true",
+                "false",
+                "odd",
+                "even",
+                "upper",
+                "lower",
+                "callable",
+                "escaped",
+                f"divisibleby {self.pick(2, 3)}",
+                f"eq {self.integer(0)}",
+                f"in {self.list(0)}",
+                f"equalto({value()})",
+                f"gt {self.integer(0)}",
+                f"lt({value()})",
+                f"sameas {self.pick('true', 'none')}",
+                "filter",
+                "test",
+                f"ne {self.literal_string()}",
+                f"ge {self.integer(0)}",
+            )
             return f"{self.operand(depth)} is {self.pick('', '', 'not ')}{test}"
-        return f"{self.postfix(depth)}.{self.pick('startswith', 'endswith')}({self.pick(self.any_string(depth - 1), self.list(0))})" \
-            if kind == 12 else f"{self.postfix(depth)}.{self.pick('isdigit', 'isalpha', 'isalnum', 'isspace', 'isupper', 'islower', 'istitle', 'isascii', 'isidentifier', 'isdecimal')}()"
+        if kind == 12:
+            affix = self.pick(self.any_string(depth - 1), self.list(0))
+            return f"{self.postfix(depth)}.{self.pick('startswith', 'endswith')}({affix})"
+        return f"{self.postfix(depth)}.{self.pick(*CHARACTER_TESTS)}()"
 
     def any(self, depth):
         kind = self.random.randint(0, 9)
@@ -250,11 +319,21 @@ class Templates:
         if kind == 7:
             return self.boolean(depth)
         if kind == 8 and depth > 0:
-            return self.pick(f"d.get({self.string(0)}, {self.any(0)})", f"d[{self.string(0)}]", f"deep.a.b.c[{self.integer(0)}]",
-                             f"({self.any(depth - 1)} if {self.boolean(depth - 1)})", f"({self.any(depth - 1)})",
-                             f"[{self.any(depth - 1)}, {self.any(0)}][{self.pick(0, 1, -1)}]", "d.items", "ms | first",
-                             f"d | attr('{self.pick('name', 'x', 'role')}') | default('none')", "loop.cycle(1, 2, 3)",
-                             "loop.changed(x)", f"xs.{self.pick('index', 'count')}({self.integer(0)})", "xs.append(1)")
+            return self.pick(
+                f"d.get({self.string(0)}, {self.any(0)})",
+                f"d[{self.string(0)}]",
+                f"deep.a.b.c[{self.integer(0)}]",
+                f"({self.any(depth - 1)} if {self.boolean(depth - 1)})",
+                f"({self.any(depth - 1)})",
+                f"[{self.any(depth - 1)}, {self.any(0)}][{self.pick(0, 1, -1)}]",
+                "d.items",
+                "ms | first",
+                f"d | attr('{self.pick('name', 'x', 'role')}') | default('none')",
+                "loop.cycle(1, 2, 3)",
+                "loop.changed(x)",
+                f"xs.{self.pick('index', 'count')}({self.integer(0)})",
+                "xs.append(1)",
+            )
         return self.pick(*OTHER_VARIABLES)
 
     def operand(self, depth):
@@ -293,12 +372,24 @@ class Templates:
             middle += self.tag("else") + body() if self.chance(0.4) else ""
             return self.tag(f"if {value()}") + body() + middle + self.tag("endif")
         if kind < 12:
-            target, items = self.pick(("x", self.list(1)), ("x", self.list(1)), ("x, y", "d.items()"), ("x, y", "nested"),
-                                      ("x", "range(3)"), ("x", value()), ("x, y", "ms | groupby('role')"))
+            target, items = self.pick(
+                ("x", self.list(1)),
+                ("x", self.list(1)),
+                ("x, y", "d.items()"),
+                ("x, y", "nested"),
+                ("x", "range(3)"),
+                ("x", value()),
+                ("x, y", "ms | groupby('role')"),
+            )
             test = f" if {self.boolean(1)}" if self.chance(0.3) else ""
             self.loops += 1
-            control = self.tag(f"if {self.boolean(1)}") + self.tag(self.pick("break", "continue")) + self.tag("endif") \
-                if self.chance(0.2) else ""
+            control = (
+                self.tag(f"if {self.boolean(1)}")
+                + self.tag(self.pick("break", "continue"))
+                + self.tag("endif")
+                if self.chance(0.2)
+                else ""
+            )
             otherwise = self.tag("else") + body() if self.chance(0.2) else ""
             inside = body() + control + body()
             self.loops -= 1
@@ -306,40 +397,122 @@ class Templates:
         if kind < 15:
             return self.tag(f"set {self.pick('x', 'y', 's', 'n', 'ns.k', 'ns.t', 'x, y')} = {value()}")
         if kind == 15:
-            return self.tag(f"set {self.pick('x', 'y', 's', 'x | upper', 'y | trim | length', 'ns.t')}") + body() + self.tag("endset")
+            return (
+                self.tag(f"set {self.pick('x', 'y', 's', 'x | upper', 'y | trim | length', 'ns.t')}")
+                + body()
+                + self.tag("endset")
+            )
         if kind == 16:
-            name = self.pick("upper", "trim", "replace('a', 'b')", "indent(2)", "trim | upper", "default('z')", f"replace({value()}, 'q')")
+            name = self.pick(
+                "upper",
+                "trim",
+                "replace('a', 'b')",
+                "indent(2)",
+                "trim | upper",
+                "default('z')",
+                f"replace({value()}, 'q')",
+            )
             return self.tag(f"filter {name}") + body() + self.tag("endfilter")
         if kind == 17:
             return self.tag(f"with {self.pick('x', 'y', 's')} = {value()}") + body() + self.tag("endwith")
         if kind == 18:
-            macro = self.tag(f"macro f(x, y={value()}, z='z')") + body() + self.pick("", "{{ caller() if caller }}",
-                                                                                  "{{ varargs }}{{ kwargs }}", "{{ z }}") + self.tag("endmacro")
-            call = self.pick(f"{{{{ f({value()}) }}}}", f"{{{{ f(1, {value()}) }}}}{{{{ f(y=2, x={value()}) }}}}", "{{ f(1, 2, 3, 4) }}",
-                             "{{ f(1, q=2) }}", "{{ f() }}", self.tag("call f(1)") + body() + self.tag("endcall"), "{{ f(*[1, 2]) }}",
-                             "{{ f(**{'x': 5, 'y': 6}) }}", "{{ f.name }}")
+            macro = (
+                self.tag(f"macro f(x, y={value()}, z='z')")
+                + body()
+                + self.pick("", "{{ caller() if caller }}", "{{ varargs }}{{ kwargs }}", "{{ z }}")
+                + self.tag("endmacro")
+            )
+            call = self.pick(
+                f"{{{{ f({value()}) }}}}",
+                f"{{{{ f(1, {value()}) }}}}{{{{ f(y=2, x={value()}) }}}}",
+                "{{ f(1, 2, 3, 4) }}",
+                "{{ f(1, q=2) }}",
+                "{{ f() }}",
+                self.tag("call f(1)") + body() + self.tag("endcall"),
+                "{{ f(*[1, 2]) }}",
+                "{{ f(**{'x': 5, 'y': 6}) }}",
+                "{{ f.name }}",
+            )
             return macro + call
         if kind == 19:
             return self.tag("generation") + body() + self.tag("endgeneration")
         if kind == 20:
-            return self.pick("{% raw %}{{ raw }}{% endraw %}", "{%- raw -%} {% x %} {%- endraw +%}",
-                             self.tag("for x in nested recursive") + "{{ loop.depth }}{{ x if x is number else loop(x) }}" + self.tag("endfor"),
-                             "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.current }}{{ c.next() }}",
-                             "{% set j = joiner('; ') %}{{ j() }}1{{ j() }}2{{ j() }}",
-                             "{% print s, n %}", "{% for k in ss %}{{ loop.cycle('odd', 'even') }}{% endfor %}")
-        return self.pick(f"{{{{ {value()} | nofilter }}}}", "{{ missing.attr.more }}", "{% endfor %}", "{{ 1 + }}", "{{ raise_exception('stop') }}",
-                         "{% if %}", "{{ 'open", "{{ (1 }}", "{% set 1 = 2 %}", "{{ x is nothing }}", "{% break %}", "{{ f( }}") if self.chance(0.15) \
+            return self.pick(
+                "{% raw %}{{ raw }}{% endraw %}",
+                "{%- raw -%} {% x %} {%- endraw +%}",
+                self.tag("for x in nested recursive")
+                + "{{ loop.depth }}{{ x if x is number else loop(x) }}"
+                + self.tag("endfor"),
+                "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.current }}{{ c.next() }}",
+                "{% set j = joiner('; ') %}{{ j() }}1{{ j() }}2{{ j() }}",
+                "{% print s, n %}",
+                "{% for k in ss %}{{ loop.cycle('odd', 'even') }}{% endfor %}",
+            )
+        return (
+            self.pick(
+                f"{{{{ {value()} | nofilter }}}}",
+                "{{ missing.attr.more }}",
+                "{% endfor %}",
+                "{{ 1 + }}",
+                "{{ raise_exception('stop') }}",
+                "{% if %}",
+                "{{ 'open",
+                "{{ (1 }}",
+                "{% set 1 = 2 %}",
+                "{{ x is nothing }}",
+                "{% break %}",
+                "{{ f( }}",
+            )
+            if self.chance(0.15)
             else self.output(2)
+        )
 
     def block(self, depth):
-        return "".join(self.space() + self.statement(depth) for _ in range(self.random.randint(0, 2))) + self.space()
+        return (
+            "".join(self.space() + self.statement(depth) for _ in range(self.random.randint(0, 2)))
+            + self.space()
+        )
 
     def template(self):
-        head = self.pick("{% set ns = namespace(k=1, t='t') %}", "{% set ns = namespace(k=1, t='t') %}", "{%- set ns = namespace(k=0) -%}\n")
+        head = self.pick(
+            "{% set ns = namespace(k=1, t='t') %}",
+            "{% set ns = namespace(k=1, t='t') %}",
+            "{%- set ns = namespace(k=0) -%}\n",
+        )
         if self.chance(0.5):
             return head + self.output(self.random.randint(1, 4))
-        return head + "".join(self.space() + self.statement(2) for _ in range(self.random.randint(1, 4))) + self.space()
+        return (
+            head
+            + "".join(self.space() + self.statement(2) for _ in range(self.random.randint(1, 4)))
+            + self.space()
+        )
 
 
-FORMATS = ["%s", "%d", "%r", "%5.2f|", "%-6s|", "%s %s", "%x", "%e", "%g", "%%", "%05d", "%+d", "%.3s", "%c", "%i%s"]
-BRACES = ["{}", "{} {}", "{0}{1}{0}", "{k}", "{:>8}|", "{0!r}", "{:<5}|{:^7}|", "{1:05d}", "{1:,}", "{:.2f}", "{{}}", "{0[0]}", "{1:+x}", "{k:*^9}"]
+NUMBER_FILTERS = [
+    "length", "count", "wordcount", "int", "int(5)", "abs", "float", "round", "round(1)", "sum", "max",
+    "min", "int(base=16)", "round(1, 'floor')", "float(1.5)", "first", "last",
+]
+LIST_FILTERS = [
+    "list", "sort", "sort(reverse=true)", "reverse | list", "unique | list", "map('upper') | list",
+    "map(attribute='role') | list", "map('string') | list", "map(attribute='n', default=0) | list",
+    "select | list", "reject | list", "select('odd') | list", "select('string') | list",
+    "reject('none') | list", "selectattr('role', 'eq', 'user') | list", "selectattr('tags') | list",
+    "rejectattr('role', 'in', ['user']) | list", "sort(attribute='role')", "sort(case_sensitive=true)",
+    "batch(2) | list", "slice(2) | list", "batch(3, 'z') | list", "map('length') | list", "groupby('role')",
+    "map('int') | list", "sort(attribute='n,role')", "unique(true) | list", "map('default', 'q') | list",
+    "selectattr('n', 'gt', 1) | map(attribute='n') | list", "map('first') | list",
+    "map(attribute='0') | list", "map('join', '-') | list", "slice(2, 0) | list",
+]
+DICT_FILTERS = ["items | list", "dictsort", "list", "dictsort(by='value')", "dictsort(reverse=true)"]
+CHARACTER_TESTS = [
+    "isdigit", "isalpha", "isalnum", "isspace", "isupper", "islower", "istitle", "isascii", "isidentifier",
+    "isdecimal",
+]
+FORMATS = [
+    "%s", "%d", "%r", "%5.2f|", "%-6s|", "%s %s", "%x", "%e", "%g", "%%", "%05d", "%+d", "%.3s", "%c",
+    "%i%s",
+]
+BRACES = [
+    "{}", "{} {}", "{0}{1}{0}", "{k}", "{:>8}|", "{0!r}", "{:<5}|{:^7}|", "{1:05d}", "{1:,}", "{:.2f}",
+    "{{}}", "{0[0]}", "{1:+x}", "{k:*^9}",
+]

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Holds Fathom's chat templates to Hugging Face's: the same text from every template, and errors where it has errors.
+"""Holds Fathom's chat templates to Hugging Face's: equal text from every template, errors where it has them.
 
     tests/template_judge.py [--tool build/release/text_render_bench] [--random 4000] [--seed 1]
 
-The judge is jinja2, in the environment that `transformers` itself makes, or one like it where that is not installed. Renders the demo model's template and templates
-in the formats of DeepSeek V2 to V3.2-Exp (tests/chat_templates) on random conversations, and random templates from
-a grammar (template_corpus.py). Exit status 1 if anything differs.
+The judge is jinja2, in the environment that `transformers` itself makes, or one like it where that is not
+installed. Renders the demo model's template and templates in the formats of DeepSeek V2 to V3.2-Exp
+(tests/chat_templates) on random conversations (chat_corpus.py), and random templates from a grammar
+(template_corpus.py). Exit status 1 if anything differs.
 
 Two things are set aside and counted: results with Python integers beyond 64 bits, which Fathom refuses, and
 printed addresses of Python objects. Takes about 30 seconds.
 """
+
 import argparse
 import datetime
 import json
@@ -22,10 +24,13 @@ import jinja2.ext
 import jinja2.sandbox
 import jinja2.utils
 
-from template_corpus import VARIABLES, Conversations, Templates
+from chat_corpus import Conversations
+from template_corpus import VARIABLES, Templates
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-ADDRESS = re.compile(r"<[\w. ]*(object|function|method|generator|class|Macro|built-in|dict_\w+iterator)[^>]*>|0x[0-9a-f]{8}")
+ADDRESS = re.compile(
+    r"<[\w. ]*(object|function|method|generator|class|Macro|built-in|dict_\w+iterator)[^>]*>|0x[0-9a-f]{8}"
+)
 
 
 def like_transformers():
@@ -60,18 +65,25 @@ def like_transformers():
         raise jinja2.exceptions.TemplateError(message)
 
     def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return json.dumps(
+            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
 
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
     environment.filters["tojson"] = tojson
-    environment.globals |= {"raise_exception": raise_exception, "namespace": Namespace,
-                            "strftime_now": lambda form: datetime.datetime.now().strftime(form)}
+    environment.globals |= {
+        "raise_exception": raise_exception,
+        "namespace": Namespace,
+        "strftime_now": lambda form: datetime.datetime.now().strftime(form),
+    }
     return environment
 
 
 try:
     from transformers.utils.chat_template_utils import _compile_jinja_template
+
     ENVIRONMENT = _compile_jinja_template("").environment
 except ImportError:
     ENVIRONMENT = like_transformers()
@@ -103,7 +115,10 @@ class Judge:
 
 def corpus(arguments):
     conversations = Conversations(arguments.seed)
-    sources = [REPOSITORY / "models/demo/chat_template.jinja", *sorted((REPOSITORY / "tests/chat_templates").glob("*.jinja"))]
+    sources = [
+        REPOSITORY / "models/demo/chat_template.jinja",
+        *sorted((REPOSITORY / "tests/chat_templates").glob("*.jinja")),
+    ]
     for path in sources:
         for _ in range(arguments.conversations):
             yield {"template": path.read_text(), "variables": conversations.variables()}
@@ -113,11 +128,18 @@ def corpus(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tool", default=REPOSITORY / "build/release/text_render_bench",
-                        help="the text_render_bench executable")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tool",
+        default=REPOSITORY / "build/release/text_render_bench",
+        help="the text_render_bench executable",
+    )
     parser.add_argument("--random", type=int, default=4000, help="random templates")
-    parser.add_argument("--conversations", type=int, default=100, help="conversations for each model's template")
+    parser.add_argument(
+        "--conversations", type=int, default=100, help="conversations for each model's template"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", type=int, default=10, help="differences to print")
     arguments = parser.parse_args()
@@ -143,12 +165,16 @@ def main():
         else:
             different += 1
             if different <= arguments.show:
-                print(f"template: {case['template']!r}\n  jinja2: {text if text is None else repr(text)} {error or ''}\n"
-                      f"  fathom: {answer.get('output')!r} {answer.get('error', '')}")
+                print(
+                    f"template: {case['template']!r}\n  jinja2: {text!r} {error or ''}\n"
+                    f"  fathom: {answer.get('output')!r} {answer.get('error', '')}"
+                )
                 if case["variables"] is not VARIABLES:
                     print(f"  variables: {json.dumps(case['variables'], ensure_ascii=False)}")
-    print(f"{equal_text} texts equal, {equal_errors} errors on both sides, {beyond} beyond 64 bits, "
-          f"{addresses} with addresses, {different} different")
+    print(
+        f"{equal_text} texts equal, {equal_errors} errors on both sides, {beyond} beyond 64 bits, "
+        f"{addresses} with addresses, {different} different"
+    )
     sys.exit(1 if different or equal_text < len(cases) // 3 else 0)
 
 
