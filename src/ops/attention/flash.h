@@ -30,16 +30,19 @@ struct FlashState {
   float* sums = nullptr;   // [value_width][columns] sum of exp2(score - top) * value
 };
 
+// Operands are arrays of 32-bit words. For most kernels a word is a float. For kernels with `pairs` it is two
+// bf16, and so a sum runs over half as many words: of queries and keys, values 2 j and 2 j + 1; of values and
+// weights, those of keys 2 k and 2 k + 1 (zero for a key after the last).
 struct FlashBlock {
   int64_t columns = 0;             // lanes or 2 * lanes of the kernels
-  const float* queries = nullptr;  // [key_width][columns]
+  const float* queries = nullptr;  // [key_words][columns]
   const float* limits = nullptr;   // [columns] the last place that a column sees, as a float
   int64_t place = 0;               // of key 0
   int64_t count = 0;               // keys, 1 to kKeyBlock
   bool masked = false;             // some column does not see all of the block
-  const float* keys = nullptr;     // [count][key_stride >= key_width]
-  int64_t key_stride = 0, key_width = 0;
-  const float* values = nullptr;  // [count][value_stride >= value_width]
+  const float* keys = nullptr;     // [count][key_words]
+  int64_t key_words = 0;
+  const float* values = nullptr;  // [count, or half of it][value_stride >= value_width]
   int64_t value_stride = 0, value_width = 0;
   float* weights = nullptr;  // scratch, [kKeyBlock][columns]
   FlashState state;
@@ -50,8 +53,17 @@ struct FlashBlock {
 
 struct FlashKernels {
   int64_t lanes;
-  // dst[j * dst_stride + i] = src[i * src_stride + j] * factor for i < rows, j < width: queries into columns,
-  // sums into rows of the output.
+  bool pairs;  // key widths must then be even
+  // queries[j][i] = word j of q[i * stride] * factor, for i < count; width values, `columns` apart.
+  void (*pack)(const float* q, int64_t stride, int64_t count, int64_t width, float factor, float* queries,
+               int64_t columns);
+  // float32 keys [count][key_width] and values [count][value_width] to operands, in place.
+  void (*prepare)(float* keys, int64_t key_width, float* values, int64_t value_width, int64_t count);
+  // bf16 cache entries [count] of `width` values to keys, and their first `latent` values to values. Without
+  // pairs the values are the keys' own, and `values` is left alone.
+  void (*read_entries)(const void* const* entries, int64_t count, int64_t width, int64_t latent, float* keys,
+                       float* values);
+  // dst[j * dst_stride + i] = src[i * src_stride + j] * factor for i < rows, j < width.
   void (*transpose)(const float* src, int64_t src_stride, int64_t rows, int64_t width, float factor,
                     float* dst, int64_t dst_stride);
   // Adds a block to the state.
@@ -68,5 +80,6 @@ struct FlashKernels {
 
 extern const FlashKernels kFlashAvx2;
 extern const FlashKernels kFlashAvx512;
+extern const FlashKernels kFlashAvx512Bf16;
 
 }  // namespace fathom::ops

@@ -2,6 +2,7 @@
 // and, with emulated vectors, in the test.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "ops/attention/flash.h"
@@ -14,7 +15,7 @@ struct Flash {
   using F = typename V::F;
   static constexpr int64_t kLanes = V::kLanes;
 
-  // c[r][.] (*= scale) += sum_k a[r * row_step + k * depth_step] * b[k][.] for R rows of N vectors; the
+  // c[r][.] (*= scale) += sum_k a[r * row_step + k * depth_step] . b[k][.] for R rows of N vectors; the
   // products of one element are added in the order of k.
   template <int R, int N, bool kAccumulate>
   static void tile(int64_t depth, const float* a, int64_t row_step, int64_t depth_step, const float* b,
@@ -36,7 +37,7 @@ struct Flash {
       for (int r = 0; r < R; ++r) {
         const F value = V::set(a[r * row_step + k * depth_step]);
 #pragma GCC unroll 2
-        for (int n = 0; n < N; ++n) sum[r][n] = V::fma(value, row[n], sum[r][n]);
+        for (int n = 0; n < N; ++n) sum[r][n] = V::dot(value, row[n], sum[r][n]);
       }
     }
 #pragma GCC unroll 16
@@ -113,13 +114,29 @@ struct Flash {
     }
   }
 
+  // The weights of keys 2 k and 2 k + 1 to words [k][columns], in place. Returns how many.
+  template <int N>
+  static int64_t pair_weights(const FlashBlock& block) {
+    const int64_t words = (block.count + 1) / 2;
+    for (int64_t k = 0; k < words; ++k) {
+      for (int n = 0; n < N; ++n) {
+        float* low = block.weights + (2 * k * N + n) * kLanes;
+        const F high = 2 * k + 1 < block.count ? V::load(low + N * kLanes) : V::zero();
+        V::store(block.weights + (k * N + n) * kLanes, V::pair(V::load(low), high));
+      }
+    }
+    return words;
+  }
+
   template <int N>
   static void block_of(const FlashBlock& block) {
     alignas(64) float factor[N * V::kLanes];
-    product<N, false>(block.count, block.key_width, block.keys, block.key_stride, 1, block.queries,
+    product<N, false>(block.count, block.key_words, block.keys, block.key_words, 1, block.queries,
                       block.weights, nullptr, nullptr);
     softmax<N>(block, factor);
-    product<N, true>(block.value_width, block.count, block.values, 1, block.value_stride, block.weights,
+    int64_t depth = block.count;
+    if constexpr (V::kPairs) depth = pair_weights<N>(block);
+    product<N, true>(block.value_width, depth, block.values, 1, block.value_stride, block.weights,
                      block.state.sums, factor, block.prefetches > 0 ? &block : nullptr);
   }
   static void block(const FlashBlock& block) {
@@ -179,8 +196,98 @@ struct Flash {
     for (int64_t i = 0; i + kLanes <= count; i += kLanes) V::store(y + i, exp2<V>(V::load(x + i)));
   }
 
+  // The rest prepares operands: as they are, or in pairs.
+  static void pack(const float* q, int64_t stride, int64_t count, int64_t width, float factor, float* queries,
+                   int64_t columns) {
+    if constexpr (!V::kPairs) {
+      transpose(q, stride, count, width, factor, queries, columns);
+    } else {
+      // A strip of 8 queries at a time: rounded to words, then transposed. Times 1 leaves the bits of words
+      // whose high half is finite, and leaves NaN a NaN.
+      constexpr int64_t kStrip = 4 * kLanes;
+      float words[8 * kStrip / 2];
+      for (int64_t i = 0; i < count; i += 8) {
+        const int64_t rows = count - i < 8 ? count - i : 8;
+        for (int64_t j = 0; j < width; j += kStrip) {
+          const int64_t values = width - j < kStrip ? width - j : kStrip;
+          for (int64_t r = 0; r < rows; ++r) {
+            narrow(q + (i + r) * stride + j, factor, values,
+                   reinterpret_cast<uint16_t*>(words + r * kStrip / 2));
+          }
+          transpose(words, kStrip / 2, rows, values / 2, 1.0F, queries + j / 2 * columns + i, columns);
+        }
+      }
+    }
+  }
+
+  static void prepare(float* keys, int64_t key_width, float* values, int64_t value_width, int64_t count) {
+    if constexpr (V::kPairs) {
+      // Both end at or before where they begin, so that writing never overtakes reading.
+      narrow(keys, 1.0F, count * key_width, reinterpret_cast<uint16_t*>(keys));
+      for (int64_t k = 0; 2 * k < count; ++k) {
+        pair_rows(values + 2 * k * value_width, 2 * k + 1 < count, value_width, values + k * value_width);
+      }
+    }
+  }
+
+  // words[d] = (row[d], row[width + d], or 0 when there is no second row).
+  static void pair_rows(const float* row, bool second, int64_t width, float* words) {
+    int64_t d = 0;
+    for (; d + kLanes <= width; d += kLanes) {
+      V::store(words + d, V::pair(V::load(row + d), second ? V::load(row + width + d) : V::zero()));
+    }
+    if (d == width) return;
+    alignas(64) float low[kLanes] = {}, high[kLanes] = {};
+    for (int64_t i = d; i < width; ++i) {
+      low[i - d] = row[i];
+      if (second) high[i - d] = row[width + i];
+    }
+    V::store(low, V::pair(V::load(low), V::load(high)));
+    __builtin_memcpy(words + d, low, static_cast<size_t>(width - d) * sizeof(float));
+  }
+
+  // To bf16, times factor; may be in place.
+  static void narrow(const float* x, float factor, int64_t count, uint16_t* bf16) {
+    const F scale = V::set(factor);
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) V::store_bf16(bf16 + i, V::mul(V::load(x + i), scale));
+    if (i == count) return;
+    alignas(64) float rest[kLanes] = {};
+    for (int64_t j = i; j < count; ++j) rest[j - i] = x[j];
+    uint16_t rounded[kLanes];
+    V::store_bf16(rounded, V::mul(V::load(rest), scale));
+    __builtin_memcpy(bf16 + i, rounded, static_cast<size_t>(count - i) * sizeof(uint16_t));
+  }
+
+  static void read_entries(const void* const* entries, int64_t count, int64_t width, int64_t latent,
+                           float* keys, float* values) {
+    if constexpr (!V::kPairs) {
+      for (int64_t i = 0; i < count; ++i)
+        widen(static_cast<const uint16_t*>(entries[i]), keys + i * width, width);
+    } else {
+      auto* rows = reinterpret_cast<uint16_t*>(keys);
+      for (int64_t i = 0; i < count; ++i) {
+        __builtin_memcpy(rows + i * width, entries[i], static_cast<size_t>(width) * sizeof(uint16_t));
+      }
+      if (count % 2 == 1)
+        __builtin_memset(rows + count * width, 0, static_cast<size_t>(width) * sizeof(uint16_t));
+      for (int64_t k = 0; 2 * k < count; ++k) {
+        const uint16_t* low = rows + 2 * k * width;
+        const uint16_t* high = low + width;
+        auto* pairs = reinterpret_cast<uint16_t*>(values + k * latent);
+        int64_t d = 0;
+        for (; d + 32 <= latent; d += 32) V::interleave(low + d, high + d, pairs + 2 * d);
+        for (; d < latent; ++d) {
+          pairs[2 * d] = low[d];
+          pairs[2 * d + 1] = high[d];
+        }
+      }
+    }
+  }
+
   static constexpr FlashKernels kernels() {
-    return {kLanes, transpose, block, merge, normalise, widen, exp2_of};
+    return {kLanes, V::kPairs, pack,      prepare, read_entries, transpose,
+            block,  merge,     normalise, widen,   exp2_of};
   }
 };
 

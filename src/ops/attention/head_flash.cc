@@ -42,8 +42,8 @@ void HeadFlash::begin(const HeadQueries& queries, bool resume) {
     if (count < columns || !resume) {
       std::memset(tile.sums, 0, static_cast<size_t>(columns * value_width_) * sizeof(float));
     }
-    kernels_.transpose(queries.q + first * queries.q_stride, queries.q_stride, count, key_width_, factor_,
-                       packed, columns);
+    kernels_.pack(queries.q + first * queries.q_stride, queries.q_stride, count, key_width_, factor_, packed,
+                  columns);
     if (resume) {
       kernels_.transpose(queries.out + first * queries.out_stride, queries.out_stride, count, value_width_,
                          1.0F, tile.sums, columns);
@@ -70,7 +70,7 @@ void HeadFlash::add_block(int64_t place, int64_t count) {
     block.count = std::min(count, last_limit + 1 - place);
     block.masked = place + block.count - 1 > first_limit;
     block.keys = keys_;
-    block.key_stride = block.key_width = key_width_;
+    block.key_words = kernels_.pairs ? key_width_ / 2 : key_width_;
     block.values = values_;
     block.value_stride = block.value_width = value_width_;
     block.weights = weights_;

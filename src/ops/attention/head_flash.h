@@ -60,6 +60,7 @@ class HeadFlash {
     for (; place < end; place += kKeyBlock) {
       const int64_t count = std::min(kKeyBlock, end - place);
       read(place, count, keys_, values_);
+      kernels_.prepare(keys_, key_width_, values_, value_width_, count);
       add_block(place, count);
     }
   }

@@ -20,9 +20,22 @@
 
 namespace fathom::ops {
 
-const FlashKernels& emulated_flash_kernels();  // emulated_test.cc
+// emulated_test.cc
+const FlashKernels& emulated_flash_kernels();
+const FlashKernels& emulated_pair_flash_kernels();
 
 namespace {
+
+// Outputs are averages of values of standard deviation 1, by scores of standard deviation about 2.
+//
+// Float32 kernels add products that the reference adds in double. The rounding errors of a chain of a few
+// hundred fused multiply-adds add up like a random walk: sqrt(600) * 2^-24 * (partial sums up to 10) = 1.5e-5
+// as an absolute error of a score, which is a relative error of a weight; values stay below 5.
+inline constexpr float kFloatTolerance = 5e-5F;
+// Kernels of bf16 pairs also round queries, keys, weights and values to 2^-9 of themselves: a score is off by
+// 2 * 2^-9 * 0.8 = 0.003 (one standard deviation), by five of them somewhere, and so are weights; values up
+// to 4 add 0.008.
+inline constexpr float kPairTolerance = 6e-2F;
 
 inline const float kPoison = std::numeric_limits<float>::quiet_NaN();
 
@@ -32,10 +45,12 @@ struct NamedKernels {
   const FlashKernels* kernels;
 };
 inline std::vector<NamedKernels> flash_kernels_here() {
-  std::vector<NamedKernels> list{{"emulated16", &emulated_flash_kernels()}};
+  std::vector<NamedKernels> list{{"emulated16", &emulated_flash_kernels()},
+                                 {"emulated16-pairs", &emulated_pair_flash_kernels()}};
   const device::Isa isa = device::detect_isa();
   if (isa >= device::Isa::kAvx2) list.push_back({"avx2", &kFlashAvx2});
   if (isa >= device::Isa::kAvx512) list.push_back({"avx512", &kFlashAvx512});
+  if (isa >= device::Isa::kAvx512Bf16) list.push_back({"avx512-bf16", &kFlashAvx512Bf16});
   return list;
 }
 inline std::vector<device::Isa> levels_here() {

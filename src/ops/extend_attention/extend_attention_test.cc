@@ -2,13 +2,9 @@
 
 #include "ops/attention/head_testing.h"
 #include "ops/extend_attention/blocked.h"
-#include "ops/mha_attention/mha_attention.h"
 
 namespace fathom::ops {
 namespace {
-
-// As in mla_decode_test.cc: a random walk of float32 roundings over at most a few hundred products.
-constexpr float kTolerance = 5e-5F;
 
 // kv_b as plain [n, k] float32, so that this test needs no packing. Like the real linear ops it uses the
 // launch's shared and worker scratch, which the attention must not rely on across the call.
@@ -82,6 +78,12 @@ struct Batch {
   PackedLinear kv_b;
 };
 
+auto blocked(const FlashKernels* kernels) {
+  return [kernels](device::Launch& launch, const ExtendAttentionArgs& args) {
+    extend_attention_blocked(launch, args, *kernels);
+  };
+}
+
 TEST(ExtendAttention, EveryImplementationAgreesWithTheReference) {
   std::mt19937 random(3);
   const auto pick = [&](std::initializer_list<int64_t> list) {
@@ -102,25 +104,26 @@ TEST(ExtendAttention, EveryImplementationAgreesWithTheReference) {
         fmt::format("round {} heads {} latent {} rope {} nope {} value {} chunk {}", round, shape.heads,
                     shape.latent, shape.rope, shape.nope, shape.value, chunk);
     for (const auto& [name, kernels] : flash_kernels_here()) {
-      const auto function = [kernels = kernels](device::Launch& launch, const ExtendAttentionArgs& args) {
-        extend_attention_blocked(launch, args, *kernels);
-      };
-      expect_close(batch.run(function, 2, chunk, batch.attention), want, kTolerance, what + " " + name);
+      const auto function = blocked(kernels);
+      expect_close(batch.run(function, 2, chunk, batch.attention), want,
+                   kernels->pairs ? kPairTolerance : kFloatTolerance, what + " " + name);
     }
     for (const device::Isa isa : levels_here()) {
       device::Target target;
       target.isa = isa;
-      expect_close(batch.run(choose_extend_attention(target), 3, chunk, batch.attention), want, kTolerance,
-                   what + " " + to_string(isa));
+      for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+        batch.kv_b.compute = compute;
+        const bool pairs = isa >= device::Isa::kAvx512Bf16 && compute == Compute::kBF16;
+        expect_close(batch.run(choose_extend_attention(target), 3, chunk, batch.attention), want,
+                     pairs ? kPairTolerance : kFloatTolerance, what + " " + to_string(isa));
+      }
     }
   }
 }
 
 TEST(ExtendAttention, ATokensBitsDependOnItsOwnSequenceAlone) {
-  for (const device::Isa isa : levels_here()) {
-    device::Target target;
-    target.isa = isa;
-    const auto function = choose_extend_attention(target);
+  for (const auto& [name, kernels] : flash_kernels_here()) {
+    const auto function = blocked(kernels);
     const Shape shape{3, 32, 8, 16, 24, 16, device::DType::kBF16};
     Batch batch(shape, {{300, 300}, {1, 77}, {50, 200}, {2, 2}, {130, 500}}, 5);
     const auto together = batch.run(function, 1, 512, batch.attention);
@@ -128,7 +131,7 @@ TEST(ExtendAttention, ATokensBitsDependOnItsOwnSequenceAlone) {
       for (const int64_t chunk : {64, 192, 512, 4096}) {
         const auto again = batch.run(function, threads, chunk, batch.attention);
         expect_same_bits(again.data(), together.data(), together.size(),
-                         fmt::format("{} {} threads chunk {}", to_string(isa), threads, chunk));
+                         fmt::format("{} {} threads chunk {}", name, threads, chunk));
       }
     }
     // Each row cut into chunks at random places.
@@ -139,7 +142,7 @@ TEST(ExtendAttention, ATokensBitsDependOnItsOwnSequenceAlone) {
         const AttentionRow piece{row.first + done, count, row.start + done, row.block_table};
         const auto out = batch.run(function, 2, 128, {piece});
         expect_same_bits(out.data(), together.data() + piece.first * shape.heads * shape.value, out.size(),
-                         fmt::format("{} tokens {} to {}", to_string(isa), piece.start, piece.start + count));
+                         fmt::format("{} tokens {} to {}", name, piece.start, piece.start + count));
         done += count;
       }
     }

@@ -6,9 +6,6 @@
 namespace fathom::ops {
 namespace {
 
-// As in mla_decode_test.cc: a random walk of float32 roundings over at most a few hundred products.
-constexpr float kTolerance = 5e-5F;
-
 struct Batch {
   Batch(int64_t heads, int64_t key, int64_t value, int64_t page_size, device::DType dtype,
         const std::vector<Row>& rows, uint32_t seed)
@@ -47,6 +44,12 @@ struct Batch {
   std::vector<float> q;
 };
 
+auto blocked(const FlashKernels* kernels) {
+  return [kernels](device::Launch& launch, const MhaAttentionArgs& args) {
+    mha_attention_blocked(launch, args, *kernels);
+  };
+}
+
 TEST(MhaAttention, EveryImplementationAgreesWithTheReference) {
   std::mt19937 random(2);
   const auto pick = [&](std::initializer_list<int64_t> list) {
@@ -55,35 +58,35 @@ TEST(MhaAttention, EveryImplementationAgreesWithTheReference) {
   for (uint32_t round = 0; round < 12; ++round) {
     const int64_t heads = pick({1, 2, 5}), key = pick({12, 40, 192}), value = pick({8, 20, 128});
     const int64_t page = pick({1, 7, 16, 64});
-    Batch batch(heads, key, value, page, round % 2 == 0 ? device::DType::kBF16 : device::DType::kF32,
-                random_rows(random), round);
+    const device::DType dtype = round % 2 == 0 ? device::DType::kBF16 : device::DType::kF32;
+    Batch batch(heads, key, value, page, dtype, random_rows(random), round);
     const auto want = batch.run(mha_attention_reference, 1, batch.attention);
     const std::string what = fmt::format("round {} heads {} key {} value {}", round, heads, key, value);
     for (const auto& [name, kernels] : flash_kernels_here()) {
-      const auto function = [kernels = kernels](device::Launch& launch, const MhaAttentionArgs& args) {
-        mha_attention_blocked(launch, args, *kernels);
-      };
-      expect_close(batch.run(function, 2, batch.attention), want, kTolerance, what + " " + name);
+      const auto function = blocked(kernels);
+      if (kernels->pairs && dtype != device::DType::kBF16) continue;
+      expect_close(batch.run(function, 2, batch.attention), want,
+                   kernels->pairs ? kPairTolerance : kFloatTolerance, what + " " + name);
     }
     for (const device::Isa isa : levels_here()) {
       device::Target target;
       target.isa = isa;
-      expect_close(batch.run(choose_mha_attention(target), 3, batch.attention), want, kTolerance,
-                   what + " " + to_string(isa));
+      const bool pairs = isa >= device::Isa::kAvx512Bf16 && dtype == device::DType::kBF16;
+      expect_close(batch.run(choose_mha_attention(target), 3, batch.attention), want,
+                   pairs ? kPairTolerance : kFloatTolerance, what + " " + to_string(isa));
     }
   }
 }
 
 TEST(MhaAttention, ATokensBitsDependOnItsOwnSequenceAlone) {
-  for (const device::Isa isa : levels_here()) {
-    device::Target target;
-    target.isa = isa;
-    const auto function = choose_mha_attention(target);
+  for (const auto& [name, kernels] : flash_kernels_here()) {
+    const auto function = blocked(kernels);
     Batch batch(3, 24, 16, 16, device::DType::kBF16, {{300, 300}, {1, 77}, {50, 200}, {2, 2}}, 5);
     const auto together = batch.run(function, 1, batch.attention);
     for (const int threads : {2, 3, 8}) {
       const auto again = batch.run(function, threads, batch.attention);
-      expect_same_bits(again.data(), together.data(), together.size(), fmt::format("{} threads", threads));
+      expect_same_bits(again.data(), together.data(), together.size(),
+                       fmt::format("{} {} threads", name, threads));
     }
     // Each row cut into chunks at random places.
     for (const AttentionRow& row : batch.attention) {
@@ -93,7 +96,7 @@ TEST(MhaAttention, ATokensBitsDependOnItsOwnSequenceAlone) {
         const AttentionRow piece{row.first + done, count, row.start + done, row.block_table};
         const auto out = batch.run(function, 2, {piece});
         expect_same_bits(out.data(), together.data() + piece.first * 3 * 16, out.size(),
-                         fmt::format("{} tokens {} to {}", to_string(isa), piece.start, piece.start + count));
+                         fmt::format("{} tokens {} to {}", name, piece.start, piece.start + count));
         done += count;
       }
     }

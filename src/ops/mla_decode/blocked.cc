@@ -119,7 +119,8 @@ class MlaDecode {
   }
 
   struct WorkerMemory {
-    float* block;          // [kKeyBlock][width]
+    float* keys;           // [kKeyBlock][width]
+    float* values;         // [kKeyBlock / 2][latent] where the kernels take pairs
     float* queries;        // [group][width][columns]
     float* limits;         // [group][columns]
     float* weights;        // [kKeyBlock][columns]
@@ -129,7 +130,8 @@ class MlaDecode {
     WorkerMemory m{};
     for (std::byte* memory = nullptr;;) {
       ScratchCutter cutter(memory);
-      m.block = cutter.take<float>(kKeyBlock * width_);
+      m.keys = cutter.take<float>(kKeyBlock * width_);
+      m.values = cutter.take<float>(kernels_.pairs ? kKeyBlock / 2 * args_.latent : 0);
       m.queries = cutter.take<float>(plan_.group * width_ * plan_.columns);
       m.limits = cutter.take<float>(plan_.group * plan_.columns);
       m.weights = cutter.take<float>(kKeyBlock * plan_.columns);
@@ -150,7 +152,7 @@ class MlaDecode {
       }
       each_run(*unit.row, unit.first_tile + i, [&](int64_t c, int64_t count, int64_t token, int64_t head) {
         const float* q = args_.q.row<float>(unit.row->first + token) + head * args_.q.stride[1];
-        kernels_.transpose(q, args_.q.stride[1], count, width_, factor, queries + c, plan_.columns);
+        kernels_.pack(q, args_.q.stride[1], count, width_, factor, queries + c, plan_.columns);
         filled = c + count;
         std::fill(limits + c, limits + filled, static_cast<float>(unit.row->start + token));
       });
@@ -181,7 +183,7 @@ class MlaDecode {
       const int64_t count = std::min(kKeyBlock, end - place);
       const int64_t next_count = std::clamp<int64_t>(end - place - kKeyBlock, 0, kKeyBlock);
       for (int64_t i = 0; i < next_count; ++i) next[i] = entry(row, place + kKeyBlock + i);
-      for (int64_t i = 0; i < count; ++i) read(entries[i], m.block + i * width_);
+      read(entries, count, m);
       for (int64_t i = 0; i < unit.tiles; ++i) {
         add_block(m, index, i, place, next, i == 0 ? next_count : 0);
       }
@@ -196,11 +198,14 @@ class MlaDecode {
     }
   }
 
-  void read(const void* entry, float* values) const {
-    if (args_.cache.dtype == device::DType::kBF16)
-      kernels_.widen(static_cast<const uint16_t*>(entry), values, width_);
-    else
-      std::memcpy(values, entry, static_cast<size_t>(width_) * sizeof(float));
+  void read(const void* const* entries, int64_t count, const WorkerMemory& m) const {
+    if (args_.cache.dtype == device::DType::kBF16) {
+      kernels_.read_entries(entries, count, width_, args_.latent, m.keys, m.values);
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      std::memcpy(m.keys + i * width_, entries[i], static_cast<size_t>(width_) * sizeof(float));
+    }
   }
 
   void add_block(const WorkerMemory& m, int64_t index, int64_t i, int64_t place, const void* const* next,
@@ -215,8 +220,10 @@ class MlaDecode {
     block.place = place;
     block.count = std::min(kKeyBlock, last_limit + 1 - place);
     block.masked = place + block.count - 1 > first_limit;
-    block.keys = block.values = m.block;
-    block.key_stride = block.value_stride = block.key_width = width_;
+    block.keys = m.keys;
+    block.key_words = kernels_.pairs ? width_ / 2 : width_;
+    block.values = kernels_.pairs ? m.values : m.keys;
+    block.value_stride = kernels_.pairs ? args_.latent : width_;
     block.value_width = args_.latent;
     block.weights = m.weights;
     block.state = part(tile(states_, index, i), 0);

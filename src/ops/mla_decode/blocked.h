@@ -11,6 +11,7 @@ namespace fathom::ops {
 // the result does not depend on who computed what. A multiple of kKeyBlock.
 inline constexpr int64_t kMlaSplit = 256;
 
+// Kernels that take pairs are for bf16 caches of even width.
 void mla_decode_blocked(device::Launch& launch, const MlaDecodeArgs& args, const FlashKernels& kernels);
 
 }  // namespace fathom::ops

@@ -9,12 +9,6 @@
 namespace fathom::ops {
 namespace {
 
-// The kernels add float32 products that the reference adds in double. Scores have a standard deviation of
-// about 2 here; the rounding errors of a chain of a few hundred fused multiply-adds add up like a random
-// walk, sqrt(600) * 2^-24 * (partial sums up to 10) = 1.5e-5 at most seen as an absolute error of a score,
-// which is a relative error of a weight; outputs are averages of values below 5.
-constexpr float kTolerance = 5e-5F;
-
 struct Shape {
   int64_t heads, latent, rope, page_size;
   device::DType dtype;
@@ -106,26 +100,28 @@ TEST(MlaDecode, EveryImplementationAgreesWithTheReference) {
     const std::string what = fmt::format("round {} heads {} latent {} rope {} page {} {}", round, shape.heads,
                                          shape.latent, shape.rope, shape.page_size, to_string(shape.dtype));
     for (const auto& [name, kernels] : flash_kernels_here()) {
-      expect_close(batch.run(blocked(kernels), 2), want, kTolerance, what + " " + name);
+      if (kernels->pairs && shape.dtype != device::DType::kBF16) continue;
+      expect_close(batch.run(blocked(kernels), 2), want, kernels->pairs ? kPairTolerance : kFloatTolerance,
+                   what + " " + name);
     }
     for (const device::Isa isa : levels_here()) {
       device::Target target;
       target.isa = isa;
-      expect_close(batch.run(choose_mla_decode(target), 2), want, kTolerance, what + " " + to_string(isa));
+      const bool pairs = isa >= device::Isa::kAvx512Bf16 && shape.dtype == device::DType::kBF16;
+      expect_close(batch.run(choose_mla_decode(target), 2), want, pairs ? kPairTolerance : kFloatTolerance,
+                   what + " " + to_string(isa));
     }
   }
 }
 
 TEST(MlaDecode, ATokensBitsDependOnItsOwnSequenceAlone) {
-  for (const device::Isa isa : levels_here()) {
-    device::Target target;
-    target.isa = isa;
-    const auto function = choose_mla_decode(target);
+  for (const auto& [name, kernels] : flash_kernels_here()) {
+    const auto function = blocked(kernels);
     for (const int64_t heads : {4, 16, 20}) {
       Batch batch({heads, 64, 16, 16, device::DType::kBF16},
                   {{1, 1000}, {6, 300}, {1, 1}, {3, 64}, {1, 257}, {40, 513}}, 7);
       const auto together = batch.run(function, 1);
-      const std::string what = fmt::format("{} heads {}", to_string(isa), heads);
+      const std::string what = fmt::format("{} heads {}", name, heads);
       for (const int threads : {2, 3, 8}) {
         const auto again = batch.run(function, threads);
         expect_same_bits(again.data(), together.data(), together.size(),
@@ -151,7 +147,7 @@ TEST(MlaDecode, LongContextsAndManyRowsCrossWaves) {
               {{1, 40000}, {1, 3}, {1, 9000}, {2, 700}, {1, 100}, {1, 20000}, {1, 256}}, 3);
   const auto want = batch.run(mla_decode_reference, 1);
   const auto got = batch.run(blocked(kernels.kernels), 2);
-  expect_close(got, want, kTolerance, "waves");
+  expect_close(got, want, kernels.kernels->pairs ? kPairTolerance : kFloatTolerance, "waves");
   const auto plan = plan_mla_decode(batch.attention, 2, 32, kernels.kernels->lanes, kMlaSplit, 2);
   EXPECT_LT(plan.wave * 2, ceil_div<int64_t>(40000, kMlaSplit));
 }

@@ -2,7 +2,8 @@
 // has internal linkage, so that no code for this instruction set can leak into another file by the linker.
 //
 // A vector type has: F (the register), kLanes, kRows1 and kRows2 (rows of a register tile that is one or two
-// vectors wide), and the operations below. ops/attention/flash_kernel.h and the row kernels are written over
+// vectors wide), kPairs (whether dot() multiplies pairs of bf16, which pair() and interleave() make), and the
+// operations below. ops/attention/flash_kernel.h and the row kernels are written over
 // it.
 #pragma once
 
@@ -18,6 +19,7 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr int kRows1 = 12;
   static constexpr int kRows2 = 6;
+  static constexpr bool kPairs = false;
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set(float value) { return _mm256_set1_ps(value); }
@@ -28,6 +30,8 @@ struct Avx2 {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  // c + the product, as the register-blocked products take it.
+  static F dot(F a, F b, F c) { return fma(a, b, c); }
   // b where either is NaN.
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   // x where a <= b, else y.

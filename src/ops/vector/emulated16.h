@@ -1,6 +1,7 @@
 // Vectors of 16 floats in plain C++: the AVX-512 shape of a kernel, testable on any machine. For tests only.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -16,6 +17,7 @@ struct Emulated16 {
   static constexpr int kLanes = 16;
   static constexpr int kRows1 = 12;
   static constexpr int kRows2 = 12;
+  static constexpr bool kPairs = false;
 
   template <class Body>
   static F each(const Body& body) {
@@ -48,6 +50,7 @@ struct Emulated16 {
   static F fma(F a, F b, F c) {
     return each([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
   }
+  static F dot(F a, F b, F c) { return fma(a, b, c); }
   static F max(F a, F b) {
     return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
   }
@@ -87,6 +90,32 @@ struct Emulated16 {
   static void transpose8(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, float factor) {
     for (int i = 0; i < 8; ++i) {
       for (int j = 0; j < 8; ++j) dst[j * dst_stride + i] = src[i * src_stride + j] * factor;
+    }
+  }
+};
+
+// The shape of avx512bf16.h's.
+struct EmulatedBf16x16 : Emulated16 {
+  static constexpr bool kPairs = true;
+
+  static F dot(F a, F b, F c) {
+    return each([&](int i) {
+      const auto x = std::bit_cast<uint32_t>(a.lane[i]), y = std::bit_cast<uint32_t>(b.lane[i]);
+      const float low = std::bit_cast<float>(x << 16) * std::bit_cast<float>(y << 16);
+      const float high = std::bit_cast<float>(x & 0xffff0000U) * std::bit_cast<float>(y & 0xffff0000U);
+      return c.lane[i] + high + low;
+    });
+  }
+  static F pair(F low, F high) {
+    return each([&](int i) {
+      const uint32_t top = device::f32_to_bf16(high.lane[i]);
+      return std::bit_cast<float>(top << 16 | device::f32_to_bf16(low.lane[i]));
+    });
+  }
+  static void interleave(const uint16_t* low, const uint16_t* high, uint16_t* pairs) {
+    for (int i = 0; i < 32; ++i) {
+      pairs[2 * i] = low[i];
+      pairs[2 * i + 1] = high[i];
     }
   }
 };
