@@ -122,6 +122,7 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
   card.context_length = serving->scheduler_->max_request_tokens();
   api::ServiceOptions service_options;
   service_options.api_key = api_key;
+  service_options.engine_state = [scheduler = serving->scheduler_.get()] { return scheduler->state(); };
   service_options.server_info = [serving = serving.get(), args] { return serving->describe(args); };
   serving->service_ = std::make_unique<api::Service>(std::move(service_options), std::move(card),
                                                      *serving->scheduler_, serving->tokenizer_.get(),

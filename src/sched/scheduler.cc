@@ -93,6 +93,12 @@ Result<void> Scheduler::flush_cache() {
   return done.get();
 }
 
+Result<void> Scheduler::state() const {
+  std::lock_guard lock(mutex_);
+  if (fault_) return fault_->with_context("the engine has failed");
+  return {};
+}
+
 SchedulerStats Scheduler::stats() const {
   std::lock_guard lock(mutex_);
   SchedulerStats stats = stats_;

@@ -44,6 +44,8 @@ class Scheduler final : public RequestSink {
   void cancel_all() override;
   Result<void> flush_cache() override;
   SchedulerStats stats() const override;
+  // The device fault that ended the executor, if one did: every request fails from then on. Thread safe.
+  Result<void> state() const;
 
  private:
   struct Submit {
