@@ -10,9 +10,9 @@
 namespace fathom::api {
 
 struct JsonLimits {
-  int depth = 64;              // nested objects and lists
-  size_t keys = 4096;          // of one object; its look-ups are linear
-  size_t values = 4'000'000;   // of the whole body
+  int depth = 64;             // nested objects and lists
+  size_t keys = 4096;         // of one object; its look-ups are linear
+  size_t values = 4'000'000;  // of the whole body
 };
 
 // The object in `body`, keys in their order (templates see it). kInvalidArgument, with the place, when it is

@@ -99,8 +99,12 @@ struct Service::State {
   bool taking_work() const { return ready.load() && !draining.load(); }
 
   void send_readiness(http::ResponseWriter& writer) const {
-    if (taking_work()) return writer.send(text_response(""));
-    writer.send(error_response(not_ready()));
+    if (!taking_work()) return writer.send(error_response(not_ready()));
+    const Result<void> engine = options.engine_state ? options.engine_state() : Result<void>();
+    if (engine.ok()) return writer.send(text_response(""));
+    ApiError error = to_api_error(engine.error());
+    error.status = 503;
+    writer.send(error_response(error));
   }
   ApiError not_ready() const {
     return {503,
@@ -143,7 +147,7 @@ void Service::State::route(const http::Request& request, http::ResponseWriter& w
         {401, "Missing or wrong API key; send 'Authorization: Bearer KEY'", {}, "invalid_api_key"}));
   }
   if (request.path == "/health_generate" && allows("GET", request.method)) {
-    if (!taking_work()) return send_readiness(writer);
+    if (!taking_work()) return writer.send(error_response(not_ready()));
     return handle_health_generate(context, health, writer);
   }
   for (const Route& route : kRoutes) {

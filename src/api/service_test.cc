@@ -151,6 +151,17 @@ TEST(Health, IsAboutProgressNotAboutLoad) {
   EXPECT_FALSE(watch.check(idle, second(4001)).ok());
 }
 
+TEST(Health, ADeadEngineIsNeitherHealthyNorReady) {
+  ServiceOptions options;
+  options.engine_state = [] { return Result<void>(error(ErrorCode::kInternal, "the device failed")); };
+  Desk desk(says("x"), options);
+  for (const char* path : {"/health", "/ready", "/health_generate"}) {
+    const http::Response response = desk.call("GET", path);
+    EXPECT_EQ(response.status, 503) << path;
+    EXPECT_NE(response.body.find("the device failed"), std::string::npos) << path;
+  }
+}
+
 TEST(Health, GenerateRunsAToken) {
   Desk desk(says("x"));
   EXPECT_EQ(desk.call("GET", "/health_generate").status, 200);
