@@ -136,7 +136,8 @@ Result<ClientConnection::Reply> ClientConnection::receive(
   while (true) {
     beast::error_code ec;
     size_t used = 0;
-    if (!in_.empty() && !parser->is_done()) {
+    const size_t enough = head_read && parser->chunked() ? kMinChunkedBytes : 1;
+    if (in_.size() >= enough && !parser->is_done()) {
       used = parser->put(boost::asio::const_buffer(in_.data(), in_.size()), ec);
       in_.erase(0, used);
     }

@@ -10,6 +10,10 @@
 
 namespace fathom::http {
 
+// The last chunk takes at least these bytes ("0\r\n\r\n"), and so does what follows any place within a
+// chunked body. Beast's parser relies on that: given fewer, an assertion of its debug builds fails.
+inline constexpr size_t kMinChunkedBytes = 5;
+
 // A Beast body that grows with what arrives. Beast's string_body reserves whatever Content-Length promises.
 struct GrowingBody {
   using value_type = std::string;

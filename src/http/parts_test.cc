@@ -93,6 +93,30 @@ TEST(RequestParser, GivesTheSameForEveryCut) {
   }
 }
 
+TEST(RequestParser, ReadsAnEmptyChunkedBodyInPieces) {
+  // Beast's parser asserts that it is not asked again with "0\r\n" and a byte.
+  const std::string bytes = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+  for (size_t piece = 1; piece < 6; ++piece) {
+    RequestParser parser({1024, 1024});
+    ASSERT_EQ(feed_in_pieces(parser, bytes, piece), RequestParser::Status::kComplete) << piece;
+    EXPECT_EQ(parser.take().body, "");
+  }
+}
+
+TEST(RequestParser, CountsTheWholeHead) {
+  const std::string start = "GET / HTTP/1.1\r\nHost: h\r\nX: ";
+  for (const size_t size : {199, 200, 201, 250}) {
+    const std::string bytes = start + std::string(size - start.size() - 4, 'x') + "\r\n\r\n";
+    ASSERT_EQ(bytes.size(), size);
+    for (const size_t piece : {size_t{1}, size_t{50}, size}) {
+      RequestParser parser({200, 1024});
+      const auto status = feed_in_pieces(parser, bytes, piece);
+      EXPECT_EQ(status, size <= 200 ? RequestParser::Status::kComplete : RequestParser::Status::kError);
+      EXPECT_EQ(parser.error().status, size <= 200 ? 400 : 431);  // 400: the value of no error
+    }
+  }
+}
+
 TEST(RequestParser, KnowsHowTheConnectionGoesOn) {
   const auto keep_alive = [](const std::string& bytes) {
     RequestParser parser({1024, 1024});

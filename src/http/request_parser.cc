@@ -33,9 +33,11 @@ RequestParser::RequestParser(ParseLimits limits) : limits_(limits) {
 
 void RequestParser::reset() {
   parser_.emplace();
-  parser_->header_limit(static_cast<uint32_t>(limits_.max_header_bytes));
+  // Beast leaves the request line out of its count; feed() counts exactly.
+  parser_->header_limit(static_cast<uint32_t>(limits_.max_header_bytes + 4096));
   parser_->body_limit(limits_.max_body_bytes);
   request_ = {};
+  head_bytes_ = 0;
   head_done_ = false;
   http_1_0_ = keep_alive_ = expects_continue_ = false;
 }
@@ -56,21 +58,23 @@ RequestParser::Status RequestParser::feed(std::string_view bytes, size_t* consum
     if (bytes.empty() || bytes == "\r") return Status::kNeedMore;
   }
   while (true) {
+    const bool chunks = head_done_ && parser_->chunked() && !parser_->is_done();
+    if (chunks && bytes.size() < kMinChunkedBytes) return Status::kNeedMore;
     beast::error_code ec;
     const size_t used =
         parser_->is_done() ? 0 : parser_->put(boost::asio::const_buffer(bytes.data(), bytes.size()), ec);
     *consumed += used;
     bytes.remove_prefix(used);
-    if (ec == beast::http::error::need_more) {
-      const size_t limit = head_done_ ? limits_.max_header_bytes + 1024 : limits_.max_header_bytes;
-      if (bytes.size() < limit) return Status::kNeedMore;
-      return head_done_ ? refuse(400, "bad_request", "The chunked body has an endless line.")
-                        : refuse(431, "headers_too_large",
-                                 "The request's head exceeds " + std::to_string(limit) + " bytes.");
-    }
-    if (ec == beast::http::error::header_limit) {
+    if (!head_done_) head_bytes_ += used;
+    const bool unfinished = ec == beast::http::error::need_more;
+    const size_t head_so_far = head_bytes_ + (unfinished ? bytes.size() + 1 : 0);
+    if (!head_done_ && (head_so_far > limits_.max_header_bytes || ec == beast::http::error::header_limit)) {
       return refuse(431, "headers_too_large",
                     "The request's head exceeds " + std::to_string(limits_.max_header_bytes) + " bytes.");
+    }
+    if (unfinished) {
+      if (!head_done_ || bytes.size() < limits_.max_header_bytes + 1024) return Status::kNeedMore;
+      return refuse(400, "bad_request", "The chunked body has an endless line.");
     }
     if (ec == beast::http::error::body_limit) {
       return refuse(

@@ -60,6 +60,7 @@ class RequestParser {
   std::optional<Parser> parser_;
   Request request_;
   ParseError error_;
+  size_t head_bytes_ = 0;
   bool head_done_ = false;
   bool http_1_0_ = false;
   bool keep_alive_ = false;
