@@ -97,13 +97,14 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain,
   if (n <= 0) return;
   if (n <= grain || workers_.empty()) return body(0, n, 0);
   std::atomic<int64_t> next{0};
-  run([&](int worker) {
+  const auto take = [&](int worker) {
     while (true) {
       const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
       if (begin >= n) return;
       body(begin, std::min(begin + grain, n), worker);
     }
-  });
+  };
+  run(std::ref(take));  // by reference: a copy of the lambda would be allocated for every region
 }
 
 std::vector<int> available_cpus() {
