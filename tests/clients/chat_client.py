@@ -245,13 +245,13 @@ def tools_reach_the_model(t):
 
 @test
 def many_chats_at_once(t):
-    questions = [f"What is {i} + {i + 3}?" for i in range(24)]
-    alone = [t.chat(q, max_tokens=24).choices[0].message.content for q in questions]
+    questions = [f"What is {i} + {i + 3}?" for i in range(16)]
+    alone = [t.chat(q, max_tokens=12).choices[0].message.content for q in questions]
 
     async def crowd():
         async with t.async_client() as client:
             return await asyncio.gather(*[client.chat.completions.create(
-                model=t.model, messages=[{"role": "user", "content": q}], temperature=0, max_tokens=24)
+                model=t.model, messages=[{"role": "user", "content": q}], temperature=0, max_tokens=12)
                 for q in questions])
 
     equal([answer.choices[0].message.content for answer in asyncio.run(crowd())], alone)

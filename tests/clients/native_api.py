@@ -1,7 +1,10 @@
 """The native endpoints by raw HTTP: /generate, /tokenize, the probes, cancelling."""
+import json
 import threading
 
-from runner import check, equal, test, until
+import openai
+
+from runner import check, equal, raises, test, until
 
 PROMPT = "<｜User｜>What is 7 + 5?<｜Assistant｜></think>"
 
@@ -106,6 +109,20 @@ def the_probes_answer(t):
     equal(t.get("/model_info")[1]["is_generation"], True)
     check(t.get("/server_info")[1]["max_total_num_tokens"] > 0)
     check("num_running_reqs" in t.get("/v1/loads")[1]["loads"][0])
+
+
+@test
+def the_key_is_asked_for_where_there_is_one(t):
+    if not t.api_key:
+        return
+    for wrong in ("", "Bearer x", f"Bearer {t.api_key}x", t.api_key):
+        status, headers, body = t.request("GET", "/v1/models", headers={"Authorization": wrong})
+        equal((status, headers["WWW-Authenticate"]), (401, "Bearer"))
+        equal(json.loads(body)["error"]["code"], "invalid_api_key")
+    for path in ("/health", "/ready", "/ping"):
+        equal(t.request("GET", path, headers={"Authorization": ""})[0], 200, path)
+    stranger = openai.OpenAI(base_url=t.base + "/v1", api_key="x", max_retries=0, timeout=60)
+    raises(openai.AuthenticationError, stranger.models.list)
 
 
 @test

@@ -31,8 +31,10 @@ def main():
     args = parser.parse_args()
     if args.url:
         return 1 if runner.run_all(Target(args.url, args.api_key), only=args.only) else 0
-    with running_server.RunningServer("--model-path", "models/demo", binary=args.binary) as server:
-        failed = runner.run_all(Target(server.base, args.api_key), only=args.only)
+    key = args.api_key or "a key for the test"
+    flags = ("--model-path", "models/demo", "--api-key", key)
+    with running_server.RunningServer(*flags, binary=args.binary) as server:
+        failed = runner.run_all(Target(server.base, key), only=args.only)
     return 1 if failed else 0
 
 

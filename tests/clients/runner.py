@@ -45,8 +45,8 @@ def until(condition, seconds=10.0):
     return False
 
 
-def run_all(target, seconds_each=120.0, only=""):
-    """Runs the tests; returns the number that failed."""
+def run_all(target, seconds_each=300.0, only=""):
+    """Runs the tests; returns the number that failed. What a failed one left running is aborted."""
     passed = failed = 0
     for function in TESTS:
         name = f"{function.__module__}.{function.__name__}"
@@ -69,6 +69,7 @@ def run_all(target, seconds_each=120.0, only=""):
         print(f"{'FAIL' if problem else 'ok  '} {name} ({time.monotonic() - start:.2f} s)", flush=True)
         if problem:
             failed += 1
+            target.abort_all()
             print("     " + problem[0].replace("\n", "\n     "), flush=True)
         else:
             passed += 1

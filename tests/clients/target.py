@@ -76,6 +76,9 @@ class Target:
         """The scheduler's figures from /server_info."""
         return self.get("/server_info")[1]["internal_states"][0]
 
+    def abort_all(self):
+        return self.post("/abort_request", {"abort_all": True})
+
     def busy(self):
         load = self.load()
         return load["num_running_reqs"] + load["num_waiting_reqs"]
