@@ -25,6 +25,7 @@ constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxExperts = 16384;
 constexpr int64_t kMaxPositions = int64_t{1} << 24;
 constexpr int64_t kMaxParameters = int64_t{1} << 46;
+constexpr int64_t kMaxExpertsInAll = int64_t{1} << 17;  // of all layers; the released models have 15 thousand
 
 struct Family {
   std::string_view model_type;
@@ -247,6 +248,10 @@ void read_dtype(FieldReader& fields, ModelConfig& config, std::vector<std::strin
 
 // The whole model must be of a size that arithmetic and errors can speak of.
 void check_total(FieldReader& fields, const ModelConfig& config) {
+  if (config.num_layers * config.num_experts > kMaxExpertsInAll) {
+    fields.problem(fmt::format("{} layers of {} experts: at most {} experts in all are read",
+                               config.num_layers, config.num_experts, kMaxExpertsInAll));
+  }
   const double hidden = static_cast<double>(config.hidden_size);
   const double heads = static_cast<double>(config.num_heads * (config.query_dim() + config.value_dim));
   const double mlp = static_cast<double>(config.intermediate_size) +

@@ -154,6 +154,7 @@ TEST(Config, RefusesHostileValues) {
       {{"eos_token_id", {1, "x"}}},
       {{"torch_dtype", "int8"}},
       {{"tie_word_embeddings", "yes"}},
+      {{"num_hidden_layers", 4096}, {"n_routed_experts", 16384}, {"hidden_size", 1}},
       {{"hidden_size", 1048576}, {"intermediate_size", 1048576}, {"num_hidden_layers", 4096}},
   };
   for (const auto& patch : patches) EXPECT_NE(complaint(patch), "") << patch;

@@ -1,5 +1,6 @@
 // Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1): un-absorbed for prompt tokens,
 // absorbed for output tokens, or over a plain cache of keys and values.
+#include <algorithm>
 #include <cstring>
 
 #include "model/layers.h"
@@ -78,10 +79,11 @@ void extend(const Step& step, const MlaWeights& weights, const ops::KvCache& cac
   step.ops.extend_attention(step.launch, args);
 }
 
-void decode(const Step& step, const MlaWeights& weights, const ops::KvCache& cache, const Tensor& q) {
+void decode(const Step& step, const MlaWeights& weights, const ops::KvCache& cache, const Tensor& q,
+            const DecodePiece& piece) {
   const ModelConfig& c = step.config;
-  const int64_t first = step.extend_tokens;
-  const int64_t last = step.batch.tokens;
+  const int64_t first = piece.first;
+  const int64_t last = piece.first + piece.tokens;
   const Tensor mine = q.rows(first, last);
   const Tensor absorbed = by_heads(step.work.absorbed_q, 0, last - first, 0, c.num_heads, c.latent_width());
   weights.run_absorb_key(step.launch, {.x = slice(mine, 0, c.nope_dim),
@@ -98,7 +100,7 @@ void decode(const Step& step, const MlaWeights& weights, const ops::KvCache& cac
   ops::MlaDecodeArgs args;
   args.q = absorbed;
   args.cache = cache;
-  args.rows = step.decode_rows;
+  args.rows = piece.rows;
   args.latent = c.kv_lora_rank;
   args.scale = step.softmax_scale;
   args.out = latent_out;
@@ -120,12 +122,11 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::Kv
                                       .cache = cache,
                                       .copy = nullptr});
   if (step.extend_tokens > 0) extend(step, weights, cache, projected.q);
-  if (step.extend_tokens < step.batch.tokens) decode(step, weights, cache, projected.q);
+  for (const DecodePiece& piece : step.decode) decode(step, weights, cache, projected.q, piece);
 }
 
 void attend_plain(const Step& step, const ops::KvCache& cache, const Tensor& q, int64_t first, int64_t last,
                   std::span<const ops::AttentionRow> rows) {
-  if (first == last) return;
   ops::MhaAttentionArgs args;
   args.q = q.rows(first, last);
   args.cache = cache;
@@ -159,11 +160,34 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::KvC
                         .nope = c.nope_dim,
                         .places = step.batch.places,
                         .cache = cache});
-  attend_plain(step, cache, projected.q, 0, step.extend_tokens, step.batch.extend_rows);
-  attend_plain(step, cache, projected.q, step.extend_tokens, t, step.decode_rows);
+  if (step.extend_tokens > 0) {
+    attend_plain(step, cache, projected.q, 0, step.extend_tokens, step.batch.extend_rows);
+  }
+  for (const DecodePiece& piece : step.decode) {
+    attend_plain(step, cache, projected.q, piece.first, piece.first + piece.tokens, piece.rows);
+  }
 }
 
 }  // namespace
+
+std::vector<DecodePiece> decode_pieces(std::span<const ops::AttentionRow> rows, int64_t limit) {
+  std::vector<DecodePiece> pieces;
+  for (ops::AttentionRow row : rows) {
+    while (row.count > 0) {
+      if (pieces.empty() || pieces.back().tokens == limit) pieces.push_back({row.first, 0, {}});
+      DecodePiece& piece = pieces.back();
+      ops::AttentionRow part = row;
+      part.first = static_cast<int32_t>(piece.tokens);
+      part.count = std::min(row.count, static_cast<int32_t>(limit - piece.tokens));
+      piece.rows.push_back(part);
+      piece.tokens += part.count;
+      row.first += part.count;
+      row.start += part.count;
+      row.count -= part.count;
+    }
+  }
+  return pieces;
+}
 
 void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache) {
   const Projected projected = project(step, weights);

@@ -41,6 +41,15 @@ struct Ops {
   ops::SwigluFunction swiglu;
 };
 
+// Output tokens [first, first + tokens) of the batch; the rows' `first` counts from there.
+struct DecodePiece {
+  int64_t first = 0;
+  int64_t tokens = 0;
+  std::vector<ops::AttentionRow> rows;
+};
+// The batch's decode rows in pieces of at most `limit` tokens; a long row is cut, for its tokens are causal.
+std::vector<DecodePiece> decode_pieces(std::span<const ops::AttentionRow> rows, int64_t limit);
+
 // What the blocks of a forward pass share.
 struct Step {
   device::Launch& launch;
@@ -51,8 +60,8 @@ struct Step {
   float softmax_scale;
   bool mla;
   const ForwardBatch& batch;
-  int64_t extend_tokens;                           // Te
-  std::span<const ops::AttentionRow> decode_rows;  // of the batch, `first` counted from Te
+  int64_t extend_tokens;  // Te
+  std::span<const DecodePiece> decode;
 };
 
 // work.normed [T, H] -> work.delta [T, H]; writes the cache.

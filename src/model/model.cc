@@ -65,6 +65,24 @@ Result<void> check_options(const ModelConfig& config, const LoadOptions& options
   return {};
 }
 
+// Says so before an hour of loading, rather than being killed at its end.
+Result<void> check_memory(const ModelConfig& config, const LoadOptions& options, int64_t context) {
+  MemoryOptions wanted;
+  wanted.compute = options.compute;
+  wanted.mla = options.mla;
+  wanted.max_tokens = options.max_tokens;
+  wanted.max_logit_rows = options.max_logit_rows;
+  wanted.max_context = context;
+  const MemoryPlan plan = plan_memory(config, wanted);
+  const auto available = static_cast<int64_t>(device::available_memory());
+  if (plan.weight_bytes + plan.workspace_bytes <= available) return {};
+  return error(
+      ErrorCode::kUnavailable,
+      "the weights take {:.1f} GB and the workspaces {:.1f} GB, but only {:.1f} GB of memory are free",
+      static_cast<double>(plan.weight_bytes) * 1e-9, static_cast<double>(plan.workspace_bytes) * 1e-9,
+      static_cast<double>(available) * 1e-9);
+}
+
 Result<int64_t> check_weights(const ModelConfig& config, const weights::Checkpoint& checkpoint,
                               LoadReport& report) {
   weights::WeightReader reader(checkpoint);
@@ -119,6 +137,7 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   if (options.checkpoint != nullptr) {
     FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, report));
   }
+  FATHOM_TRY(check_memory(config, options, state->max_context));
   report.check_seconds = seconds_since(check_start);
 
   const int64_t pack_start = steady_clock().now_ns();
@@ -166,11 +185,9 @@ void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOu
   const int64_t t = batch.tokens;
   FATHOM_CHECK(t > 0 && t <= s.max_tokens, "tokens={} max_tokens={}", t, s.max_tokens);
   const int64_t extend_tokens = batch.decode_rows.empty() ? t : batch.decode_rows.front().first;
-  s.decode_rows.assign(batch.decode_rows.begin(), batch.decode_rows.end());
-  for (auto& row : s.decode_rows) row.first -= static_cast<int32_t>(extend_tokens);
+  const auto decode = decode_pieces(batch.decode_rows, std::min(s.max_tokens, Workspace::kDecodeTokens));
 
-  const Step step{launch,  s.config, s.ops, s.work,        s.rope,
-                  s.scale, s.mla,    batch, extend_tokens, s.decode_rows};
+  const Step step{launch, s.config, s.ops, s.work, s.rope, s.scale, s.mla, batch, extend_tokens, decode};
   const Tensor residual = s.work.residual.rows(0, t);
   const Tensor normed = s.work.normed.rows(0, t);
   const Tensor delta = s.work.delta.rows(0, t);

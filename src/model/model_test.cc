@@ -7,6 +7,7 @@
 #include <fstream>
 #include <set>
 
+#include "model/layers.h"
 #include "model/testing.h"
 #include "model/weight_names.h"
 
@@ -35,7 +36,7 @@ testing::Loaded build_random(const ModelConfig& config, uint64_t seed, ops::Comp
   options.seed = seed;
   options.compute = compute;
   options.kv_dtype = device::DType::kF32;
-  options.max_tokens = options.max_logit_rows = 128;
+  options.max_tokens = options.max_logit_rows = 320;
   loaded.model = std::move(Model::build(config, options, *loaded.pool)).value();
   return loaded;
 }
@@ -165,6 +166,58 @@ TEST(Build, LogitsOfFurtherRows) {
     ASSERT_EQ(some.row<float>(0)[v], all[static_cast<size_t>(7 * 512 + v)]);
     ASSERT_EQ(some.row<float>(1)[v], all[static_cast<size_t>(2 * 512 + v)]);
   }
+}
+
+TEST(Build, RefusesAModelThatDoesNotFit) {
+  const auto config = parse_config(R"({"model_type": "deepseek_v3", "max_position_embeddings": 16777216,
+      "hidden_size": 65536, "intermediate_size": 65536})");
+  ThreadPool pool(1);
+  const auto result = Model::build(config.value(), {}, pool);
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::kUnavailable);
+}
+
+TEST(DecodePieces, CutRowsWhereAPieceIsFull) {
+  const int32_t table[] = {0};
+  const ops::AttentionRow rows[] = {{10, 1, 5, table}, {11, 7, 20, table}, {18, 1, 0, table}};
+  const auto pieces = decode_pieces(rows, 4);
+  ASSERT_EQ(pieces.size(), 3U);
+  EXPECT_EQ(pieces[0].first, 10);
+  EXPECT_EQ(pieces[0].tokens, 4);
+  ASSERT_EQ(pieces[0].rows.size(), 2U);
+  EXPECT_EQ(pieces[0].rows[1].first, 1);
+  EXPECT_EQ(pieces[0].rows[1].count, 3);
+  EXPECT_EQ(pieces[0].rows[1].start, 20);
+  EXPECT_EQ(pieces[1].first, 14);
+  ASSERT_EQ(pieces[1].rows.size(), 1U);
+  EXPECT_EQ(pieces[1].rows[0].first, 0);
+  EXPECT_EQ(pieces[1].rows[0].count, 4);
+  EXPECT_EQ(pieces[1].rows[0].start, 23);
+  EXPECT_EQ(pieces[2].first, 18);
+  EXPECT_EQ(pieces[2].rows[0].start, 0);
+  EXPECT_TRUE(decode_pieces({}, 4).empty());
+}
+
+// More output tokens than a piece holds, in rows of several tokens (drafts to verify), give what each row
+// gives alone.
+TEST(Forward, ManyDecodeTokens) {
+  auto loaded = build_random(small_config(false), 6, ops::Compute::kF32);
+  testing::Pages pages(*loaded.model, 64, 16);
+  constexpr int32_t kRows = 12;
+  std::vector<std::vector<int32_t>> tables(2 * kRows);
+  std::vector<testing::Piece> pieces;
+  std::vector<float> alone;
+  for (int32_t i = 0; i < kRows; ++i) {
+    std::vector<int32_t> output = some_tokens(25);
+    output.front() = i;
+    std::vector<int32_t>* mine = &tables[static_cast<size_t>(2 * i)];
+    testing::run(loaded, pages, {{&mine[0], {i + 1, 2, 3}, 0, false}});
+    testing::run(loaded, pages, {{&mine[1], {i + 1, 2, 3}, 0, false}});
+    pieces.push_back({&mine[0], output, 3, true});
+    const auto logits = testing::run(loaded, pages, {{&mine[1], output, 3, true}});
+    alone.insert(alone.end(), logits.begin(), logits.end());
+  }
+  EXPECT_EQ(testing::run(loaded, pages, pieces), alone);
 }
 
 TEST(WeightNames, KnowsExtras) {

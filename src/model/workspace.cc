@@ -28,8 +28,8 @@ void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
   }
   take(w.attention, DType::kF32, t, c.num_heads * c.value_dim);
   if (shape.mla) {
-    take(w.absorbed_q, DType::kF32, t, c.num_heads * c.latent_width());
-    take(w.latent_out, DType::kF32, t, c.num_heads * c.kv_lora_rank);
+    take(w.absorbed_q, DType::kF32, std::min(t, Workspace::kDecodeTokens), c.num_heads * c.latent_width());
+    take(w.latent_out, DType::kF32, std::min(t, Workspace::kDecodeTokens), c.num_heads * c.kv_lora_rank);
   } else {
     take(w.kv_latent, DType::kF32, t, c.kv_lora_rank);
     take(w.kv, DType::kF32, t, c.num_heads * (c.nope_dim + c.value_dim));

@@ -17,16 +17,17 @@ struct WorkspaceShape {
 };
 
 struct Workspace {
-  device::Tensor residual;        // [T, H] the residual stream
-  device::Tensor normed;          // [T, H]
-  device::Tensor delta;           // [T, H] what a block adds to the residual stream
-  device::Tensor hidden;          // [T, H] after the final norm
-  device::Tensor qkv;             // [T, q_lora (or Nh (Dn + Dr)) + Dc + Dr]
-  device::Tensor q_latent;        // [T, q_lora]; empty without q_lora
-  device::Tensor q;               // [T, Nh (Dn + Dr)]; empty without q_lora (qkv holds the queries)
-  device::Tensor attention;       // [T, Nh Dv]
-  device::Tensor absorbed_q;      // [T, Nh, Dc + Dr]; MLA
-  device::Tensor latent_out;      // [T, Nh, Dc]; MLA
+  device::Tensor residual;   // [T, H] the residual stream
+  device::Tensor normed;     // [T, H]
+  device::Tensor delta;      // [T, H] what a block adds to the residual stream
+  device::Tensor hidden;     // [T, H] after the final norm
+  device::Tensor qkv;        // [T, q_lora (or Nh (Dn + Dr)) + Dc + Dr]
+  device::Tensor q_latent;   // [T, q_lora]; empty without q_lora
+  device::Tensor q;          // [T, Nh (Dn + Dr)]; empty without q_lora (qkv holds the queries)
+  device::Tensor attention;  // [T, Nh Dv]
+  // Output tokens go through absorbed attention in pieces of kDecodeTokens: their heads are Dc + Dr wide.
+  device::Tensor absorbed_q;      // [min(T, kDecodeTokens), Nh (Dc + Dr)]; MLA
+  device::Tensor latent_out;      // [min(T, kDecodeTokens), Nh Dc]; MLA
   device::Tensor kv_latent;       // [T, Dc]; plain cache
   device::Tensor kv;              // [T, Nh (Dn + Dv)]; plain cache
   device::Tensor gate_logits;     // [T, E]
@@ -39,6 +40,7 @@ struct Workspace {
   device::Tensor logits;        // [R, V]
 
   static constexpr int64_t kMlpTokens = 1024;
+  static constexpr int64_t kDecodeTokens = 256;
 };
 
 Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,
