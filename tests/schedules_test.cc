@@ -146,7 +146,7 @@ class Schedules : public testing::TestWithParam<Config> {
 TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   const Config& config = GetParam();
   // Fewer where a sanitizer makes each step many times slower.
-  const char* wish = std::getenv("FATHOM_SCHEDULES");
+  const char* wish = std::getenv("FATHOM_DEMO_SCHEDULES");
   const int schedules = wish != nullptr ? std::atoi(wish) : 40;
   ASSERT_GT(schedules, 0);
   auto tokenizer = text::Tokenizer::load(kModel).value();
