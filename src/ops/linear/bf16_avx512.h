@@ -11,21 +11,29 @@ void round_row(const float* x, int64_t k, int64_t k_padded, float* out, int64_t 
   }
 }
 
-// 32 FP8 values, each on top (kTop) or at the bottom of 16 bits, to bf16, exactly. Exponent and mantissa move
-// to their places in bf16 and the exponent's bias is corrected; the eight denormals (exponent 0) come from a
-// table.
-template <bool kTop>
-__m512i f8_to_bf16(__m512i words) {
-  const __m512i in_place = kTop ? _mm512_srli_epi16(words, 4) : _mm512_slli_epi16(words, 4);
-  const __m512i sign = kTop ? words : _mm512_slli_epi16(words, 8);
-  const __m512i index = kTop ? _mm512_srli_epi16(words, 8) : words;  // its low 5 bits: 00 and the mantissa
-  const __m512i magnitude = _mm512_and_si512(in_place, _mm512_set1_epi16(0x07f0));
-  const __mmask32 denormal = _mm512_testn_epi16_mask(magnitude, _mm512_set1_epi16(0x0780));
-  // m * 2^-9 for m = 0 .. 7, twice in each row of 8 words, all over the register.
-  const __m512i table =
-      _mm512_broadcast_i32x4(_mm_setr_epi16(0x0000, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60));
-  const __m512i normal = _mm512_add_epi16(magnitude, _mm512_set1_epi16(120 << 7));
-  const __m512i value = _mm512_mask_permutexvar_epi16(normal, denormal, index, table);
+// The operations of f8_to_bf16 on 32 words of 16 bits.
+struct Words {
+  using Vec = __m512i;
+  template <int kBits>
+  static Vec left(Vec v) {
+    return _mm512_slli_epi16(v, kBits);
+  }
+  template <int kBits>
+  static Vec right(Vec v) {
+    return _mm512_srli_epi16(v, kBits);
+  }
+  static Vec mask(Vec v, uint16_t bits) {
+    return _mm512_and_si512(v, _mm512_set1_epi16(static_cast<short>(bits)));
+  }
+  static Vec add(Vec v, uint16_t n) { return _mm512_add_epi16(v, _mm512_set1_epi16(static_cast<short>(n))); }
+  // table[index % 8] where none of `bits` is set in v, else `other`. The index is below 8 in these places.
+  static Vec table_where_clear(Vec v, uint16_t bits, Vec index, const uint16_t (&table)[8], Vec other) {
+    const __mmask32 clear = _mm512_testn_epi16_mask(v, _mm512_set1_epi16(static_cast<short>(bits)));
+    const __m512i row = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    return _mm512_mask_permutexvar_epi16(other, clear, index, row);
+  }
   // value | (sign & 0x8000)
-  return _mm512_ternarylogic_epi32(value, sign, _mm512_set1_epi16(static_cast<short>(0x8000)), 0xf8);
-}
+  static Vec with_sign(Vec value, Vec sign) {
+    return _mm512_ternarylogic_epi32(value, sign, _mm512_set1_epi16(static_cast<short>(0x8000)), 0xf8);
+  }
+};

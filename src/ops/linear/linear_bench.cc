@@ -56,9 +56,8 @@ void run_shape(Bench& bench, const Shape& shape, DType dtype) {
     const LinearArgs args{device::Tensor(x.data(), DType::kF32, {rows, shape.k}),
                           device::Tensor(y.data(), DType::kF32, {rows, shape.n}), nullptr, false};
     const bool few = rows <= 16;
-    double best_share = 0;
-    double best_rate = 0;
-    for (int repeat = 0; repeat < 5; ++repeat) {
+    std::vector<std::pair<double, double>> shares;  // share of the ceiling, rate
+    for (int repeat = 0; repeat < 7; ++repeat) {
       const double before = few ? bench.bandwidth() : bench.peak(compute == Compute::kBF16);
       const int64_t start = steady_clock().now_ns();
       const double work = static_cast<double>(few ? bytes : 2 * rows * shape.n * shape.k);
@@ -71,12 +70,11 @@ void run_shape(Bench& bench, const Shape& shape, DType dtype) {
       const double rate = work * static_cast<double>(calls) / seconds_since(start) * 1e-9;
       const double after = few ? bench.bandwidth() : bench.peak(compute == Compute::kBF16);
       const double share = rate / (0.5 * (before + after));
-      if (share > best_share) {
-        best_share = share;
-        best_rate = rate;
-      }
+      shares.emplace_back(share, rate);
     }
-    line += fmt::format("  M={}: {:.1f} ({:.0f}%)", rows, best_rate, 100 * best_share);
+    std::sort(shares.begin(), shares.end());
+    const auto& [share, rate] = shares[shares.size() / 2];
+    line += fmt::format("  M={}: {:.1f} ({:.0f}%)", rows, rate, 100 * share);
   }
   fmt::print("{}\n", line);
 }

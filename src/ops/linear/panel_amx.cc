@@ -10,6 +10,7 @@ namespace fathom::ops {
 namespace {
 
 #include "ops/linear/bf16_avx512.h"
+#include "ops/linear/f8_to_bf16.h"
 #include "ops/linear/panel_skeleton.h"
 
 constexpr int64_t kTileRows = 16;
@@ -149,8 +150,8 @@ int64_t panels_at_once(const PanelProduct& p, int64_t panel) {
 void widen_block(const uint8_t* w, int64_t span, uint8_t* out) {
   for (int64_t i = 0; i < span / 4; ++i) {
     const __m512i quads = _mm512_load_si512(w + 64 * i);
-    _mm512_store_si512(out + 128 * i, f8_to_bf16<false>(quads));
-    _mm512_store_si512(out + 128 * i + 64, f8_to_bf16<true>(quads));
+    _mm512_store_si512(out + 128 * i, f8_to_bf16<Words, false>(quads));
+    _mm512_store_si512(out + 128 * i + 64, f8_to_bf16<Words, true>(quads));
   }
   settle_memory();
 }

@@ -16,7 +16,7 @@ struct Avx2 {
   static constexpr int kUnitK = 1;
   static constexpr int kMaxRows = 6;
   static constexpr int kMaxPanels = 1;
-  static constexpr int kStreamPanels[5] = {0, 4, 2, 2, 1};
+  static constexpr int kStreamPanels[5] = {0, 4, 2, 1, 1};
 
   static Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static Vec load_sum(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -78,9 +78,10 @@ struct Bf16 : Avx2 {
   }
 };
 
-// With its byte on top of a lane, shifting the exponent and mantissa of an FP8 value to those of a float32
-// gives value * 2^-120, exactly, denormals included. Activations are scaled by 2^60, so that the sums stay
-// far from float32's own limits; the other 2^60 is put back with the block's scale.
+// With its byte on top of 16 bits, shifting the exponent and mantissa of an FP8 value to those of a bf16
+// gives value * 2^-120, exactly, denormals included; a bf16 is the upper half of a float32. Activations are
+// scaled by 2^60, so that the sums stay far from float32's own limits; the other 2^60 is put back with the
+// block's scale.
 struct F8 : Avx2 {
   using Raw = Bits;
   static constexpr bool kScaled = true;
@@ -90,9 +91,11 @@ struct F8 : Avx2 {
   static Raw load(const uint8_t* p) { return load_bits(p); }
   template <int S>
   static __m256 widen(__m256i quads) {
-    constexpr int kShift[4] = {24, 8, 16, 0};  // the bytes of a lane are k, k + 2, k + 1, k + 3
-    const __m256i top = _mm256_srai_epi32(_mm256_slli_epi32(quads, kShift[S]), 4);
-    return _mm256_castsi256_ps(_mm256_and_si256(top, _mm256_set1_epi32(static_cast<int>(0x87f00000U))));
+    // The bytes of a lane are k, k + 2, k + 1, k + 3: the lower of both words first, then the upper.
+    const __m256i top = S < 2 ? _mm256_slli_epi16(quads, 8) : quads;
+    const __m256i mask = _mm256_set1_epi16(static_cast<short>(0x87f0));
+    const __m256i pairs = _mm256_and_si256(_mm256_srai_epi16(top, 4), mask);
+    return Bf16::widen<S % 2>(pairs);
   }
   template <int S>
   static Operand step(const Raw& raw) {

@@ -7,6 +7,7 @@ namespace fathom::ops {
 namespace {
 
 #include "ops/linear/bf16_avx512.h"
+#include "ops/linear/f8_to_bf16.h"
 #include "ops/linear/panel_skeleton.h"
 
 struct Dot {
@@ -48,7 +49,7 @@ struct F8 : Dot {
   static constexpr int64_t kSliceK = 128;
   template <int S>
   static Operand step(Raw quads) {
-    return f8_to_bf16<S == 1>(quads);  // the bytes of a lane are k, k + 2, k + 1, k + 3
+    return f8_to_bf16<Words, S == 1>(quads);  // the bytes of a lane are k, k + 2, k + 1, k + 3
   }
   static Vec scale_add(Vec y, Vec sum, const float* scales) {
     return _mm512_fmadd_ps(sum, _mm512_loadu_ps(scales), y);

@@ -15,7 +15,9 @@
 // in y (exactly) or, for FP8, in sums of 128 that are scaled and added to y in order. So its bits do not
 // depend on the tile, the other rows or the threads.
 
-#if defined(__clang__)
+#if defined(FATHOM_UNROLL)
+// The test leaves the loops alone.
+#elif defined(__clang__)
 #define FATHOM_UNROLL _Pragma("unroll")
 #else
 #define FATHOM_UNROLL _Pragma("GCC unroll 16")
@@ -159,23 +161,33 @@ template <class K, int S>
   K::store_operand(out + 64 * S, K::template step<S>(raw));
   if constexpr (S + 1 < K::kSteps) set_steps_aside<K, S + 1>(raw, out);
 }
+// `ahead`: how far from here the weights are that will be unpacked next.
 template <class K>
-void set_aside(const uint8_t* w, int64_t w_rows, uint8_t* out) {
-  for (int64_t i = 0; i < w_rows; ++i) set_steps_aside<K, 0>(K::load(w + 64 * i), out + 64 * K::kSteps * i);
+void set_aside(const uint8_t* w, int64_t w_rows, int64_t ahead, uint8_t* out) {
+  for (int64_t i = 0; i < w_rows; ++i) {
+    __builtin_prefetch(w + 64 * i + ahead);
+    set_steps_aside<K, 0>(K::load(w + 64 * i), out + 64 * K::kSteps * i);
+  }
+}
+
+// Fetches the first lines of a block of activations and its outputs while the one before is multiplied.
+inline void fetch_block(const Tile& tile, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r) __builtin_prefetch(tile.y + r * tile.y_stride);
+  for (int64_t line = 0; line < 4 * rows; ++line) __builtin_prefetch(tile.a + 16 * line);
 }
 
 // Blocks [first, end) of rows times kPanels panels over one slice of k; the weights are unpacked once, into
 // L1.
 template <class K, int kPanels>
 void multiply_slice(const PanelProduct& p, int64_t first, int64_t end, int64_t panel, int64_t k,
-                    int64_t slice) {
+                    int64_t slice, int64_t ahead) {
   const uint8_t* w = p.w + panel * p.panel_bytes + k / kRowK<K> * 64;
   int64_t w_stride = p.panel_bytes;
   if constexpr (K::kUnpacks) {
     auto* aside = reinterpret_cast<uint8_t*>(p.scratch);
     const int64_t w_rows = slice / kRowK<K>;
     const int64_t bytes = w_rows * 64 * K::kSteps;
-    for (int i = 0; i < kPanels; ++i) set_aside<K>(w + i * w_stride, w_rows, aside + i * bytes);
+    for (int i = 0; i < kPanels; ++i) set_aside<K>(w + i * w_stride, w_rows, ahead, aside + i * bytes);
     w = aside;
     w_stride = bytes;
   }
@@ -183,6 +195,7 @@ void multiply_slice(const PanelProduct& p, int64_t first, int64_t end, int64_t p
     Tile tile = tile_at<K>(p, block, panel, k, slice);
     tile.w = w;
     tile.w_stride = w_stride;
+    if (block + 1 < end) fetch_block(tile_at<K>(p, block + 1, panel, k, slice), p.block_rows);
     const int64_t left = p.rows - block * p.block_rows;
     const int64_t rows = left < p.block_rows ? left : p.block_rows;
     if constexpr (K::kUnpacks) {
@@ -198,11 +211,14 @@ void multiply_blocks(const PanelProduct& p, int64_t first, int64_t end, int64_t 
                      int64_t panel_end) {
   for (int64_t k = 0; k < p.k; k += K::kSliceK) {
     const int64_t slice = k + K::kSliceK < p.k ? K::kSliceK : p.k - k;
+    // One group of panels goes on with its next slice, of several the next one comes first.
+    const bool one = panel_end - panel_begin <= K::kMaxPanels;
+    const int64_t ahead = one ? slice / kRowK<K> * 64 : K::kMaxPanels * p.panel_bytes;
     int64_t panel = panel_begin;
     for (; panel + K::kMaxPanels <= panel_end; panel += K::kMaxPanels) {
-      multiply_slice<K, K::kMaxPanels>(p, first, end, panel, k, slice);
+      multiply_slice<K, K::kMaxPanels>(p, first, end, panel, k, slice, ahead);
     }
-    for (; panel < panel_end; ++panel) multiply_slice<K, 1>(p, first, end, panel, k, slice);
+    for (; panel < panel_end; ++panel) multiply_slice<K, 1>(p, first, end, panel, k, slice, ahead);
   }
 }
 

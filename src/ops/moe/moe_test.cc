@@ -125,8 +125,12 @@ TEST_P(Moe, AgreesWithTheOracleAndDoesNotDependOnTheBatch) {
       double largest = 0;
       for (const float v : expected) largest = std::max<double>(largest, std::fabs(v));
       std::vector<float> alone(expected.size(), kPoison);
-      for (int64_t t = 0; t < kMost; ++t) moe(launch, args_for(experts, alone, t, t + 1));
+      for (int64_t t = 0; t < kMost; ++t) {
+        // The oracle takes token by token, and its time.
+        if (target.isa != device::Isa::kReference) moe(launch, args_for(experts, alone, t, t + 1));
+      }
       for (const int64_t tokens : {1, 2, 5, 16, 70}) {
+        if (target.isa == device::Isa::kReference && tokens > 5) continue;
         std::vector<float> y(static_cast<size_t>(kMost * hidden), kPoison);
         moe(launch, args_for(experts, y, kMost - tokens, kMost));
         const auto first = static_cast<size_t>((kMost - tokens) * hidden);
@@ -138,6 +142,7 @@ TEST_P(Moe, AgreesWithTheOracleAndDoesNotDependOnTheBatch) {
                 << to_string(target.isa) << " tokens " << tokens;
           }
         }
+        if (target.isa == device::Isa::kReference) continue;
         ASSERT_EQ(std::memcmp(alone.data() + first, y.data() + first, (y.size() - first) * sizeof(float)), 0)
             << to_string(target.isa) << " tokens " << tokens;
       }
