@@ -55,7 +55,10 @@ class BoundedBuilder final : public nlohmann::json_sax<ordered_json> {
   };
 
   static std::string clip(const std::string& text) {
-    return text.size() <= 200 ? text : text.substr(0, 200) + "...";
+    if (text.size() <= 200) return text;
+    std::string clipped = text.substr(0, 200);
+    clipped += "...";
+    return clipped;
   }
 
   template <class... Args>
