@@ -212,13 +212,13 @@ TEST(DemoTest, Float32) {
 }
 
 TEST(DemoTest, PlainCache) {
-  Options options;
+  Options options = demo_options();
   options.mla = false;
   check_demo(options, true);
 }
 
 TEST(DemoTest, BFloat16) {
-  Options options;
+  Options options = demo_options();
   options.compute = ops::Compute::kBF16;
   options.kv_dtype = device::DType::kBF16;
   check_demo(options, false);
