@@ -93,34 +93,34 @@ bool any_of(const std::string& name, std::initializer_list<const char*> names) {
   return std::any_of(names.begin(), names.end(), [&](const char* other) { return name == other; });
 }
 
-Value unsafe(const Value& object, const std::string& name) {
-  return Value::undefined(
+Value unsafe(Heap& heap, const Value& object, const std::string& name) {
+  return heap.undefined(
       fmt::format("access to attribute '{}' of '{}' object is unsafe.", name, type_name(object)));
 }
 
-Value dict_attribute(const Value& object, const std::string& name) {
+Value dict_attribute(Heap& heap, const Value& object, const std::string& name) {
   if (name == "get") return function_value(name, object, dict_get);
   if (name == "items") return function_value(name, object, dict_view<DictViewObject::What::kItems>);
   if (name == "keys") return function_value(name, object, dict_view<DictViewObject::What::kKeys>);
   if (name == "values") return function_value(name, object, dict_view<DictViewObject::What::kValues>);
   if (name == "copy") return function_value(name, object, return_self);
   if (any_of(name, {"clear", "pop", "popitem", "setdefault", "update", "fromkeys"}))
-    return unsafe(object, name);
+    return unsafe(heap, object, name);
   if (any_of(name,
              {"__class__", "__doc__", "__dir__", "__init__", "__new__", "__hash__", "__len__", "__iter__",
               "__getitem__", "__setitem__", "__contains__", "__repr__", "__str__", "__eq__"})) {
-    return unsafe(object, name);
+    return unsafe(heap, object, name);
   }
   return Value();
 }
 
-Value sequence_attribute(const Value& object, const std::string& name) {
+Value sequence_attribute(Heap& heap, const Value& object, const std::string& name) {
   if (name == "count") return function_value(name, object, sequence_count);
   if (name == "index") return function_value(name, object, sequence_index);
   if (object.is(Kind::kList)) {
     if (name == "copy") return function_value(name, object, return_self);
     if (any_of(name, {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"})) {
-      return unsafe(object, name);
+      return unsafe(heap, object, name);
     }
   } else if (object.is(Kind::kTuple) && object.as<ListObject>().group) {
     if (name == "grouper") return object.items()[0];
@@ -162,17 +162,17 @@ Value function_value(std::string name, Value self, NativeFunction function) {
   return Value(Kind::kFunction, std::make_shared<FunctionObject>(std::move(name), std::move(self), function));
 }
 
-Value native_attribute(Interpreter&, const Value& object, const std::string& name) {
+Value native_attribute(Interpreter& run, const Value& object, const std::string& name) {
   switch (object.kind()) {
     case Kind::kString:
       if (const NativeFunction method = find_string_method(name)) return function_value(name, object, method);
       return Value();
     case Kind::kDict:
-      return dict_attribute(object, name);
+      return dict_attribute(run.heap(), object, name);
     case Kind::kList:
     case Kind::kTuple:
     case Kind::kRange:
-      return sequence_attribute(object, name);
+      return sequence_attribute(run.heap(), object, name);
     case Kind::kBool:
     case Kind::kInt:
     case Kind::kFloat:
@@ -200,7 +200,7 @@ Value Interpreter::attribute(const Value& object, const std::string& name) {
   if (object.is(Kind::kDict)) {
     if (const Value* found = object.as<DictObject>().find(name)) return *found;
   }
-  return Value::undefined(fmt::format("'{} object' has no attribute '{}'", object_name(object), name));
+  return heap_.undefined(fmt::format("'{} object' has no attribute '{}'", object_name(object), name));
 }
 
 Value Interpreter::item(const Value& object, const Value& key) {
@@ -236,10 +236,10 @@ Value Interpreter::item(const Value& object, const Value& key) {
       break;
   }
   if (!key.is_string())
-    return Value::undefined(std::string(object_name(object)) + " object has no such element");
+    return heap_.undefined(std::string(object_name(object)) + " object has no such element");
   Value value = native_attribute(*this, object, key.text());
   if (!value.is_missing()) return value;
-  return Value::undefined(fmt::format("'{} object' has no attribute '{}'", object_name(object), key.text()));
+  return heap_.undefined(fmt::format("'{} object' has no attribute '{}'", object_name(object), key.text()));
 }
 
 }  // namespace fathom::text::jinja

@@ -57,7 +57,7 @@ Value Interpreter::eval(const Expr& expr) {
 [[gnu::noinline]] Value Interpreter::eval_name(const Expr& expr) {
   const Value& value = variable(expr.variable);
   if (!value.is_missing()) return value;
-  return Value::undefined("'" + expr.name + "' is undefined");
+  return heap_.undefined("'" + expr.name + "' is undefined");
 }
 
 [[gnu::noinline]] Value Interpreter::eval_items(const Expr& expr) {
@@ -180,7 +180,7 @@ Value Interpreter::eval(const Expr& expr) {
 [[gnu::noinline]] Value Interpreter::eval_conditional(const Expr& expr) {
   if (truthy(eval(*expr.children[0]))) return eval(*expr.children[1]);
   if (expr.children[2] != nullptr) return eval(*expr.children[2]);
-  return Value::undefined(fmt::format(
+  return heap_.undefined(fmt::format(
       "the inline if-expression on line {} evaluated to false and no else section was defined.", expr.line));
 }
 

@@ -124,6 +124,7 @@ class JsonWriter {
       }
     }
     if (code < 0x20 || (style_.ensure_ascii && code >= 0x7F && code < 0x10000 && code != 0x7F)) {
+      heap_.check_text(out_.size());
       out_ += fmt::format("\\u{:04x}", code);
     } else if (style_.ensure_ascii && code >= 0x10000) {
       const uint32_t rest = code - 0x10000;

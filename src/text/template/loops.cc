@@ -54,8 +54,8 @@ Value LoopObject::attribute(const Value& self, const std::string& name) {
   if (name == "revindex0") return Value::integer(length() - index0 - 1);
   if (name == "depth") return Value::integer(depth0 + 1);
   if (name == "depth0") return Value::integer(depth0);
-  if (name == "previtem") return index0 == 0 ? Value::undefined("there is no previous item") : before;
-  if (name == "nextitem") return peek().is_missing() ? Value::undefined("there is no next item") : after;
+  if (name == "previtem") return index0 == 0 ? heap->undefined("there is no previous item") : before;
+  if (name == "nextitem") return peek().is_missing() ? heap->undefined("there is no next item") : after;
   if (name == "cycle") {
     return function_value(
         name, self, [](Interpreter&, const Value& loop, const Arguments& arguments) -> Value {

@@ -184,7 +184,7 @@ Value attr_filter(Interpreter& run, const Value& input, const Arguments& argumen
   if (input.is_undefined()) fail("{}", input.as<UndefinedObject>().message);
   Value value = native_attribute(run, input, given[0].text());
   if (!value.is_missing()) return value;
-  return Value::undefined(
+  return run.heap().undefined(
       fmt::format("'{} object' has no attribute '{}'", type_name(input), given[0].text()));
 }
 

@@ -198,6 +198,9 @@ Value binary(Heap& heap, BinaryOp op, const Value& left, const Value& right) {
   if (op == BinaryOp::kAdd) {
     if (left.is_string() && right.is_string()) return add_text(heap, left, right);
     if (left.is_sequence() && left.kind() == right.kind()) {
+      const size_t bytes = (left.items().size() + right.items().size()) * sizeof(Value);
+      heap.grow(bytes);  // that it would fit is checked before it is made
+      heap.shrink(bytes);
       ValueList items = left.items();
       items.insert(items.end(), right.items().begin(), right.items().end());
       heap.step(items.size());

@@ -13,7 +13,7 @@ Value first_filter(Interpreter& run, const Value& input, const Arguments& argume
   bind("first", arguments, {});
   Value item;
   if (iterate(run.heap(), input)->advance(item)) return item;
-  return Value::undefined("No first item, sequence was empty.");
+  return run.heap().undefined("No first item, sequence was empty.");
 }
 
 bool is_reversible(const Value& value) {
@@ -24,7 +24,7 @@ Value last_filter(Interpreter& run, const Value& input, const Arguments& argumen
   bind("last", arguments, {});
   if (!is_reversible(input)) fail("'{}' object is not reversible", type_name(input));
   const int64_t length = length_of(input);
-  if (length == 0) return Value::undefined("No last item, sequence was empty.");
+  if (length == 0) return run.heap().undefined("No last item, sequence was empty.");
   const auto at = static_cast<size_t>(length - 1);
   if (input.is(Kind::kDict)) return input.as<DictObject>().entries[at].first;
   if (input.is(Kind::kDictView)) return dict_view_item(run.heap(), input.as<DictViewObject>(), at);
@@ -142,7 +142,7 @@ Value extreme_filter(Interpreter& run, const Value& input, const Arguments& argu
     best = item;
     best_key = key;
   }
-  return best.is_missing() ? Value::undefined("No aggregated item, sequence was empty.") : best;
+  return best.is_missing() ? run.heap().undefined("No aggregated item, sequence was empty.") : best;
 }
 
 Value sum_filter(Interpreter& run, const Value& input, const Arguments& arguments) {

@@ -218,7 +218,7 @@ void Interpreter::bind_macro(const FunctionPlan& plan, const std::string& name, 
   }
   if (plan.caller_slot >= 0) {
     Value caller = take_named("caller");
-    if (caller.is_missing() || caller.is_none()) caller = Value::undefined("No caller defined");
+    if (caller.is_missing() || caller.is_none()) caller = heap_.undefined("No caller defined");
     slot(plan.caller_slot) = std::move(caller);
   }
   if (plan.kwargs_slot >= 0) {
@@ -251,7 +251,7 @@ Value Interpreter::call_macro(const MacroObject& macro, const Arguments& argumen
     if (!frame_->slots[slot].is_missing()) continue;
     Value value = i >= without_default
                       ? eval(*statement.defaults[i - without_default])
-                      : Value::undefined("parameter '" + plan.parameter_names[i] + "' was not provided");
+                      : heap_.undefined("parameter '" + plan.parameter_names[i] + "' was not provided");
     frame_->slots[slot] = std::move(value);
   }
   Capture capture(*this);

@@ -19,12 +19,6 @@ int64_t count_code_points(const std::string& text) {
 
 }  // namespace
 
-Value Value::undefined(std::string message) {
-  auto object = std::make_shared<UndefinedObject>();
-  object->message = std::move(message);
-  return Value(Kind::kUndefined, std::move(object));
-}
-
 Value Value::constant(std::string text) {
   return Value(Kind::kString, std::make_shared<StringObject>(nullptr, std::move(text), false));
 }
@@ -34,6 +28,13 @@ const std::string& Value::text() const {
 }
 const ValueList& Value::items() const {
   return as<ListObject>().items;
+}
+
+UndefinedObject::UndefinedObject(Heap* heap, std::string message) : message(std::move(message)), heap(heap) {
+  heap->grow(sizeof(UndefinedObject) + this->message.size());
+}
+UndefinedObject::~UndefinedObject() {
+  heap->shrink(sizeof(UndefinedObject) + message.size());
 }
 
 StringObject::StringObject(Heap* heap, std::string text, bool markup)
@@ -202,6 +203,9 @@ Value Heap::string(std::string text, bool markup) {
   check_text(text.size());
   step_bytes(text.size());
   return Value(Kind::kString, std::make_shared<StringObject>(this, std::move(text), markup));
+}
+Value Heap::undefined(std::string message) {
+  return Value(Kind::kUndefined, std::make_shared<UndefinedObject>(this, std::move(message)));
 }
 Value Heap::list(ValueList items) {
   return Value(Kind::kList, std::make_shared<ListObject>(this, std::move(items)));

@@ -76,7 +76,6 @@ class Value {
     v.float_ = d;
     return v;
   }
-  static Value undefined(std::string message);
   static Value constant(std::string text);  // of no heap
   Value(Kind kind, std::shared_ptr<Object> object) : kind_(kind), object_(std::move(object)) {}
 
@@ -113,7 +112,10 @@ class Value {
 };
 
 struct UndefinedObject : Object {
+  UndefinedObject(Heap* heap, std::string message);
+  ~UndefinedObject() override;
   std::string message;
+  Heap* heap;
 };
 
 struct StringObject : Object {
@@ -262,6 +264,7 @@ class Heap {
   Value string(std::string text, bool markup = false);
   Value string(std::string_view text) { return string(std::string(text)); }
   Value string(const char* text) { return string(std::string(text)); }
+  Value undefined(std::string message);
   Value list(ValueList items);
   Value tuple(ValueList items);
   std::shared_ptr<DictObject> dict() { return std::make_shared<DictObject>(this); }
