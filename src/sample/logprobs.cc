@@ -30,9 +30,12 @@ std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t vocab, doubl
   if (size == 0) return best;
   // A heap of the best so far with the worst on top: most tokens cost one comparison.
   for (int64_t i = 0; i < vocab; ++i) {
-    const TokenLogprob candidate{static_cast<int32_t>(i), logits[i]};
+    TokenLogprob candidate{static_cast<int32_t>(i), logits[i]};
+    if (best.size() < size && std::isnan(candidate.logprob)) {
+      candidate.logprob = -std::numeric_limits<float>::infinity();  // comparisons need an order
+    }
     if (best.size() == size) {
-      if (!before(candidate, best.front())) continue;
+      if (!(candidate.logprob > best.front().logprob)) continue;  // of equals the lower id is in already
       std::pop_heap(best.begin(), best.end(), before);
       best.back() = candidate;
     } else {

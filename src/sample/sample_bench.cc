@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   const int64_t rows = argc > 2 ? std::atoi(argv[2]) : 64;
   constexpr int64_t kVocab = 129280;
-  constexpr int kRepeats = 7;
+  constexpr int kRepeats = 15;
   ThreadPool pool(threads);
 
   // As a language model's: most tokens far below a few likely ones.

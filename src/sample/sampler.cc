@@ -37,24 +37,59 @@ int bucket_of(float weight) {
   return static_cast<int>(kOne - std::min(kOne, std::bit_cast<uint32_t>(weight) >> (23 - kMantissaBits)));
 }
 
-// Where top_k and top_p end. No full sort: a histogram by weight finds the bucket of the border, and only
-// that bucket is sorted.
-Border find_border(const float* logits, const float* weights, int64_t vocab, const SamplingParams& params,
-                   double total) {
+// One row's weights, and the sums of its blocks.
+struct Row {
+  int64_t vocab = 0;
+  std::vector<float> weights;
+  std::vector<float> sums;
+  double total = 0.0;
+};
+
+// What top_k and top_p leave: at most `count` tokens, and no more than reach `mass`.
+struct Limits {
+  int64_t count;
+  double mass;
+};
+
+// The tokens whose weight is positive and at least `least`, by id. Returns the sum of their weights.
+double gather(const Row& row, float least, std::vector<Candidate>& candidates) {
+  candidates.clear();
+  double mass = 0.0;
+  for (size_t block = 0; block < row.sums.size(); ++block) {
+    if (row.sums[block] < least) continue;  // rounding never makes a sum less than its largest term
+    const int64_t start = static_cast<int64_t>(block) * kBlock;
+    for (int64_t i = start; i < std::min(start + kBlock, row.vocab); ++i) {
+      const float weight = row.weights[static_cast<size_t>(i)];
+      if (weight < least || weight == 0.0F) continue;
+      candidates.push_back({weight, static_cast<int32_t>(i)});
+      mass += weight;
+    }
+  }
+  return mass;
+}
+
+// The likely tokens, surely with all that the limits let in. Few, when the distribution is peaked.
+void gather_within(const Row& row, const Limits& limits, std::vector<Candidate>& candidates) {
+  for (const float least : {0x1p-8F, 0x1p-16F, 0.0F}) {
+    const double mass = gather(row, least, candidates);
+    if (static_cast<int64_t>(candidates.size()) >= limits.count || mass >= limits.mass) return;
+  }
+}
+
+// Where the limits end. No full sort: a histogram by weight finds the bucket of the border, and only that
+// bucket is sorted.
+Border find_border(const float* logits, const std::vector<Candidate>& candidates, const Limits& limits) {
   int64_t counts[kBuckets] = {};
   double masses[kBuckets] = {};
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (weights[i] == 0.0F) continue;
-    const int bucket = bucket_of(weights[i]);
+  for (const Candidate& candidate : candidates) {
+    const int bucket = bucket_of(candidate.weight);
     ++counts[bucket];
-    masses[bucket] += weights[i];
+    masses[bucket] += candidate.weight;
   }
-  const auto most = params.top_k > 0 ? static_cast<int64_t>(params.top_k) : vocab;
-  const double needed = params.top_p < 1.0F ? params.top_p * total : std::numeric_limits<double>::infinity();
   int bucket = 0;
   int64_t count = 0;  // in the buckets before
   double mass = 0.0;
-  while (bucket < kBuckets && count + counts[bucket] < most && mass + masses[bucket] < needed) {
+  while (bucket < kBuckets && count + counts[bucket] < limits.count && mass + masses[bucket] < limits.mass) {
     count += counts[bucket];
     mass += masses[bucket];
     ++bucket;
@@ -62,9 +97,8 @@ Border find_border(const float* logits, const float* weights, int64_t vocab, con
   if (bucket == kBuckets) return {};
   std::vector<Candidate> border;
   border.reserve(static_cast<size_t>(counts[bucket]));
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (weights[i] != 0.0F && bucket_of(weights[i]) == bucket)
-      border.push_back({weights[i], static_cast<int32_t>(i)});
+  for (const Candidate& candidate : candidates) {
+    if (bucket_of(candidate.weight) == bucket) border.push_back(candidate);
   }
   // By the logits: tokens that differ may have weights that do not.
   std::sort(border.begin(), border.end(), [&](const Candidate& a, const Candidate& b) {
@@ -73,37 +107,41 @@ Border find_border(const float* logits, const float* weights, int64_t vocab, con
   for (const Candidate& candidate : border) {
     ++count;
     mass += candidate.weight;
-    if (count >= most || mass >= needed) return {logits[candidate.token], candidate.token};
+    if (count >= limits.count || mass >= limits.mass) return {logits[candidate.token], candidate.token};
   }
   return {logits[border.back().token], border.back().token};
 }
 
-// The first of the candidates, in the order of their ids, at which the sum of weights passes `target`.
-int32_t draw_among(const std::vector<Candidate>& candidates, double target) {
+// The first of the candidates, in the order of their ids, at which the sum of weights passes `draw` of their
+// total.
+int32_t draw_among(const std::vector<Candidate>& candidates, double draw) {
+  double total = 0.0;
+  for (const Candidate& candidate : candidates) total += candidate.weight;
   double sum = 0.0;
   for (const Candidate& candidate : candidates) {
     sum += candidate.weight;
-    if (target < sum) return candidate.token;
+    if (draw * total < sum) return candidate.token;
   }
   return candidates.back().token;
 }
 
 // The same among all tokens, with the help of the sums of blocks.
-int32_t draw_among_all(const std::vector<float>& weights, const std::vector<float>& sums, int64_t vocab,
-                       double target) {
+int32_t draw_among_all(const Row& row, double draw) {
+  double target = draw * row.total;
   size_t block = 0;
-  while (block + 1 < sums.size() && target >= sums[block]) target -= sums[block++];
+  while (block + 1 < row.sums.size() && target >= row.sums[block]) target -= row.sums[block++];
   int64_t last = -1;  // with any weight, in case rounding left the target beyond the block
   const int64_t start = static_cast<int64_t>(block) * kBlock;
-  for (int64_t i = start; i < std::min(start + kBlock, vocab); ++i) {
-    if (weights[static_cast<size_t>(i)] == 0.0F) continue;
+  for (int64_t i = start; i < std::min(start + kBlock, row.vocab); ++i) {
+    const float weight = row.weights[static_cast<size_t>(i)];
+    if (weight == 0.0F) continue;
     last = i;
-    target -= weights[static_cast<size_t>(i)];
+    target -= weight;
     if (target < 0.0) break;
   }
   // An empty block: the last token before it.
   for (int64_t i = start - 1; last < 0 && i >= 0; --i) {
-    if (weights[static_cast<size_t>(i)] != 0.0F) last = i;
+    if (row.weights[static_cast<size_t>(i)] != 0.0F) last = i;
   }
   return static_cast<int32_t>(last);
 }
@@ -118,29 +156,31 @@ int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& p
     return best == logits + vocab ? 0 : static_cast<int32_t>(best - logits);
   }
 
-  thread_local std::vector<float> weights;
-  thread_local std::vector<float> sums;
-  weights.resize(static_cast<size_t>(vocab));
-  sums.resize(static_cast<size_t>(num_blocks(vocab)));
-  kernels.weigh(logits, vocab, highest, 1.0F / params.temperature, weights.data(), sums.data());
-  const double total = std::accumulate(sums.begin(), sums.end(), 0.0);
+  thread_local Row row;
+  row.vocab = vocab;
+  row.weights.resize(static_cast<size_t>(vocab));
+  row.sums.resize(static_cast<size_t>(num_blocks(vocab)));
+  kernels.weigh(logits, vocab, highest, 1.0F / params.temperature, row.weights.data(), row.sums.data());
+  row.total = std::accumulate(row.sums.begin(), row.sums.end(), 0.0);
   const double draw = random_uniform(params.seed, 0, static_cast<uint64_t>(index));
 
-  const bool filters = (params.top_k > 0 && params.top_k < vocab) || params.top_p < 1.0F;
-  if (!filters && params.min_p <= 0.0F) return draw_among_all(weights, sums, vocab, draw * total);
+  const bool limited = (params.top_k > 0 && params.top_k < vocab) || params.top_p < 1.0F;
+  if (!limited && params.min_p <= 0.0F) return draw_among_all(row, draw);
 
-  const Border border = filters ? find_border(logits, weights.data(), vocab, params, total) : Border{};
   thread_local std::vector<Candidate> candidates;
-  candidates.clear();
-  double kept = 0.0;
-  for (int64_t i = 0; i < vocab; ++i) {
-    const float weight = weights[static_cast<size_t>(i)];
-    const auto token = static_cast<int32_t>(i);
-    if (weight == 0.0F || weight < params.min_p || !border.lets_in(logits[i], token)) continue;
-    candidates.push_back({weight, token});
-    kept += weight;
+  if (limited) {
+    const Limits limits{
+        .count = params.top_k > 0 ? static_cast<int64_t>(params.top_k) : vocab,
+        .mass = params.top_p < 1.0F ? params.top_p * row.total : std::numeric_limits<double>::infinity()};
+    gather_within(row, limits, candidates);
+    const Border border = find_border(logits, candidates, limits);
+    std::erase_if(candidates, [&](const Candidate& candidate) {
+      return candidate.weight < params.min_p || !border.lets_in(logits[candidate.token], candidate.token);
+    });
+  } else {
+    gather(row, params.min_p, candidates);
   }
-  return draw_among(candidates, draw * kept);
+  return draw_among(candidates, draw);
 }
 
 void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const SlotSampler* const> slots,
