@@ -9,11 +9,8 @@ packages=(g++ cmake ninja-build ccache mold pkg-config libboost-dev libonig-dev 
           libspdlog-dev nlohmann-json3-dev libcli11-dev curl python3)
 if [ "${1:-}" = --tests ]; then
   packages+=(libgtest-dev python3-venv nodejs npm)
-  # The newest clang the distribution has; libFuzzer is in its runtime package.
-  if ! command -v clang++-16 >/dev/null && ! command -v clang++-18 >/dev/null; then
-    if apt-cache policy clang-16 2>/dev/null | grep -q 'Candidate: [^(]'; then clang=16; else clang=18; fi
-    packages+=("clang-$clang" "libclang-rt-$clang-dev" "clang-format-$clang")
-  fi
+  # One version everywhere: libFuzzer, and the judge of the format.
+  packages+=(clang-16 libclang-rt-16-dev clang-format-16)
 fi
 
 missing=()

@@ -48,11 +48,11 @@ step 'clients' $python tests/clients/run.py
 step 'skills' $python tests/skills_test.py
 step 'demo' scripts/demo.sh --once
 if [ -z "$quick" ]; then
-  step 'build with ASan and UBSan' scripts/build.sh asan-ubsan all
-  step 'unit tests with ASan and UBSan' ctest --preset asan-ubsan
+  step 'build with ASan and UBSan' scripts/build.sh asan-ubsan tests
+  step 'unit tests with ASan and UBSan' env FATHOM_DEMO_SCHEDULES=4 ctest --preset asan-ubsan
   step 'build with TSan' scripts/build.sh tsan base_test http_test sched_test engine_test
   step 'unit tests with TSan' ctest --preset tsan
-  step 'build the fuzzers' scripts/build.sh fuzz all
+  step 'build the fuzzers' scripts/build.sh fuzz fuzzers
   for fuzzer in build/fuzz/*_fuzz; do
     [ -x "$fuzzer" ] && step "fuzz $(basename "$fuzzer")" scripts/fuzz.sh "$fuzzer" "$fuzz_seconds"
   done
