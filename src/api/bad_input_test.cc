@@ -131,6 +131,32 @@ TEST(BadInput, TheContextHasAnEnd) {
             std::string::npos);
 }
 
+TEST(BadInput, ATextFarTooLongIsNotTokenised) {
+  Desk desk(says("x"));
+  const std::string text(size_t{20} << 20, 'a');
+  for (const std::string& body : {R"({"text": ")" + text + "\"}", R"({"text": ["b", ")" + text + "\"]}"}) {
+    const ordered_json answer = desk.json("/generate", body, 400);
+    EXPECT_EQ(answer["error"]["code"], "context_length_exceeded");
+  }
+  const ordered_json chat =
+      desk.json(kChat, R"({"messages": [{"role": "user", "content": ")" + text + "\"}]}", 400);
+  EXPECT_EQ(chat["error"]["code"], "context_length_exceeded");
+}
+
+TEST(BadInput, LogprobsAreBounded) {
+  Desk desk([](const GenerateRequest& request) -> Result<std::vector<TokenEvent>> {
+    return tokens_of(request, std::vector<int32_t>(41, 5), false);
+  });
+  const std::string ids = ordered_json(std::vector<int>(1024, 7)).dump();
+  const std::string body = R"({"input_ids": [5], "return_logprob": true, "token_ids_logprob": )" + ids +
+                           R"(, "sampling_params": {"max_new_tokens": 40, "n": )";
+  EXPECT_EQ(desk.json("/generate", body + "96}}").size(), 96u);
+  const ordered_json answer = desk.json("/generate", body + "128}}", 400);
+  EXPECT_NE(answer["error"]["message"].get<std::string>().find("more than 31250 log-probabilities"),
+            std::string::npos);
+  EXPECT_EQ(desk.sink.running(), 0u);
+}
+
 TEST(BadInput, HostileJson) {
   Desk desk(says("x"));
   std::string deep(100000, '[');

@@ -1,5 +1,6 @@
 // Conversation -> template -> token ids.
 #include "api/chat_request.h"
+#include "api/prompts.h"
 #include "api/special_tokens.h"
 #include "text/template/chat_template.h"
 #include "text/tokenizer/tokenizer.h"
@@ -66,6 +67,7 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
   if (conversation.continues) {
     if (Refusal refusal = continue_prompt(conversation, &prompt.value())) return refusal;
   }
+  if (Refusal refusal = check_text_length(context, prompt->size())) return refusal;
   *ids = context.guard->encode(*prompt);
   return std::nullopt;
 }

@@ -46,6 +46,17 @@ std::vector<int32_t> encode_prompt(const text::Tokenizer& tokenizer, std::string
   return ids;
 }
 
+Refusal check_text_length(const ServiceContext& context, size_t bytes) {
+  const size_t fewest = context.guard->fewest_tokens(bytes);
+  if (fewest < static_cast<size_t>(context.card.context_length)) return std::nullopt;
+  return ApiError{
+      400,
+      fmt::format("The input (at least {} tokens) is longer than the model's context length ({} tokens).",
+                  fewest, context.card.context_length),
+      {},
+      "context_length_exceeded"};
+}
+
 Refusal read_texts(const ServiceContext& context, std::string_view field, const ordered_json& value,
                    Prompts* out) {
   out->batch = value.is_array();
@@ -57,6 +68,8 @@ Refusal read_texts(const ServiceContext& context, std::string_view field, const 
     const ordered_json& text = out->batch ? value[i] : value;
     const std::string name = out->batch ? fmt::format("{}[{}]", field, i) : std::string(field);
     if (!text.is_string()) return wrong(name, fmt::format("got {}, expected a string", describe(text)));
+    if (Refusal refusal = check_text_length(context, text.get_ref<const std::string&>().size()))
+      return refusal;
     out->ids.push_back(encode_prompt(*context.tokenizer, text.get_ref<const std::string&>(), true));
     if (out->ids.back().empty()) return wrong(name, "the prompt is empty: it has no tokens");
     out->texts.push_back(text.get<std::string>());

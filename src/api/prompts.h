@@ -20,6 +20,9 @@ struct Prompts {
 std::vector<int32_t> encode_prompt(const text::Tokenizer& tokenizer, std::string_view text,
                                    bool add_special_tokens);
 
+// Refuses a text that cannot fit in the context, before it is tokenised.
+Refusal check_text_length(const ServiceContext& context, size_t bytes);
+
 // Reads `value`: a string, a list of strings, a list of ids, or a list of lists of ids. Errors name `field`.
 Refusal read_prompts(const ServiceContext& context, std::string_view field,
                      const nlohmann::ordered_json& value, Prompts* out);

@@ -14,6 +14,9 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPollInterval{4};
 constexpr milliseconds kWaitInterval{250};
 
+// Of all choices together; their JSON takes about 100 bytes each.
+constexpr size_t kMaxLogprobs = 4'000'000;
+
 }  // namespace
 
 RequestRun::RequestRun(const ServiceContext& context, http::ResponseWriter& writer)
@@ -76,11 +79,32 @@ void RequestRun::end_by_stop_text(size_t index, std::string matched) {
   context_.sink.cancel(running_[index].sink_id);
 }
 
+void RequestRun::count_logprobs(size_t index, const std::vector<TokenOutput>& outputs) {
+  Running& running = running_[index];
+  for (const TokenOutput& output : outputs)
+    running.logprobs += 1 + output.top.size() + output.requested.size();
+  const size_t share = kMaxLogprobs / choices_.size();
+  if (running.logprobs <= share || choices_[index].finish) return;
+  choices_[index].finish = ChoiceFinish{
+      FinishReason::Kind::kAbort,
+      {},
+      {},
+      error(ErrorCode::kInvalidArgument,
+            "A choice has more than {} log-probabilities; ask for fewer at each token, for fewer "
+            "tokens or for fewer choices.",
+            share)};
+  context_.sink.cancel(running.sink_id);
+}
+
 std::string RequestRun::absorb(size_t index, TokenEvent event) {
   Choice& choice = choices_[index];
   Running& running = running_[index];
   choice.cached_tokens = event.cached_tokens;
   choice.retractions = event.retractions;
+  if (choice.spec.logprobs.any()) {
+    count_logprobs(index, event.prompt_logprobs);
+    count_logprobs(index, event.outputs);
+  }
   if (!event.prompt_logprobs.empty()) choice.prompt_logprobs = std::move(event.prompt_logprobs);
 
   std::string added;

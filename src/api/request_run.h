@@ -76,11 +76,14 @@ class RequestRun {
     std::shared_ptr<TokenStream> stream;
     std::unique_ptr<TokenText> text;  // null without a tokenizer
     std::shared_ptr<CancelSwitch> cancel;
+    size_t logprobs = 0;  // log-probabilities kept
   };
 
   // Takes an event into the choice; the text it added.
   std::string absorb(size_t index, TokenEvent event);
   void end_by_stop_text(size_t index, std::string matched);
+  // Ends a choice that keeps more log-probabilities than its share of what one request may.
+  void count_logprobs(size_t index, const std::vector<TokenOutput>& outputs);
 
   const ServiceContext& context_;
   http::ResponseWriter& writer_;

@@ -23,12 +23,18 @@ SpecialTokenGuard::SpecialTokenGuard(const text::Tokenizer& tokenizer) : tokeniz
   std::set<size_t, std::greater<>> lengths;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const std::string_view bytes = tokenizer.token_bytes(id);
+    longest_token_ = std::max(longest_token_, bytes.size());
     if (!tokenizer.is_special(id) || bytes.empty()) continue;
     tokens_.emplace(bytes);
     lengths.insert(bytes.size());
     first_byte_[static_cast<uint8_t>(bytes[0])] = true;
   }
   lengths_.assign(lengths.begin(), lengths.end());
+}
+
+size_t SpecialTokenGuard::fewest_tokens(size_t bytes) const {
+  constexpr size_t kNormalization = 3;  // NFC composes three code points of a Hangul syllable to one
+  return bytes / (longest_token_ * kNormalization);
 }
 
 size_t SpecialTokenGuard::match_at(std::string_view text, size_t pos) const {

@@ -21,6 +21,10 @@ class SpecialTokenGuard {
   std::string mark(std::string_view untrusted) const;
   std::vector<int32_t> encode(std::string_view rendered) const;
 
+  // The fewest tokens that a text of `bytes` bytes can be: a prompt far too long is refused by this, without
+  // the time to tokenise it.
+  size_t fewest_tokens(size_t bytes) const;
+
  private:
   size_t match_at(std::string_view text, size_t pos) const;  // the special token's length, or 0
 
@@ -28,6 +32,7 @@ class SpecialTokenGuard {
   std::unordered_set<std::string> tokens_;
   std::vector<size_t> lengths_;  // of tokens_, longest first
   bool first_byte_[256] = {};
+  size_t longest_token_ = 1;  // bytes
 };
 
 }  // namespace fathom::api
