@@ -152,7 +152,8 @@ TEST_F(DemoEngine, CutPromptsAndFlightsOfStepsGiveTheSameTokens) {
   }
   std::vector<int32_t> cut;
   for (auto& flight : flights) {
-    for (const auto& row : flight.get().value().rows) {
+    const StepResult done = flight.get().value();
+    for (const auto& row : done.rows) {
       if (row.slot == 2 && !row.outputs.empty()) cut.push_back(row.outputs[0].token);
     }
   }
@@ -202,14 +203,15 @@ TEST_F(DemoEngine, PromptLogprobsDoNotDependOnTheCut) {
     head.prompt_logprob_start = 1;
     if (cut < tokens.size()) head.next_prompt_token = tokens[cut];
     plan.rows.push_back(head);
-    for (auto& entry : step(std::move(plan)).rows[0].prompt_logprobs) all.push_back(entry);
+    all = step(std::move(plan)).rows[0].prompt_logprobs;
     if (cut < tokens.size()) {
       BatchPlan next;
       auto tail = extend(0, static_cast<int32_t>(cut),
                          {tokens.begin() + static_cast<ptrdiff_t>(cut), tokens.end()}, true);
       tail.prompt_logprob_start = 1;
       next.rows.push_back(tail);
-      for (auto& entry : step(std::move(next)).rows[0].prompt_logprobs) all.push_back(entry);
+      const auto rest = step(std::move(next)).rows[0].prompt_logprobs;
+      all.insert(all.end(), rest.begin(), rest.end());
     }
     return all;
   };

@@ -6,11 +6,6 @@
 namespace fathom::ops {
 namespace {
 
-// Products of bf16 pairs where the linear layers take them as well.
-void extend_attention_avx512bf16(device::Launch& launch, const ExtendAttentionArgs& args) {
-  const bool pairs = args.kv_b->compute == Compute::kBF16 && args.q.dim(2) % 2 == 0;
-  extend_attention_blocked(launch, args, pairs ? kFlashAvx512Bf16 : kFlashAvx512);
-}
 void extend_attention_avx512(device::Launch& launch, const ExtendAttentionArgs& args) {
   extend_attention_blocked(launch, args, kFlashAvx512);
 }
@@ -19,7 +14,6 @@ void extend_attention_avx2(device::Launch& launch, const ExtendAttentionArgs& ar
 }
 
 constexpr Implementation<ExtendAttentionFunction> kExtendAttention[] = {
-    {"avx512-bf16", device::Isa::kAvx512Bf16, extend_attention_avx512bf16},
     {"avx512", device::Isa::kAvx512, extend_attention_avx512},
     {"avx2", device::Isa::kAvx2, extend_attention_avx2},
     {"reference", device::Isa::kReference, extend_attention_reference},

@@ -19,12 +19,12 @@ std::span<const PanelKernel* const> kernels_for(DType dtype, Compute compute) {
 #if defined(__x86_64__)
   static constexpr std::array kF32 = {&kAvx512F32, &kAvx2F32};
   static constexpr std::array kBf16 = {&kAmxBf16, &kAvx512DotBf16, &kAvx512Bf16, &kAvx2Bf16};
-  static constexpr std::array kF8 = {&kAmxF8, &kAvx512DotF8, &kAvx512F8, &kAvx2F8};
-  // The first two of a list round activations to bf16.
-  const size_t skip = compute == Compute::kBF16 ? 0 : 2;
+  static constexpr std::array kF8 = {&kAvx512DotF8, &kAvx512F8, &kAvx2F8};
+  // Kernels that round activations to bf16 come first; float32 activations skip them.
+  const bool exact = compute == Compute::kF32;
   if (dtype == DType::kF32) return kF32;
-  if (dtype == DType::kBF16) return std::span(kBf16).subspan(skip);
-  if (dtype == DType::kF8E4M3) return std::span(kF8).subspan(skip);
+  if (dtype == DType::kBF16) return std::span(kBf16).subspan(exact ? 2 : 0);
+  if (dtype == DType::kF8E4M3) return std::span(kF8).subspan(exact ? 1 : 0);
 #endif
   return {};
 }
@@ -156,11 +156,10 @@ constexpr Functions functions_of() {
 
 Functions choose_functions(const device::Target& target, DType dtype, Compute compute) {
 #if defined(__x86_64__)
-  static constexpr std::array kAll = {functions_of<kAvx2F32>(),       functions_of<kAvx2Bf16>(),
-                                      functions_of<kAvx2F8>(),        functions_of<kAvx512F32>(),
-                                      functions_of<kAvx512Bf16>(),    functions_of<kAvx512F8>(),
-                                      functions_of<kAvx512DotBf16>(), functions_of<kAvx512DotF8>(),
-                                      functions_of<kAmxBf16>(),       functions_of<kAmxF8>()};
+  static constexpr std::array kAll = {
+      functions_of<kAvx2F32>(),       functions_of<kAvx2Bf16>(),    functions_of<kAvx2F8>(),
+      functions_of<kAvx512F32>(),     functions_of<kAvx512Bf16>(),  functions_of<kAvx512F8>(),
+      functions_of<kAvx512DotBf16>(), functions_of<kAvx512DotF8>(), functions_of<kAmxBf16>()};
   const PanelKernel* kernel = choose_panel_kernel(target, dtype, compute);
   for (const Functions& f : kAll) {
     if (f.kernel == kernel) return f;

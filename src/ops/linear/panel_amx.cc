@@ -10,14 +10,12 @@ namespace fathom::ops {
 namespace {
 
 #include "ops/linear/bf16_avx512.h"
-#include "ops/linear/f8_to_bf16.h"
 #include "ops/linear/panel_skeleton.h"
 
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileK = 32;
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kTileFloats = 256;
-constexpr int64_t kBlockK = 128;  // of an FP8 scale
 
 // The tile instructions of GCC do not tell it that they read memory: what was stored before must be stored.
 void settle_memory() {
@@ -87,35 +85,22 @@ void multiply_1x1(const float* a, const uint8_t* const (&b)[4], int64_t steps, S
 struct Bf16 {
   static constexpr bool kScaled = false;
 };
-struct F8 {
-  static constexpr bool kScaled = true;
-};
-
-// Adds a tile of sums to y, or puts it there; FP8's are scaled.
-template <class K>
-void add_tile(const float* sums, int64_t rows, const float* scales, bool begins, float* y, int64_t y_stride) {
+// Adds a tile of sums to y, or puts it there.
+void add_tile(const float* sums, int64_t rows, bool begins, float* y, int64_t y_stride) {
   for (int64_t r = 0; r < rows; ++r) {
     float* out = y + r * y_stride;
     const __m512 sum = _mm512_load_ps(sums + 16 * r);
     const __m512 before = begins ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
-    if constexpr (K::kScaled) {
-      _mm512_storeu_ps(out, _mm512_fmadd_ps(sum, _mm512_loadu_ps(scales), before));
-    } else {
-      _mm512_storeu_ps(out, _mm512_add_ps(sum, before));
-    }
+    _mm512_storeu_ps(out, _mm512_add_ps(sum, before));
   }
 }
 
-// All rows of `width` panels (4, 2 or 1) over k in [k, k + span); b as above.
-template <class K>
-void multiply_rows_of(const PanelProduct& p, int64_t panel, int64_t width, const uint8_t* const (&b)[4],
-                      int64_t k, int64_t span) {
+// All rows of `width` panels (4, 2 or 1); b as above.
+void multiply_rows_of(const PanelProduct& p, int64_t panel, int64_t width, const uint8_t* const (&b)[4]) {
   Sums sums;
-  const int64_t steps = span / kTileK;
-  const bool begins = k == 0 && !p.accumulate;
-  const float* scales = K::kScaled ? p.scales + k / kBlockK * p.scale_stride + 16 * panel : nullptr;
+  const int64_t steps = p.k / kTileK;
   for (int64_t row = 0; row < p.rows;) {
-    const float* a = p.a + row * p.units + k / kTileK * kTileFloats;
+    const float* a = p.a + row * p.units;
     const int64_t left = p.rows - row;
     const int64_t tall = left > kTileRows && width == 2 ? 2 : 1;
     if (width == 4) {
@@ -134,8 +119,7 @@ void multiply_rows_of(const PanelProduct& p, int64_t panel, int64_t width, const
       const int64_t first = row + t / width * kTileRows;
       const int64_t rows = p.rows - first < kTileRows ? p.rows - first : kTileRows;
       const int64_t column = 16 * (panel + t % width);
-      add_tile<K>(sums.tile[t], rows, K::kScaled ? scales + 16 * (t % width) : nullptr, begins,
-                  p.y + first * p.y_stride + column, p.y_stride);
+      add_tile(sums.tile[t], rows, !p.accumulate, p.y + first * p.y_stride + column, p.y_stride);
     }
     row += tall * kTileRows;
   }
@@ -147,15 +131,6 @@ int64_t panels_at_once(const PanelProduct& p, int64_t panel) {
   return p.panels - panel >= wide ? wide : 1;
 }
 
-void widen_block(const uint8_t* w, int64_t span, uint8_t* out) {
-  for (int64_t i = 0; i < span / 4; ++i) {
-    const __m512i quads = _mm512_load_si512(w + 64 * i);
-    _mm512_store_si512(out + 128 * i, f8_to_bf16<Words, false>(quads));
-    _mm512_store_si512(out + 128 * i + 64, f8_to_bf16<Words, true>(quads));
-  }
-  settle_memory();
-}
-
 template <>
 void multiply_whole<Bf16>(const PanelProduct& p) {
   const device::Tiles tiles;
@@ -164,27 +139,7 @@ void multiply_whole<Bf16>(const PanelProduct& p) {
     const int64_t width = panels_at_once(p, panel);
     const uint8_t* b[4] = {};
     for (int64_t i = 0; i < width; ++i) b[i] = p.w + (panel + i) * p.panel_bytes;
-    multiply_rows_of<Bf16>(p, panel, width, b, 0, p.k);
-    panel += width;
-  }
-}
-
-template <>
-void multiply_whole<F8>(const PanelProduct& p) {
-  const device::Tiles tiles;
-  auto* wide = reinterpret_cast<uint8_t*>(p.scratch);
-  constexpr int64_t kWideBytes = kBlockK * 16 * 2;
-  for (int64_t panel = 0; panel < p.panels;) {
-    const int64_t width = panels_at_once(p, panel);
-    for (int64_t k = 0; k < p.k; k += kBlockK) {
-      const int64_t span = p.k - k < kBlockK ? p.k - k : kBlockK;
-      const uint8_t* b[4] = {};
-      for (int64_t i = 0; i < width; ++i) {
-        widen_block(p.w + (panel + i) * p.panel_bytes + k * 16, span, wide + i * kWideBytes);
-        b[i] = wide + i * kWideBytes;
-      }
-      multiply_rows_of<F8>(p, panel, width, b, k, span);
-    }
+    multiply_rows_of(p, panel, width, b);
     panel += width;
   }
 }
@@ -192,6 +147,5 @@ void multiply_whole<F8>(const PanelProduct& p) {
 }  // namespace
 
 const PanelKernel kAmxBf16{"amx", device::Isa::kAmx, multiply_panels<Bf16>, round_row, 2, 16, true};
-const PanelKernel kAmxF8{"amx", device::Isa::kAmx, multiply_panels<F8>, round_row, 2, 16, true};
 
 }  // namespace fathom::ops

@@ -70,6 +70,6 @@ struct PanelKernel {
 extern const PanelKernel kAvx2F32, kAvx2Bf16, kAvx2F8;
 extern const PanelKernel kAvx512F32, kAvx512Bf16, kAvx512F8;
 extern const PanelKernel kAvx512DotBf16, kAvx512DotF8;  // vdpbf16ps
-extern const PanelKernel kAmxBf16, kAmxF8;
+extern const PanelKernel kAmxBf16;
 
 }  // namespace fathom::ops

@@ -6,11 +6,6 @@
 namespace fathom::ops {
 namespace {
 
-// Products of bf16 pairs where the entries are bf16; queries and weights are then rounded to bf16 too.
-void mla_decode_avx512bf16(device::Launch& launch, const MlaDecodeArgs& args) {
-  const bool pairs = args.cache.dtype == device::DType::kBF16 && args.q.dim(2) % 2 == 0;
-  mla_decode_blocked(launch, args, pairs ? kFlashAvx512Bf16 : kFlashAvx512);
-}
 void mla_decode_avx512(device::Launch& launch, const MlaDecodeArgs& args) {
   mla_decode_blocked(launch, args, kFlashAvx512);
 }
@@ -19,7 +14,6 @@ void mla_decode_avx2(device::Launch& launch, const MlaDecodeArgs& args) {
 }
 
 constexpr Implementation<MlaDecodeFunction> kMlaDecode[] = {
-    {"avx512-bf16", device::Isa::kAvx512Bf16, mla_decode_avx512bf16},
     {"avx512", device::Isa::kAvx512, mla_decode_avx512},
     {"avx2", device::Isa::kAvx2, mla_decode_avx2},
     {"reference", device::Isa::kReference, mla_decode_reference},
