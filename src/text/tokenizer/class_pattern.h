@@ -1,5 +1,4 @@
-// A pattern of a simple shape, matched without the regex engine: one to so many characters of a class, with a
-// space before them where the pattern takes one. All of DeepSeek-V2's splits but one are of this shape.
+// Patterns of simple shapes, matched without the regex engine. DeepSeek-V2's splits are all of these shapes.
 #pragma once
 
 #include <cstdint>
