@@ -22,6 +22,17 @@ ordered_json guard_messages(const ServiceContext& context, const ordered_json& m
   return guarded;
 }
 
+// What surely comes to stand in the prompt; of an assistant's words templates leave out the thinking.
+size_t content_bytes(const ordered_json& messages) {
+  size_t bytes = 0;
+  for (const ordered_json& message : messages) {
+    const ordered_json& content = message["content"];
+    if (message["role"] != "assistant" && content.is_string())
+      bytes += content.get_ref<const std::string&>().size();
+  }
+  return bytes;
+}
+
 // Where the answer goes on: after the thinking, which a template's generation prompt may have opened.
 Refusal continue_prompt(const Conversation& conversation, std::string* prompt) {
   if (!conversation.continued_reasoning.empty()) {
@@ -52,6 +63,7 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
     return ApiError{
         400, "messages: the model has no chat template; use /v1/completions or input_ids", "messages", {}};
   }
+  if (Refusal refusal = check_text_length(context, content_bytes(conversation.messages))) return refusal;
   ordered_json variables = conversation.template_kwargs;
   variables["messages"] = guard_messages(context, conversation.messages);
   variables["tools"] = conversation.tools;
