@@ -78,8 +78,6 @@ void add_model_flags(CLI::App& app, ModelArgs& args) {
                      "Plan a step after the last ended");
   schedule->add_flag("--disable-mixed-chunk", args.disable_mixed_chunk,
                      "Keep prompt and output tokens in separate steps");
-
-  app.add_option("--log-level", args.log_level, "debug, info, warning, error or off");
 }
 
 void add_sampling_flags(CLI::App& app, ChatArgs& args) {
@@ -151,6 +149,7 @@ int run_command_line(int argc, char** argv) {
                      "Name in /v1/models; default: --model-path");
   server->add_option("--api-key", serve_args.api_key, "Key that clients must send as a bearer token");
   server->add_option("--max-connections", serve_args.max_connections)->check(CLI::Range(1, 1 << 20));
+  server->add_option("--log-level", serve_args.model.log_level, "debug, info, warning, error or off");
   server->add_option("--drain-timeout", serve_args.drain_timeout, "Seconds to finish requests after SIGTERM")
       ->check(CLI::Range(0, 86400));
   serve->callback([&] { command = [&] { return run_serve(serve_args); }; });
