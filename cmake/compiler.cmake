@@ -19,15 +19,23 @@ if(MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
-add_compile_options(-Wall -Wextra -fno-math-errno)
+# Options of the C++ compiler; nvcc gets those that its host compiler knows, through -Xcompiler.
+function(fathom_compile_options)
+  foreach(option ${ARGN})
+    add_compile_options($<$<COMPILE_LANGUAGE:CXX>:${option}>)
+    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${option}>)
+  endforeach()
+endfunction()
+
+fathom_compile_options(-Wall -Wextra -fno-math-errno)
 # Contraction of a*b+c would differ between instruction sets; kernels ask for FMA explicitly.
-add_compile_options(-ffp-contract=off)
+fathom_compile_options(-ffp-contract=off)
 if(FATHOM_WERROR)
-  add_compile_options(-Werror)
+  fathom_compile_options(-Werror)
 endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # False positives of GCC 12 and 13 inside libstdc++, fmt and the AVX-512 headers.
-  add_compile_options(-Wno-uninitialized -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-stringop-overread -Wno-restrict -Wno-array-bounds)
+  fathom_compile_options(-Wno-uninitialized -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-stringop-overread -Wno-restrict -Wno-array-bounds)
 endif()
 if(FATHOM_SANITIZE)
   add_compile_options(-fsanitize=${FATHOM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)

@@ -7,4 +7,4 @@ if [ -z "$tool" ]; then
   echo "clang-format-16 is not installed; the format is judged where it is"
   exit 0
 fi
-git ls-files 'src/*.h' 'src/*.cc' 'tests/*.cc' | xargs "$tool" --dry-run -Werror
+git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.cc' | xargs "$tool" --dry-run -Werror

@@ -8,7 +8,7 @@
 
 namespace fathom::device {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kF8E4M3, kI32 };
+enum class DType : uint8_t { kF32, kBF16, kF16, kF8E4M3, kF8E5M2, kI32 };
 
 constexpr int64_t size_of(DType type) {
   switch (type) {
@@ -19,6 +19,7 @@ constexpr int64_t size_of(DType type) {
     case DType::kF16:
       return 2;
     case DType::kF8E4M3:
+    case DType::kF8E5M2:
       return 1;
   }
   return 0;
@@ -34,6 +35,8 @@ constexpr const char* to_string(DType type) {
       return "float16";
     case DType::kF8E4M3:
       return "float8_e4m3";
+    case DType::kF8E5M2:
+      return "float8_e5m2";
     case DType::kI32:
       return "int32";
   }
@@ -81,6 +84,11 @@ inline float f8e4m3_to_f32(uint8_t bits) {
   return std::bit_cast<float>(sign | ((exponent + 120) << 23) | (mantissa << 20));
 }
 
+// E5M2: the upper half of a binary16 (OCP FP8).
+inline float f8e5m2_to_f32(uint8_t bits) {
+  return f16_to_f32(static_cast<uint16_t>(bits << 8));
+}
+
 // Element `index` of an array of `type`, as float32. For loading and references, not for kernels.
 inline float load_as_f32(const void* data, DType type, int64_t index) {
   const auto* bytes = static_cast<const uint8_t*>(data) + index * size_of(type);
@@ -102,6 +110,8 @@ inline float load_as_f32(const void* data, DType type, int64_t index) {
     }
     case DType::kF8E4M3:
       return f8e4m3_to_f32(*bytes);
+    case DType::kF8E5M2:
+      return f8e5m2_to_f32(*bytes);
     case DType::kI32: {
       int32_t value;
       std::memcpy(&value, bytes, 4);

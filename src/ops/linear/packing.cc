@@ -44,6 +44,7 @@ DType packed_dtype(const WeightSource& s, Compute compute) {
     case DType::kF16:
     case DType::kF32:
       return dequantised;
+    case DType::kF8E5M2:
     case DType::kI32:
       break;
   }

@@ -1,0 +1,78 @@
+// An ordered queue of work on one GPU, and the first thing that went wrong in it. Ops do not return errors:
+// each launch is noted here, and whoever owns the step looks at fault() when it ends. After a fault the rank
+// is dead (architecture.md: only a device fault ends a rank).
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "device/cuda/gpu.h"
+
+namespace fathom::device::cuda {
+
+class Event;
+
+// Not thread safe: one thread queues work.
+class Stream {
+ public:
+  static Result<std::unique_ptr<Stream>> create(const Gpu& gpu);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  cudaStream_t handle() const { return handle_; }
+  const Gpu& gpu() const { return gpu_; }
+
+  // Notes the outcome of the call or launch that was just made; `what` (a literal) names the op.
+  void note(cudaError_t status, const char* what) {
+    if (status != cudaSuccess && fault_ == cudaSuccess) {
+      fault_ = status;
+      fault_op_ = what;
+    }
+  }
+  void launched(const char* op) { note(cudaGetLastError(), op); }
+
+  void copy(void* to, const void* from, size_t bytes);  // any direction; host memory must be pinned
+  void fill(void* data, int byte, size_t bytes);
+  void record(Event& event);
+  void wait(const Event& event);
+
+  // Blocks until everything queued is done.
+  Result<void> synchronize();
+  // The first fault so far, as an error that names the op.
+  Result<void> status() const;
+
+ private:
+  explicit Stream(const Gpu& gpu) : gpu_(gpu) {}
+
+  Gpu gpu_;
+  cudaStream_t handle_ = nullptr;
+  cudaError_t fault_ = cudaSuccess;
+  const char* fault_op_ = "";
+};
+
+// A point in a stream. With timing, seconds between two of them can be asked for.
+class Event {
+ public:
+  static Result<Event> create(bool timing = false);
+  Event() = default;
+  ~Event();
+  Event(Event&& other) noexcept : handle_(other.handle_) { other.handle_ = nullptr; }
+  Event& operator=(Event&& other) noexcept;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  cudaEvent_t handle() const { return handle_; }
+  // Blocks without spinning.
+  Result<void> wait() const;
+  // From `start` to this; both were recorded with timing and are done.
+  Result<double> seconds_since(const Event& start) const;
+
+ private:
+  cudaEvent_t handle_ = nullptr;
+};
+
+}  // namespace fathom::device::cuda

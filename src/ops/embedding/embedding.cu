@@ -1,0 +1,43 @@
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "base/check.h"
+#include "ops/embedding/cuda.h"
+
+namespace fathom::ops::cuda {
+namespace {
+
+using device::DType;
+
+template <class T>
+__global__ void embedding_kernel(const T* table, const int32_t* ids, int64_t width, float* y) {
+  const T* row = table + static_cast<int64_t>(ids[blockIdx.x]) * width;
+  float* out = y + static_cast<int64_t>(blockIdx.x) * width;
+  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) out[i] = static_cast<float>(row[i]);
+}
+
+}  // namespace
+
+void embedding(device::cuda::Stream& stream, const EmbeddingArgs& args) {
+  if (args.tokens == 0) return;
+  const auto launch = [&]<class T>(const T* table) {
+    embedding_kernel<<<static_cast<unsigned>(args.tokens), 256, 0, stream.handle()>>>(table, args.ids,
+                                                                                      args.width, args.y);
+  };
+  switch (args.table_dtype) {
+    case DType::kF32:
+      launch(static_cast<const float*>(args.table));
+      break;
+    case DType::kBF16:
+      launch(static_cast<const __nv_bfloat16*>(args.table));
+      break;
+    case DType::kF16:
+      launch(static_cast<const __half*>(args.table));
+      break;
+    default:
+      FATHOM_CHECK(false, "an embedding of {}", device::to_string(args.table_dtype));
+  }
+  stream.launched("embedding");
+}
+
+}  // namespace fathom::ops::cuda

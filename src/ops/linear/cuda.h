@@ -1,0 +1,54 @@
+// y = x W^T (+ y) on the GPU: dense projections, the experts' grouped products over row counts that stay on
+// the device, and the heads' batched ones.
+//
+// Weights are rows of k values, as in the checkpoint; FP8 stays FP8 in memory with one scale for each
+// (8 rows, 128 of k). The value of an output is the same bits for any number and order of rows: every
+// implementation of a target adds the products of one output in the same order of k (README.md).
+#pragma once
+
+#include "device/cuda/stream.h"
+#include "ops/cuda_batch.h"
+
+namespace fathom::ops::cuda {
+
+// `groups` matrices [n, k] of one shape, one after another. k_stride is k rounded up to 16, its padding zero.
+struct Weight {
+  const void* data = nullptr;                  // [groups, n, k_stride]
+  const float* scales = nullptr;               // FP8: [groups, ceil(k / 128), ceil(n / 8)]
+  device::DType dtype = device::DType::kBF16;  // F32, BF16 or F8E4M3
+  int64_t n = 0, k = 0, k_stride = 0;
+  int64_t groups = 1;
+
+  int64_t group_bytes() const { return n * k_stride * device::size_of(dtype); }
+  int64_t scales_per_group() const { return (k + 127) / 128 * ((n + 7) / 8); }
+};
+
+// How the rows of x and y go with the weight's groups.
+struct LinearArgs {
+  Matrix x;  // [R, k] F32 or BF16
+  Matrix y;  // [R, n] F32 or BF16; overwritten, or added to
+  const Weight* weight = nullptr;
+  bool accumulate = false;
+  // y's columns are silu(gate) * up of the weight's rows, which come in turns of eight (swiglu/cuda.h): [R, n
+  // / 2].
+  bool swiglu = false;
+};
+void linear(device::cuda::Stream& stream, const LinearArgs& args);
+
+// Group g's rows are [offsets[g], offsets[g + 1]); row r reads x row gather[r] (or r without gather).
+struct GroupedLinearArgs {
+  LinearArgs linear;                 // y has max_rows rows
+  const int32_t* offsets = nullptr;  // [groups + 1] on the device
+  const int32_t* gather = nullptr;   // [max_rows] on the device, or null
+  int64_t max_rows = 0;              // offsets[groups] is never above it
+};
+void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args);
+
+// y[t, h] = x[t, h] W_h^T: group h's x begins at column h * x_step of the row, its y at h * y_step.
+struct BatchedLinearArgs {
+  LinearArgs linear;
+  int64_t x_step = 0, y_step = 0;  // in elements
+};
+void batched_linear(device::cuda::Stream& stream, const BatchedLinearArgs& args);
+
+}  // namespace fathom::ops::cuda

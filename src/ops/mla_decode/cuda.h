@@ -1,0 +1,28 @@
+// Absorbed MLA attention over the paged latent cache on the GPU (ops/mla_decode/mla_decode.h has the
+// formula). Keys are taken in splits of a fixed number of places that begin at fixed places, merged in order
+// by their log-sum-exp: a token's result depends on its own sequence alone, not on the batch.
+#pragma once
+
+#include "device/cuda/stream.h"
+#include "ops/cuda_batch.h"
+
+namespace fathom::ops::cuda {
+
+struct MlaDecodeArgs {
+  Matrix q;  // [T, Nh * (Dc + Dr)]
+  CacheView cache;
+  BatchView batch;  // every token is a query of its own: it sees places 0 .. positions[t] of its slot
+  int64_t heads = 0;
+  int64_t latent = 0;  // Dc
+  float scale = 1.0F;
+  int64_t max_context = 0;    // positions[t] < max_context: bounds the splits of a launch
+  void* workspace = nullptr;  // mla_decode_workspace() bytes
+  Matrix out;                 // [T, Nh * Dc]
+};
+void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args);
+
+// Bytes of workspace for at most `tokens` queries; depends on nothing that changes from step to step.
+int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads, int64_t latent,
+                             int64_t max_context);
+
+}  // namespace fathom::ops::cuda

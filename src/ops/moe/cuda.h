@@ -1,0 +1,42 @@
+// What surrounds the experts' GEMMs on the GPU: sorting token copies by expert with counts that stay on the
+// device, and adding the experts' answers up again.
+#pragma once
+
+#include "device/cuda/stream.h"
+#include "ops/cuda_batch.h"
+
+namespace fathom::ops::cuda {
+
+// Copy i = t * K + k of token t goes to expert ids[i]. Sorted by expert, then by copy: row r of the sorted
+// order is copy copies[r], and rows [offsets[e], offsets[e + 1]) belong to expert e. Deterministic.
+struct ExpertSort {
+  int32_t* offsets = nullptr;  // [E + 1]
+  int32_t* tokens = nullptr;   // [T * K] the token t of each sorted row
+  int32_t* places = nullptr;   // [T * K] the sorted row of each copy
+};
+struct ExpertSortArgs {
+  const int32_t* ids = nullptr;  // [T, K]
+  const int32_t* positions =
+      nullptr;  // [T]: a padding token's (-1) copies are left out; null: none is padding
+  int64_t tokens = 0;
+  int32_t experts = 0, top_k = 0;
+  ExpertSort sort;
+  int32_t* workspace = nullptr;  // expert_sort_workspace() ints
+};
+void expert_sort(device::cuda::Stream& stream, const ExpertSortArgs& args);
+int64_t expert_sort_workspace(int64_t tokens, int32_t experts, int32_t top_k);
+
+// y[t] = sum over k of weights[t, k] * rows[places[t * K + k]] (+ shared[t]), in the order of k, in float32.
+// A padding token's row of y is left as it is.
+struct ExpertCombineArgs {
+  Matrix rows;                     // [T * K, H]
+  const float* weights = nullptr;  // [T, K]
+  const int32_t* places = nullptr;
+  const int32_t* positions = nullptr;  // as above
+  int32_t top_k = 0;
+  Matrix shared;  // [T, H], or empty
+  Matrix y;       // [T, H]
+};
+void expert_combine(device::cuda::Stream& stream, const ExpertCombineArgs& args);
+
+}  // namespace fathom::ops::cuda
