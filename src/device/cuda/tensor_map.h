@@ -1,0 +1,19 @@
+// Descriptors for the bulk tensor copy engine of Hopper (TMA): how a tile of a matrix lies in memory. Passed
+// to kernels by value, as a __grid_constant__ parameter.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "device/cuda/stream.h"
+
+namespace fathom::device::cuda {
+
+// Boxes of box_rows x box_columns 16-bit values of a row-major matrix; what lies outside reads as zero. Rows
+// of a box are 128 bytes (box_columns 64) in the 128-byte swizzle that wgmma reads. `data` 16-byte aligned,
+// row_bytes a multiple of 16. A failure is noted in the stream.
+CUtensorMap tile_map_16bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
+                           int box_rows, int box_columns);
+
+}  // namespace fathom::device::cuda

@@ -1,0 +1,45 @@
+// The GPU implementations of `linear` and the one form in which dense, grouped and batched calls reach them.
+#pragma once
+
+#include "base/math.h"
+#include "ops/linear/cuda.h"
+
+namespace fathom::ops::cuda {
+
+// LinearArgs, GroupedLinearArgs or BatchedLinearArgs as a kernel sees them.
+struct TileArgs {
+  const void* x;
+  void* y;
+  const void* weight;
+  const float* scales;
+  const int32_t* offsets;  // grouped, or null
+  const int32_t* gather;   // grouped, or null
+  int64_t x_stride, y_stride;
+  int64_t x_step, y_step;            // batched: elements from head to head
+  int64_t weight_step, scales_step;  // from group to group, in elements
+  int64_t k_stride;
+  int32_t rows, n, k, groups;
+  bool y_is_f32, accumulate, swiglu;
+};
+
+struct TileCall {
+  TileArgs args;
+  device::DType x_dtype = device::DType::kBF16;
+  device::DType weight_dtype = device::DType::kBF16;
+  int64_t max_rows = 0;  // of all groups together; of each head when batched
+  int64_t heads = 1;     // batched
+
+  // Tiles of `height` rows that cover any split of max_rows into groups.
+  int64_t row_tiles(int64_t height) const {
+    if (args.offsets == nullptr) return ceil_div(max_rows, height);
+    const int64_t groups = args.groups;
+    return (max_rows < groups ? max_rows : groups) + max_rows / height;
+  }
+};
+
+void linear_simt(device::cuda::Stream& stream, const TileCall& call);  // any types, any shape
+void linear_mma(device::cuda::Stream& stream, const TileCall& call);   // BF16 x; BF16 or FP8 weights
+// sm_90a; BF16 x and weights, k % 64 == 0, gather null. False when the shape is not for it.
+bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
+
+}  // namespace fathom::ops::cuda

@@ -1,0 +1,114 @@
+// The GPU's linear at the shapes of V2-Lite and V3: microseconds, bandwidth of the weights, TFLOP/s. Each
+// repetition reads another copy of the weights, so that the L2 cache does not answer.
+#include <fmt/core.h>
+
+#include "device/cuda/testing.h"
+#include "ops/linear/cuda.h"
+
+namespace fathom::ops::cuda {
+namespace {
+
+using device::DType;
+using device::cuda::testing::DeviceArray;
+
+struct Case {
+  const char* name;
+  int64_t groups, n, k;
+  int64_t top_k;  // experts: copies of a token; 0: dense
+};
+
+__global__ void fill_kernel(uint32_t* data, int64_t count, uint32_t seed, uint32_t mask, uint32_t base) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    uint32_t h = static_cast<uint32_t>(i) * 2654435761U + seed;
+    h ^= h >> 15;
+    h *= 2246822519U;
+    h ^= h >> 13;
+    data[i] = (h & mask) | base;
+  }
+}
+
+// bf16 (or FP8) values with random signs and mantissas and magnitudes in [2^-4, 1).
+void fill(device::cuda::Stream& stream, void* data, int64_t bytes, bool fp8, uint32_t seed) {
+  const uint32_t mask = fp8 ? 0x9f9f9f9fU : 0x81ff81ffU;
+  const uint32_t base = fp8 ? 0x20202020U : 0x3e003e00U;
+  fill_kernel<<<1024, 256, 0, stream.handle()>>>(static_cast<uint32_t*>(data), bytes / 4, seed, mask, base);
+  stream.launched("fill");
+}
+
+void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens) {
+  const int64_t one = c.groups * c.n * c.k * device::size_of(type);
+  const int64_t copies = std::max<int64_t>(1, std::min<int64_t>(24, (int64_t{2} << 30) / one));
+  DeviceArray<uint8_t> weights(one * copies);
+  fill(stream, weights.data(), weights.size(), type == DType::kF8E4M3, 1);
+  DeviceArray<float> scales(
+      std::vector<float>(static_cast<size_t>(c.groups * ((c.k + 127) / 128) * ((c.n + 7) / 8)), 0.01F));
+  const int64_t rows = c.top_k > 0 ? tokens * c.top_k : tokens;
+  DeviceArray<uint8_t> x(rows * c.k * 2);
+  fill(stream, x.data(), x.size(), false, 2);
+  DeviceArray<uint8_t> y(rows * c.n * 2);
+  std::vector<int32_t> offsets{0};
+  int64_t active = c.groups;
+  if (c.top_k > 0) {
+    active = 0;
+    for (int64_t g = 0; g < c.groups; ++g) {
+      const auto upto =
+          static_cast<int32_t>(rows <= c.groups ? std::min(g + 1, rows) : rows * (g + 1) / c.groups);
+      active += upto > offsets.back() ? 1 : 0;
+      offsets.push_back(upto);
+    }
+  }
+  DeviceArray<int32_t> device_offsets(offsets);
+  int64_t turn = 0;
+  const double us = device::cuda::testing::time_us(
+      stream,
+      [&] {
+        Weight weight{weights.data() + turn++ % copies * one, scales.data(), type, c.n, c.k, c.k, c.groups};
+        LinearArgs args{.x = Matrix(x.data(), DType::kBF16, rows, c.k),
+                        .y = Matrix(y.data(), DType::kBF16, rows, c.n),
+                        .weight = &weight};
+        if (c.top_k == 0) {
+          linear(stream, args);
+        } else {
+          grouped_linear(stream, {.linear = args, .offsets = device_offsets.data(), .max_rows = rows});
+        }
+      },
+      15);
+  const double bytes =
+      static_cast<double>(active * c.n * c.k * device::size_of(type) + rows * (c.k + c.n) * 2);
+  fmt::print("{:<22} {:<12} {:>6} tokens {:>9.1f} us {:>7.0f} GB/s {:>7.1f} TFLOP/s\n", c.name,
+             device::to_string(type), tokens, us, bytes / us * 1e-3,
+             2.0 * static_cast<double>(rows * c.n * c.k) / us * 1e-6);
+}
+
+}  // namespace
+}  // namespace fathom::ops::cuda
+
+int main() {
+  using namespace fathom::ops::cuda;
+  auto* stream = fathom::device::cuda::testing::test_stream();
+  if (stream == nullptr) {
+    fmt::print("no GPU\n");
+    return 1;
+  }
+  using fathom::device::DType;
+  const Case lite[] = {{"v2-lite qkv_a", 1, 3648, 2048, 0},        {"v2-lite out", 1, 2048, 2048, 0},
+                       {"v2-lite shared up", 1, 5632, 2048, 0},    {"v2-lite shared down", 1, 2048, 2816, 0},
+                       {"v2-lite head", 1, 102400, 2048, 0},       {"v2-lite experts up", 64, 2816, 2048, 6},
+                       {"v2-lite experts down", 64, 2048, 1408, 6}};
+  for (const auto& c : lite) {
+    for (const int64_t tokens : {1, 16, 64, 128, 4096}) {
+      if (c.n > 50000 && tokens > 128) continue;
+      run(*stream, c, DType::kBF16, tokens);
+    }
+  }
+  const Case v3[] = {{"v3 qkv_a", 1, 2112, 7168, 0},
+                     {"v3 q_b", 1, 24576, 1536, 0},
+                     {"v3 out", 1, 7168, 16384, 0},
+                     {"v3 experts up (32)", 32, 4096, 7168, 8},
+                     {"v3 experts down (32)", 32, 7168, 2048, 8}};
+  for (const auto& c : v3) {
+    for (const int64_t tokens : {1, 16, 64, 128, 1024}) run(*stream, c, DType::kF8E4M3, tokens);
+  }
+  return stream->synchronize().ok() ? 0 : 1;
+}

@@ -1,0 +1,294 @@
+// The GPU's linear against a double-precision product of the same rounded operands, and against itself: a row
+// gives the same bits whatever kernel its batch's size chooses.
+#include <gtest/gtest.h>
+
+#include <bit>
+
+#include "base/random.h"
+#include "device/cuda/testing.h"
+#include "ops/linear/cuda_kernels.h"
+#include "ops/linear/f8_encode.h"
+
+namespace fathom::ops::cuda {
+namespace {
+
+using device::DType;
+using device::cuda::testing::DeviceArray;
+using device::cuda::testing::test_stream;
+
+float draw(uint64_t seed, int64_t i) {
+  return static_cast<float>(random_uniform(seed, 1, static_cast<uint64_t>(i)) * 2.0 - 1.0);
+}
+
+// A weight on the device and its values on the host.
+struct TestWeight {
+  TestWeight(uint64_t seed, DType type, int64_t groups, int64_t n, int64_t k)
+      : values(static_cast<size_t>(groups * n * k)),
+        stride((k + 15) / 16 * 16),
+        data(groups * n * stride * device::size_of(type)),
+        scales((k + 127) / 128 * ((n + 7) / 8) * groups) {
+    std::vector<uint8_t> bytes(static_cast<size_t>(data.size()));
+    std::vector<float> scale(static_cast<size_t>(scales.size()));
+    for (size_t i = 0; i < scale.size(); ++i)
+      scale[i] = 0.5F + draw(seed + 1, static_cast<int64_t>(i)) * 0.25F;
+    const int64_t row_groups = (n + 7) / 8;
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t row = 0; row < n; ++row) {
+        for (int64_t col = 0; col < k; ++col) {
+          float value = draw(seed, (g * n + row) * k + col);
+          const int64_t line = (g * n + row) * stride;
+          if (type == DType::kF8E4M3) {
+            const uint8_t bits = f32_to_f8e4m3(value * 8.0F);
+            const int64_t within = col % 16;
+            bytes[static_cast<size_t>(line + col - within + within % 8 / 2 * 4 + within % 2 +
+                                      within / 8 * 2)] = bits;
+            value =
+                device::f8e4m3_to_f32(bits) * scale[static_cast<size_t>(g * ((k + 127) / 128) * row_groups +
+                                                                        col / 128 * row_groups + row / 8)];
+          } else if (type == DType::kBF16) {
+            const uint16_t bits = device::f32_to_bf16(value);
+            std::memcpy(&bytes[static_cast<size_t>(line + col) * 2], &bits, 2);
+            value = device::bf16_to_f32(bits);
+          } else {
+            std::memcpy(&bytes[static_cast<size_t>(line + col) * 4], &value, 4);
+          }
+          values[static_cast<size_t>((g * n + row) * k + col)] = value;
+        }
+      }
+    }
+    data.set(bytes);
+    scales.set(scale);
+    weight = {data.data(), scales.data(), type, n, k, stride, groups};
+  }
+
+  std::vector<float> values;
+  int64_t stride;
+  DeviceArray<uint8_t> data;
+  DeviceArray<float> scales;
+  Weight weight;
+};
+
+// Activations of either type, and their values on the host.
+struct TestRows {
+  TestRows(uint64_t seed, DType type, int64_t rows, int64_t columns)
+      : values(static_cast<size_t>(rows * columns)), data(rows * columns * device::size_of(type)) {
+    std::vector<uint8_t> bytes(static_cast<size_t>(data.size()));
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = draw(seed, static_cast<int64_t>(i));
+      if (type == DType::kBF16) {
+        const uint16_t bits = device::f32_to_bf16(values[i]);
+        std::memcpy(&bytes[i * 2], &bits, 2);
+        values[i] = device::bf16_to_f32(bits);
+      } else {
+        std::memcpy(&bytes[i * 4], &values[i], 4);
+      }
+    }
+    data.set(bytes);
+    matrix = Matrix(data.data(), type, rows, columns);
+  }
+  std::vector<float> values;
+  DeviceArray<uint8_t> data;
+  Matrix matrix;
+};
+
+// float32 sums of k products: each addition may round by 2^-24 of the running sum, here bounded by the sum of
+// magnitudes; bf16 products are exact. Tensor cores align addends of a k16 block and cut them: 2^-22 a block.
+void expect_close(const std::vector<float>& got, const std::vector<double>& expected,
+                  const std::vector<double>& magnitude, double tolerance, const std::string& what) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_LE(std::abs(got[i] - expected[i]), tolerance * magnitude[i])
+        << what << " at " << i << ": got " << got[i] << ", expected " << expected[i];
+  }
+}
+
+constexpr double kTolerance = 2e-6;
+
+struct Case {
+  DType x, w;
+  int64_t rows, n, k;
+};
+
+TEST(CudaLinear, MatchesTheReferenceAndItself) {
+  auto* stream = test_stream();
+  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  std::vector<Case> cases;
+  for (const DType w : {DType::kF32, DType::kBF16, DType::kF8E4M3}) {
+    for (const auto& [n, k] :
+         {std::pair<int64_t, int64_t>{160, 64}, {104, 48}, {576, 256}, {24, 1408}, {384, 2048}}) {
+      cases.push_back({DType::kF32, w, 70, n, k});
+      cases.push_back({DType::kBF16, w, 300, n, k});
+    }
+  }
+  uint64_t seed = 1;
+  for (const Case& c : cases) {
+    const std::string what =
+        fmt::format("{} x {} [{}, {}, {}]", to_string(c.x), to_string(c.w), c.rows, c.n, c.k);
+    seed += 10;
+    TestWeight weight(seed, c.w, 1, c.n, c.k);
+    TestRows x(seed + 5, c.x, c.rows, c.k);
+    std::vector<double> expected(static_cast<size_t>(c.rows * c.n)), magnitude(expected.size());
+    for (int64_t r = 0; r < c.rows; ++r) {
+      for (int64_t n = 0; n < c.n; ++n) {
+        double sum = 0.0;
+        double total = 0.0;
+        for (int64_t k = 0; k < c.k; ++k) {
+          const double product = static_cast<double>(x.values[static_cast<size_t>(r * c.k + k)]) *
+                                 weight.values[static_cast<size_t>(n * c.k + k)];
+          sum += product;
+          total += std::abs(product);
+        }
+        expected[static_cast<size_t>(r * c.n + n)] = sum;
+        magnitude[static_cast<size_t>(r * c.n + n)] = total;
+      }
+    }
+    std::vector<float> whole;
+    // Sizes that take each kernel: matrix instructions of every width, then warpgroups.
+    for (const int64_t rows : {c.rows, int64_t{1}, int64_t{7}, int64_t{16}, int64_t{31}, int64_t{64},
+                               int64_t{65}, int64_t{96}, int64_t{130}}) {
+      if (rows > c.rows) continue;
+      DeviceArray<float> y(rows * c.n);
+      linear(*stream, {.x = x.matrix.first_rows(rows),
+                       .y = Matrix(y.data(), DType::kF32, rows, c.n),
+                       .weight = &weight.weight});
+      ASSERT_TRUE(stream->synchronize().ok()) << what << ": " << stream->status().error().message;
+      const std::vector<float> got = y.get();
+      if (whole.empty()) {
+        whole = got;
+        expect_close(got, expected, magnitude, kTolerance, what);
+      }
+      for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(whole[i]))
+            << what << ": row " << i / static_cast<size_t>(c.n) << " differs between " << rows << " and "
+            << c.rows << " rows: " << got[i] << ", " << whole[i];
+      }
+    }
+    // BF16 out, added to what is there.
+    TestRows y(seed + 7, DType::kBF16, c.rows, c.n);
+    linear(*stream, {.x = x.matrix, .y = y.matrix, .weight = &weight.weight, .accumulate = true});
+    ASSERT_TRUE(stream->synchronize().ok()) << what;
+    const std::vector<uint8_t> bytes = y.data.get();
+    for (size_t i = 0; i < expected.size(); ++i) {
+      uint16_t bits;
+      std::memcpy(&bits, &bytes[i * 2], 2);
+      const double wanted = expected[i] + y.values[i];
+      ASSERT_LE(std::abs(device::bf16_to_f32(bits) - wanted),
+                kTolerance * magnitude[i] + std::abs(wanted) * 0x1p-8)
+          << what << " bf16 at " << i;
+    }
+  }
+}
+
+TEST(CudaLinear, GroupsReadTheirOwnRows) {
+  auto* stream = test_stream();
+  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  for (const DType w : {DType::kF32, DType::kBF16, DType::kF8E4M3}) {
+    for (const int64_t scale : {1, 12, 60}) {  // rows a group: few, some, many
+      for (const bool swiglu : {false, true}) {
+        for (const bool gathered : {false, true}) {
+          const int64_t groups = 40;
+          const int64_t n = 48;
+          const int64_t k = 192;
+          TestWeight weight(77, w, groups, n, k);
+          std::vector<int32_t> offsets{0};
+          for (int64_t g = 0; g < groups; ++g) {
+            const auto count = static_cast<int32_t>(draw(5, g) * 2.0F * static_cast<float>(scale) +
+                                                    static_cast<float>(scale));
+            offsets.push_back(offsets.back() + (g % 7 == 3 ? 0 : std::max(0, count)));
+          }
+          const int64_t rows = offsets.back();
+          TestRows x(9, w == DType::kF32 ? DType::kF32 : DType::kBF16, rows, k);
+          std::vector<int32_t> gather(static_cast<size_t>(rows));
+          for (int64_t r = 0; r < rows; ++r)
+            gather[static_cast<size_t>(r)] = static_cast<int32_t>(gathered ? (r * 37 + 11) % rows : r);
+          DeviceArray<int32_t> device_offsets(offsets);
+          DeviceArray<int32_t> device_gather(gather);
+          const int64_t out = swiglu ? n / 2 : n;
+          DeviceArray<float> y((rows + 5) * out);
+          GroupedLinearArgs args;
+          args.linear = {.x = x.matrix,
+                         .y = Matrix(y.data(), DType::kF32, rows + 5, out),
+                         .weight = &weight.weight,
+                         .swiglu = swiglu};
+          args.offsets = device_offsets.data();
+          args.gather = gathered ? device_gather.data() : nullptr;
+          args.max_rows = rows + 5;
+          grouped_linear(*stream, args);
+          ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+          const std::vector<float> got = y.get();
+          for (int64_t g = 0; g < groups; ++g) {
+            for (int64_t r = offsets[static_cast<size_t>(g)]; r < offsets[static_cast<size_t>(g) + 1]; ++r) {
+              const auto dot = [&](int64_t row) {
+                double sum = 0.0;
+                for (int64_t i = 0; i < k; ++i) {
+                  sum += static_cast<double>(
+                             x.values[static_cast<size_t>(gather[static_cast<size_t>(r)] * k + i)]) *
+                         weight.values[static_cast<size_t>((g * n + row) * k + i)];
+                }
+                return sum;
+              };
+              for (int64_t c = 0; c < out; ++c) {
+                double wanted = 0.0;
+                if (swiglu) {
+                  const double gate = dot(c / 8 * 16 + c % 8);
+                  wanted = gate / (1.0 + std::exp(-gate)) * dot(c / 8 * 16 + 8 + c % 8);
+                } else {
+                  wanted = dot(c);
+                }
+                ASSERT_NEAR(got[static_cast<size_t>(r * out + c)], wanted, 1e-4 * (1.0 + std::abs(wanted)))
+                    << to_string(w) << " scale " << scale << " swiglu " << swiglu << " gather " << gathered
+                    << " row " << r << " column " << c;
+              }
+            }
+          }
+          for (size_t i = static_cast<size_t>(rows * out); i < got.size(); ++i)
+            ASSERT_TRUE(std::isnan(got[i])) << "wrote past the rows";
+        }
+      }
+    }
+  }
+}
+
+TEST(CudaLinear, HeadsAreIndependent) {
+  auto* stream = test_stream();
+  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  for (const DType w : {DType::kF32, DType::kBF16, DType::kF8E4M3}) {
+    for (const int64_t rows : {1, 20, 200}) {
+      const int64_t heads = 6;
+      const int64_t n = 128;
+      const int64_t k = 64;
+      const int64_t x_step = 96;
+      const int64_t y_step = 160;
+      TestWeight weight(3, w, heads, n, k);
+      TestRows x(4, w == DType::kF32 ? DType::kF32 : DType::kBF16, rows, heads * x_step);
+      DeviceArray<float> y(rows * heads * y_step);
+      Matrix out(y.data(), DType::kF32, rows, n, heads * y_step);
+      batched_linear(*stream, {.linear = {.x = x.matrix.slice(0, k), .y = out, .weight = &weight.weight},
+                               .x_step = x_step,
+                               .y_step = y_step});
+      ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+      const std::vector<float> got = y.get();
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t h = 0; h < heads; ++h) {
+          for (int64_t c = 0; c < y_step; ++c) {
+            const float value = got[static_cast<size_t>((r * heads + h) * y_step + c)];
+            if (c >= n) {
+              ASSERT_TRUE(std::isnan(value)) << "wrote beside head " << h;
+              continue;
+            }
+            double wanted = 0.0;
+            for (int64_t i = 0; i < k; ++i) {
+              wanted +=
+                  static_cast<double>(x.values[static_cast<size_t>(r * heads * x_step + h * x_step + i)]) *
+                  weight.values[static_cast<size_t>((h * n + c) * k + i)];
+            }
+            ASSERT_NEAR(value, wanted, 1e-4)
+                << to_string(w) << " rows " << rows << " row " << r << " head " << h << " column " << c;
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom::ops::cuda

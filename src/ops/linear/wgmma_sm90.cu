@@ -1,0 +1,179 @@
+// Many rows on Hopper: one warp brings tiles with the bulk copy engine, warpgroups multiply them with wgmma.
+// Two CTAs share a multiprocessor, so that one's epilogue hides under the other's products. Each output is
+// one chain of k16 products in the order of k, as in mma.cu.
+#include "device/cuda/shared_memory.h"
+#include "device/cuda/tensor_map.h"
+#include "ops/linear/cuda_kernels.h"
+#include "ops/linear/cuda_tiles.cuh"
+#include "ops/wgmma.cuh"
+
+namespace fathom::ops::cuda {
+namespace {
+
+constexpr int kColumns = 128;  // of y a tile
+constexpr int kDepth = 64;     // of k a stage: 128 bytes
+
+template <int kConsumers>
+struct Shape {
+  static constexpr int kRows = 64 * kConsumers;
+  static constexpr int kThreads = 128 * kConsumers + 32;
+  static constexpr int kXBytes = kRows * kDepth * 2;
+  static constexpr int kWeightBytes = kColumns * kDepth * 2;
+  static constexpr int kStageBytes = kXBytes + kWeightBytes;
+  static constexpr int kStages = 110 * 1024 / kStageBytes;
+  static constexpr int kBytes = kStages * kStageBytes + 1024;  // and room to align
+};
+
+__device__ inline void store_pair(const TileArgs& args, int64_t at, int32_t columns_left, float a, float b) {
+  if (columns_left <= 0) return;
+  if (args.y_is_f32) {
+    float* y = static_cast<float*>(args.y) + at;
+    y[0] = args.accumulate ? y[0] + a : a;
+    if (columns_left > 1) y[1] = args.accumulate ? y[1] + b : b;
+    return;
+  }
+  auto* y = static_cast<__nv_bfloat16*>(args.y) + at;
+  if (columns_left == 1) {
+    *y = __float2bfloat16(args.accumulate ? __bfloat162float(*y) + a : a);
+    return;
+  }
+  auto* pair = reinterpret_cast<__nv_bfloat162*>(y);
+  if (args.accumulate) {
+    const float2 before = __bfloat1622float2(*pair);
+    a += before.x;
+    b += before.y;
+  }
+  *pair = __floats2bfloat162_rn(a, b);
+}
+
+template <int kConsumers>
+__global__ void __launch_bounds__(Shape<kConsumers>::kThreads, 2)
+    wgmma_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
+                 const __grid_constant__ CUtensorMap weight_map) {
+  using S = Shape<kConsumers>;
+  extern __shared__ uint8_t shared_bytes[];
+  __shared__ uint64_t full[S::kStages], empty[S::kStages];
+  __shared__ RowTile shared_tile;
+  uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
+
+  const int thread = static_cast<int>(threadIdx.x);
+  const bool grouped = args.offsets != nullptr;
+  RowTile tile{static_cast<int32_t>(blockIdx.z), static_cast<int32_t>(blockIdx.y) * S::kRows, 0};
+  if (grouped) {
+    if (thread < 32) {
+      const RowTile found = find_row_tile(args, static_cast<int32_t>(blockIdx.y), S::kRows);
+      if (thread == 0) shared_tile = found;
+    }
+  } else {
+    tile.count = min(S::kRows, args.rows - tile.first);
+  }
+  if (thread == 0) {
+    for (int s = 0; s < S::kStages; ++s) {
+      barrier_init(&full[s], 1);
+      barrier_init(&empty[s], kConsumers);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  if (grouped) tile = shared_tile;
+  if (tile.count <= 0) return;
+
+  const int n_first = static_cast<int>(blockIdx.x) * kColumns;
+  const int steps = args.k / kDepth;
+  if (thread >= kConsumers * 128) {
+    if (thread % 32 == 0) {
+      const int32_t x_column = grouped ? 0 : static_cast<int32_t>(tile.group * args.x_step);
+      const int32_t weight_row = tile.group * args.n + n_first;
+      for (int step = 0; step < steps; ++step) {
+        const int s = step % S::kStages;
+        if (step >= S::kStages) barrier_wait(&empty[s], static_cast<uint32_t>(step / S::kStages - 1) & 1U);
+        barrier_expect(&full[s], S::kStageBytes);
+        copy_tile(stages + s * S::kStageBytes, &x_map, &full[s], x_column + step * kDepth, tile.first);
+        copy_tile(stages + s * S::kStageBytes + S::kXBytes, &weight_map, &full[s], step * kDepth, weight_row);
+      }
+    }
+    return;
+  }
+
+  const int consumer = thread / 128;
+  float sum[64];
+#pragma unroll
+  for (float& value : sum) value = 0.0F;
+  for (int step = 0; step < steps; ++step) {
+    const int s = step % S::kStages;
+    barrier_wait(&full[s], static_cast<uint32_t>(step / S::kStages) & 1U);
+    const uint64_t x = wgmma_tile(stages + s * S::kStageBytes + consumer * 64 * kDepth * 2);
+    const uint64_t w = wgmma_tile(stages + s * S::kStageBytes + S::kXBytes);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kDepth / 16; ++k) wgmma_m64n128(sum, x + 2 * k, w + 2 * k);
+    wgmma_commit();
+    // The products of the step before are done: its tiles may be overwritten.
+    wgmma_wait<1>();
+    if (step > 0 && thread % 128 == 0) barrier_arrive(&empty[(step - 1) % S::kStages]);
+  }
+  wgmma_wait<0>();
+
+  const int lane = thread % 32;
+  const int row = consumer * 64 + thread % 128 / 32 * 16 + lane / 4;
+  const int64_t y_base = grouped ? 0 : tile.group * args.y_step;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int line = row + half * 8;
+    if (line >= tile.count) continue;
+    const int64_t at = y_base + (tile.first + line) * args.y_stride;
+    if (args.swiglu) {
+#pragma unroll
+      for (int j = 0; j < 16; j += 2) {
+        const int column = n_first + j * 8 + lane % 4 * 2;
+        const float a = silu(sum[4 * j + half * 2]) * sum[4 * j + 4 + half * 2];
+        const float b = silu(sum[4 * j + half * 2 + 1]) * sum[4 * j + 4 + half * 2 + 1];
+        store_pair(args, at + column / 16 * 8 + column % 8, args.n - column, a, b);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < 16; ++j) {
+        const int column = n_first + j * 8 + lane % 4 * 2;
+        store_pair(args, at + column, args.n - column, sum[4 * j + half * 2], sum[4 * j + half * 2 + 1]);
+      }
+    }
+  }
+}
+
+template <int kConsumers>
+void launch(device::cuda::Stream& stream, const TileCall& call) {
+  using S = Shape<kConsumers>;
+  const auto& args = call.args;
+  const int64_t groups = args.offsets != nullptr ? args.groups : call.heads;
+  const int64_t columns = (call.heads - 1) * args.x_step + args.k;
+  const CUtensorMap x_map = device::cuda::tile_map_16bit(stream, args.x, call.max_rows, columns,
+                                                         args.x_stride * 2, S::kRows, kDepth);
+  const CUtensorMap weight_map = device::cuda::tile_map_16bit(stream, args.weight, groups * args.n, args.k,
+                                                              args.k_stride * 2, kColumns, kDepth);
+  const auto kernel = wgmma_kernel<kConsumers>;
+  [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
+  const dim3 grid(static_cast<unsigned>((args.n + kColumns - 1) / kColumns),
+                  static_cast<unsigned>(call.row_tiles(S::kRows)), static_cast<unsigned>(call.heads));
+  kernel<<<grid, S::kThreads, S::kBytes, stream.handle()>>>(args, x_map, weight_map);
+}
+
+}  // namespace
+
+bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call) {
+  const auto& args = call.args;
+  const int64_t rows = args.offsets != nullptr ? call.max_rows / args.groups : call.max_rows;
+  const bool fits =
+      call.weight_dtype == device::DType::kBF16 && args.k % kDepth == 0 && args.gather == nullptr &&
+      args.k_stride == args.k && reinterpret_cast<uintptr_t>(args.weight) % 16 == 0 &&
+      reinterpret_cast<uintptr_t>(args.y) % 8 == 0 && args.y_stride % 2 == 0 && args.y_step % 2 == 0;
+  if (!fits || rows <= 64) return false;
+  if (rows <= 96) {
+    launch<1>(stream, call);
+  } else {
+    launch<2>(stream, call);
+  }
+  stream.launched("linear (wgmma)");
+  return true;
+}
+
+}  // namespace fathom::ops::cuda

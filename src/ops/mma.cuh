@@ -1,0 +1,63 @@
+// The warp-level matrix instructions and asynchronous copies of sm_80 and later, by their PTX names.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+namespace fathom::ops::cuda {
+
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// 16 bytes to shared memory, or 16 zeros when not `inside`.
+__device__ inline void copy_async_16(void* to, const void* from, bool inside) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(inside ? 16 : 0)
+               : "memory");
+}
+__device__ inline void copy_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Four (two) 8 x 8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8.
+__device__ inline void load_matrix_x4(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row)));
+}
+__device__ inline void load_matrix_x2(uint32_t (&r)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(shared_address(row)));
+}
+
+// d [16, 8] += a [16, 16] b [16, 8], float32 sums.
+__device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four E4M3 values to bf16, exactly: the bits moved into a bf16's places make the value times 2^-120
+// (denormals too), and one multiplication makes up for it. `low` gets bytes 0 and 1, `high` bytes 2 and 3.
+__device__ inline void fp8x4_to_bf16x4(uint32_t bytes, uint32_t& low, uint32_t& high) {
+  const auto widen = [](uint32_t pair) {  // bytes in bits 0-7 and 16-23
+    uint32_t moved = (pair << 4 & 0x07f007f0U) | (pair << 8 & 0x80008000U);
+    __nv_bfloat162 value = *reinterpret_cast<__nv_bfloat162*>(&moved);
+    uint32_t factor = 0x7b807b80U;  // 2^120
+    value = __hmul2(value, *reinterpret_cast<__nv_bfloat162*>(&factor));
+    return *reinterpret_cast<uint32_t*>(&value);
+  };
+  low = widen(__byte_perm(bytes, 0, 0x4140));
+  high = widen(__byte_perm(bytes, 0, 0x4342));
+}
+
+}  // namespace fathom::ops::cuda

@@ -1,0 +1,103 @@
+// Hopper's asynchronous pieces by their PTX names: transaction barriers, the bulk tensor copy engine (TMA)
+// and the warpgroup matrix instructions. For *_sm90.cu alone.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "ops/mma.cuh"
+
+namespace fathom::ops::cuda {
+
+__device__ inline void barrier_init(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
+               : "memory");
+}
+// Makes initialised barriers visible to the copy engine.
+__device__ inline void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void barrier_arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+// Arrives, and lets the phase wait for `bytes` more of copies.
+__device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+__device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra ready;\n"
+      "bra again;\n"
+      "ready:\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(phase)
+      : "memory");
+}
+
+// The box at (column, row) of the map's matrix to shared memory, counted by the barrier.
+__device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
+                                 int32_t row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
+      "[%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row)
+      : "memory");
+}
+__device__ inline void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// A tile of rows of 128 bytes in the 128-byte swizzle, k contiguous; 8 rows are 1024 bytes. Begins 1024-byte
+// aligned; k advances by adding 2 (32 bytes) to the low bits.
+__device__ inline uint64_t wgmma_tile(const void* tile) {
+  return (static_cast<uint64_t>(shared_address(tile) & 0x3ffffU) >> 4) | (uint64_t{1} << 16) |
+         (uint64_t{64} << 32) | (uint64_t{1} << 62);
+}
+
+__device__ inline void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ inline void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// d [64, 128] += a [64, 16] b [128, 16]^T. Thread t of the warpgroup holds, of rows 16 (t / 32) + t % 32 / 4
+// and eight below, columns 8 j + t % 4 * 2 and the next: d[4 j], d[4 j + 1] and d[4 j + 2], d[4 j + 3].
+__device__ inline void wgmma_m64n128(float (&d)[64], uint64_t a, uint64_t b) {
+#define FATHOM_F8(i)                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, 1, 1, 1, 0, 0;"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48),
+        FATHOM_F8(56)
+      : "l"(a), "l"(b));
+#undef FATHOM_F8
+}
+
+template <int kRegisters>
+__device__ inline void fewer_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void more_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+}  // namespace fathom::ops::cuda
