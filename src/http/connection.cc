@@ -214,16 +214,17 @@ void Connection::dispatch() {
   probe_interval_ = std::chrono::milliseconds(0);
   outbox_->expect(Outbox::Probe::kStatusLine);
   exchange_ = std::make_shared<Exchange>(context_, outbox_, work_, std::move(request), framing_);
-  const bool accepted = context_.pool.submit([self = shared_from_this(), exchange = exchange_]() mutable {
-    ++self->context_.requests_total;
-    ++self->context_.handlers_active;
-    const Exchange::After after = exchange->run();
-    --self->context_.handlers_active;
-    // The last references go with the post, so that the connection ends on its own thread.
-    asio::io_context& io = self->lane_.io;
-    exchange.reset();
-    asio::post(io, [self = std::move(self), after] { self->on_exchange_done(after); });
-  });
+  const bool accepted = context_.pool.submit(
+      [self = shared_from_this(), exchange = exchange_](HandlerPool::Turn& turn) mutable {
+        ++self->context_.requests_total;
+        ++self->context_.handlers_active;
+        const Exchange::After after = exchange->run(turn);
+        --self->context_.handlers_active;
+        // The last references go with the post, so that the connection ends on its own thread.
+        asio::io_context& io = self->lane_.io;
+        exchange.reset();
+        asio::post(io, [self = std::move(self), after] { self->on_exchange_done(after); });
+      });
   if (accepted) return;
   outbox_->expect(Outbox::Probe::kNone);
   exchange_.reset();

@@ -15,7 +15,8 @@ Exchange::Exchange(ServerContext& context, std::shared_ptr<Outbox> outbox, std::
       request_(std::move(request)),
       framing_(std::move(framing)) {}
 
-Exchange::After Exchange::run() {
+Exchange::After Exchange::run(HandlerPool::Turn& turn) {
+  turn_ = &turn;
   bool failed = true;
   try {
     context_.handler(request_, *this);
@@ -44,6 +45,7 @@ void Exchange::send(Response response) {
   const std::string head = format_head(response.status, response.content_type, response.headers,
                                        response.body.size(), framing_, keep_alive);
   const bool with_body = !framing_.head_only && status_has_body(response.status);
+  turn_->end();
   outbox_->send({head, with_body ? std::string_view(response.body) : std::string_view()}, false,
                 Outbox::Probe::kNone);
 }
@@ -72,6 +74,7 @@ bool Exchange::write(std::string_view bytes) {
 void Exchange::end() {
   FATHOM_CHECK(stage_ == Stage::kStreaming, "end() outside a stream");
   stage_ = Stage::kComplete;
+  turn_->end();
   if (body_allowed_ && !framing_.http_1_0) outbox_->send({"0\r\n\r\n"}, false, Outbox::Probe::kNone);
 }
 

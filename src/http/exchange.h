@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "http/handler_pool.h"
 #include "http/message.h"
 #include "http/outbox.h"
 #include "http/response_format.h"
@@ -24,8 +25,9 @@ class Exchange final : public ResponseWriter {
   Exchange(ServerContext& context, std::shared_ptr<Outbox> outbox, std::shared_ptr<WorkToken> work,
            Request request, Framing framing);
 
-  // Pool thread: calls the handler and completes the response whatever the handler does.
-  After run();
+  // Pool thread: calls the handler and completes the response whatever the handler does. Ends `turn` before
+  // the response's last bytes can reach the client.
+  After run(HandlerPool::Turn& turn);
 
   // I/O thread: the client has vanished.
   void vanish();
@@ -48,6 +50,7 @@ class Exchange final : public ResponseWriter {
   const Framing framing_;
 
   // Pool thread only.
+  HandlerPool::Turn* turn_ = nullptr;
   Stage stage_ = Stage::kNothingSent;
   After after_ = After::kClose;
   bool body_allowed_ = true;  // neither HEAD nor 204 or 304

@@ -24,13 +24,19 @@ void HandlerPool::stop() {
   for (Worker& worker : ended) worker.thread.join();
 }
 
-bool HandlerPool::submit(std::function<void()> task) {
+void HandlerPool::Turn::end() {
+  if (std::exchange(ended_, true)) return;
+  std::lock_guard lock(pool_.mutex_);
+  --pool_.in_work_;
+}
+
+bool HandlerPool::submit(Task task) {
   std::list<Worker> ended;  // joined after the lock is gone
   bool accepted = true;
   {
     std::lock_guard lock(mutex_);
     ended.swap(left_);
-    if (stopping_) {
+    if (stopping_ || in_work_ == max_threads_) {
       accepted = false;
     } else if (!idle_.empty()) {
       Worker* worker = idle_.back();
@@ -49,8 +55,9 @@ bool HandlerPool::submit(std::function<void()> task) {
         accepted = false;
       }
     } else {
-      accepted = false;
+      waiting_.push_back(std::move(task));
     }
+    if (accepted) ++in_work_;
   }
   for (Worker& worker : ended) worker.thread.join();
   return accepted;
@@ -61,8 +68,13 @@ void HandlerPool::work(Worker& worker) {
   while (true) {
     if (worker.task) {
       lock.unlock();
-      std::exchange(worker.task, nullptr)();
+      run(std::exchange(worker.task, nullptr));
       lock.lock();
+    }
+    if (!waiting_.empty()) {
+      worker.task = std::move(waiting_.front());
+      waiting_.pop_front();
+      continue;
     }
     if (stopping_) break;
     idle_.push_back(&worker);
@@ -74,6 +86,13 @@ void HandlerPool::work(Worker& worker) {
   }
   left_.splice(left_.end(), workers_, worker.self);
   if (workers_.empty()) all_left_.notify_all();
+}
+
+void HandlerPool::run(Task task) {
+  Turn turn(*this);
+  task(turn);
+  task = nullptr;  // what it holds goes before the place does
+  turn.end();
 }
 
 int HandlerPool::threads() const {

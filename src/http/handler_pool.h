@@ -1,8 +1,13 @@
 // Threads for blocking handlers. Grows to a bound on demand; threads without work leave after a while.
+//
+// What is bounded is tasks in work, and a task is in work until it says that its answer is about to leave, or
+// returns. So a client that has its answer may ask again at once: its next task never meets the remains of
+// the last one. It may wait for that one's thread.
 #pragma once
 
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <list>
 #include <mutex>
@@ -19,24 +24,39 @@ class HandlerPool {
   HandlerPool(const HandlerPool&) = delete;
   HandlerPool& operator=(const HandlerPool&) = delete;
 
-  // Runs `task` on a thread at once. False when all threads are busy, or no thread can be made. Tasks must
-  // not throw.
-  bool submit(std::function<void()> task);
+  // A task's place among those in work. Used by the task, on its thread.
+  class Turn {
+   public:
+    // Gives the place up while the task still runs. A second call does nothing.
+    void end();
 
-  // Refuses further tasks and waits for the running ones.
+   private:
+    friend class HandlerPool;
+    explicit Turn(HandlerPool& pool) : pool_(pool) {}
+    HandlerPool& pool_;
+    bool ended_ = false;
+  };
+  using Task = std::function<void(Turn&)>;
+
+  // Runs `task` on a thread. False when `max_threads` tasks are in work, or no thread can be made. Tasks must
+  // not throw.
+  bool submit(Task task);
+
+  // Refuses further tasks and waits for the accepted ones.
   void stop();
 
   int threads() const;
-  int active() const;
+  int active() const;  // threads that run a task
 
  private:
   struct Worker {
     std::thread thread;
     std::condition_variable wake;
-    std::function<void()> task;
+    Task task;
     std::list<Worker>::iterator self;
   };
   void work(Worker& worker);
+  void run(Task task);
 
   const int max_threads_;
   const std::chrono::milliseconds idle_timeout_;
@@ -45,6 +65,8 @@ class HandlerPool {
   std::list<Worker> workers_;  // alive
   std::list<Worker> left_;     // ended, to be joined
   std::vector<Worker*> idle_;  // last in, first out: the others get to leave
+  std::deque<Task> waiting_;   // accepted: a thread is about to return for each
+  int in_work_ = 0;
   bool stopping_ = false;
 };
 

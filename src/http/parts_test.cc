@@ -209,7 +209,7 @@ TEST(HandlerPool, GrowsToItsBoundAndShrinks) {
   HandlerPool pool(3, milliseconds(50));
   std::atomic<bool> go_on{false};
   std::atomic<int> done{0};
-  const auto task = [&] {
+  const auto task = [&](HandlerPool::Turn&) {
     eventually([&] { return go_on.load(); });
     ++done;
   };
@@ -230,10 +230,32 @@ TEST(HandlerPool, KeepsOneThreadForOneTaskAtATime) {
   HandlerPool pool(100, std::chrono::seconds(10));
   for (int i = 0; i < 200; ++i) {
     std::atomic<bool> done{false};
-    EXPECT_TRUE(pool.submit([&] { done = true; }));
+    EXPECT_TRUE(pool.submit([&](HandlerPool::Turn&) { done = true; }));
     ASSERT_TRUE(eventually([&] { return done && pool.active() == 0; }));
   }
   EXPECT_EQ(pool.threads(), 1);
+}
+
+TEST(HandlerPool, ATaskWhoseTurnEndedMakesRoom) {
+  HandlerPool pool(1, std::chrono::seconds(10));
+  std::atomic<bool> answer{false}, answered{false}, leave{false}, second_ran{false};
+  EXPECT_TRUE(pool.submit([&](HandlerPool::Turn& turn) {
+    eventually([&] { return answer.load(); });
+    turn.end();
+    turn.end();
+    answered = true;
+    eventually([&] { return leave.load(); });
+  }));
+  EXPECT_FALSE(pool.submit([](HandlerPool::Turn&) {}));
+  answer = true;
+  ASSERT_TRUE(eventually([&] { return answered.load(); }));
+  EXPECT_TRUE(pool.submit([&](HandlerPool::Turn&) { second_ran = true; }));
+  EXPECT_FALSE(pool.submit([](HandlerPool::Turn&) {}));  // room for one, in spite of two ends
+  EXPECT_EQ(pool.threads(), 1);
+  EXPECT_FALSE(second_ran);  // it waits for the thread
+  leave = true;
+  pool.stop();  // runs what was accepted
+  EXPECT_TRUE(second_ran);
 }
 
 TEST(Client, ReadsUrls) {

@@ -280,6 +280,38 @@ TEST(ServerLimits, RefusesRequestsAboveMaxHandlers) {
   EXPECT_TRUE(eventually([&] { return client.get("/")->status == 200; }));
 }
 
+// A client that has its answer and asks again is not refused because the last handler is still on its way
+// out.
+TEST(ServerLimits, TakesAsManyRequestsAsMaxHandlersWithoutAPause) {
+  ServerOptions options;
+  options.max_handlers = 2;
+  const auto server = start_test_server(
+      [](const Request& request, ResponseWriter& writer) {
+        if (request.path == "/stream") {
+          writer.begin_stream(200, "text/plain", {});
+          writer.write("ok");
+          writer.end();
+        } else {
+          writer.send(text_response("ok"));
+        }
+        std::this_thread::sleep_for(milliseconds(3));
+      },
+      options);
+  std::vector<std::thread> clients;
+  for (const char* path : {"/", "/stream"}) {
+    clients.emplace_back([&server, path] {
+      for (int i = 0; i < 50; ++i) {
+        Client client("127.0.0.1", server->port());  // anew, or the server would wait for the handler's end
+        const auto response = client.get(path);
+        ASSERT_TRUE(response.ok()) << response.error().message;
+        ASSERT_EQ(response->status, 200) << path << ' ' << i;
+      }
+    });
+  }
+  for (auto& client : clients) client.join();
+  EXPECT_EQ(server->stats().refused_busy, 0);
+}
+
 TEST(ServerLimits, RefusesConnectionsAboveTheLimit) {
   ServerOptions options;
   options.max_connections = 3;
