@@ -189,7 +189,9 @@ Result<std::vector<VerifyCase>> verify(const Settings& settings, const std::stri
   ModelFacts facts;
   FATHOM_ASSIGN(EngineOptions options, resolve(settings, &facts));
   FATHOM_ASSIGN(const auto file, weights::SafetensorsFile::open(golden_file));
-  FATHOM_ASSIGN(const auto goldens, read_goldens(file, golden_file, facts.vocab_size));
+  auto read = read_goldens(file, golden_file, facts.vocab_size);
+  FATHOM_TRY(file.intact());
+  FATHOM_ASSIGN(const auto goldens, std::move(read));
   int64_t longest = 0;
   int64_t places = 0;
   for (const auto& golden : goldens) {

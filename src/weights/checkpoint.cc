@@ -100,4 +100,9 @@ const TensorView* Checkpoint::find(std::string_view name) const {
   return found == tensors_.end() ? nullptr : found->second;
 }
 
+Result<void> Checkpoint::intact() const {
+  for (const auto& file : files_) FATHOM_TRY(file.intact());
+  return {};
+}
+
 }  // namespace fathom::weights

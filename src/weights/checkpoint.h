@@ -26,6 +26,8 @@ class Checkpoint {
   const std::map<std::string, const TensorView*, std::less<>>& tensors() const { return tensors_; }
   int64_t bytes() const { return bytes_; }  // of all tensors
   const std::vector<SafetensorsFile>& files() const { return files_; }
+  // To be asked after tensors were read: kDataLoss when a file shrank meanwhile.
+  Result<void> intact() const;
 
  private:
   std::vector<SafetensorsFile> files_;

@@ -60,6 +60,7 @@ class CheckpointSupply final : public WeightSupply {
     }
     auto packed = ops::pack_linear(context_.target, compute, sources, *context_.arena, context_.pool);
     if (!packed.ok()) return packed.error().with_context(parts.front().name);
+    FATHOM_TRY(checkpoint_.intact());
     if (context_.taken) context_.taken(bytes);
     return packed;
   }
@@ -68,6 +69,7 @@ class CheckpointSupply final : public WeightSupply {
     const TensorView& tensor = at(name);
     FATHOM_ASSIGN(float* values, context_.arena->allocate_array<float>(count));
     for (int64_t i = 0; i < count; ++i) values[i] = device::load_as_f32(tensor.data, *tensor.dtype, i);
+    FATHOM_TRY(checkpoint_.intact());
     if (context_.taken) context_.taken(static_cast<int64_t>(tensor.bytes));
     return static_cast<const float*>(values);
   }
@@ -82,6 +84,7 @@ class CheckpointSupply final : public WeightSupply {
       std::memcpy(data + begin * kPiece, tensor.data + begin * kPiece, count);
     };
     context_.pool->parallel_for(ceil_div(bytes, kPiece), 1, copy);
+    FATHOM_TRY(checkpoint_.intact());
     if (context_.taken) context_.taken(bytes);
     return device::Tensor(data, *tensor.dtype, {n, k});
   }

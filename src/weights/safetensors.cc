@@ -1,14 +1,8 @@
 #include "weights/safetensors.h"
 
-#include <fcntl.h>
 #include <fmt/ranges.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <unordered_set>
 #include <utility>
 
@@ -148,44 +142,11 @@ Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> ima
 }
 
 Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return error(ErrorCode::kNotFound, "{}: {}", path, std::strerror(errno));
-  struct stat status {};
-  if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    ::close(descriptor);
-    return error(ErrorCode::kInvalidArgument, "{}: not a regular file", path);
-  }
-  SafetensorsFile file;
-  file.path_ = path;
-  file.size_ = static_cast<size_t>(status.st_size);
-  if (file.size_ > 0) {
-    void* data = mmap(nullptr, file.size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    ::close(descriptor);
-    if (data == MAP_FAILED) {
-      return error(ErrorCode::kUnavailable, "{}: cannot be mapped: {}", path, std::strerror(errno));
-    }
-    file.data_ = static_cast<std::byte*>(data);
-  } else {
-    ::close(descriptor);
-  }
-  FATHOM_ASSIGN(file.tensors_, parse_safetensors({file.data_, file.size_}, path));
-  return file;
-}
-
-SafetensorsFile::~SafetensorsFile() {
-  if (data_ != nullptr) munmap(data_, size_);
-}
-SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)),
-      tensors_(std::move(other.tensors_)) {}
-SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&& other) noexcept {
-  std::swap(path_, other.path_);
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
-  std::swap(tensors_, other.tensors_);
-  return *this;
+  FATHOM_ASSIGN(auto file, MappedFile::open(path));
+  auto tensors = parse_safetensors(file.bytes(), path);
+  FATHOM_TRY(file.intact());
+  if (!tensors.ok()) return tensors.error();
+  return SafetensorsFile(std::move(file), std::move(*tensors));
 }
 
 }  // namespace fathom::weights

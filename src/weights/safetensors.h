@@ -9,10 +9,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "device/dtype.h"
+#include "weights/mapped_file.h"
 
 namespace fathom::weights {
 
@@ -36,21 +38,17 @@ Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> ima
 class SafetensorsFile {
  public:
   static Result<SafetensorsFile> open(const std::string& path);
-  ~SafetensorsFile();
-  SafetensorsFile(SafetensorsFile&& other) noexcept;
-  SafetensorsFile& operator=(SafetensorsFile&& other) noexcept;
-  SafetensorsFile(const SafetensorsFile&) = delete;
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_.path(); }
   const std::vector<TensorView>& tensors() const { return tensors_; }
+  // To be asked after tensors were read: kDataLoss when the file shrank meanwhile (mapped_file.h).
+  Result<void> intact() const { return file_.intact(); }
 
  private:
-  SafetensorsFile() = default;
+  SafetensorsFile(MappedFile file, std::vector<TensorView> tensors)
+      : file_(std::move(file)), tensors_(std::move(tensors)) {}
 
-  std::string path_;
-  std::byte* data_ = nullptr;
-  size_t size_ = 0;
+  MappedFile file_;
   std::vector<TensorView> tensors_;
 };
 

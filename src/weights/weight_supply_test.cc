@@ -76,6 +76,26 @@ TEST(CheckpointSupply, StacksSlicesAndTransposesEvenUnaligned) {
   }
 }
 
+TEST(CheckpointSupply, ACheckpointCutShortAfterItWasOpenedIsAnError) {
+  constexpr size_t kBytes = 256 * 64 * 4;
+  const testing::TempFolder folder;
+  folder.write("model.safetensors",
+               testing::image(R"({"a":{"dtype":"F32","shape":[256,64],"data_offsets":[0,65536]}})", kBytes));
+  const auto checkpoint = Checkpoint::open(folder.path()).value();
+  Fixture fixture;
+  const auto supply = make_checkpoint_supply(checkpoint, fixture.context());
+  EXPECT_TRUE(supply->table("a", 256, 64, 0).ok());
+  std::filesystem::resize_file(folder.path() + "/model.safetensors", 4096);
+  const Part a = part("a", 256, 64);
+  for (const auto& failure :
+       {supply->linear(Compute::kF32, {&a, 1}).error(), supply->table("a", 256, 64, 0).error(),
+        supply->vector("a", 64, 0, 0).error()}) {
+    EXPECT_EQ(failure.code, ErrorCode::kDataLoss);
+    EXPECT_NE(failure.message.find("model.safetensors: had 65"), std::string::npos) << failure.message;
+    EXPECT_NE(failure.message.find("has 4096 now"), std::string::npos) << failure.message;
+  }
+}
+
 std::unique_ptr<WeightSupply> random_supply(Fixture& fixture, uint64_t seed, DType dtype) {
   return make_random_supply(
       seed, [dtype](std::string_view) { return dtype; }, fixture.context());
