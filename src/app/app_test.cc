@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include "app/args.h"
 #include "app/refused_flags.h"
 
@@ -44,6 +48,58 @@ TEST(CommandLine, AFlagOfTheReferenceIsRefusedWithItsReason) {
   EXPECT_NE(said.find("--tp is not available"), std::string::npos) << said;
 }
 
+TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
+  const struct {
+    const char* flag;
+    std::vector<std::string> commands;
+  } cases[] = {
+      {"--dtype", {"serve", "chat", "generate", "verify", "plan", "bench"}},
+      {"--page-size", {"serve", "chat", "generate", "verify", "plan", "bench"}},
+      {"--threads", {"serve", "chat", "generate", "verify", "bench"}},
+      {"--load-format", {"serve", "chat", "generate", "verify", "bench"}},
+      {"--max-total-tokens", {"serve", "chat", "generate", "plan", "bench"}},
+      {"--chunked-prefill-size", {"serve", "chat", "generate", "plan", "bench"}},
+      {"--disable-radix-cache", {"serve", "chat", "generate", "bench"}},
+      {"--disable-overlap-schedule", {"serve", "chat", "generate", "bench"}},
+      {"--schedule-policy", {"serve", "generate", "bench"}},
+      {"--tokenizer-path", {"serve", "chat", "generate"}},
+      {"--skip-tokenizer-init", {"serve", "generate"}},
+      {"--max-queued-requests", {"serve"}},
+      {"--log-level", {"serve"}},
+  };
+  for (const auto& item : cases) {
+    for (const std::string command : {"serve", "chat", "generate", "verify", "plan", "bench"}) {
+      std::string help;
+      EXPECT_EQ(run({command, "--help"}, &help), 0);
+      const bool wanted =
+          std::find(item.commands.begin(), item.commands.end(), command) != item.commands.end();
+      EXPECT_EQ(help.find(std::string("  ") + item.flag + " ") != std::string::npos ||
+                    help.find(std::string("  ") + item.flag + "\n") != std::string::npos,
+                wanted)
+          << command << ' ' << item.flag << '\n'
+          << help;
+    }
+  }
+}
+
+TEST(CommandLine, AFlagOfAnotherCommandIsRefusedWithItsNames) {
+  std::string said;
+  EXPECT_EQ(run({"plan", "--model-path", "x", "--schedule-policy", "lpm"}, &said), 2);
+  EXPECT_NE(said.find("plan has no use for --schedule-policy; it is a flag of serve, generate and bench"),
+            std::string::npos)
+      << said;
+}
+
+TEST(CommandLine, FlagsThatNeedAnotherSaySo) {
+  std::string said;
+  EXPECT_EQ(run({"chat", "--url", "http://127.0.0.1:1", "--threads", "2"}, &said), 2);
+  EXPECT_NE(said.find("--threads requires --model-path"), std::string::npos) << said;
+  EXPECT_EQ(run({"chat", "--url", "http://127.0.0.1:1", "--model-path", "x"}, &said), 2);
+  EXPECT_NE(said.find(" excludes "), std::string::npos) << said;
+  EXPECT_EQ(run({"bench", "--model-path", "x", "--schedule-policy", "lpm"}, &said), 2);
+  EXPECT_NE(said.find("--schedule-policy requires --num-prompts"), std::string::npos) << said;
+}
+
 TEST(CommandLine, WrongValuesAreNamed) {
   std::string said;
   EXPECT_EQ(run({"serve", "--model-path", "x", "--port", "70000"}, &said), 2);
@@ -57,7 +113,7 @@ TEST(CommandLine, HelpIsGrouped) {
   std::string said;
   EXPECT_EQ(run({"serve", "--help"}, &said), 0);
   for (const char* group :
-       {"Model", "Device", "Memory and scheduling", "Server", "--chunked-prefill-size", "--api-key"}) {
+       {"Model", "Device", "Memory", "Scheduling", "Server", "--chunked-prefill-size", "--api-key"}) {
     EXPECT_NE(said.find(group), std::string::npos) << group << "\n" << said;
   }
 }

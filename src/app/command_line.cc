@@ -1,90 +1,29 @@
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <functional>
-#include <memory>
 
 #include "app/args.h"
+#include "app/model_flags.h"
 #include "app/refused_flags.h"
 #include "app/version.h"
-#include "base/log.h"
 
 namespace fathom::app {
 namespace {
 
-void add_model_flags(CLI::App& app, ModelArgs& args) {
-  auto* model = app.add_option_group("Model");
-  model
-      ->add_option("--model-path,--model", args.model_path,
-                   "Folder of the checkpoint (config.json, *.safetensors)")
-      ->required()
-      ->type_name("DIR");
-  model->add_option("--tokenizer-path", args.tokenizer_path,
-                    "Folder of tokenizer.json; default: the model's");
-  model
-      ->add_option("--load-format", args.load_format,
-                   "auto, safetensors, or dummy (random weights from config.json)")
-      ->check(CLI::IsMember({"auto", "safetensors", "dummy"}));
-  model
-      ->add_option("--dtype", args.dtype,
-                   "auto (bfloat16), bfloat16 or float32: how activations enter the products")
-      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}));
-  model->add_option("--kv-cache-dtype", args.kv_cache_dtype, "auto (the dtype), bfloat16 or float32")
-      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}));
-  model
-      ->add_option("--context-length", args.context_length,
-                   "Longest prompt and output together; default: the model's")
-      ->check(CLI::PositiveNumber);
-  model->add_flag("--skip-tokenizer-init", args.skip_tokenizer_init,
-                  "Serve token ids only (/generate with input_ids)");
-  model
-      ->add_option("--chat-template", args.chat_template,
-                   "Jinja file to use instead of the checkpoint's template")
-      ->check(CLI::ExistingFile);
-  model->add_flag("--disable-mla", args.disable_mla, "Cache full keys and values instead of the latent");
-  model->add_option("--random-seed", args.random_seed, "Seed of dummy weights");
-
-  auto* device = app.add_option_group("Device");
-  device->add_option("--device", args.device, "auto or cpu")->check(CLI::IsMember({"auto", "cpu"}));
-  device->add_option("--threads", args.threads, "Compute threads; default: the CPUs this process may use")
-      ->check(CLI::Range(1, 1024));
-  device->add_option("--cpu-isa", args.cpu_isa, "auto, reference, avx2, avx512, avx512-bf16 or amx");
-
-  auto* schedule = app.add_option_group("Memory and scheduling");
-  schedule
-      ->add_option("--mem-fraction-static", args.mem_fraction_static,
-                   "Share of the free memory for weights and KV pages; default: all but a reserve")
-      ->check(CLI::Range(0.01, 1.0));
-  schedule
-      ->add_option("--max-total-tokens", args.max_total_tokens,
-                   "Token places in the KV pool; default: from memory")
-      ->check(CLI::PositiveNumber);
-  schedule->add_option("--page-size", args.page_size, "Tokens a KV page")->check(CLI::Range(1, 1024));
-  schedule->add_option("--max-running-requests", args.max_running_requests, "Requests in a batch")
-      ->check(CLI::Range(1, 4096));
-  schedule->add_option("--max-queued-requests", args.max_queued_requests, "Waiting requests before 503")
-      ->check(CLI::PositiveNumber);
-  schedule
-      ->add_option("--chunked-prefill-size", args.chunked_prefill_size,
-                   "Prompt tokens a step; -1: no chunking")
-      ->check(CLI::Range(-1, 1 << 20));
-  schedule->add_option("--schedule-policy", args.schedule_policy, "fcfs or lpm (longest cached prefix first)")
-      ->check(CLI::IsMember({"fcfs", "lpm"}));
-  schedule
-      ->add_option("--schedule-conservativeness", args.schedule_conservativeness,
-                   "Above 1 admits fewer requests at once, below 1 more")
-      ->check(CLI::Range(0.0, 100.0));
-  schedule->add_flag("--disable-radix-cache", args.disable_radix_cache, "Do not reuse cached prefixes");
-  schedule->add_flag("--disable-overlap-schedule", args.disable_overlap_schedule,
-                     "Plan a step after the last ended");
-  schedule->add_flag("--disable-mixed-chunk", args.disable_mixed_chunk,
-                     "Keep prompt and output tokens in separate steps");
-}
-
-void add_sampling_flags(CLI::App& app, ChatArgs& args) {
+void add_chat_flags(CLI::App& app, ChatArgs& args) {
+  add_model_flags(app, {.weights = true, .text = true, .pool = true, .scheduler = true}, args.model);
   auto* chat = app.add_option_group("Chat");
-  chat->add_option("--url", args.url,
-                   "Base URL of a running server (http://127.0.0.1:30000) instead of a model");
-  chat->add_option("--api-key", args.api_key, "Key of that server");
+  auto* url = chat->add_option("--url", args.url,
+                               "Base URL of a running server (http://127.0.0.1:30000) instead of a model");
+  auto* model_path = app.get_option("--model-path")->required(false);
+  for (const char* group : {kModelGroup, kDeviceGroup, kMemoryGroup, kSchedulingGroup}) {
+    group_needs(app, group, model_path);
+  }
+  url->excludes(model_path);
+  chat->add_option("--api-key", args.api_key, "Key of that server")->needs(url);
   chat->add_option("--system", args.system, "System message");
   chat->add_option("--temperature", args.temperature)->check(CLI::Range(0.0, 100.0));
   chat->add_option("--top-p", args.top_p)->check(CLI::Range(0.0, 1.0));
@@ -104,6 +43,17 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   return names;
 }
 
+// "serve and chat": the commands that have the flag, or "".
+std::string commands_with(const CLI::App& root, const std::string& flag) {
+  std::vector<std::string> names;
+  for (const auto* command : root.get_subcommands([](const CLI::App*) { return true; })) {
+    const auto flags = flags_of(*command);
+    if (std::find(flags.begin(), flags.end(), flag) != flags.end()) names.push_back(command->get_name());
+  }
+  if (names.size() < 2) return names.empty() ? "" : names.front();
+  return fmt::format("{} and {}", fmt::join(names.begin(), names.end() - 1, ", "), names.back());
+}
+
 // CLI11 says only that a flag is unknown: add why it is refused, or what was probably meant.
 int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure, int argc, char** argv) {
   const CLI::App* command = &root;
@@ -115,6 +65,9 @@ int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure, int ar
     if (flag.rfind("--", 0) != 0 || std::find(known.begin(), known.end(), flag) != known.end()) continue;
     if (auto reason = refusal_of(flag)) {
       std::fprintf(stderr, "fathom: %s is not available: %s\n", flag.c_str(), reason->c_str());
+    } else if (const auto others = commands_with(root, flag); !others.empty()) {
+      std::fprintf(stderr, "fathom: %s has no use for %s; it is a flag of %s\n", command->get_name().c_str(),
+                   flag.c_str(), others.c_str());
     } else if (auto near = nearest_flag(flag, known)) {
       std::fprintf(stderr, "fathom: unknown flag %s; did you mean %s?\n", flag.c_str(), near->c_str());
     } else {
@@ -141,7 +94,15 @@ int run_command_line(int argc, char** argv) {
 
   ServeArgs serve_args;
   auto* serve = add("serve", "Serve a model over HTTP (OpenAI-compatible)");
-  add_model_flags(*serve, serve_args.model);
+  add_model_flags(*serve,
+                  {.weights = true,
+                   .text = true,
+                   .ids_only = true,
+                   .pool = true,
+                   .scheduler = true,
+                   .batches = true,
+                   .queue = true},
+                  serve_args.model);
   auto* server = serve->add_option_group("Server");
   server->add_option("--host", serve_args.host, "Address to listen on");
   server->add_option("--port", serve_args.port, "Port; 0: any free one")->check(CLI::Range(0, 65535));
@@ -156,14 +117,15 @@ int run_command_line(int argc, char** argv) {
 
   ChatArgs chat_args;
   auto* chat = add("chat", "Talk to a model in the terminal");
-  add_model_flags(*chat, chat_args.model);
-  chat->get_option("--model-path")->required(false);
-  add_sampling_flags(*chat, chat_args);
+  add_chat_flags(*chat, chat_args);
   chat->callback([&] { command = [&] { return run_chat(chat_args); }; });
 
   GenerateArgs generate_args;
   auto* generate = add("generate", "Answer a file of requests (JSONL), offline");
-  add_model_flags(*generate, generate_args.model);
+  add_model_flags(
+      *generate,
+      {.weights = true, .text = true, .ids_only = true, .pool = true, .scheduler = true, .batches = true},
+      generate_args.model);
   generate
       ->add_option("--input", generate_args.input,
                    "JSONL of {prompt | messages | input_ids, ...}; - is stdin")
@@ -173,7 +135,7 @@ int run_command_line(int argc, char** argv) {
 
   VerifyArgs verify_args;
   auto* verify = add("verify", "Compare logits and greedy tokens with a golden file");
-  add_model_flags(*verify, verify_args.model);
+  add_model_flags(*verify, {.weights = true}, verify_args.model);
   verify->add_option("--golden", verify_args.golden, "safetensors with input_ids, logits and greedy")
       ->required()
       ->check(CLI::ExistingFile);
@@ -184,12 +146,13 @@ int run_command_line(int argc, char** argv) {
 
   PlanArgs plan_args;
   auto* plan = add("plan", "Show the memory of a model by part, from its config alone");
-  add_model_flags(*plan, plan_args.model);
+  add_model_flags(*plan, {.pool = true}, plan_args.model);
   plan->callback([&] { command = [&] { return run_plan(plan_args); }; });
 
   BenchArgs bench_args;
   auto* bench = add("bench", "Measure prefill and decode beside the machine's bandwidth and peak");
-  add_model_flags(*bench, bench_args.model);
+  add_model_flags(*bench, {.weights = true, .pool = true, .scheduler = true, .batches = true},
+                  bench_args.model);
   bench->add_option("--batch", bench_args.batch, "Sequences at once")
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));
@@ -201,10 +164,12 @@ int run_command_line(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   bench->add_option("--repeat", bench_args.repeat, "Repetitions; medians are shown")
       ->check(CLI::Range(1, 1000));
-  bench
-      ->add_option("--num-prompts", bench_args.num_prompts,
-                   "Also run so many requests of random lengths up to the above through the scheduler")
-      ->check(CLI::Range(0, 1 << 20));
+  auto* num_prompts =
+      bench
+          ->add_option("--num-prompts", bench_args.num_prompts,
+                       "Also run so many requests of random lengths up to the above through the scheduler")
+          ->check(CLI::Range(0, 1 << 20));
+  group_needs(*bench, kSchedulingGroup, num_prompts);
   bench->add_option("--result-file", bench_args.result_file, "Write the figures as JSON too");
   bench->callback([&] { command = [&] { return run_bench(bench_args); }; });
 

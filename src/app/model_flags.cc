@@ -1,0 +1,109 @@
+#include "app/model_flags.h"
+
+namespace fathom::app {
+namespace {
+
+void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
+  group
+      .add_option("--model-path,--model", args.model_path,
+                  "Folder of the checkpoint (config.json, *.safetensors)")
+      ->required()
+      ->type_name("DIR");
+  group
+      .add_option("--dtype", args.dtype,
+                  "auto (bfloat16), bfloat16 or float32: how activations enter the products")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}));
+  group.add_option("--kv-cache-dtype", args.kv_cache_dtype, "auto (the dtype), bfloat16 or float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}));
+  group
+      .add_option("--context-length", args.context_length,
+                  "Longest prompt and output together; default: the model's")
+      ->check(CLI::PositiveNumber);
+  group.add_flag("--disable-mla", args.disable_mla, "Cache full keys and values instead of the latent");
+  if (parts.weights) {
+    group
+        .add_option("--load-format", args.load_format,
+                    "auto, safetensors, or dummy (random weights from config.json)")
+        ->check(CLI::IsMember({"auto", "safetensors", "dummy"}));
+    group.add_option("--random-seed", args.random_seed, "Seed of dummy weights");
+  }
+  if (parts.text) {
+    group.add_option("--tokenizer-path", args.tokenizer_path,
+                     "Folder of tokenizer.json; default: the model's");
+    group
+        .add_option("--chat-template", args.chat_template,
+                    "Jinja file to use instead of the checkpoint's template")
+        ->check(CLI::ExistingFile);
+  }
+  if (parts.ids_only) {
+    group.add_flag("--skip-tokenizer-init", args.skip_tokenizer_init,
+                   "Serve token ids only (/generate with input_ids)");
+  }
+}
+
+void add_device(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
+  group.add_option("--device", args.device, "auto or cpu")->check(CLI::IsMember({"auto", "cpu"}));
+  if (!parts.weights) return;
+  group.add_option("--threads", args.threads, "Compute threads; default: the CPUs this process may use")
+      ->check(CLI::Range(1, 1024));
+  group.add_option("--cpu-isa", args.cpu_isa, "auto, reference, avx2, avx512, avx512-bf16 or amx");
+}
+
+void add_memory(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
+  group.add_option("--page-size", args.page_size, "Tokens a KV page")->check(CLI::Range(1, 1024));
+  if (!parts.pool) return;
+  group
+      .add_option("--mem-fraction-static", args.mem_fraction_static,
+                  "Share of the free memory for weights and KV pages; default: all but a reserve")
+      ->check(CLI::Range(0.01, 1.0));
+  group
+      .add_option("--max-total-tokens", args.max_total_tokens,
+                  "Token places in the KV pool; default: from memory")
+      ->check(CLI::PositiveNumber);
+  group.add_option("--max-running-requests", args.max_running_requests, "Requests in a batch")
+      ->check(CLI::Range(1, 4096));
+  group
+      .add_option("--chunked-prefill-size", args.chunked_prefill_size,
+                  "Prompt tokens a step; -1: no chunking")
+      ->check(CLI::Range(-1, 1 << 20));
+}
+
+void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
+  group.add_flag("--disable-radix-cache", args.disable_radix_cache, "Do not reuse cached prefixes");
+  group.add_flag("--disable-overlap-schedule", args.disable_overlap_schedule,
+                 "Plan a step after the last ended");
+  if (parts.batches) {
+    group.add_option("--schedule-policy", args.schedule_policy, "fcfs or lpm (longest cached prefix first)")
+        ->check(CLI::IsMember({"fcfs", "lpm"}));
+    group
+        .add_option("--schedule-conservativeness", args.schedule_conservativeness,
+                    "Above 1 admits fewer requests at once, below 1 more")
+        ->check(CLI::Range(0.0, 100.0));
+    group.add_flag("--disable-mixed-chunk", args.disable_mixed_chunk,
+                   "Keep prompt and output tokens in separate steps");
+  }
+  if (parts.queue) {
+    group.add_option("--max-queued-requests", args.max_queued_requests, "Waiting requests before 503")
+        ->check(CLI::PositiveNumber);
+  }
+}
+
+}  // namespace
+
+void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args) {
+  add_model(*command.add_option_group(kModelGroup), parts, args);
+  add_device(*command.add_option_group(kDeviceGroup), parts, args);
+  add_memory(*command.add_option_group(kMemoryGroup), parts, args);
+  if (parts.scheduler) add_scheduling(*command.add_option_group(kSchedulingGroup), parts, args);
+}
+
+void group_needs(CLI::App& command, const std::string& group, CLI::Option* flag) {
+  for (auto* found : command.get_subcommands({})) {
+    if (!found->get_name().empty() || found->get_group() != group) continue;
+    for (auto* option : found->get_options([&](const CLI::Option* o) { return o != flag; })) {
+      option->needs(flag);
+    }
+  }
+}
+
+}  // namespace fathom::app
