@@ -176,9 +176,9 @@ struct Throughput {
 
 // All requests at once through the scheduler: lengths are uniform between half and the whole of the given
 // ones.
-Throughput run_throughput(engine::Engine& engine, const ModelArgs& model, int32_t requests, int32_t input,
-                          int32_t output) {
-  sched::SchedulerOptions options = scheduler_options(model, engine.limits()).value();
+Result<Throughput> run_throughput(engine::Engine& engine, const ModelArgs& model, int32_t requests,
+                                  int32_t input, int32_t output) {
+  FATHOM_ASSIGN(const sched::SchedulerOptions options, scheduler_options(model, engine.limits()));
   sched::Scheduler scheduler(options, engine);
   scheduler.start();
   Progress progress("throughput", requests, "requests");
@@ -200,7 +200,8 @@ Throughput run_throughput(engine::Engine& engine, const ModelArgs& model, int32_
     request.sampling.max_new_tokens = output - draw(2, 0, output / 2 + 1);
     request.sampling.ignore_eos = true;
     result.input_tokens += length;
-    streams.push_back(scheduler.submit(std::move(request)).value());
+    FATHOM_ASSIGN(auto stream, scheduler.submit(std::move(request)));
+    streams.push_back(std::move(stream));
   }
   for (auto& stream : streams) {
     for (bool running = true; running;) {
@@ -208,6 +209,7 @@ Throughput run_throughput(engine::Engine& engine, const ModelArgs& model, int32_
       if (!event) continue;
       result.output_tokens += static_cast<int64_t>(event->outputs.size());
       running = !event->finish;
+      if (event->finish && event->finish->error) return *event->finish->error;
     }
     progress.add(1);
   }
@@ -229,6 +231,34 @@ nlohmann::ordered_json to_json(const CaseReport& r) {
           {"bandwidth_gb_per_second", r.bandwidth}};
 }
 
+// Sizes the model's slots and pool for the runs where the flags leave it open; an error where they are too
+// small for a run.
+Result<void> size_for(const BenchArgs& args, const std::vector<Case>& cases, ModelArgs& model) {
+  const int32_t largest = *std::max_element(args.batch.begin(), args.batch.end());
+  int32_t running = largest;
+  int64_t tokens = 0;
+  const auto places = [&](int32_t input, int32_t output) {
+    return round_up<int64_t>(int64_t{input} + output + 1, model.page_size);
+  };
+  for (const Case& c : cases) tokens = std::max(tokens, places(c.input, c.output) * c.batch);
+  if (model.max_total_tokens > 0 && model.max_total_tokens < tokens) {
+    return error(ErrorCode::kInvalidArgument, "--max-total-tokens {}: the largest batch needs {}",
+                 model.max_total_tokens, tokens);
+  }
+  if (model.max_running_requests > 0 && model.max_running_requests < running) {
+    return error(ErrorCode::kInvalidArgument, "--max-running-requests {}: the largest --batch is {}",
+                 model.max_running_requests, running);
+  }
+  if (args.num_prompts > 0) {
+    running = std::max(running, std::min(args.num_prompts, engine::kDefaultRunning));
+    const int32_t at_once = model.max_running_requests > 0 ? model.max_running_requests : running;
+    tokens = std::max(tokens, places(args.input_len[0], args.output_len[0]) * at_once);
+  }
+  if (model.max_running_requests == 0) model.max_running_requests = running;
+  if (model.max_total_tokens == 0) model.max_total_tokens = tokens;
+  return {};
+}
+
 int fail(const Error& failure) {
   std::fprintf(stderr, "fathom bench: %s\n", failure.message.c_str());
   return 1;
@@ -238,19 +268,13 @@ int fail(const Error& failure) {
 
 int run_bench(const BenchArgs& args) {
   std::vector<Case> cases;
-  int64_t tokens = 0;
-  ModelArgs model = args.model;
   for (const int32_t batch : args.batch) {
     for (const int32_t input : args.input_len) {
-      for (const int32_t output : args.output_len) {
-        cases.push_back({batch, input, output});
-        const int64_t each = round_up<int64_t>(input + output + 1, model.page_size);
-        tokens = std::max(tokens, each * batch);
-        model.max_running_requests = std::max(model.max_running_requests, batch);
-      }
+      for (const int32_t output : args.output_len) cases.push_back({batch, input, output});
     }
   }
-  if (model.max_total_tokens == 0) model.max_total_tokens = tokens;
+  ModelArgs model = args.model;
+  if (const auto fits = size_for(args, cases, model); !fits.ok()) return fail(fits.error());
   const auto settings = engine_settings(model);
   auto plan = engine::plan(settings);
   if (!plan.ok()) return fail(plan.error());
@@ -281,8 +305,10 @@ int run_bench(const BenchArgs& args) {
     results.push_back(to_json(r));
   }
   if (args.num_prompts > 0) {
-    const Throughput t =
+    const auto throughput =
         run_throughput(**engine, model, args.num_prompts, args.input_len[0], args.output_len[0]);
+    if (!throughput.ok()) return fail(throughput.error());
+    const Throughput& t = *throughput;
     std::printf(
         "throughput: %d requests in %.2f s: %.1f input tok/s, %.1f output tok/s (%lld in, %lld out)\n",
         args.num_prompts, t.seconds, static_cast<double>(t.input_tokens) / t.seconds,

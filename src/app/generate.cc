@@ -1,10 +1,14 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
-#include <deque>
 #include <fstream>
 #include <iostream>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -17,11 +21,13 @@
 // A line of the input is either OpenAI's batch form, {"custom_id", "method", "url", "body"}, or a bare
 // request body: with "messages" for chat, "prompt" for completions, "text" or "input_ids" for /generate. Each
 // answer is one line, in the order of the input: {"custom_id" or "line", "response": {"status_code",
-// "body"}}.
+// "body"}}. Answers are whole: "stream" is not looked at.
 namespace fathom::app {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr std::array<std::string_view, 3> kUrls = {"/v1/chat/completions", "/v1/completions", "/generate"};
 
 struct Job {
   Json id;
@@ -29,6 +35,10 @@ struct Job {
   std::string path, body;
   std::string failure;  // why the line is no request
 };
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 Job parse_line(const std::string& line, size_t number) {
   Job job;
@@ -44,12 +54,19 @@ Job parse_line(const std::string& line, size_t number) {
     json.erase("custom_id");
   }
   if (json.contains("body")) {
-    if (!json.contains("url") || !json["url"].is_string()) {
-      job.failure = "a batch request needs a \"url\"";
+    const Json url = json.value("url", Json());
+    if (!url.is_string() || std::find(kUrls.begin(), kUrls.end(), url) == kUrls.end()) {
+      job.failure = fmt::format("\"url\": expected one of {}, got {}", fmt::join(kUrls, ", "), dump(url));
       return job;
     }
-    job.path = json["url"].get<std::string>();
-    job.body = json["body"].dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (json.value("method", Json("POST")) != "POST") {
+      job.failure = fmt::format("\"method\": expected \"POST\", got {}", dump(json["method"]));
+      return job;
+    }
+    job.path = url.get<std::string>();
+    Json body = json["body"];
+    if (body.is_object()) body.erase("stream");
+    job.body = dump(body);
     return job;
   }
   if (json.contains("messages"))
@@ -60,8 +77,8 @@ Job parse_line(const std::string& line, size_t number) {
     job.path = "/generate";
   else
     job.failure = "expected one of \"messages\", \"prompt\", \"text\" and \"input_ids\"";
-  if (json.contains("stream")) json.erase("stream");  // answers are whole lines
-  job.body = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  json.erase("stream");
+  job.body = dump(json);
   return job;
 }
 
@@ -71,13 +88,15 @@ std::string answer_line(const Job& job, const LocalAnswer& answer) {
   line["response"]["status_code"] = answer.status;
   const Json body = Json::parse(answer.body, nullptr, false);
   line["response"]["body"] = body.is_discarded() ? Json(answer.body) : body;
-  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return dump(line);
 }
 
 // Writes answers in the order of their jobs, as soon as all before them are there.
 class OrderedOutput {
  public:
   OrderedOutput(std::ostream& out, size_t count) : out_(out), lines_(count), done_(count, false) {}
+  // All that was put has been taken by the file.
+  bool written() const { return next_ == done_.size() && out_.good(); }
   void put(size_t index, std::string line) {
     std::lock_guard lock(mutex_);
     lines_[index] = std::move(line);
@@ -153,6 +172,7 @@ int run_generate(const GenerateArgs& args) {
     }
     for (auto& thread : threads) thread.join();
   }
+  if (!output.written()) return fail("cannot write all answers to " + args.output);
   if (failed > 0) LOG_WARNING("{} of {} requests failed; their lines say why", failed.load(), jobs.size());
   return failed > 0 ? 1 : 0;
 }
