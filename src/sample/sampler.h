@@ -3,8 +3,10 @@
 // do not depend on the batch. Logprobs are of the untouched logits.
 //
 // top_k, top_p and min_p each keep the most likely tokens up to a border, all measured on the distribution
-// after temperature: top_p is not a share of what top_k left. The lower id counts as the more likely of
-// equals. NaN counts as impossible.
+// after temperature: top_p is not a share of what top_k left. So do both samplers of the reference, except
+// that its default one, where any request of the batch has min_p, takes top_p of what top_k left: a request's
+// tokens may not depend on its neighbours here. The lower id counts as the more likely of equals. NaN counts
+// as impossible.
 #pragma once
 
 #include <span>
