@@ -11,7 +11,9 @@ namespace fathom::ops::cuda {
 
 // Queries [first, first + count) of the batch, at positions start .. start + count - 1, against places
 // [key_begin, key_end) of their sequence, which lie in rows key_row .. of the pass's keys; token i sees those
-// at or before its own position. `merge`: the output so far holds earlier passes.
+// at or before its own position. `merge`: earlier passes of the row left their results; the first pass begins
+// at place 0. A token's result goes to `out` in the pass that holds its own place, to `partial` and `lse` in
+// those before, and nowhere in those after.
 struct ExtendRow {
   int32_t first = 0, count = 0, start = 0;
   int32_t slot = 0;
@@ -43,8 +45,8 @@ struct ExtendAttentionArgs {
   int64_t heads = 0, nope = 0, value = 0;
   float scale = 1.0F;
   Matrix out;  // [T, Nh * Dv], activations' dtype
-  // Partial results between passes: float32 [T, Nh, Dv] and log-sum-exp [T, Nh]. A row of one pass (merge 0
-  // and key_end past its last position) goes straight to `out` and touches neither.
+  // Between passes: float32 [T, Nh, Dv], normalised, and log-sum-exp in base 2 [T, Nh]. A row of one pass
+  // (merge 0 and key_end past its last position) touches neither; null where all rows are.
   float* partial = nullptr;
   float* lse = nullptr;
 };

@@ -1,0 +1,57 @@
+#include "ops/mla_decode/cuda.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "ops/mla_decode/combine.cuh"
+#include "ops/mla_decode/kernels.cuh"
+
+namespace fathom::ops::cuda {
+namespace {
+
+void check_args(const MlaDecodeArgs& args) {
+  const int64_t width = args.cache.width, latent = args.latent;
+  FATHOM_CHECK(latent > 0 && latent % 8 == 0 && width > latent && width % 8 == 0, "latent {} of width {}",
+               latent, width);
+  FATHOM_CHECK(args.q.columns == args.heads * width && args.out.columns == args.heads * latent,
+               "q has {} columns, out {}, for {} heads of {} and {}", args.q.columns, args.out.columns,
+               args.heads, width, latent);
+  FATHOM_CHECK(args.q.rows >= args.batch.tokens && args.out.rows >= args.batch.tokens,
+               "q has {} rows, out {}, for {} tokens", args.q.rows, args.out.rows, args.batch.tokens);
+  FATHOM_CHECK(args.max_context > 0 && args.max_context <= (int64_t{1} << 30), "max_context {}",
+               args.max_context);
+}
+
+}  // namespace
+
+int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads, int64_t latent,
+                             int64_t max_context) {
+  return split_workspace_bytes(tokens, heads, latent, max_context, mla_decode_portable_items(gpu, heads));
+}
+
+void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
+  check_args(args);
+  const int64_t wanted = mla_decode_portable_items(stream.gpu(), args.heads);
+  for (int64_t begin = 0; begin < args.batch.tokens; begin += kSplitTokens) {
+    const int64_t end = std::min<int64_t>(begin + kSplitTokens, args.batch.tokens);
+    MlaDecodeArgs part = args;
+    part.q = args.q.row_range(begin, end);
+    part.out = args.out.row_range(begin, end);
+    part.batch.tokens = end - begin;
+    part.batch.positions += begin;
+    part.batch.slots += begin;
+    const SplitWorkspace workspace =
+        split_workspace(args.workspace, part.batch.tokens, args.heads, args.latent, args.max_context, wanted);
+    mla_decode_portable(stream, part, workspace);
+    SplitCombineArgs combine;
+    combine.workspace = workspace;
+    combine.tokens = static_cast<int>(part.batch.tokens);
+    combine.heads = static_cast<int>(args.heads);
+    combine.latent = static_cast<int>(args.latent);
+    combine.out = {part.out.data, part.out.dtype == device::DType::kBF16};
+    combine.out_stride = part.out.stride;
+    split_combine(stream, combine);
+  }
+}
+
+}  // namespace fathom::ops::cuda

@@ -1,0 +1,201 @@
+#include "ops/attention/cuda_testing.h"
+#include "ops/mla_decode/cuda.h"
+#include "ops/mla_decode/mla_decode.h"
+
+namespace fathom::ops::cuda {
+namespace {
+
+using namespace testing;  // NOLINT: the fixture of these tests
+
+struct Shape {
+  int64_t heads, latent, rope, page_size;
+  DType cache, activations;
+};
+
+// Token t is the last of sequence t; length 0 stands for padding.
+class Decode {
+ public:
+  Decode(const Shape& shape, const std::vector<int32_t>& lengths, uint32_t seed)
+      : shape_(shape),
+        lengths_(lengths),
+        sequences_(lengths, shape.page_size, shape.latent + shape.rope, shape.cache, seed),
+        q_(shape.activations, static_cast<int64_t>(lengths.size()) * q_stride()) {
+    q_.draw_all(sequences_.random());
+  }
+
+  int64_t q_columns() const { return shape_.heads * (shape_.latent + shape_.rope); }
+  int64_t q_stride() const { return q_columns() + 16; }
+  int64_t out_columns() const { return shape_.heads * shape_.latent; }
+  int64_t out_stride() const { return out_columns() + 8; }
+  float scale() const { return 1.0F / std::sqrt(static_cast<float>(shape_.latent + shape_.rope)); }
+
+  // The outputs of sequences `which` (-1: a padding token), as a batch.
+  std::vector<uint8_t> run(const std::vector<int32_t>& which, int64_t max_context) {
+    const auto tokens = static_cast<int64_t>(which.size());
+    std::vector<int32_t> positions, slots;
+    Values q(shape_.activations, tokens * q_stride());
+    for (int64_t t = 0; t < tokens; ++t) {
+      const int32_t s = which[static_cast<size_t>(t)];
+      positions.push_back(s < 0 ? -1 : lengths_[static_cast<size_t>(s)] - 1);
+      slots.push_back(s < 0 ? 0x7fffffff : s);
+      if (s < 0) continue;
+      const int64_t bytes = q_stride() * device::size_of(shape_.activations);
+      std::copy_n(q_.bytes().begin() + s * bytes, bytes, q.bytes().begin() + t * bytes);
+    }
+    const DeviceArray<int32_t> device_positions(positions), device_slots(slots);
+    const DeviceArray<uint8_t> device_q(q.bytes());
+    const DeviceArray<uint8_t> out(tokens * out_stride() * device::size_of(shape_.activations));
+    const DeviceArray<uint8_t> workspace(
+        mla_decode_workspace(test_stream()->gpu(), tokens, shape_.heads, shape_.latent, max_context));
+    MlaDecodeArgs args;
+    args.q = {device_q.data(), shape_.activations, tokens, q_columns(), q_stride()};
+    args.cache = sequences_.view();
+    args.batch.tokens = tokens;
+    args.batch.positions = device_positions.data();
+    args.batch.slots = device_slots.data();
+    args.batch.block_tables = sequences_.device_tables();
+    args.batch.table_stride = sequences_.table_stride();
+    args.heads = shape_.heads;
+    args.latent = shape_.latent;
+    args.scale = scale();
+    args.max_context = max_context;
+    args.workspace = workspace.data();
+    args.out = {out.data(), shape_.activations, tokens, out_columns(), out_stride()};
+    mla_decode(*test_stream(), args);
+    EXPECT_TRUE(test_stream()->synchronize().ok()) << test_stream()->status().error().message;
+    return out.get();
+  }
+
+  std::vector<float> reference(int32_t s) {
+    const std::vector<float> all = q_.floats();
+    std::vector<float> q(all.begin() + s * q_stride(), all.begin() + s * q_stride() + q_columns());
+    std::vector<float> out(static_cast<size_t>(out_columns()));
+    const AttentionRow row{0, 1, lengths_[static_cast<size_t>(s)] - 1,
+                           sequences_.table(static_cast<size_t>(s))};
+    ops::MlaDecodeArgs args;
+    args.q = device::Tensor(q.data(), DType::kF32, {1, shape_.heads, shape_.latent + shape_.rope});
+    args.cache = sequences_.cache();
+    args.rows = std::span(&row, 1);
+    args.latent = shape_.latent;
+    args.scale = scale();
+    args.out = device::Tensor(out.data(), DType::kF32, {1, shape_.heads, shape_.latent});
+    ThreadPool pool(1);
+    device::Launch launch(pool);
+    mla_decode_reference(launch, args);
+    return out;
+  }
+
+  std::vector<uint8_t> row(const std::vector<uint8_t>& out, int64_t t) const {
+    const int64_t size = device::size_of(shape_.activations);
+    const auto begin = out.begin() + t * out_stride() * size;
+    return {begin, begin + out_columns() * size};
+  }
+  // Nothing was written between the rows' columns and the next row.
+  bool gap_untouched(const std::vector<uint8_t>& out, int64_t t) const {
+    const int64_t size = device::size_of(shape_.activations);
+    const auto begin = out.begin() + t * out_stride() * size;
+    return std::all_of(begin + out_columns() * size, begin + out_stride() * size,
+                       [](uint8_t byte) { return byte == 0xff; });
+  }
+
+ private:
+  Shape shape_;
+  std::vector<int32_t> lengths_;
+  GpuSequences sequences_;
+  Values q_;
+};
+
+Tolerance tolerance_of(const Shape& shape) {
+  if (shape.activations == DType::kF32) return kFloat32;
+  return kTensorCores;
+}
+
+std::string describe(const Shape& shape) {
+  return fmt::format("heads {} latent {} rope {} page {} cache {} activations {}", shape.heads, shape.latent,
+                     shape.rope, shape.page_size, device::to_string(shape.cache),
+                     device::to_string(shape.activations));
+}
+
+const std::vector<Shape>& shapes() {
+  static const std::vector<Shape> list = {
+      {4, 32, 8, 16, DType::kF32, DType::kF32},        {4, 32, 8, 1, DType::kBF16, DType::kBF16},
+      {1, 8, 8, 7, DType::kBF16, DType::kF32},         {11, 64, 16, 5, DType::kF8E4M3, DType::kF32},
+      {3, 40, 24, 64, DType::kF8E5M2, DType::kBF16},   {16, 512, 64, 64, DType::kF32, DType::kF32},
+      {16, 512, 64, 64, DType::kBF16, DType::kBF16},   {16, 512, 64, 1, DType::kBF16, DType::kBF16},
+      {8, 512, 64, 48, DType::kBF16, DType::kBF16},    {16, 512, 64, 16, DType::kF8E4M3, DType::kBF16},
+      {16, 512, 64, 64, DType::kF8E5M2, DType::kBF16}, {128, 512, 64, 64, DType::kBF16, DType::kBF16},
+      {64, 512, 64, 32, DType::kBF16, DType::kBF16},   {128, 512, 64, 64, DType::kF8E4M3, DType::kBF16},
+      {20, 512, 64, 64, DType::kBF16, DType::kBF16},
+  };
+  return list;
+}
+
+TEST(MlaDecodeCuda, AgreesWithTheReference) {
+  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  uint32_t seed = 1;
+  for (const Shape& shape : shapes()) {
+    const bool small = shape.heads * shape.latent < 8192;
+    const std::vector<int32_t> lengths = small ? std::vector<int32_t>{1, 63, 64, 65, 300, 2, 4097, 700}
+                                               : std::vector<int32_t>{1, 64, 300, 1025};
+    Decode decode(shape, lengths, ++seed);
+    std::vector<int32_t> which = {-1};
+    for (size_t s = 0; s < lengths.size(); ++s) which.push_back(static_cast<int32_t>(s));
+    which.push_back(-1);
+    const auto out = decode.run(which, 8192);
+    for (size_t t = 0; t < which.size(); ++t) {
+      const auto row = decode.row(out, static_cast<int64_t>(t));
+      EXPECT_TRUE(decode.gap_untouched(out, static_cast<int64_t>(t))) << describe(shape) << " token " << t;
+      if (which[t] < 0) {
+        EXPECT_TRUE(std::all_of(row.begin(), row.end(), [](uint8_t byte) { return byte == 0xff; }))
+            << describe(shape) << ": padding token " << t << " was written";
+        continue;
+      }
+      expect_near_rows(row, shape.activations, decode.out_columns(), decode.reference(which[t]),
+                       decode.out_columns(), tolerance_of(shape),
+                       fmt::format("{} length {}", describe(shape), lengths[static_cast<size_t>(which[t])]));
+    }
+  }
+}
+
+// A batch of its own, among a few and among many, where the work is cut differently.
+TEST(MlaDecodeCuda, ATokensBitsDependOnItsOwnSequenceAlone) {
+  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  for (const Shape& shape :
+       {Shape{4, 32, 8, 16, DType::kF32, DType::kF32}, Shape{16, 512, 64, 64, DType::kBF16, DType::kBF16},
+        Shape{16, 512, 64, 64, DType::kF8E4M3, DType::kBF16},
+        Shape{128, 512, 64, 64, DType::kBF16, DType::kBF16}}) {
+    const std::vector<int32_t> lengths = {5000, 1300, 64, 257, 1, 4096};
+    Decode decode(shape, lengths, 77);
+    std::vector<std::vector<uint8_t>> alone;
+    for (int32_t s = 0; s < 6; ++s) alone.push_back(decode.row(decode.run({s}, 8192), 0));
+    for (const int copies : {1, 3, 12, 100}) {
+      std::vector<int32_t> which;
+      for (int i = 0; i < copies; ++i) which.insert(which.end(), {3, 0, -1, 1, 5, 2, 4});
+      const auto out = decode.run(which, copies == 3 ? 163840 : 8192);
+      for (size_t t = 0; t < which.size(); ++t) {
+        if (which[t] < 0) continue;
+        ASSERT_EQ(decode.row(out, static_cast<int64_t>(t)), alone[static_cast<size_t>(which[t])])
+            << describe(shape) << ": token " << t << " of " << which.size() << ", length "
+            << lengths[static_cast<size_t>(which[t])];
+      }
+    }
+  }
+}
+
+TEST(MlaDecodeCuda, TakesLongContextsAndManyTokens) {
+  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  const Shape shape{4, 32, 8, 64, DType::kF32, DType::kF32};
+  const std::vector<int32_t> lengths = {70000, 40};
+  Decode decode(shape, lengths, 5);
+  std::vector<int32_t> which(1500, 1);
+  which[1100] = 0;
+  const auto out = decode.run(which, 70000);
+  for (const int64_t t : {0, 1023, 1024, 1100, 1499}) {
+    expect_near_rows(decode.row(out, t), shape.activations, decode.out_columns(),
+                     decode.reference(which[static_cast<size_t>(t)]), decode.out_columns(), kFloat32,
+                     fmt::format("token {}", t));
+  }
+}
+
+}  // namespace
+}  // namespace fathom::ops::cuda

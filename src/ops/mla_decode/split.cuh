@@ -1,0 +1,136 @@
+// How the places of the batch's queries are cut into items of work, and how the items' results are merged.
+//
+// A query of `length` places is cut into at most 64 units of equal length that begin at multiples of it; the
+// unit's length depends on the query's alone. Each unit is computed from nothing. Four units in a row, from
+// the left, are folded into a node, four nodes into a node of the next level, and so on: a tree of fixed
+// shape. A CTA computes one node of the level that gives the whole GPU work, whatever that is today, and the
+// combine kernel folds what is left of the tree; so the cut into items never shows in the result.
+#pragma once
+
+#include <cstdint>
+
+namespace fathom::ops::cuda {
+
+inline constexpr int kSplitTile = 64;      // places; units are multiples of it
+inline constexpr int kSplitUnits = 64;     // of a query, at most
+inline constexpr int kSplitTop = 3;        // level of the whole query: 4^3 units
+inline constexpr int kSplitTokens = 1024;  // queries of one launch, at most
+
+__host__ __device__ inline int split_unit_places(int length) {
+  constexpr int kAll = kSplitTile * kSplitUnits;
+  return kSplitTile * ((length + kAll - 1) / kAll);
+}
+__host__ __device__ inline int split_units(int length) {
+  if (length <= 0) return 0;
+  const int places = split_unit_places(length);
+  return (length + places - 1) / places;
+}
+__host__ __device__ inline int split_nodes(int units, int level) {
+  return (units + (1 << (2 * level)) - 1) >> (2 * level);
+}
+
+// What the kernel of the items leaves for the combine kernel, in the workspace. Partial results: float32
+// [slots, Nh, Dc], not divided by their sums yet, and (maximum, sum) [slots, Nh]; a slot is an item's index.
+struct SplitWorkspace {
+  int32_t* level = nullptr;        // [1]
+  int32_t* first_items = nullptr;  // [T + 1] index of each query's first item
+  float2* stats = nullptr;
+  float* partial = nullptr;
+  int items_wanted = 0;  // the level is the highest with this many items
+};
+
+struct SplitPlan {
+  int level;
+  int items;
+  int first_items[kSplitTokens + 1];
+  int counts[kSplitTop + 1];
+};
+
+// By the whole CTA; `plan` in shared memory. CTA 0 copies it to the workspace.
+__device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions, int tokens,
+                                       const SplitWorkspace& workspace) {
+  if (threadIdx.x <= kSplitTop) plan.counts[threadIdx.x] = 0;
+  __syncthreads();
+  int counts[kSplitTop + 1] = {};
+  for (int t = static_cast<int>(threadIdx.x); t < tokens; t += static_cast<int>(blockDim.x)) {
+    const int units = split_units(positions[t] + 1);
+    plan.first_items[t] = units;
+#pragma unroll
+    for (int level = 0; level <= kSplitTop; ++level) counts[level] += split_nodes(units, level);
+  }
+#pragma unroll
+  for (int level = 0; level <= kSplitTop; ++level) {
+    if (counts[level] != 0) atomicAdd(&plan.counts[level], counts[level]);
+  }
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    int level = kSplitTop;
+    while (level > 0 && plan.counts[level] < workspace.items_wanted) --level;
+    const int lane = static_cast<int>(threadIdx.x);
+    int before = 0;
+    for (int begin = 0; begin < tokens; begin += 32) {
+      const int t = begin + lane;
+      const int items = t < tokens ? split_nodes(plan.first_items[t], level) : 0;
+      int sum = items;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(0xffffffffU, sum, step);
+        if (lane >= step) sum += other;
+      }
+      if (t < tokens) plan.first_items[t] = before + sum - items;
+      before += __shfl_sync(0xffffffffU, sum, 31);
+    }
+    if (lane == 0) {
+      plan.level = level;
+      plan.items = before;
+      plan.first_items[tokens] = before;
+    }
+  }
+  __syncthreads();
+  if (blockIdx.x == 0) {
+    if (threadIdx.x == 0) *workspace.level = plan.level;
+    for (int t = static_cast<int>(threadIdx.x); t <= tokens; t += static_cast<int>(blockDim.x)) {
+      workspace.first_items[t] = plan.first_items[t];
+    }
+  }
+}
+
+struct SplitItem {
+  int token;
+  int begin, end;   // places
+  int unit_places;  // of the query
+  int slot;         // -1: the query's only item
+};
+
+__device__ inline SplitItem split_item(const SplitPlan& plan, const int32_t* positions, int tokens,
+                                       int index) {
+  int low = 0, high = tokens;  // the last token whose first item is at or before `index`
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (plan.first_items[middle] <= index ? low : high) = middle;
+  }
+  const int length = positions[low] + 1;
+  const int unit = split_unit_places(length);
+  const int span = unit << (2 * plan.level);
+  const int begin = (index - plan.first_items[low]) * span;
+  const bool alone = plan.first_items[low + 1] - plan.first_items[low] == 1;
+  return {low, begin, min(begin + span, length), unit, alone ? -1 : index};
+}
+
+// The factors that bring two partial results to their common maximum; maxima are in base 2. Every merge, in
+// whatever kernel, is fold(): the same operations, none of which may be contracted differently.
+struct Fold {
+  float top, scale_a, scale_b;
+
+  __device__ Fold(float top_a, float top_b)
+      : top(fmaxf(top_a, top_b)), scale_a(exp2f(top_a - top)), scale_b(exp2f(top_b - top)) {}
+  __device__ float operator()(float a, float b) const { return __fmaf_rn(a, scale_a, __fmul_rn(b, scale_b)); }
+};
+
+// Bytes for queries of at most max_context places in launches that want `items_wanted` items.
+int64_t split_workspace_bytes(int64_t tokens, int64_t heads, int64_t latent, int64_t max_context,
+                              int64_t items_wanted);
+SplitWorkspace split_workspace(void* workspace, int64_t tokens, int64_t heads, int64_t latent,
+                               int64_t max_context, int64_t items_wanted);
+
+}  // namespace fathom::ops::cuda
