@@ -8,11 +8,11 @@
 namespace fathom::ops::cuda {
 
 // Copy i = t * K + k of token t goes to expert ids[i]. Sorted by expert, then by copy: row r of the sorted
-// order is copy copies[r], and rows [offsets[e], offsets[e + 1]) belong to expert e. Deterministic.
+// order reads token tokens[r], and rows [offsets[e], offsets[e + 1]) belong to expert e. Deterministic.
 struct ExpertSort {
   int32_t* offsets = nullptr;  // [E + 1]
-  int32_t* tokens = nullptr;   // [T * K] the token t of each sorted row
-  int32_t* places = nullptr;   // [T * K] the sorted row of each copy
+  int32_t* tokens = nullptr;   // [T * K] the token t of each sorted row; undefined from offsets[E] on
+  int32_t* places = nullptr;   // [T * K] the sorted row of each copy; -1 for a padding token
 };
 struct ExpertSortArgs {
   const int32_t* ids = nullptr;  // [T, K]
@@ -24,10 +24,11 @@ struct ExpertSortArgs {
   int32_t* workspace = nullptr;  // expert_sort_workspace() ints
 };
 void expert_sort(device::cuda::Stream& stream, const ExpertSortArgs& args);
+// 0 where the sort is one CTA's work (T * K up to 2048).
 int64_t expert_sort_workspace(int64_t tokens, int32_t experts, int32_t top_k);
 
-// y[t] = sum over k of weights[t, k] * rows[places[t * K + k]] (+ shared[t]), in the order of k, in float32.
-// A padding token's row of y is left as it is.
+// y[t] = sum over k of weights[t, k] * rows[places[t * K + k]], in the order of k, then + shared[t]; in
+// float32. A padding token's row of y is left as it is.
 struct ExpertCombineArgs {
   Matrix rows;                     // [T * K, H]
   const float* weights = nullptr;  // [T, K]

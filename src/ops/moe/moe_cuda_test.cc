@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <numeric>
+
+#include "ops/cuda_testing.h"
+#include "ops/moe/cuda.h"
+
+namespace fathom::ops::cuda {
+namespace {
+
+using device::DType;
+using device::cuda::testing::DeviceArray;
+
+struct Sorted {
+  std::vector<int32_t> offsets, tokens, places;
+};
+
+Sorted sort_on_host(const std::vector<int32_t>& ids, const std::vector<int32_t>& positions, int32_t experts,
+                    int32_t top_k) {
+  Sorted sorted;
+  sorted.places.assign(ids.size(), -1);
+  for (int32_t e = 0; e < experts; ++e) {
+    sorted.offsets.push_back(static_cast<int32_t>(sorted.tokens.size()));
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto t = static_cast<int32_t>(i) / top_k;
+      if (ids[i] != e || (!positions.empty() && positions[static_cast<size_t>(t)] < 0)) continue;
+      sorted.places[i] = static_cast<int32_t>(sorted.tokens.size());
+      sorted.tokens.push_back(t);
+    }
+  }
+  sorted.offsets.push_back(static_cast<int32_t>(sorted.tokens.size()));
+  return sorted;
+}
+
+TEST(ExpertSortCuda, IsAStableSort) {
+  FATHOM_GPU_OR_SKIP(stream);
+  std::mt19937 random(1);
+  struct Shape {
+    int64_t tokens;
+    int32_t experts, top_k;
+  };
+  for (const auto& [tokens, experts, top_k] : {Shape{1, 256, 8},
+                                               {1, 1, 1},
+                                               {7, 64, 6},
+                                               {128, 256, 8},
+                                               {256, 256, 8},
+                                               {257, 256, 8},
+                                               {300, 8, 3},
+                                               {4096, 256, 8},
+                                               {4096, 512, 8},
+                                               {1500, 1024, 5},
+                                               {16384, 512, 8},
+                                               {2000, 3, 2},
+                                               {100, 1000, 20}}) {
+    for (const int padding : {0, 1, 2}) {  // none, some, all
+      std::vector<int32_t> ids, positions;
+      std::vector<int32_t> order(static_cast<size_t>(experts));
+      std::iota(order.begin(), order.end(), 0);
+      for (int64_t t = 0; t < tokens; ++t) {
+        // Distinct in a row; low experts more often.
+        for (int32_t k = 0; k < top_k; ++k) {
+          const auto span = static_cast<uint32_t>(experts - k);
+          const auto pick = static_cast<size_t>(k) + std::min(random() % span, random() % span);
+          std::swap(order[static_cast<size_t>(k)], order[pick]);
+          ids.push_back(order[static_cast<size_t>(k)]);
+        }
+        if (padding > 0)
+          positions.push_back(padding == 2 || random() % 3 == 0 ? -1 : static_cast<int32_t>(t));
+      }
+      if (padding == 1) {  // a padding token's ids may be anything
+        for (size_t i = 0; i < ids.size(); ++i) {
+          if (positions[i / static_cast<size_t>(top_k)] < 0) ids[i] = static_cast<int32_t>(random());
+        }
+      }
+      const DeviceArray<int32_t> device_ids(ids), device_positions(positions);
+      const DeviceArray<int32_t> offsets(experts + 1), sorted_tokens(tokens * top_k), places(tokens * top_k);
+      const DeviceArray<int32_t> workspace(expert_sort_workspace(tokens, experts, top_k));
+      ExpertSortArgs args;
+      args.ids = device_ids.data();
+      args.positions = padding > 0 ? device_positions.data() : nullptr;
+      args.tokens = tokens;
+      args.experts = experts;
+      args.top_k = top_k;
+      args.sort = {offsets.data(), sorted_tokens.data(), places.data()};
+      args.workspace = workspace.data();
+      expert_sort(stream, args);
+      const Sorted want = sort_on_host(ids, positions, experts, top_k);
+      const std::string what =
+          fmt::format("{} tokens, top {} of {}, padding {}", tokens, top_k, experts, padding);
+      ASSERT_EQ(offsets.get(), want.offsets) << what;
+      ASSERT_EQ(places.get(), want.places) << what;
+      auto got_tokens = sorted_tokens.get();
+      got_tokens.resize(want.tokens.size());
+      ASSERT_EQ(got_tokens, want.tokens) << what;
+    }
+  }
+}
+
+TEST(ExpertCombineCuda, AddsInTheOrderOfTheChoices) {
+  FATHOM_GPU_OR_SKIP(stream);
+  std::mt19937 random(2);
+  struct Shape {
+    int64_t tokens, width;
+    int32_t top_k;
+  };
+  for (const auto& [tokens, width, top_k] :
+       {Shape{1, 7168, 8}, {5, 7168, 8}, {3, 2048, 6}, {9, 64, 2}, {4, 13, 3}, {3, 1032, 5}, {2, 2050, 8}}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const DType y_type : {DType::kF32, DType::kBF16}) {
+        for (const bool has_shared : {true, false}) {
+          const int64_t gap = static_cast<int64_t>(random() % 2) * 8;
+          std::vector<int32_t> places(static_cast<size_t>(tokens * top_k)), positions;
+          std::iota(places.begin(), places.end(), 0);
+          std::shuffle(places.begin(), places.end(), random);
+          for (int64_t t = 0; t < tokens; ++t) positions.push_back(t % 4 == 2 ? -1 : 5);
+          const auto rows = rounded(dtype, random_floats(tokens * top_k * width, random));
+          const auto shared = rounded(dtype, random_floats(tokens * width, random));
+          const auto weights = random_floats(tokens * top_k, random);
+          const DeviceMatrix device_rows(dtype, tokens * top_k, width, rows, gap);
+          const DeviceMatrix device_shared(dtype, tokens, width, shared);
+          const DeviceMatrix y(y_type, tokens, width, gap);
+          const DeviceArray<float> device_weights(weights);
+          const DeviceArray<int32_t> device_places(places), device_positions(positions);
+          ExpertCombineArgs args;
+          args.rows = device_rows.view();
+          args.weights = device_weights.data();
+          args.places = device_places.data();
+          args.positions = device_positions.data();
+          args.top_k = top_k;
+          if (has_shared) args.shared = device_shared.view();
+          args.y = y.view();
+          expert_combine(stream, args);
+          std::vector<float> want;
+          for (int64_t t = 0; t < tokens; ++t) {
+            for (int64_t c = 0; c < width; ++c) {
+              float sum = 0.0F;
+              for (int64_t k = 0; k < top_k; ++k) {
+                const auto i = static_cast<size_t>(t * top_k + k);
+                sum = std::fma(weights[i], rows[static_cast<size_t>(places[i] * width + c)], sum);
+              }
+              if (has_shared) sum += shared[static_cast<size_t>(t * width + c)];
+              const bool padding = positions[static_cast<size_t>(t)] < 0;
+              want.push_back(padding ? std::numeric_limits<float>::quiet_NaN() : rounded(y_type, sum));
+            }
+          }
+          // The same operations in the same order: the same bits.
+          expect_near(y.get(), want, 0.0F, 0.0F, width, fmt::format("{}x{} top {}", tokens, width, top_k));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom::ops::cuda

@@ -1,0 +1,116 @@
+#include "ops/rms_norm/cuda.h"
+#include "ops/vector/cuda.cuh"
+
+namespace fathom::ops::cuda {
+namespace {
+
+// Parts of eight that one thread holds: which thread adds which elements follows from the width alone.
+constexpr int64_t kMaxWidth = 32768;
+constexpr int parts_per_thread(int64_t width) {
+  return width <= 1024 ? 1 : width <= 8192 ? 2 : 4;
+}
+constexpr int most_threads(int parts) {
+  return parts == 1 ? 128 : parts == 2 ? 512 : 1024;
+}
+
+// A CTA a row, which stays in registers between the sum and the scaling.
+template <int kParts, bool kVectors, class X, class D, class Y>
+__global__ void __launch_bounds__(most_threads(kParts))
+    rms_norm_kernel(X* x, int64_t x_stride, const D* delta, int64_t delta_stride, const float* weight,
+                    float eps, int64_t width, Y* y, int64_t y_stride) {
+  __shared__ float shared[32];
+  X* x_row = x + blockIdx.x * x_stride;
+  Floats values[kParts];
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) {
+    const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
+    values[p] = load_part<kVectors>(x_row, first, width);
+  }
+  if (delta != nullptr) {
+    const D* delta_row = delta + blockIdx.x * delta_stride;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
+      const Floats added = load_part<kVectors>(delta_row, first, width);
+#pragma unroll
+      for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
+      store_part<kVectors>(x_row, first, width, values[p]);
+    }
+  }
+  float sum = 0.0F;
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) sum = add_squares(values[p], sum);
+  const float scale = 1.0F / sqrtf(block_sum(sum, shared) / static_cast<float>(width) + eps);
+  Y* y_row = y + blockIdx.x * y_stride;
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) {
+    const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
+    const Floats factors = load_part<kVectors>(weight, first, width);
+    Floats out;
+#pragma unroll
+    for (int i = 0; i < kPart; ++i) out.v[i] = values[p].v[i] * scale * factors.v[i];
+    store_part<kVectors>(y_row, first, width, out);
+  }
+}
+
+void launch(device::cuda::Stream& stream, const Matrix& x, const Matrix& delta, const float* weight,
+            float eps, const Matrix& y) {
+  const int64_t width = x.columns;
+  FATHOM_CHECK(y.rows == x.rows && y.columns == width, "y [{}, {}] of x [{}, {}]", y.rows, y.columns, x.rows,
+               width);
+  FATHOM_CHECK(0 < width && width <= kMaxWidth, "width {} is not in 1 .. {}", width, kMaxWidth);
+  FATHOM_CHECK(delta.data == nullptr || (delta.rows == x.rows && delta.columns == width),
+               "delta [{}, {}] of x [{}, {}]", delta.rows, delta.columns, x.rows, width);
+  if (x.rows == 0) return;
+  const bool vectors = takes_parts(x) && takes_parts(y) && takes_parts(weight, sizeof(float), width, 0) &&
+                       (delta.data == nullptr || takes_parts(delta));
+  const int parts = parts_per_thread(width);
+  const auto threads = static_cast<unsigned>((parts_of(width) + parts * 32 - 1) / (parts * 32) * 32);
+  const auto run = [&](auto parts_constant, auto flag, auto* x_null, auto* delta_null, auto* y_null) {
+    using X = std::remove_pointer_t<decltype(x_null)>;
+    using D = std::remove_pointer_t<decltype(delta_null)>;
+    using Y = std::remove_pointer_t<decltype(y_null)>;
+    rms_norm_kernel<decltype(parts_constant)::value, decltype(flag)::value, X, D, Y>
+        <<<static_cast<unsigned>(x.rows), threads, 0, stream.handle()>>>(
+            static_cast<X*>(x.data), x.stride, static_cast<const D*>(delta.data), delta.stride, weight, eps,
+            width, static_cast<Y*>(y.data), y.stride);
+  };
+  const auto run_types = [&](auto parts_constant, auto flag) {
+    with_activation_type(y.dtype, "y", [&](auto* y_null) {
+      if (delta.data != nullptr) {  // x is then the float32 residual
+        with_activation_type(delta.dtype, "delta", [&](auto* delta_null) {
+          run(parts_constant, flag, static_cast<float*>(nullptr), delta_null, y_null);
+        });
+      } else {
+        with_activation_type(x.dtype, "x", [&](auto* x_null) {
+          run(parts_constant, flag, x_null, static_cast<float*>(nullptr), y_null);
+        });
+      }
+    });
+  };
+  with_flag(vectors, [&](auto flag) {
+    switch (parts) {
+      case 1:
+        return run_types(std::integral_constant<int, 1>{}, flag);
+      case 2:
+        return run_types(std::integral_constant<int, 2>{}, flag);
+      default:
+        return run_types(std::integral_constant<int, 4>{}, flag);
+    }
+  });
+}
+
+}  // namespace
+
+void add_rms_norm(device::cuda::Stream& stream, const AddRmsNormArgs& args) {
+  const Matrix residual(args.residual, device::DType::kF32, args.y.rows, args.y.columns);
+  launch(stream, residual, args.delta, args.weight, args.eps, args.y);
+  stream.launched("add_rms_norm");
+}
+
+void rms_norm(device::cuda::Stream& stream, const RmsNormArgs& args) {
+  launch(stream, args.x, {}, args.weight, args.eps, args.y);
+  stream.launched("rms_norm");
+}
+
+}  // namespace fathom::ops::cuda
