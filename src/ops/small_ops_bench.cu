@@ -120,6 +120,8 @@ void bench_attention_inputs(int64_t tokens) {
   args.batch.places = device_places.data();
   args.cache = {cache.data(), DType::kBF16, 64, kWidth};
   report("latent_write", tokens, 1, tokens * kWidth * 4, [&](int) { latent_write(*test_stream(), args); });
+  report("rope and latent", tokens, 1, tokens * (kHeads * kHalf * 8 + kWidth * 4),
+         [&](int) { rope_and_latent_write(*test_stream(), rope_args, args); });
 }
 
 void bench_moe(int64_t tokens) {

@@ -29,6 +29,7 @@ class DeviceArray {
     // it.
     buffer_ = std::move(DeviceBuffer::allocate(static_cast<size_t>(count) * sizeof(T) + 256)).value();
     FATHOM_CHECK(cudaMemset(buffer_.data(), 0xff, buffer_.size()) == cudaSuccess, "cudaMemset");
+    wait();
   }
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<int64_t>(values.size())) {
     set(values);
@@ -40,11 +41,12 @@ class DeviceArray {
     FATHOM_CHECK(
         cudaMemcpy(data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice) == cudaSuccess,
         "upload");
+    wait();
   }
   // Waits for the device.
   std::vector<T> get() const {
     std::vector<T> values(static_cast<size_t>(count_));
-    FATHOM_CHECK(cudaDeviceSynchronize() == cudaSuccess, "cudaDeviceSynchronize");
+    wait();
     if (count_ > 0) {
       FATHOM_CHECK(
           cudaMemcpy(values.data(), data(), values.size() * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess,
@@ -56,6 +58,10 @@ class DeviceArray {
   int64_t size() const { return count_; }
 
  private:
+  // A fill, or a copy from pageable memory, may still run when its call returns, and the test's stream does
+  // not wait for the default one.
+  static void wait() { FATHOM_CHECK(cudaDeviceSynchronize() == cudaSuccess, "cudaDeviceSynchronize"); }
+
   int64_t count_;
   DeviceBuffer buffer_;
 };

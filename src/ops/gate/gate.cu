@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -9,10 +10,10 @@ namespace {
 using Scoring = GateParams::Scoring;
 using Method = GateParams::Method;
 
-constexpr int kWarps = 4;  // of a CTA, a token each
 constexpr int kWarp = 32;
 constexpr unsigned kAll = 0xffffffffU;
 constexpr int kMaxExperts = 1024;
+constexpr int kMaxThreads = 256;  // of a CTA, which has one token
 
 __device__ float out() {
   return -INFINITY;
@@ -27,52 +28,47 @@ __device__ uint32_t key_of(float value) {
   return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
-__device__ double warp_sum(double value) {
+// Shared memory of the CTA.
+struct Row {
+  float* scores;        // [E]
+  float* choice;        // [E]
+  float* group_scores;  // [groups]
+  uint32_t* kept;       // [ceil(groups / 32)] bits of the groups that stay
+  float* sources;       // [K]
+};
+
+// The largest logit, or the sum, over the CTA; all threads call it.
+template <class T, class Combine>
+__device__ T reduce(T value, const Combine& combine) {
+  __shared__ T warps[kMaxThreads / kWarp];
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAll, value, step);
+  for (int step = kWarp / 2; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(kAll, value, step));
+  if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  value = warps[0];
+  for (unsigned w = 1; w < blockDim.x / kWarp; ++w) value = combine(value, warps[w]);
   return value;
 }
 
-// One token's shared memory: [E] choice, then [groups] and, later, [K] sources.
-struct Row {
-  float* choice;
-  float* group_scores;
-  float* sources;
-};
-
-// A lane's scores are those of experts lane, lane + 32, ...: exponentials in double, so that every processor
-// makes the same choice (gate.cc).
-template <int kItems>
-__device__ void score(const float* logits, const GateParams& params, int lane, float (&scores)[kItems]) {
-  float values[kItems];
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int e = i * kWarp + lane;
-    values[i] = e < params.experts ? logits[e] : out();
+// Exponentials in double, so that every processor makes the same choice (gate.cc).
+__device__ void score(const float* logits, const float* bias, const GateParams& params, const Row& row) {
+  const auto begin = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+  double top = 0.0, sum = 0.0;
+  if (params.scoring == Scoring::kSoftmax) {
+    float largest = out();
+    for (int e = begin; e < params.experts; e += step) largest = fmaxf(largest, logits[e]);
+    top = static_cast<double>(reduce(largest, [](float a, float b) { return fmaxf(a, b); }));
+    for (int e = begin; e < params.experts; e += step) sum += exp(static_cast<double>(logits[e]) - top);
+    sum = reduce(sum, [](double a, double b) { return a + b; });
   }
-  if (params.scoring == Scoring::kSigmoid) {
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      scores[i] = static_cast<float>(1.0 / (1.0 + exp(-static_cast<double>(values[i]))));
-    }
-    return;
+  for (int e = begin; e < params.experts; e += step) {
+    const auto logit = static_cast<double>(logits[e]);
+    const double wide =
+        params.scoring == Scoring::kSigmoid ? 1.0 / (1.0 + exp(-logit)) : exp(logit - top) / sum;
+    row.scores[e] = static_cast<float>(wide);
+    row.choice[e] = params.method == Method::kNoAuxTc ? row.scores[e] + bias[e] : row.scores[e];
   }
-  float top = values[0];
-#pragma unroll
-  for (int i = 1; i < kItems; ++i) top = fmaxf(top, values[i]);
-#pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(kAll, top, step));
-  double wide[kItems];
-  double sum = 0.0;
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const bool inside = i * kWarp + lane < params.experts;
-    wide[i] = inside ? exp(static_cast<double>(values[i]) - static_cast<double>(top)) : 0.0;
-    sum += wide[i];
-  }
-  sum = warp_sum(sum);
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) scores[i] = static_cast<float>(wide[i] / sum);
+  __syncthreads();
 }
 
 // Scores of all groups into row.group_scores: a group counts by its best, or the sum of its two best,
@@ -104,63 +100,61 @@ __device__ void score_groups(const GateParams& params, bool two, int lane, const
   }
 }
 
-// Whether fewer than top_groups groups come before this one.
-__device__ bool kept(const GateParams& params, const Row& row, int group) {
-  const float own = row.group_scores[group];
-  int before = 0;
-  for (int g = 0; g < params.groups; ++g) {
-    const float other = row.group_scores[g];
-    before += static_cast<int>(other > own || (other == own && g < group));
-  }
-  return before < params.top_groups;
-}
-
-template <int kItems>
-__device__ void limit_groups(const GateParams& params, int lane, const Row& row, float (&choice)[kItems]) {
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    if (i * kWarp + lane < params.experts) row.choice[i * kWarp + lane] = choice[i];
-  }
-  __syncwarp();
-  const bool two = params.method == Method::kNoAuxTc;
-  score_groups(params, two, lane, row);
-  __syncwarp();
-  const int size = params.experts / params.groups;
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int e = i * kWarp + lane;
-    if (e < params.experts && !kept(params, row, e / size)) choice[i] = two ? out() : 0.0F;
+// Bits of the groups before which fewer than top_groups come.
+__device__ void choose_groups(const GateParams& params, int lane, const Row& row) {
+  for (int base = 0; base < params.groups; base += kWarp) {
+    const int group = base + lane;
+    const float own = group < params.groups ? row.group_scores[group] : out();
+    int before = 0;
+    for (int g = 0; g < params.groups; ++g) {
+      const float other = row.group_scores[g];
+      before += static_cast<int>(other > own || (other == own && g < group));
+    }
+    const unsigned bits = __ballot_sync(kAll, before < params.top_groups);
+    if (lane == 0) row.kept[base / kWarp] = bits;
   }
 }
 
+// kItems: experts of a lane of the warp that chooses.
 template <int kItems>
-__global__ void gate_kernel(const float* logits, const float* bias, GateParams params, int64_t tokens,
-                            int32_t* ids, float* weights) {
+__global__ void __launch_bounds__(kMaxThreads)
+    gate_kernel(const float* logits, const float* bias, GateParams params, int32_t* ids, float* weights) {
   extern __shared__ float shared[];
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int64_t t = static_cast<int64_t>(blockIdx.x) * kWarps + warp;
-  if (t >= tokens) return;
-  float* memory = shared + warp * (params.experts + params.groups + params.top_k);
-  const Row row{memory, memory + params.experts, memory + params.experts + params.groups};
+  Row row{};
+  row.scores = shared;
+  row.choice = row.scores + params.experts;
+  row.group_scores = row.choice + params.experts;
+  row.sources = row.group_scores + params.groups;
+  row.kept = reinterpret_cast<uint32_t*>(row.sources + params.top_k);
+  const int64_t t = blockIdx.x;
+  score(logits + t * params.experts, bias, params, row);
+  if (threadIdx.x >= kWarp) return;
 
-  float scores[kItems], choice[kItems];
-  score<kItems>(logits + t * params.experts, params, lane, scores);
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int e = i * kWarp + lane;
-    choice[i] = scores[i];
-    if (params.method == Method::kNoAuxTc && e < params.experts) choice[i] += bias[e];
+  const auto lane = static_cast<int>(threadIdx.x);
+  const bool two = params.method == Method::kNoAuxTc;
+  if (params.method != Method::kGreedy) {
+    score_groups(params, two, lane, row);
+    __syncwarp();
+    choose_groups(params, lane, row);
+    __syncwarp();
   }
-  if (params.method != Method::kGreedy) limit_groups<kItems>(params, lane, row, choice);
-
+  const int size = params.experts / params.groups;
   // Keys of what may still be chosen; 0 when taken or not there. Where the bias took part in the choice, it
   // does not in the weights.
   uint32_t keys[kItems];
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
-    keys[i] = i * kWarp + lane < params.experts ? key_of(choice[i]) : 0;
-    if (params.method != Method::kNoAuxTc) scores[i] = choice[i];
+    const int e = i * kWarp + lane;
+    keys[i] = 0;
+    if (e >= params.experts) continue;
+    if (params.method != Method::kGreedy) {
+      const int group = e / size;
+      if ((row.kept[group / kWarp] >> (group % kWarp) & 1U) == 0) {
+        row.choice[e] = two ? out() : 0.0F;
+        if (!two) row.scores[e] = 0.0F;
+      }
+    }
+    keys[i] = key_of(row.choice[e]);
   }
   for (int k = 0; k < params.top_k; ++k) {
     uint32_t key = keys[0];
@@ -178,11 +172,9 @@ __global__ void gate_kernel(const float* logits, const float* bias, GateParams p
     if (candidate == best) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
-        if (i == mine) {
-          keys[i] = 0;
-          row.sources[k] = scores[i];
-        }
+        if (i == mine) keys[i] = 0;
       }
+      row.sources[k] = row.scores[best];
       ids[t * params.top_k + k] = static_cast<int32_t>(best);
     }
   }
@@ -211,12 +203,12 @@ void gate(device::cuda::Stream& stream, const GateArgs& args) {
                params.groups);
   FATHOM_CHECK((args.bias != nullptr) == (params.method == Method::kNoAuxTc), "bias is for noaux_tc");
   if (args.tokens == 0) return;
-  const auto blocks = static_cast<unsigned>((args.tokens + kWarps - 1) / kWarps);
-  const size_t bytes =
-      sizeof(float) * kWarps * static_cast<size_t>(params.experts + params.groups + params.top_k);
+  const int words = 2 * params.experts + params.groups + params.top_k + (params.groups + kWarp - 1) / kWarp;
+  const int threads = std::min((params.experts + kWarp - 1) / kWarp * kWarp, kMaxThreads);
   const auto launch = [&](auto kernel) {
-    kernel<<<blocks, kWarps * kWarp, bytes, stream.handle()>>>(args.logits, args.bias, params, args.tokens,
-                                                               args.ids, args.weights);
+    kernel<<<static_cast<unsigned>(args.tokens), static_cast<unsigned>(threads),
+             sizeof(float) * static_cast<size_t>(words), stream.handle()>>>(args.logits, args.bias, params,
+                                                                            args.ids, args.weights);
   };
   const int items = (params.experts + kWarp - 1) / kWarp;
   if (items <= 2) {

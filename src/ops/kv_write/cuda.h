@@ -21,6 +21,10 @@ struct LatentWriteArgs {
 };
 void latent_write(device::cuda::Stream& stream, const LatentWriteArgs& args);
 
+// The same as rope(q) and latent_write(latent), the same bits, in one launch where activations have one
+// dtype and are aligned. Both have the batch's tokens, positions and table.
+void rope_and_latent_write(device::cuda::Stream& stream, const RopeArgs& q, const LatentWriteArgs& latent);
+
 // entry = [ for each head: k_nope | k_rope ], [ for each head: v ]
 struct PlainWriteArgs {
   Matrix k_nope_v;  // [T, Nh * (Dn + Dv)]: each head's k_nope, then v

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <optional>
 
@@ -169,6 +170,56 @@ TEST(KvWriteCuda, LatentEntriesAgreeWithTheReference) {
                           what + " entry and copy");
             }
           }
+        }
+      }
+    }
+  }
+}
+
+// Fused or, where it does not fit, one after the other: the same bits as the two ops.
+TEST(KvWriteCuda, RopeAndLatentWriteAreTheTwoOps) {
+  FATHOM_GPU_OR_SKIP(stream);
+  std::mt19937 random(3);
+  for (const auto& [latent, half] : {LatentShape{512, 32}, {32, 4}, {1024, 64}, {100, 8}}) {
+    const int64_t width = latent + 2 * half, heads = 5, q_width = 16 + 2 * half;
+    const DeviceArray<float> cos(random_floats(kPositions * half, random)),
+        sin(random_floats(kPositions * half, random)), weight(random_floats(latent, random));
+    for (const DType cache_type : kCacheTypes) {
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        const int64_t tokens = 23;
+        const Batch batch(tokens, random);
+        const DeviceMatrix q(dtype, tokens, heads * q_width, random_floats(tokens * heads * q_width, random));
+        const DeviceMatrix kv_a(dtype, tokens, width, random_floats(tokens * width, random));
+        RopeArgs rope_args;
+        rope_args.x = q.view();
+        rope_args.heads = heads;
+        rope_args.width = q_width;
+        rope_args.y_head_stride = width;
+        rope_args.y_offset = latent;
+        rope_args.positions = batch.view.positions;
+        rope_args.table = {cos.data(), sin.data(), half};
+        LatentWriteArgs args;
+        args.kv_a = kv_a.view();
+        args.norm_weight = weight.data();
+        args.rope = rope_args.table;
+        args.batch = batch.view;
+        const auto run = [&](bool fused) {
+          const DeviceValues cache(cache_type, batch.entries * width);
+          const DeviceMatrix y(dtype, tokens, heads * width), copy(dtype, tokens, width);
+          rope_args.y = y.view();
+          args.cache = {cache.data(), cache_type, batch.page_size, width};
+          args.copy = copy.view();
+          if (fused) {
+            rope_and_latent_write(stream, rope_args, args);
+          } else {
+            cuda::rope(stream, rope_args);
+            latent_write(stream, args);
+          }
+          return std::array{cache.get(), y.get(), copy.get()};
+        };
+        const auto fused = run(true), apart = run(false);
+        for (size_t i = 0; i < fused.size(); ++i) {
+          expect_same(fused[i], apart[i], width, fmt::format("latent {} output {}", latent, i));
         }
       }
     }

@@ -1,0 +1,277 @@
+// The last pass: one CTA a row chooses the token from the candidates or the tiles' masses, or tells of the
+// most likely tokens. Where the candidates' lists do not reach to the border (flat distributions, many equal
+// logits), the CTA reads the row again, a few times.
+#include <cmath>
+
+#include "base/random.h"
+#include "sample/cuda/select.cuh"
+
+namespace fathom::sample::cuda {
+namespace {
+
+constexpr int kParts = 2048;
+
+// The CTA's dynamic shared memory.
+union FinishMemory {
+  Entry entries[kMostSorted];
+  struct {
+    Mass masses[kParts];
+    uint32_t counts[kParts];
+  } parts;
+  Mass tile_masses[kMaxTiles];
+};
+
+// Adds to a part, once for all lanes of the warp where many agree: logits may be all alike.
+__device__ void add_to_part(FinishMemory& memory, bool valid, uint32_t part, Mass mass) {
+  constexpr int kMany = 12;
+  const unsigned active = __ballot_sync(0xffffffffU, valid);
+  if (active == 0) return;
+  const unsigned first = __shfl_sync(0xffffffffU, part, __ffs(static_cast<int>(active)) - 1);
+  bool agrees = valid && part == first;
+  const int together = __popc(__ballot_sync(0xffffffffU, agrees));
+  if (together >= kMany) {
+    const Mass sum = warp_sum(agrees ? mass : 0);
+    if (threadIdx.x % kWarp == 0) {
+      atomicAdd(memory.parts.counts + first, static_cast<uint32_t>(together));
+      atomicAdd(memory.parts.masses + first, sum);
+    }
+  } else {
+    agrees = false;
+  }
+  if (valid && !agrees) {
+    atomicAdd(memory.parts.counts + part, 1U);
+    atomicAdd(memory.parts.masses + part, mass);
+  }
+}
+
+// The least likely entry that the limits leave, among all tokens. Entries are counted in 2,048 parts of their
+// distance from the largest; the part with the border is cut again, until its tokens can be sorted. `heavy`:
+// tokens without mass do not matter.
+__device__ Entry search_border(const RowView& row, Entry highest, const Limits& limits, bool heavy,
+                               FinishMemory& memory) {
+  __shared__ int chosen;
+  __shared__ uint32_t chosen_tokens, gathered;
+  __shared__ Mass chosen_mass;
+  Entry base = 0;  // distances of the part that holds the border: [base, base + 2^(shift + 11))
+  int shift = 53;
+  if (heavy) {  // those 32 nats below have none
+    const Entry lowest = entry_of(key_of(row.highest - 32.0F / row.scale), 0xffffffffU);
+    const Entry reach = highest - min(lowest, highest);
+    shift = max(0, 64 - __clzll(static_cast<long long>(reach)) - 11);
+  }
+  uint32_t tokens = 0;
+  Mass sum = 0;
+  while (true) {
+    for (int i = static_cast<int>(threadIdx.x); i < kParts; i += kFinishThreads) {
+      memory.parts.masses[i] = 0;
+      memory.parts.counts[i] = 0;
+    }
+    if (threadIdx.x == 0) chosen = -1;
+    __syncthreads();
+    for_each_logit(row, [&](uint32_t id, float x, bool there) {
+      const Entry distance = highest - entry_of(key_of(x), id);
+      const Entry part = (distance - base) >> shift;
+      const bool valid = there && distance >= base && part < kParts;
+      add_to_part(memory, valid, static_cast<uint32_t>(part), valid ? row.mass(x) : 0);
+    });
+    __syncthreads();
+    // Two neighbouring parts a thread; counts ride along in a scan of their own.
+    const int at = static_cast<int>(threadIdx.x) * 2;
+    const Mass masses[2] = {memory.parts.masses[at], memory.parts.masses[at + 1]};
+    const uint32_t counts[2] = {memory.parts.counts[at], memory.parts.counts[at + 1]};
+    Mass total = 0;
+    Mass mass_before = sum + scan_masses(masses[0] + masses[1], &total);
+    Mass total_count = 0;
+    auto count_before = tokens + static_cast<uint32_t>(scan_masses(counts[0] + counts[1], &total_count));
+    for (int i = 0; i < 2; ++i) {
+      if (!limits.reached(count_before, mass_before) &&
+          limits.reached(count_before + counts[i], mass_before + masses[i])) {
+        chosen = at + i;
+        chosen_tokens = count_before;
+        chosen_mass = mass_before;
+      }
+      count_before += counts[i];
+      mass_before += masses[i];
+    }
+    __syncthreads();
+    if (chosen < 0) return 0;  // all
+    tokens = chosen_tokens;
+    sum = chosen_mass;
+    base += static_cast<Entry>(chosen) << shift;
+    const uint32_t inside = memory.parts.counts[chosen];
+    __syncthreads();
+    if (inside <= kMostSorted) break;
+    shift = max(0, shift - 11);
+  }
+  if (threadIdx.x == 0) gathered = 0;
+  __syncthreads();
+  for_each_logit(row, [&](uint32_t id, float x, bool there) {
+    const Entry entry = entry_of(key_of(x), id);
+    const Entry distance = highest - entry;
+    if (there && distance >= base && (distance - base) >> shift == 0) {
+      memory.entries[atomicAdd(&gathered, 1U)] = entry;
+    }
+  });
+  __syncthreads();
+  const auto count = static_cast<int>(gathered);
+  sort_filled(memory.entries, count);
+  const int kept = limit_sorted(row, memory.entries, count, limits, tokens, sum);
+  const Entry border = memory.entries[kept - 1];
+  __syncthreads();
+  return border;
+}
+
+// The masses of what the border and min_p leave, by tile.
+__device__ void weigh_tiles(const RowView& row, Entry border, FinishMemory& memory) {
+  constexpr int kAtOnce = 4, kLaneEach = kTile / kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int base = warp; base < row.tiles; base += kAtOnce * kFinishWarps) {
+    float x[kAtOnce][kLaneEach];
+    const auto id_of_place = [&](int tile, int j) {
+      return static_cast<int64_t>(base + tile * kFinishWarps) * kTile + j * kWarp + lane;
+    };
+#pragma unroll
+    for (int tile = 0; tile < kAtOnce; ++tile) {
+#pragma unroll
+      for (int j = 0; j < kLaneEach; ++j) {
+        const int64_t id = id_of_place(tile, j);
+        x[tile][j] = id < row.vocab ? row.logits[id] : __uint_as_float(0x7fc00000U);  // no mass
+      }
+    }
+#pragma unroll
+    for (int tile = 0; tile < kAtOnce; ++tile) {
+      Mass sum = 0;
+#pragma unroll
+      for (int j = 0; j < kLaneEach; ++j) {
+        const auto id = static_cast<uint32_t>(id_of_place(tile, j));
+        if (entry_of(key_of(x[tile][j]), id) >= border) sum += row.drawn_mass(x[tile][j]);
+      }
+      sum = warp_sum(sum);
+      const int at = base + tile * kFinishWarps;
+      if (lane == 0 && at < row.tiles) memory.tile_masses[at] = sum;
+    }
+  }
+  __syncthreads();
+}
+
+// Sorts the candidates into memory when their lists hold the border; returns their number, or -1.
+__device__ int sort_candidates(const Call& call, int64_t r, const Limits& limits, FinishMemory& memory) {
+  const RowScratch& scratch = call.scratch.rows[r];
+  if (scratch.near_count > kNear) return -1;
+  const auto near = static_cast<int>(scratch.near_count);
+  const Entry* near_entries = call.scratch.near_entries + r * kNear;
+  int far = 0;
+  if (scratch.near_bucket < kLastBucket && !limits.reached(scratch.near_count, scratch.near_mass)) {
+    const uint32_t both = scratch.near_count + scratch.far_count;
+    const bool all = scratch.far_bucket == kLastBucket;
+    if (scratch.far_count > kFar || !(all || limits.reached(both, scratch.near_mass + scratch.far_mass))) {
+      return -1;
+    }
+    far = static_cast<int>(scratch.far_count);
+  }
+  const Entry* far_entries = call.scratch.far_entries + r * kFar;
+  for (int i = static_cast<int>(threadIdx.x); i < near + far; i += kFinishThreads) {
+    memory.entries[i] = i < near ? near_entries[i] : far_entries[i - near];
+  }
+  sort_filled(memory.entries, near + far);
+  return near + far;
+}
+
+__device__ void choose(const Call& call, int64_t r, const Wish& wish, const RowView& row,
+                       FinishMemory& memory) {
+  const RowScratch& scratch = call.scratch.rows[r];
+  const Slot& slot = call.pools.slots[call.sample.row_slots[r]];
+  const auto bits =
+      static_cast<uint32_t>(random_bits(slot.seed, 0, static_cast<uint64_t>(slot.generated)) >> 40);
+  int32_t token = 0;
+  if (scratch.state == kDrawAll) {
+    token = draw_tiled(row, call.scratch.tile_masses + r * call.tiles, 0, bits);
+  } else {
+    const Limits limits{
+        wish.top_k > 0 ? static_cast<uint32_t>(wish.top_k) : 0xffffffffU,
+        wish.top_p < 1.0F ? static_cast<double>(wish.top_p) * static_cast<double>(scratch.total) : INFINITY};
+    const int candidates = sort_candidates(call, r, limits, memory);
+    if (candidates >= 0) {
+      const int kept = limit_sorted(row, memory.entries, candidates, limits, 0, 0);
+      token = draw_listed(row, memory.entries, kept, bits);
+    } else {
+      const Entry border = search_border(row, scratch.highest, limits, true, memory);
+      weigh_tiles(row, border, memory);
+      token = draw_tiled(row, memory.tile_masses, border, bits);
+    }
+  }
+  if (threadIdx.x == 0) accept(call, r, token);
+}
+
+__device__ void describe(const Call& call, int64_t r, const RowView& row, FinishMemory& memory) {
+  const RowScratch& scratch = call.scratch.rows[r];
+  const LogprobArgs& args = call.logprob;
+  const auto wanted = static_cast<int>(min(static_cast<int64_t>(args.top), call.vocab));
+  const Limits limits{static_cast<uint32_t>(max(wanted, 1)), INFINITY};
+  if (wanted > 0) {
+    int found = row.weighs ? sort_candidates(call, r, limits, memory) : -1;
+    if (found < wanted) {
+      const Entry border = search_border(row, scratch.highest, limits, false, memory);
+      __shared__ uint32_t gathered;
+      if (threadIdx.x == 0) gathered = 0;
+      __syncthreads();
+      for_each_logit(row, [&](uint32_t id, float x, bool there) {
+        const Entry entry = entry_of(key_of(x), id);
+        if (there && entry >= border) memory.entries[atomicAdd(&gathered, 1U)] = entry;
+      });
+      __syncthreads();
+      found = static_cast<int>(gathered);
+      sort_filled(memory.entries, found);
+    }
+  }
+  const double log_sum =
+      row.weighs ? static_cast<double>(row.highest) + log(static_cast<double>(scratch.total) * kMassUnit)
+                 : static_cast<double>(row.highest);
+  const auto logprob_of = [&](int64_t id) {
+    if (id < 0 || id >= call.vocab) return -INFINITY;
+    return static_cast<float>(static_cast<double>(row.logits[id]) - log_sum);
+  };
+  if (threadIdx.x == 0) args.token_logprobs[r] = logprob_of(args.tokens[r]);
+  for (int i = static_cast<int>(threadIdx.x); i < args.top; i += kFinishThreads) {
+    const int64_t id = i < wanted ? static_cast<int64_t>(id_of(memory.entries[i])) : -1;
+    args.top_tokens[r * args.top + i] = static_cast<int32_t>(id);
+    const float logprob = logprob_of(id);
+    args.top_logprobs[r * args.top + i] = isnan(logprob) ? -INFINITY : logprob;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < args.requested_ids; i += kFinishThreads) {
+    args.requested_logprobs[r * args.requested_ids + i] =
+        logprob_of(args.requested[r * args.requested_ids + i]);
+  }
+}
+
+__global__ void __launch_bounds__(kFinishThreads) finish_kernel(Call call) {
+  extern __shared__ unsigned char shared[];
+  auto& memory = *reinterpret_cast<FinishMemory*>(shared);
+  const int64_t r = blockIdx.x;
+  const RowScratch& scratch = call.scratch.rows[r];
+  if (scratch.state == kDone) return;
+  const Wish wish = wish_of(call, r);
+  const RowView row{logits_of(call, r),         call.vocab, call.tiles,
+                    logit_of(scratch.highest),  wish.scale, wish.min_p,
+                    scratch.state != kNotFinite};
+  if (call.logprob.logits != nullptr) {
+    describe(call, r, row, memory);
+  } else {
+    choose(call, r, wish, row, memory);
+  }
+}
+
+}  // namespace
+
+void prepare_finish(device::cuda::Stream& stream) {
+  stream.note(
+      cudaFuncSetAttribute(finish_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(FinishMemory)),
+      "sample: shared memory");
+}
+
+void launch_finish(device::cuda::Stream& stream, const Call& call, int64_t rows) {
+  finish_kernel<<<static_cast<unsigned>(rows), kFinishThreads, sizeof(FinishMemory), stream.handle()>>>(call);
+  stream.launched("sample: finish");
+}
+
+}  // namespace fathom::sample::cuda

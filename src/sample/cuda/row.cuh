@@ -1,0 +1,63 @@
+// How a kernel sees one row of a call, and what accepting its token means.
+#pragma once
+
+#include "sample/cuda/state.cuh"
+#include "sample/cuda/weight.cuh"
+
+namespace fathom::sample::cuda {
+
+// What is wanted of a row: a slot's parameters; logprobs are the most likely tokens at temperature 1.
+struct Wish {
+  bool skip;
+  bool greedy;
+  float scale, top_p, min_p;
+  int32_t top_k;  // 0: no limit
+
+  __device__ bool limited() const { return top_k > 0 || top_p < 1.0F; }
+};
+
+__device__ inline Wish wish_of(const Call& call, int64_t r) {
+  if (call.logprob.logits != nullptr) {
+    return {call.logprob.tokens[r] < 0, false, 1.0F, 1.0F, 0.0F, max(call.logprob.top, 1)};
+  }
+  const int32_t s = call.sample.row_slots[r];
+  if (s < 0) return {true, true, 1.0F, 1.0F, 0.0F, 0};
+  const Slot& slot = call.pools.slots[s];
+  const int32_t top_k = slot.top_k < call.vocab ? slot.top_k : 0;
+  return {false, slot.greedy != 0, slot.scale, slot.top_p, slot.min_p, top_k};
+}
+
+// Row r's mask, or null.
+__device__ inline const uint32_t* mask_of(const Call& call, int64_t r) {
+  if (call.sample.allowed == nullptr) return nullptr;
+  const int32_t mask = call.sample.allowed_rows[r];
+  return mask < 0 ? nullptr : call.sample.allowed + mask * ((call.vocab + 31) / 32);
+}
+
+// Whether bias or bans, which come before the penalties, change the logits.
+__device__ inline bool moves(const Slot& slot) {
+  return slot.num_bias > 0 || (slot.num_stops > 0 && slot.generated < slot.min_new_tokens);
+}
+
+// Where row r's logits are once they are adjusted.
+__device__ inline const float* logits_of(const Call& call, int64_t r) {
+  if (call.logprob.logits != nullptr) {
+    const int64_t row = call.logprob.logit_rows != nullptr ? call.logprob.logit_rows[r] : r;
+    return call.logprob.logits + row * call.vocab;
+  }
+  const Slot& slot = call.pools.slots[call.sample.row_slots[r]];
+  const bool adjusted = moves(slot) || slot.penalises != 0 || mask_of(call, r) != nullptr;
+  return (adjusted ? call.sample.adjusted : call.sample.logits) + r * call.vocab;
+}
+
+// One thread: the row's token is chosen.
+__device__ inline void accept(const Call& call, int64_t r, int32_t token) {
+  const int32_t s = call.sample.row_slots[r];
+  Slot& slot = call.pools.slots[s];
+  if (slot.penalises != 0) ++call.pools.counts[s * call.vocab + token];
+  ++slot.generated;
+  call.sample.last_tokens[s] = token;
+  call.sample.tokens[r] = token;
+}
+
+}  // namespace fathom::sample::cuda
