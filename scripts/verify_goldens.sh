@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# `fathom verify` on every golden case and the demo model, in float32 and bfloat16.
+# `fathom verify` on every golden case and the demo model, in float32 and bfloat16. Flags are passed on
+# (--device cuda); FATHOM names another binary.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+fathom=${FATHOM:-build/release/fathom}
+flags=("$@")
 passed=0
 failed=0
 check() {
   echo "== $*"
-  if build/release/fathom verify "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  if "$fathom" verify "$@" ${flags[@]+"${flags[@]}"}; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 for dtype in float32 bfloat16; do
   for case in tests/golden/*/; do

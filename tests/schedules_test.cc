@@ -97,6 +97,10 @@ struct Server {
     settings.chunked_prefill_size = config.chunk;
     settings.max_running_requests = config.running;
     settings.disable_mla = !config.mla;
+    // On a GPU the server replays graphs, and a request alone runs without them.
+    const char* device = std::getenv("FATHOM_TEST_DEVICE");
+    settings.device = device != nullptr ? device : "cpu";
+    settings.disable_cuda_graph = config.running == 1;
     engine::ModelFacts facts;
     Server server;
     server.engine = engine::start_engine(settings, &facts).value();

@@ -65,6 +65,7 @@ TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
       {"--tokenizer-path", {"serve", "chat", "generate"}},
       {"--skip-tokenizer-init", {"serve", "generate"}},
       {"--max-queued-requests", {"serve"}},
+      {"--disable-cuda-graph", {"serve", "chat", "generate", "bench"}},
       {"--log-level", {"serve"}},
   };
   for (const auto& item : cases) {

@@ -15,19 +15,19 @@ struct ModelArgs {
   std::string tokenizer_path;           // empty: model_path
   std::string load_format = "auto";     // auto | safetensors | dummy
   std::string dtype = "auto";           // auto | bfloat16 | float32
-  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32
+  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32 | fp8_e4m3 | fp8_e5m2
   int32_t context_length = 0;           // 0: the model's
   bool skip_tokenizer_init = false;
   std::string chat_template;  // a file; empty: the checkpoint's
   bool disable_mla = false;
 
-  std::string device = "auto";  // auto | cpu
+  std::string device = "auto";  // auto | cpu | cuda
   int32_t threads = 0;          // 0: the CPUs of this process
   std::string cpu_isa = "auto";
 
-  double mem_fraction_static = 0.0;  // 0: computed
-  int64_t max_total_tokens = 0;      // 0: from memory
-  int32_t page_size = 16;
+  double mem_fraction_static = 0.0;      // 0: computed
+  int64_t max_total_tokens = 0;          // 0: from memory
+  int32_t page_size = 0;                 // 0: the device's
   int32_t max_running_requests = 0;      // 0: computed
   int32_t chunked_prefill_size = 0;      // 0: computed; -1: off
   int32_t max_queued_requests = 0;       // 0: no limit
@@ -36,7 +36,10 @@ struct ModelArgs {
   bool disable_radix_cache = false;
   bool disable_overlap_schedule = false;
   bool disable_mixed_chunk = false;
-  uint64_t random_seed = 0;  // of dummy weights
+  bool disable_cuda_graph = false;
+  std::vector<int32_t> cuda_graph_bs;  // empty: computed
+  int32_t cuda_graph_max_bs = 0;       // 0: computed
+  uint64_t random_seed = 0;            // of dummy weights
   std::string log_level = "info";
 };
 
@@ -86,6 +89,8 @@ struct BenchArgs {
   int32_t repeat = 5;
   int32_t num_prompts = 0;  // of the throughput run through the scheduler; 0: none
   std::string result_file;  // JSON, for docs/benchmarks.md
+  bool step_ledger = false;
+  std::string trace_file;  // of the ledgers' steps
 };
 
 // Parses the command line and runs its subcommand. Returns the exit code: 0 done, 1 failed, 2 a wrong command

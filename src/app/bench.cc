@@ -6,12 +6,13 @@
 
 #include "app/args.h"
 #include "app/serving.h"
+#include "app/step_ledger.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/math.h"
 #include "base/progress.h"
 #include "base/random.h"
-#include "device/cpu/probe.h"
+#include "engine/ceilings.h"
 #include "engine/plan.h"
 #include "sched/scheduler.h"
 
@@ -87,21 +88,50 @@ class Driver {
     const int64_t start_ns = steady_clock().now_ns();
     std::vector<std::future<Result<StepResult>>> steps;
     for (int32_t i = 0; i < case_.output; ++i) {
-      BatchPlan plan;
-      for (int32_t b = 0; b < case_.batch; ++b) {
-        BatchRow row;
-        row.slot = b;
-        row.start = case_.input + i;
-        row.sample = true;
-        plan.rows.push_back(std::move(row));
-      }
+      BatchPlan plan = decode_plan(i);
       steps.push_back(submit(plan));
     }
     for (auto& step : steps) (void)step.get().value();
     return seconds_since(start_ns);
   }
 
+  // One step of each kind, op by op: as many prompt tokens as a step takes, and one output token a sequence.
+  Result<std::vector<engine::OpTime>> trace_prefill() {
+    BatchPlan plan;
+    plan.step = ++step_;
+    int32_t used = 0;
+    for (int32_t b = 0; b < case_.batch && used < engine_.limits().max_step_tokens; ++b) {
+      plan.open.push_back({b, SlotInit{greedy(), {}, prompts_[static_cast<size_t>(b)], {}}, pages_of(b)});
+      BatchRow row;
+      row.slot = b;
+      row.mode = RowMode::kExtend;
+      const auto& prompt = prompts_[static_cast<size_t>(b)];
+      row.tokens.assign(prompt.begin(),
+                        prompt.begin() + std::min(case_.input, engine_.limits().max_step_tokens - used));
+      used += row.num_tokens();
+      row.sample = true;
+      plan.rows.push_back(std::move(row));
+    }
+    return engine_.trace_step(std::move(plan));
+  }
+  Result<std::vector<engine::OpTime>> trace_decode() {
+    BatchPlan plan = decode_plan(case_.output - 1);
+    plan.step = ++step_;
+    return engine_.trace_step(std::move(plan));
+  }
+
  private:
+  BatchPlan decode_plan(int32_t index) const {
+    BatchPlan plan;
+    for (int32_t b = 0; b < case_.batch; ++b) {
+      BatchRow row;
+      row.slot = b;
+      row.start = case_.input + index;
+      row.sample = true;
+      plan.rows.push_back(std::move(row));
+    }
+    return plan;
+  }
   static SamplingParams greedy() {
     SamplingParams params;
     params.temperature = 0.0F;
@@ -134,18 +164,18 @@ struct CaseReport {
 };
 
 CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case& c, int32_t repeat,
-                    const device::BandwidthProbe& bandwidth, device::Isa isa, bool bf16) {
+                    engine::Ceilings& ceilings) {
   std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths;
   const double flops = engine::prefill_flops(plan, c.input) * c.batch;
   const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0);
   for (int32_t r = -1; r < repeat; ++r) {  // the first warms caches and scratch memory up
     Driver driver(engine, c, static_cast<uint64_t>(r + 1));
-    const double peak_before = device::measure_compute_peak(engine.pool(), isa, bf16);
+    const double peak_before = ceilings.compute_peak();
     const double prefill = driver.prefill();
-    const double peak_after = device::measure_compute_peak(engine.pool(), isa, bf16);
-    const double read_before = bandwidth.measure(engine.pool());
+    const double peak_after = ceilings.compute_peak();
+    const double read_before = ceilings.read_bandwidth();
     const double decode = driver.decode();
-    const double read_after = bandwidth.measure(engine.pool());
+    const double read_after = ceilings.read_bandwidth();
     if (r < 0) continue;
     const double peak = (peak_before + peak_after) / 2;
     const double read = (read_before + read_after) / 2;
@@ -234,11 +264,12 @@ nlohmann::ordered_json to_json(const CaseReport& r) {
 // Sizes the model's slots and pool for the runs where the flags leave it open; an error where they are too
 // small for a run.
 Result<void> size_for(const BenchArgs& args, const std::vector<Case>& cases, ModelArgs& model) {
+  const int32_t page_size = model.page_size > 0 ? model.page_size : engine::kDefaultGpuPage;
   const int32_t largest = *std::max_element(args.batch.begin(), args.batch.end());
   int32_t running = largest;
   int64_t tokens = 0;
   const auto places = [&](int32_t input, int32_t output) {
-    return round_up<int64_t>(int64_t{input} + output + 1, model.page_size);
+    return round_up<int64_t>(int64_t{input} + output + 1, page_size);
   };
   for (const Case& c : cases) tokens = std::max(tokens, places(c.input, c.output) * c.batch);
   if (model.max_total_tokens > 0 && model.max_total_tokens < tokens) {
@@ -257,6 +288,19 @@ Result<void> size_for(const BenchArgs& args, const std::vector<Case>& cases, Mod
   if (model.max_running_requests == 0) model.max_running_requests = running;
   if (model.max_total_tokens == 0) model.max_total_tokens = tokens;
   return {};
+}
+
+// Where the time of one step of each kind goes (--step-ledger).
+Result<void> print_ledgers(engine::Engine& engine, const Case& c, const std::string& trace_file) {
+  Driver driver(engine, c, 0);
+  driver.prefill();
+  driver.decode();
+  FATHOM_ASSIGN(const auto decode, driver.trace_decode());
+  print_ledger(fmt::format("decode step, {} sequences at {} tokens", c.batch, c.input + c.output), decode);
+  FATHOM_ASSIGN(const auto prefill, driver.trace_prefill());
+  print_ledger(fmt::format("prefill step, {} x {} tokens", c.batch, c.input), prefill);
+  if (trace_file.empty()) return {};
+  return write_chrome_trace(trace_file, {{"decode", decode}, {"prefill", prefill}});
 }
 
 int fail(const Error& failure) {
@@ -288,20 +332,24 @@ int run_bench(const BenchArgs& args) {
   engine::ModelFacts facts;
   auto engine = engine::start_engine(settings, &facts);
   if (!engine.ok()) return fail(engine.error());
-  const auto bandwidth = device::BandwidthProbe::create((*engine)->pool());
-  if (!bandwidth.ok()) return fail(bandwidth.error());
-  const device::Isa isa = *device::choose_isa(model.cpu_isa);
-  const bool bf16 = model.dtype != "float32";
+  const auto options = engine::resolve(settings, &facts);
+  if (!options.ok()) return fail(options.error());
+  const auto ceilings = engine::make_ceilings(*options, **engine);
+  if (!ceilings.ok()) return fail(ceilings.error());
 
   std::printf("%5s %6s %6s | %10s %9s %14s | %10s %8s %16s\n", "batch", "input", "output", "prefill",
               "GFLOP/s", "share of peak", "decode", "GB/s", "share of read bw");
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const auto& c : cases) {
-    const CaseReport r = run_case(**engine, *plan, c, args.repeat, *bandwidth, isa, bf16);
+    const CaseReport r = run_case(**engine, *plan, c, args.repeat, **ceilings);
     std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
                 c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
                 r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
     std::fflush(stdout);
+    if (args.step_ledger) {
+      const auto printed = print_ledgers(**engine, c, args.trace_file);
+      if (!printed.ok()) return fail(printed.error());
+    }
     results.push_back(to_json(r));
   }
   if (args.num_prompts > 0) {

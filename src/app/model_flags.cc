@@ -13,8 +13,10 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
       .add_option("--dtype", args.dtype,
                   "auto (bfloat16), bfloat16 or float32: how activations enter the products")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}));
-  group.add_option("--kv-cache-dtype", args.kv_cache_dtype, "auto (the dtype), bfloat16 or float32")
-      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}));
+  group
+      .add_option("--kv-cache-dtype", args.kv_cache_dtype,
+                  "auto (the dtype), bfloat16, float32; on a GPU also fp8_e4m3, fp8_e5m2")
+      ->check(CLI::IsMember({"auto", "bfloat16", "bf16", "float32", "fp8_e4m3", "fp8_e5m2"}));
   group
       .add_option("--context-length", args.context_length,
                   "Longest prompt and output together; default: the model's")
@@ -42,15 +44,27 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
 }
 
 void add_device(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
-  group.add_option("--device", args.device, "auto or cpu")->check(CLI::IsMember({"auto", "cpu"}));
+  group.add_option("--device", args.device, "auto (the GPU where there is one), cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   if (!parts.weights) return;
   group.add_option("--threads", args.threads, "Compute threads; default: the CPUs this process may use")
       ->check(CLI::Range(1, 1024));
   group.add_option("--cpu-isa", args.cpu_isa, "auto, reference, avx2, avx512, avx512-bf16 or amx");
+  if (!parts.scheduler) return;
+  group.add_flag("--disable-cuda-graph", args.disable_cuda_graph,
+                 "Launch every kernel of a decode step by itself");
+  group
+      .add_option("--cuda-graph-bs", args.cuda_graph_bs,
+                  "Numbers of rows to capture decode graphs for; default: chosen")
+      ->check(CLI::Range(1, 4096));
+  group
+      .add_option("--cuda-graph-max-bs", args.cuda_graph_max_bs, "Most rows of a decode graph; default: 256")
+      ->check(CLI::Range(1, 4096));
 }
 
 void add_memory(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
-  group.add_option("--page-size", args.page_size, "Tokens a KV page")->check(CLI::Range(1, 1024));
+  group.add_option("--page-size", args.page_size, "Tokens a KV page; default: 16 on the CPU, 64 on a GPU")
+      ->check(CLI::Range(1, 1024));
   if (!parts.pool) return;
   group
       .add_option("--mem-fraction-static", args.mem_fraction_static,

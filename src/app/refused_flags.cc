@@ -13,7 +13,6 @@ struct Refusal {
 };
 
 constexpr std::string_view kOneRank = "this build runs one rank on the CPU; leave it out";
-constexpr std::string_view kNoCuda = "it tunes a GPU backend that this build does not have; leave it out";
 constexpr std::string_view kNoSpeculation = "speculative decoding is not built yet; leave it out";
 constexpr std::string_view kNoParser =
     "reasoning and tool calls are returned as text in `content` in this version; leave it out";
@@ -47,9 +46,6 @@ constexpr std::array kRefusals = {
     Refusal{"--tool-call-parser", kNoParser},
     Refusal{"--grammar-backend", "structured output is not built yet; leave it out"},
     Refusal{"--enable-custom-logit-processor", "custom logit processors are not built yet; leave it out"},
-    Refusal{"--disable-cuda-graph", kNoCuda},
-    Refusal{"--cuda-graph-max-bs", kNoCuda},
-    Refusal{"--cuda-graph-bs", kNoCuda},
     Refusal{"--enable-torch-compile",
             "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out"},
     Refusal{"--torch-compile-max-bs",

@@ -78,18 +78,24 @@ int run_serve(const ServeArgs& args) {
   LOG_INFO("ready in {:.2f} s: http://{} (OpenAI base URL http://{}/v1)", seconds_since(start_ns),
            (*server)->address(), (*server)->address());
 
-  signal_taken.wait(0);
-  LOG_INFO("draining: new requests are refused, running ones have {} s", args.drain_timeout);
-  const std::chrono::seconds timeout(args.drain_timeout);
-  const bool drained = (*serving)->drain(timeout);
-  if (!drained) LOG_WARNING("the drain timeout came first; the remaining requests are aborted");
+  Result<void> state;
+  while (signal_taken.load() == 0 && (state = (*serving)->state()).ok()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  if (!state.ok()) {
+    LOG_ERROR("the engine has failed, and the server ends: {}", state.error().message);
+  } else {
+    LOG_INFO("draining: new requests are refused, running ones have {} s", args.drain_timeout);
+    const bool drained = (*serving)->drain(std::chrono::seconds(args.drain_timeout));
+    if (!drained) LOG_WARNING("the drain timeout came first; the remaining requests are aborted");
+  }
   (*server)->stop_accepting();
   (*serving)->stop();  // streams that are left end with an error
   (*server)->drain(std::chrono::seconds(2));
   server->reset();  // before the service that its handlers use
   serving->reset();
   LOG_INFO("stopped");
-  return 0;
+  return state.ok() ? 0 : 1;
 }
 
 }  // namespace fathom::app

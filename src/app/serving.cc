@@ -71,6 +71,10 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.max_running_requests = args.max_running_requests;
   settings.chunked_prefill_size = args.chunked_prefill_size;
   settings.page_size = args.page_size;
+  settings.device = args.device;
+  settings.disable_cuda_graph = args.disable_cuda_graph;
+  settings.cuda_graph_bs = args.cuda_graph_bs;
+  settings.cuda_graph_max_bs = args.cuda_graph_max_bs;
   settings.mem_fraction_static = args.mem_fraction_static;
   settings.max_total_tokens = args.max_total_tokens;
   return settings;
@@ -151,7 +155,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
   info["version"] = kVersion;
   info["dtype"] = args.dtype;
   info["kv_cache_dtype"] = args.kv_cache_dtype;
-  info["device"] = "cpu";
+  info["device"] = report.device;
   info["threads"] = engine_->threads();
   info["disable_mla"] = args.disable_mla;
   info["page_size"] = limits.page_size;

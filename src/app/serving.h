@@ -35,6 +35,8 @@ class Serving {
 
   api::Service& service() { return *service_; }
   int32_t max_running_requests() const { return engine_->limits().max_slots; }
+  // What ended the engine, if something did: every request fails from then on. Thread safe.
+  Result<void> state() const { return scheduler_->state(); }
   // Refuses new requests and waits for the running ones. False: `timeout` came first.
   bool drain(std::chrono::milliseconds timeout);
   // Aborts what still runs. Final.

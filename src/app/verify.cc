@@ -15,6 +15,10 @@ namespace {
 // distribution, not the logit.
 constexpr double kFloat32Tolerance = 2e-3;
 constexpr double kBf16MedianKl = 5e-3;
+// On a GPU activations are stored as bfloat16 between the ops, which the float32 goldens are not. The
+// yardstick is the reference implementation in the same format: transformers in bfloat16 has a median
+// of 2.3e-2 on the case v3.
+constexpr double kGpuBf16MedianKl = 2.3e-2;
 
 }  // namespace
 
@@ -22,7 +26,10 @@ int run_verify(const VerifyArgs& args) {
   set_log_level(LogLevel::kWarning);
   const bool float32 = args.model.dtype == "float32";
   const double tolerance = args.tolerance > 0 ? args.tolerance : (float32 ? kFloat32Tolerance : 0.0);
-  const double max_kl = args.max_kl > 0 ? args.max_kl : (float32 ? 0.0 : kBf16MedianKl);
+  engine::ModelFacts facts;
+  const auto options = engine::resolve(engine_settings(args.model), &facts);
+  const double usual_kl = options.ok() && options->cuda ? kGpuBf16MedianKl : kBf16MedianKl;
+  const double max_kl = args.max_kl > 0 ? args.max_kl : (float32 ? 0.0 : usual_kl);
   auto cases = engine::verify(engine_settings(args.model), args.golden);
   if (!cases.ok()) {
     std::fprintf(stderr, "fathom verify: %s\n", cases.error().message.c_str());

@@ -1,225 +1,26 @@
 #include "engine/engine.h"
 
-#include <algorithm>
-#include <utility>
-
-#include "base/clock.h"
-#include "base/log.h"
-#include "base/math.h"
-#include "sample/logprobs.h"
-#include "sample/sampler.h"
-#include "sample/slot_sampler.h"
+#include "engine/cpu_engine.h"
+#include "engine/gpu.h"
 
 namespace fathom::engine {
 
-// A running sequence as the rank knows it.
-struct Engine::Slot {
-  sample::SlotSampler sampler;
-  std::vector<int32_t> block_table;
-  int32_t last_token = -1;  // the last one chosen: a decode row's input
-};
-
-// One step's arrays. Kept, so that a warm step allocates nothing for them.
-struct Engine::Batch {
-  std::vector<int32_t> token_ids, positions;
-  std::vector<int64_t> places;
-  std::vector<ops::AttentionRow> extend_rows, decode_rows;
-  std::vector<int32_t> first;       // [plan row] its first token in the batch
-  std::vector<int32_t> logit_rows;  // the last tokens of the rows that sample
-  std::vector<size_t> sampling;     // their plan rows
-  std::vector<const sample::SlotSampler*> samplers;
-  std::vector<TokenOutput> chosen;
-
-  void clear() {
-    token_ids.clear();
-    positions.clear();
-    places.clear();
-    extend_rows.clear();
-    decode_rows.clear();
-    first.clear();
-    logit_rows.clear();
-    sampling.clear();
-    samplers.clear();
-  }
-};
-
-Engine::Engine() : batch_(std::make_unique<Batch>()) {}
-
-Engine::~Engine() {
-  queue_.close();
-  if (thread_.joinable()) thread_.join();
+Engine::Engine(const EngineOptions& options)
+    : pool_(std::make_unique<ThreadPool>(options.threads, available_cpus())) {
+  limits_.max_slots = options.max_running;
+  limits_.page_size = options.page_size;
+  limits_.max_context = static_cast<int32_t>(options.load.max_context > 0 ? options.load.max_context
+                                                                          : options.config.max_positions);
+  limits_.vocab_size = static_cast<int32_t>(options.config.vocab_size);
+  limits_.max_step_tokens = options.max_step_tokens + options.max_running;
 }
 
 Result<std::unique_ptr<Engine>> Engine::start(const EngineOptions& options) {
-  std::unique_ptr<Engine> engine(new Engine());
-  const int64_t start_ns = steady_clock().now_ns();
-  const int64_t available = static_cast<int64_t>(device::available_memory());
-  engine->pool_ = std::make_unique<ThreadPool>(options.threads, available_cpus());
-  engine->launch_ = std::make_unique<device::Launch>(*engine->pool_);
-
-  model::LoadOptions load = options.load;
-  load.max_tokens = options.max_step_tokens + options.max_running;
-  load.max_logit_rows = options.max_running;
-  const int64_t context = load.max_context > 0 ? load.max_context : options.config.max_positions;
-  load.max_context = context;
-  FATHOM_ASSIGN(engine->model_, model::Model::build(options.config, load, *engine->pool_));
-  engine->report_.load = engine->model_->report();
-
-  PoolRequest request;
-  request.available_bytes = available;
-  request.weight_bytes = engine->report_.load.weight_bytes + engine->report_.load.workspace_bytes;
-  request.bytes_per_token = engine->model_->kv_layout().bytes_per_token();
-  request.page_size = options.page_size;
-  request.max_context = context;
-  request.max_running = options.max_running;
-  request.mem_fraction = options.mem_fraction;
-  request.max_total_tokens = options.max_total_tokens;
-  FATHOM_ASSIGN(engine->report_.pool, size_pool(request));
-  FATHOM_ASSIGN(engine->cache_, model::KvPool::allocate(engine->model_->kv_layout(),
-                                                        engine->report_.pool.pages, options.page_size));
-
-  engine->limits_.max_slots = options.max_running;
-  engine->limits_.num_pages = static_cast<int32_t>(engine->report_.pool.pages);
-  engine->limits_.page_size = options.page_size;
-  engine->limits_.max_context = static_cast<int32_t>(context);
-  engine->limits_.vocab_size = static_cast<int32_t>(options.config.vocab_size);
-  engine->limits_.max_step_tokens = static_cast<int32_t>(load.max_tokens);
-  engine->slots_.resize(static_cast<size_t>(options.max_running));
-  engine->report_.load_seconds = seconds_since(start_ns);
-  engine->thread_ = std::thread([rank = engine.get()] { rank->serve(); });
-  return engine;
+  return options.cuda ? start_gpu_engine(options) : CpuEngine::start(options);
 }
 
-std::future<Result<StepResult>> Engine::step(BatchPlan plan) {
-  Work work{std::move(plan), {}};
-  auto future = work.promise.get_future();
-  FATHOM_CHECK(queue_.push(std::move(work)), "a step after the engine was told to stop");
-  return future;
-}
-
-void Engine::serve() {
-  while (auto work = queue_.pop()) work->promise.set_value(run(work->plan));
-}
-
-StepResult Engine::run(BatchPlan& plan) {
-  open_slots(plan);
-  lay_out(plan);
-
-  model::ForwardBatch forward;
-  forward.tokens = static_cast<int64_t>(batch_->token_ids.size());
-  forward.token_ids = batch_->token_ids.data();
-  forward.positions = batch_->positions.data();
-  forward.places = batch_->places.data();
-  forward.extend_rows = batch_->extend_rows;
-  forward.decode_rows = batch_->decode_rows;
-  forward.logit_rows = batch_->logit_rows;
-  forward.cache = &cache_;
-  model::ForwardOutput output;
-  model_->forward(*launch_, forward, &output);
-
-  StepResult result;
-  result.step = plan.step;
-  result.rows.resize(plan.rows.size());
-  for (size_t r = 0; r < plan.rows.size(); ++r) result.rows[r].slot = plan.rows[r].slot;
-  choose_tokens(plan, output.logits, &result);
-  // After the choice: further logits take the place of the step's.
-  for (size_t r = 0; r < plan.rows.size(); ++r) {
-    if (plan.rows[r].prompt_logprob_start >= 0)
-      report_prompt(plan.rows[r], batch_->first[r], &result.rows[r]);
-  }
-  return result;
-}
-
-void Engine::open_slots(BatchPlan& plan) {
-  for (auto& open : plan.open) {
-    Slot& slot = slots_.at(static_cast<size_t>(open.slot));
-    slot.sampler = sample::SlotSampler(open.init);
-    slot.block_table = std::move(open.pages);
-    slot.last_token = open.init.output.empty() ? -1 : open.init.output.back();
-  }
-}
-
-void Engine::lay_out(BatchPlan& plan) {
-  Batch& batch = *batch_;
-  batch.clear();
-  batch.first.resize(plan.rows.size());
-  for (auto& row : plan.rows) {
-    auto& table = slots_.at(static_cast<size_t>(row.slot)).block_table;
-    table.insert(table.end(), row.new_pages.begin(), row.new_pages.end());
-  }
-  const int32_t page_size = limits_.page_size;
-  // The model wants the extend rows first.
-  for (const RowMode mode : {RowMode::kExtend, RowMode::kDecode}) {
-    auto& attention = mode == RowMode::kExtend ? batch.extend_rows : batch.decode_rows;
-    for (size_t r = 0; r < plan.rows.size(); ++r) {
-      const BatchRow& row = plan.rows[r];
-      if (row.mode != mode) continue;
-      const Slot& slot = slots_[static_cast<size_t>(row.slot)];
-      const int32_t count = row.num_tokens();
-      const int32_t first = static_cast<int32_t>(batch.token_ids.size());
-      batch.first[r] = first;
-      FATHOM_CHECK(static_cast<int64_t>(slot.block_table.size()) * page_size >= row.start + count,
-                   "slot {}: {} pages of {} tokens for {} + {} tokens", row.slot, slot.block_table.size(),
-                   page_size, row.start, count);
-      for (int32_t i = 0; i < count; ++i) {
-        const int32_t position = row.start + i;
-        const int32_t token = row.tokens.empty() ? slot.last_token : row.tokens[static_cast<size_t>(i)];
-        FATHOM_CHECK(token >= 0 && token < limits_.vocab_size, "slot {}: token {} at position {}", row.slot,
-                     token, position);
-        batch.token_ids.push_back(token);
-        batch.positions.push_back(position);
-        const int64_t page = slot.block_table[static_cast<size_t>(position / page_size)];
-        batch.places.push_back(page * page_size + position % page_size);
-      }
-      attention.push_back({first, count, row.start, slot.block_table.data()});
-      if (row.sample) {
-        batch.sampling.push_back(r);
-        batch.logit_rows.push_back(first + count - 1);
-        batch.samplers.push_back(&slot.sampler);
-      }
-    }
-  }
-}
-
-void Engine::choose_tokens(const BatchPlan& plan, const device::Tensor& logits, StepResult* result) {
-  Batch& batch = *batch_;
-  if (batch.sampling.empty()) return;
-  batch.chosen.assign(batch.sampling.size(), {});
-  sample::sample_rows(*pool_, logits, batch.samplers, batch.chosen);
-  for (size_t i = 0; i < batch.sampling.size(); ++i) {
-    const size_t row = batch.sampling[i];
-    Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
-    slot.last_token = batch.chosen[i].token;
-    slot.sampler.accept(slot.last_token);
-    result->rows[row].outputs.push_back(std::move(batch.chosen[i]));
-  }
-}
-
-void Engine::report_prompt(const BatchRow& row, int32_t first, RowResult* result) {
-  const auto& params = slots_[static_cast<size_t>(row.slot)].sampler.logprobs();
-  const int32_t count = row.num_tokens();
-  const int32_t begin = std::max(row.start + 1, row.prompt_logprob_start);
-  const int32_t end = row.start + count + (row.next_prompt_token >= 0 ? 1 : 0);  // exclusive
-  const auto piece = static_cast<int32_t>(model_->max_logit_rows());
-  std::vector<int32_t> wanted;
-  for (int32_t from = begin; from < end; from += piece) {
-    const int32_t to = std::min(from + piece, end);
-    wanted.clear();
-    for (int32_t position = from; position < to; ++position)
-      wanted.push_back(first + position - 1 - row.start);
-    const device::Tensor logits = model_->logits(*launch_, wanted);
-    const size_t base = result->prompt_logprobs.size();
-    result->prompt_logprobs.resize(base + wanted.size());
-    pool_->parallel_for(static_cast<int64_t>(wanted.size()), 1, [&](int64_t i_begin, int64_t i_end, int) {
-      for (int64_t i = i_begin; i < i_end; ++i) {
-        const int32_t inside = from + static_cast<int32_t>(i) - row.start;
-        const int32_t token =
-            inside < count ? row.tokens[static_cast<size_t>(inside)] : row.next_prompt_token;
-        result->prompt_logprobs[base + static_cast<size_t>(i)] =
-            sample::describe_token(logits.row<float>(i), limits_.vocab_size, token, params);
-      }
-    });
-  }
+Result<std::vector<OpTime>> Engine::trace_step(BatchPlan /*plan*/) {
+  return error(ErrorCode::kUnsupported, "steps are traced on a GPU only: use --device cuda");
 }
 
 }  // namespace fathom::engine

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "device/arena.h"
+#include "engine/gpu.h"
 #include "model/config.h"
 #include "weights/checkpoint.h"
 
@@ -16,8 +17,48 @@ namespace {
 Result<device::DType> parse_dtype(const std::string& flag, const std::string& name, device::DType automatic) {
   if (name == "auto") return automatic;
   if (name == "float32") return device::DType::kF32;
-  if (name == "bfloat16") return device::DType::kBF16;
+  if (name == "bfloat16" || name == "bf16") return device::DType::kBF16;
   return error(ErrorCode::kInvalidArgument, "{}: got '{}', expected auto, bfloat16 or float32", flag, name);
+}
+
+Result<device::DType> parse_kv_dtype(const std::string& name, device::DType automatic, bool cuda) {
+  if (name == "fp8_e4m3" || name == "fp8_e5m2") {
+    if (!cuda) {
+      return error(ErrorCode::kUnsupported,
+                   "--kv-cache-dtype {}: on the CPU the cache is bfloat16 or float32", name);
+    }
+    return name == "fp8_e4m3" ? device::DType::kF8E4M3 : device::DType::kF8E5M2;
+  }
+  return parse_dtype("--kv-cache-dtype", name, automatic);
+}
+
+// --device auto takes the GPU where there is one.
+Result<bool> choose_cuda(const std::string& device) {
+  if (device == "auto") return gpu_available();
+  if (device == "cpu" || device == "cuda") return device == "cuda";
+  return error(ErrorCode::kInvalidArgument, "--device: got '{}', expected auto, cpu or cuda", device);
+}
+
+// The numbers of decode rows that graphs are captured for: few steps where padding would cost most, at most
+// an eighth of padding above.
+std::vector<int32_t> choose_graph_sizes(const Settings& settings, int32_t max_running) {
+  if (settings.disable_cuda_graph) return {};
+  std::vector<int32_t> sizes = settings.cuda_graph_bs;
+  const int32_t largest =
+      std::min(max_running, settings.cuda_graph_max_bs > 0 ? settings.cuda_graph_max_bs : kDefaultGraphRows);
+  if (sizes.empty()) {
+    for (int32_t size = 1; size < largest; size += size < 4     ? 1
+                                                   : size < 16  ? 4
+                                                   : size < 64  ? 8
+                                                   : size < 128 ? 16
+                                                                : 32)
+      sizes.push_back(size);
+    sizes.push_back(largest);
+  }
+  std::erase_if(sizes, [&](int32_t size) { return size > largest; });
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
 }
 
 Result<ModelFacts> collect_facts(const model::ModelConfig& config, const std::string& model_path) {
@@ -58,13 +99,16 @@ void log_start(const Engine& engine, const EngineOptions& options) {
   std::string kernels;
   for (const auto& [op, name] : report.load.implementations)
     kernels += (kernels.empty() ? "" : ", ") + op + "=" + name;
-  LOG_INFO("device: cpu, {} threads, {}; {}", options.threads, device::to_string(options.load.target.isa),
-           kernels);
-  const auto& layout = engine.model().kv_layout();
+  LOG_INFO("device: {}; {}", report.device, kernels);
+  const auto& layout = report.kv_layout;
   LOG_INFO("kv cache: {} tokens in {} pages of {} ({}, {} bytes a token, {} MiB), bound by {}",
            report.pool.pages * options.page_size, report.pool.pages, options.page_size,
            device::to_string(layout.dtype), layout.bytes_per_token(), report.pool.bytes >> 20,
            report.pool.bound);
+  if (report.graph_seconds > 0) {
+    LOG_INFO("cuda graphs: {} sizes up to {} rows, captured in {:.2f} s, {} MiB", options.graph_sizes.size(),
+             options.graph_sizes.back(), report.graph_seconds, report.graph_bytes >> 20);
+  }
 }
 
 }  // namespace
@@ -83,19 +127,26 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   options.load.max_context = facts->context_length;
 
   FATHOM_ASSIGN(const auto dtype, parse_dtype("--dtype", settings.dtype, device::DType::kBF16));
-  FATHOM_ASSIGN(options.load.kv_dtype, parse_dtype("--kv-cache-dtype", settings.kv_cache_dtype, dtype));
+  FATHOM_ASSIGN(options.cuda, choose_cuda(settings.device));
+  FATHOM_ASSIGN(options.load.kv_dtype, parse_kv_dtype(settings.kv_cache_dtype, dtype, options.cuda));
   options.load.compute = dtype == device::DType::kF32 ? ops::Compute::kF32 : ops::Compute::kBF16;
   FATHOM_ASSIGN(options.load.target.isa, device::choose_isa(settings.cpu_isa));
   options.load.mla = !settings.disable_mla;
   options.load.seed = settings.random_seed;
 
   options.threads = settings.threads > 0 ? settings.threads : static_cast<int32_t>(available_cpus().size());
-  options.max_running = settings.max_running_requests > 0 ? settings.max_running_requests : kDefaultRunning;
+  options.max_running = settings.max_running_requests > 0 ? settings.max_running_requests
+                        : options.cuda                    ? kDefaultGpuRunning
+                                                          : kDefaultRunning;
   options.max_step_tokens = settings.chunked_prefill_size > 0 ? settings.chunked_prefill_size
                             : settings.chunked_prefill_size < 0
                                 ? static_cast<int32_t>(std::min(facts->context_length, kUnchunked))
-                                : kDefaultChunk;
-  options.page_size = settings.page_size;
+                            : options.cuda ? kDefaultGpuChunk
+                                           : kDefaultChunk;
+  options.page_size = settings.page_size > 0 ? settings.page_size
+                      : options.cuda         ? kDefaultGpuPage
+                                             : kDefaultPage;
+  if (options.cuda) options.graph_sizes = choose_graph_sizes(settings, options.max_running);
   options.mem_fraction = settings.mem_fraction_static;
   options.max_total_tokens = settings.max_total_tokens;
   return options;

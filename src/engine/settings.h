@@ -19,20 +19,29 @@ struct Settings {
   bool dummy = false;                   // --load-format dummy
   uint64_t random_seed = 0;             // of dummy weights
   std::string dtype = "auto";           // auto | bfloat16 | float32
-  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32
+  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32 | fp8_e4m3 | fp8_e5m2
+  std::string device = "auto";          // auto | cpu | cuda
   bool disable_mla = false;
   int64_t context_length = 0;  // 0: the model's
   std::string cpu_isa = "auto";
   int32_t threads = 0;               // 0: the CPUs of this process
   int32_t max_running_requests = 0;  // 0: kDefaultRunning
   int32_t chunked_prefill_size = 0;  // 0: kDefaultChunk; -1: kUnchunked, or the context
-  int32_t page_size = 16;
+  int32_t page_size = 0;             // 0: kDefaultPage or kDefaultGpuPage
   double mem_fraction_static = 0.0;
   int64_t max_total_tokens = 0;
+  bool disable_cuda_graph = false;
+  std::vector<int32_t> cuda_graph_bs;  // empty: chosen
+  int32_t cuda_graph_max_bs = 0;       // 0: kDefaultGraphRows
 };
 
 inline constexpr int32_t kDefaultRunning = 64;
 inline constexpr int32_t kDefaultChunk = 512;
+inline constexpr int32_t kDefaultPage = 16;
+inline constexpr int32_t kDefaultGpuRunning = 256;
+inline constexpr int32_t kDefaultGpuChunk = 4096;
+inline constexpr int32_t kDefaultGpuPage = 64;
+inline constexpr int32_t kDefaultGraphRows = 256;
 inline constexpr int64_t kUnchunked = 16384;  // the reference's --max-prefill-tokens
 
 // What the checkpoint says about itself, for the API.

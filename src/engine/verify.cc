@@ -6,6 +6,8 @@
 #include <numeric>
 
 #include "base/math.h"
+#include "engine/gpu.h"
+#include "engine/verify_sequence.h"
 #include "sample/logprobs.h"
 #include "weights/safetensors.h"
 
@@ -104,16 +106,22 @@ double median(std::vector<double> values) {
 
 namespace {
 
-// One sequence on a model of its own pages 0, 1, 2, ...
-class Sequence {
+// On the CPU, on pages 0, 1, 2, ...
+class CpuVerifyModel final : public VerifyModel {
  public:
-  Sequence(model::Model& model, device::Launch& launch, const model::KvPool& cache)
-      : model_(model), launch_(launch), cache_(cache), pages_(static_cast<size_t>(cache.num_pages())) {
-    std::iota(pages_.begin(), pages_.end(), 0);
+  static Result<std::unique_ptr<VerifyModel>> make(const EngineOptions& options, int64_t places) {
+    std::unique_ptr<CpuVerifyModel> made(new CpuVerifyModel(options.threads));
+    FATHOM_ASSIGN(made->model_, model::Model::build(options.config, options.load, made->pool_));
+    const int64_t pages = ceil_div<int64_t>(places, options.page_size);
+    FATHOM_ASSIGN(made->cache_, model::KvPool::allocate(made->model_->kv_layout(), pages, options.page_size));
+    made->pages_.resize(static_cast<size_t>(pages));
+    std::iota(made->pages_.begin(), made->pages_.end(), 0);
+    return std::unique_ptr<VerifyModel>(std::move(made));
   }
 
-  // Logits of the last `wanted` tokens' positions, [wanted, V].
-  device::Tensor forward(const std::vector<int32_t>& tokens, int64_t wanted, bool decode) {
+  void reset() override { length_ = 0; }
+
+  Result<device::Tensor> forward(const std::vector<int32_t>& tokens, int64_t wanted, bool decode) override {
     const auto count = static_cast<int32_t>(tokens.size());
     std::vector<int32_t> positions(tokens.size());
     std::vector<int64_t> places(tokens.size());
@@ -133,24 +141,28 @@ class Sequence {
     batch.logit_rows = rows;
     batch.cache = &cache_;
     model::ForwardOutput output;
-    model_.forward(launch_, batch, &output);
+    model_->forward(launch_, batch, &output);
     length_ += count;
     return output.logits;
   }
 
  private:
-  model::Model& model_;
-  device::Launch& launch_;
-  const model::KvPool& cache_;
+  explicit CpuVerifyModel(int32_t threads) : pool_(threads, available_cpus()), launch_(pool_) {}
+
+  ThreadPool pool_;
+  device::Launch launch_;
+  std::unique_ptr<model::Model> model_;
+  model::KvPool cache_;
   std::vector<int32_t> pages_;
   int32_t length_ = 0;
 };
 
-VerifyCase compare(const Golden& golden, Sequence sequence, int64_t vocab) {
+Result<VerifyCase> compare(const Golden& golden, VerifyModel& model, int64_t vocab) {
+  model.reset();
   VerifyCase result;
   result.name = golden.name;
   const auto length = static_cast<int64_t>(golden.prompt.size());
-  const device::Tensor logits = sequence.forward(golden.prompt, golden.positions, false);
+  FATHOM_ASSIGN(const device::Tensor logits, model.forward(golden.prompt, golden.positions, false));
   for (int64_t p = 0; p < golden.positions; ++p) {
     const float* expected = golden.logits.data() + p * vocab;
     const float* got = logits.row<float>(p);
@@ -178,7 +190,9 @@ VerifyCase compare(const Golden& golden, Sequence sequence, int64_t vocab) {
       result.got = token;
       break;
     }
-    if (i + 1 < golden.greedy.size()) last = sequence.forward({token}, 1, true).row<float>(0);
+    if (i + 1 == golden.greedy.size()) break;
+    FATHOM_ASSIGN(const device::Tensor next, model.forward({token}, 1, true));
+    last = next.row<float>(0);
   }
   return result;
 }
@@ -213,17 +227,15 @@ Result<std::vector<VerifyCase>> verify(const Settings& settings, const std::stri
     FATHOM_ASSIGN(checkpoint, weights::Checkpoint::open(settings.model_path));
     options.load.checkpoint = &*checkpoint;
   }
-  ThreadPool pool(options.threads, available_cpus());
-  device::Launch launch(pool);
   options.load.max_tokens = longest;
   options.load.max_logit_rows = longest;
-  FATHOM_ASSIGN(const auto model, model::Model::build(options.config, options.load, pool));
-  FATHOM_ASSIGN(const auto cache,
-                model::KvPool::allocate(model->kv_layout(), ceil_div<int64_t>(places, options.page_size),
-                                        options.page_size));
+  FATHOM_ASSIGN(const auto model, options.cuda ? make_gpu_verify_model(options, places)
+                                               : CpuVerifyModel::make(options, places));
   std::vector<VerifyCase> results;
-  for (const auto& golden : goldens)
-    results.push_back(compare(golden, Sequence(*model, launch, cache), facts.vocab_size));
+  for (const auto& golden : goldens) {
+    FATHOM_ASSIGN(auto result, compare(golden, *model, facts.vocab_size));
+    results.push_back(std::move(result));
+  }
   return results;
 }
 

@@ -7,10 +7,10 @@
 #include "model/layers.h"
 #include "model/memory.h"
 #include "model/rope.h"
+#include "model/weight_check.h"
 #include "model/weight_names.h"
 #include "model/weights.h"
 #include "model/workspace.h"
-#include "weights/weight_reader.h"
 #include "weights/weight_supply.h"
 
 namespace fathom::model {
@@ -81,16 +81,6 @@ Result<void> check_memory(const ModelConfig& config, const LoadOptions& options,
       "the weights take {:.1f} GB and the workspaces {:.1f} GB, but only {:.1f} GB of memory are free",
       static_cast<double>(plan.weight_bytes) * 1e-9, static_cast<double>(plan.workspace_bytes) * 1e-9,
       static_cast<double>(available) * 1e-9);
-}
-
-Result<int64_t> check_weights(const ModelConfig& config, const weights::Checkpoint& checkpoint,
-                              LoadReport& report) {
-  weights::WeightReader reader(checkpoint);
-  for (const auto& spec : weight_table(config)) reader.require(spec);
-  reader.skip([&](std::string_view name) { return is_known_extra(config, name); });
-  FATHOM_TRY(reader.finish());
-  report.skipped_tensors = reader.skipped();
-  return reader.required_bytes();
 }
 
 // Counts the bytes that a supply took and tells the caller.

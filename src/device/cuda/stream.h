@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "device/cuda/gpu.h"
+#include "device/cuda/trace.h"
 
 namespace fathom::device::cuda {
 
@@ -33,7 +34,15 @@ class Stream {
       fault_op_ = what;
     }
   }
-  void launched(const char* op) { note(cudaGetLastError(), op); }
+  void launched(const char* op) {
+    note(cudaGetLastError(), op);
+    if (trace_ != nullptr) trace_->mark(op, handle_);
+  }
+  // From now on every launch is marked in the trace; null: no more. The trace must live until then.
+  void set_trace(Trace* trace) {
+    trace_ = trace;
+    if (trace != nullptr) trace->begin(handle_);
+  }
 
   void copy(void* to, const void* from, size_t bytes);  // any direction; host memory must be pinned
   void fill(void* data, int byte, size_t bytes);
@@ -52,6 +61,7 @@ class Stream {
   cudaStream_t handle_ = nullptr;
   cudaError_t fault_ = cudaSuccess;
   const char* fault_op_ = "";
+  Trace* trace_ = nullptr;
 };
 
 // A point in a stream. With timing, seconds between two of them can be asked for.

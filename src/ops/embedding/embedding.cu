@@ -2,6 +2,7 @@
 #include <cuda_fp16.h>
 
 #include "base/check.h"
+#include "device/cuda/launch_kernel.h"
 #include "ops/embedding/cuda.h"
 
 namespace fathom::ops::cuda {
@@ -11,6 +12,9 @@ using device::DType;
 
 template <class T>
 __global__ void embedding_kernel(const T* table, const int32_t* ids, int64_t width, float* y) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   const T* row = table + static_cast<int64_t>(ids[blockIdx.x]) * width;
   float* out = y + static_cast<int64_t>(blockIdx.x) * width;
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) out[i] = static_cast<float>(row[i]);
@@ -21,8 +25,8 @@ __global__ void embedding_kernel(const T* table, const int32_t* ids, int64_t wid
 void embedding(device::cuda::Stream& stream, const EmbeddingArgs& args) {
   if (args.tokens == 0) return;
   const auto launch = [&]<class T>(const T* table) {
-    embedding_kernel<<<static_cast<unsigned>(args.tokens), 256, 0, stream.handle()>>>(table, args.ids,
-                                                                                      args.width, args.y);
+    device::cuda::launch_early(stream, embedding_kernel<T>, static_cast<unsigned>(args.tokens), 256, 0, table,
+                               args.ids, args.width, args.y);
   };
   switch (args.table_dtype) {
     case DType::kF32:

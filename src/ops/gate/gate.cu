@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "device/cuda/launch_kernel.h"
 #include "ops/gate/cuda.h"
 
 namespace fathom::ops::cuda {
@@ -119,6 +120,9 @@ __device__ void choose_groups(const GateParams& params, int lane, const Row& row
 template <int kItems>
 __global__ void __launch_bounds__(kMaxThreads)
     gate_kernel(const float* logits, const float* bias, GateParams params, int32_t* ids, float* weights) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   extern __shared__ float shared[];
   Row row{};
   row.scores = shared;
@@ -206,9 +210,9 @@ void gate(device::cuda::Stream& stream, const GateArgs& args) {
   const int words = 2 * params.experts + params.groups + params.top_k + (params.groups + kWarp - 1) / kWarp;
   const int threads = std::min((params.experts + kWarp - 1) / kWarp * kWarp, kMaxThreads);
   const auto launch = [&](auto kernel) {
-    kernel<<<static_cast<unsigned>(args.tokens), static_cast<unsigned>(threads),
-             sizeof(float) * static_cast<size_t>(words), stream.handle()>>>(args.logits, args.bias, params,
-                                                                            args.ids, args.weights);
+    device::cuda::launch_early(stream, kernel, static_cast<unsigned>(args.tokens),
+                               static_cast<unsigned>(threads), sizeof(float) * static_cast<size_t>(words),
+                               args.logits, args.bias, params, args.ids, args.weights);
   };
   const int items = (params.experts + kWarp - 1) / kWarp;
   if (items <= 2) {

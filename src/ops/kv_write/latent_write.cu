@@ -1,3 +1,4 @@
+#include "device/cuda/launch_kernel.h"
 #include "ops/kv_write/cuda.h"
 #include "ops/rope/rotate.cuh"
 #include "ops/vector/cuda.cuh"
@@ -65,6 +66,9 @@ __device__ void write_latent(const LatentView<X, C, Y>& view, int64_t t, int64_t
 
 template <bool kVectors, class X, class C, class Y>
 __global__ void latent_write_kernel(LatentView<X, C, Y> view, const int32_t* positions) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   const int64_t position = positions[blockIdx.x];
   if (position >= 0) write_latent<kVectors>(view, blockIdx.x, position);
 }
@@ -73,6 +77,9 @@ __global__ void latent_write_kernel(LatentView<X, C, Y> view, const int32_t* pos
 template <class X, class C>
 __global__ void __launch_bounds__(kFusedThreads)
     rope_and_latent_kernel(HeadsView<X, X> heads, LatentView<X, C, X> view, const int32_t* positions) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   const int64_t position = positions[blockIdx.x];
   if (position < 0) return;
   if (blockIdx.y == 0) {
@@ -123,8 +130,8 @@ void latent_write(device::cuda::Stream& stream, const LatentWriteArgs& args) {
           using X = std::remove_pointer_t<decltype(x_null)>;
           using Y = std::remove_pointer_t<decltype(copy_null)>;
           using C = std::remove_pointer_t<decltype(cache_null)>;
-          latent_write_kernel<decltype(flag)::value, X, C, Y>
-              <<<rows, threads, 0, stream.handle()>>>(latent_view<X, C, Y>(args), args.batch.positions);
+          device::cuda::launch_early(stream, latent_write_kernel<decltype(flag)::value, X, C, Y>, rows,
+                                     threads, 0, latent_view<X, C, Y>(args), args.batch.positions);
         });
       });
     });
@@ -155,8 +162,8 @@ void rope_and_latent_write(device::cuda::Stream& stream, const RopeArgs& q, cons
     with_cache_type(latent.cache.dtype, [&](auto* cache_null) {
       using X = std::remove_pointer_t<decltype(x_null)>;
       using C = std::remove_pointer_t<decltype(cache_null)>;
-      rope_and_latent_kernel<X, C><<<grid, kFusedThreads, 0, stream.handle()>>>(
-          heads_view<X, X>(q), latent_view<X, C, X>(latent), q.positions);
+      device::cuda::launch_early(stream, rope_and_latent_kernel<X, C>, grid, kFusedThreads, 0,
+                                 heads_view<X, X>(q), latent_view<X, C, X>(latent), q.positions);
     });
   });
   stream.launched("rope_and_latent_write");

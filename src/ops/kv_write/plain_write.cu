@@ -1,3 +1,4 @@
+#include "device/cuda/launch_kernel.h"
 #include "ops/kv_write/cuda.h"
 #include "ops/vector/cuda.cuh"
 
@@ -34,6 +35,9 @@ template <bool kVectors, class N, class R, class C>
 __global__ void plain_write_kernel(const N* k_nope_v, int64_t nope_stride, const R* k_rope,
                                    int64_t rope_stride, Heads heads, int64_t width, const int32_t* positions,
                                    const int64_t* places, C* cache) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   if (positions[blockIdx.x] < 0) return;
   const int64_t i =
       (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * (kVectors ? int64_t{kPart} : 1);
@@ -75,7 +79,8 @@ void plain_write(device::cuda::Stream& stream, const PlainWriteArgs& args) {
           using N = std::remove_pointer_t<decltype(kv_null)>;
           using R = std::remove_pointer_t<decltype(rope_null)>;
           using C = std::remove_pointer_t<decltype(cache_null)>;
-          plain_write_kernel<decltype(flag)::value, N, R, C><<<grid, kThreads, 0, stream.handle()>>>(
+          device::cuda::launch_early(
+              stream, plain_write_kernel<decltype(flag)::value, N, R, C>, grid, kThreads, 0,
               static_cast<const N*>(kv.data), kv.stride, static_cast<const R*>(k_rope.data), k_rope.stride,
               heads, width, args.batch.positions, args.batch.places, static_cast<C*>(args.cache.data));
         });

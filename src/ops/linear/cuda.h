@@ -19,8 +19,8 @@ struct Weight {
   int64_t n = 0, k = 0, k_stride = 0;
   int64_t groups = 1;
 
-  int64_t group_bytes() const { return n * k_stride * device::size_of(dtype); }
-  int64_t scales_per_group() const { return (k + 127) / 128 * ((n + 7) / 8); }
+  constexpr int64_t group_bytes() const { return n * k_stride * device::size_of(dtype); }
+  constexpr int64_t scales_per_group() const { return (k + 127) / 128 * ((n + 7) / 8); }
 };
 
 // How the rows of x and y go with the weight's groups.

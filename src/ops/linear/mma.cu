@@ -2,6 +2,7 @@
 // operand and tokens as the 8-column one, so that few tokens waste little. cp.async keeps several stages of
 // weights in flight. Each output is one chain of k16 products in the order of k (FP8: one chain for each 128
 // of k, scaled and summed in order).
+#include "device/cuda/launch_kernel.h"
 #include "device/cuda/shared_memory.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/cuda_tiles.cuh"
@@ -11,13 +12,15 @@ namespace fathom::ops::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kDepth = 128;              // of k a stage: one FP8 scale
-constexpr int kPitch = kDepth * 2 + 16;  // bytes from row to row in shared memory: conflict-free for ldmatrix
-constexpr int kFp8Pitch = kDepth + 16;
+constexpr int kScaleDepth = 128;  // of k that one FP8 scale holds for
 
 template <bool kFp8, int kStripes, int kTokens>
 struct Shape {
-  static constexpr int kWeightPitch = kFp8 ? kFp8Pitch : kPitch;
+  // Of k a stage. Few tokens wait for barriers rather than for products: they take long stages.
+  static constexpr int kDepth = kFp8 || kTokens > 16 ? kScaleDepth : 2 * kScaleDepth;
+  // Bytes from row to row: an odd number of 16-byte lines, so that ldmatrix meets no bank twice.
+  static constexpr int kPitch = kDepth * 2 + 16;
+  static constexpr int kWeightPitch = kFp8 ? kDepth + 16 : kPitch;
   static constexpr int kWeightBytes = kStripes * 16 * kWeightPitch;
   static constexpr int kStageBytes = kWeightBytes + kTokens * kPitch;
   // About 90 KB a CTA, so that two run on a multiprocessor.
@@ -31,6 +34,8 @@ struct Shape {
 template <bool kFp8, int kStripes, int kTokens>
 __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ TileArgs args) {
   using S = Shape<kFp8, kStripes, kTokens>;
+  constexpr int kDepth = S::kDepth;
+  constexpr int kPitch = S::kPitch;
   constexpr int kSplit = 4 / kStripes;                                     // warps that share a stripe
   constexpr int kTiles = kTokens / 8 < kSplit ? 1 : kTokens / 8 / kSplit;  // token tiles of a warp
   extern __shared__ __align__(16) uint8_t stages[];
@@ -39,6 +44,7 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
   RowTile tile{static_cast<int32_t>(blockIdx.z), static_cast<int32_t>(blockIdx.y) * kTokens, 0};
   const bool grouped = args.offsets != nullptr;
   if (grouped) {
+    device::cuda::wait_for_previous();
     if (threadIdx.x < 32) {
       const RowTile found = find_row_tile(args, static_cast<int32_t>(blockIdx.y), kTokens);
       if (threadIdx.x == 0) shared_tile = found;
@@ -59,19 +65,21 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
       static_cast<const uint8_t*>(args.weight) + tile.group * args.weight_step * (kFp8 ? 1 : 2);
   const float* scales = kFp8 ? args.scales + tile.group * args.scales_step : nullptr;
 
-  // Each thread brings the same 16-byte columns of every stage.
-  const auto load_stage = [&](int stage, int k_first) {
+  const auto load_weights = [&](int stage, int k_first) {
     uint8_t* base = stages + stage * S::kStageBytes;
-    constexpr int kWeightChunks = kFp8 ? kDepth / 16 : kDepth / 8;  // 16-byte chunks of a row
-    for (int i = thread; i < kStripes * 16 * kWeightChunks; i += kThreads) {
-      const int line = i / kWeightChunks;
-      const int chunk = i % kWeightChunks;
+    constexpr int kChunks = kFp8 ? kDepth / 16 : kDepth / 8;  // 16-byte chunks of a row
+    for (int i = thread; i < kStripes * 16 * kChunks; i += kThreads) {
+      const int line = i / kChunks;
+      const int chunk = i % kChunks;
       const int k = k_first + chunk * (kFp8 ? 16 : 8);
       const bool inside = n_first + line < args.n && k < args.k_stride;
       const uint8_t* from =
           weight + (static_cast<int64_t>(n_first + line) * args.k_stride + k) * (kFp8 ? 1 : 2);
       copy_async_16(base + line * S::kWeightPitch + chunk * 16, inside ? from : weight, inside);
     }
+  };
+  const auto load_tokens = [&](int stage, int k_first) {
+    uint8_t* base = stages + stage * S::kStageBytes + S::kWeightBytes;
     constexpr int kChunks = kDepth / 8;
     for (int i = thread; i < kTokens * kChunks; i += kThreads) {
       const int line = i / kChunks;
@@ -80,8 +88,7 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
       const bool inside = line < tile.count && k < args.k;
       int64_t row = tile.first + (inside ? line : 0);
       if (args.gather != nullptr) row = args.gather[row];
-      copy_async_16(base + S::kWeightBytes + line * kPitch + chunk * 16,
-                    x + row * args.x_stride + (inside ? k : 0), inside);
+      copy_async_16(base + line * kPitch + chunk * 16, x + row * args.x_stride + (inside ? k : 0), inside);
     }
   };
 
@@ -92,9 +99,14 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
 
   float sum[kTiles][4] = {};
   const int steps = (args.k + kDepth - 1) / kDepth;
+  // The weights are nobody's output: they come while the kernel before this one still runs.
+#pragma unroll 1
+  for (int s = 0; s < S::kStages - 1 && s < steps; ++s) load_weights(s, s * kDepth);
+  device::cuda::let_next_start();
+  if (!grouped) device::cuda::wait_for_previous();
 #pragma unroll 1
   for (int s = 0; s < S::kStages - 1; ++s) {
-    if (s < steps) load_stage(s, s * kDepth);
+    if (s < steps) load_tokens(s, s * kDepth);
     copy_async_commit();
   }
   const int scale_groups = (args.n + 7) / 8;
@@ -114,7 +126,10 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
     copy_async_wait<S::kStages - 2>();
     __syncthreads();
     const int ahead = step + S::kStages - 1;
-    if (ahead < steps) load_stage(ahead % S::kStages, ahead * kDepth);
+    if (ahead < steps) {
+      load_weights(ahead % S::kStages, ahead * kDepth);
+      load_tokens(ahead % S::kStages, ahead * kDepth);
+    }
     copy_async_commit();
     if (!computes) continue;
 
@@ -186,7 +201,7 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
   [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
   const dim3 grid(static_cast<unsigned>((call.args.n + kStripes * 16 - 1) / (kStripes * 16)),
                   static_cast<unsigned>(call.row_tiles(kTokens)), static_cast<unsigned>(call.heads));
-  kernel<<<grid, kThreads, S::kBytes, stream.handle()>>>(call.args);
+  device::cuda::launch_early(stream, kernel, grid, dim3(kThreads), S::kBytes, call.args);
 }
 
 // The wider the tile, the fewer times tokens are read, and the fewer tiles there are to fill the GPU.

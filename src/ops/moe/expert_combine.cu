@@ -1,3 +1,4 @@
+#include "device/cuda/launch_kernel.h"
 #include "ops/moe/cuda.h"
 #include "ops/vector/cuda.cuh"
 
@@ -12,6 +13,9 @@ __global__ void expert_combine_kernel(const X* rows, int64_t stride, const float
                                       const int32_t* places, const int32_t* positions, int32_t top_k,
                                       const S* shared, int64_t shared_stride, Y* y, int64_t y_stride,
                                       int64_t width) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   const int64_t t = blockIdx.x;
   if (positions != nullptr && positions[t] < 0) return;
   const int64_t first = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * kPart;
@@ -65,11 +69,11 @@ void expert_combine(device::cuda::Stream& stream, const ExpertCombineArgs& args)
           using X = std::remove_pointer_t<decltype(rows_null)>;
           using S = std::remove_pointer_t<decltype(shared_null)>;
           using Y = std::remove_pointer_t<decltype(y_null)>;
-          expert_combine_kernel<decltype(top_k)::value, decltype(flag)::value, X, S, Y>
-              <<<grid, kThreads, 0, stream.handle()>>>(
-                  static_cast<const X*>(args.rows.data), args.rows.stride, args.weights, args.places,
-                  args.positions, args.top_k, static_cast<const S*>(args.shared.data), args.shared.stride,
-                  static_cast<Y*>(y.data), y.stride, y.columns);
+          device::cuda::launch_early(
+              stream, expert_combine_kernel<decltype(top_k)::value, decltype(flag)::value, X, S, Y>, grid,
+              kThreads, 0, static_cast<const X*>(args.rows.data), args.rows.stride, args.weights, args.places,
+              args.positions, args.top_k, static_cast<const S*>(args.shared.data), args.shared.stride,
+              static_cast<Y*>(y.data), y.stride, y.columns);
         });
       });
     });

@@ -1,4 +1,5 @@
 #include "base/check.h"
+#include "device/cuda/launch_kernel.h"
 #include "ops/moe/cuda.h"
 
 namespace fathom::ops::cuda {
@@ -46,6 +47,9 @@ __device__ void count_chunk(const Copies& copies, int32_t experts, uint16_t* cou
 
 // totals[cta][e], for sorts of several CTAs.
 __global__ void __launch_bounds__(kThreads) count_kernel(Copies copies, int32_t experts, int32_t* totals) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   extern __shared__ uint16_t counts[];
   count_chunk(copies, experts, counts);
   for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
@@ -90,6 +94,9 @@ __device__ int32_t scan(int32_t* values, int32_t n, int32_t* shared) {
 // Places this CTA's copies. totals: of all CTAs, or null where this is the only one.
 __global__ void __launch_bounds__(kThreads)
     place_kernel(Copies copies, int32_t experts, const int32_t* totals, ExpertSort sort) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   extern __shared__ uint16_t counts[];                                 // [kWarps, experts], then what follows
   auto* base = reinterpret_cast<int32_t*>(counts + kWarps * experts);  // [experts]
   __shared__ int32_t warp_totals[kWarps];
@@ -172,11 +179,12 @@ void expert_sort(device::cuda::Stream& stream, const ExpertSortArgs& args) {
   const size_t count_bytes = kWarps * experts * sizeof(uint16_t);
   const size_t place_bytes = count_bytes + experts * sizeof(int32_t);
   if (blocks > 1) {
-    count_kernel<<<blocks, kThreads, count_bytes, stream.handle()>>>(copies, args.experts, args.workspace);
+    device::cuda::launch_early(stream, count_kernel, blocks, kThreads, count_bytes, copies, args.experts,
+                               args.workspace);
     stream.launched("expert_sort");
   }
-  place_kernel<<<blocks, kThreads, place_bytes, stream.handle()>>>(
-      copies, args.experts, blocks > 1 ? args.workspace : nullptr, args.sort);
+  device::cuda::launch_early(stream, place_kernel, blocks, kThreads, place_bytes, copies, args.experts,
+                             blocks > 1 ? args.workspace : nullptr, args.sort);
   stream.launched("expert_sort");
 }
 

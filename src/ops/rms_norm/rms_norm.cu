@@ -1,3 +1,4 @@
+#include "device/cuda/launch_kernel.h"
 #include "ops/rms_norm/cuda.h"
 #include "ops/vector/cuda.cuh"
 
@@ -18,6 +19,9 @@ template <int kParts, bool kVectors, class X, class D, class Y>
 __global__ void __launch_bounds__(most_threads(kParts))
     rms_norm_kernel(X* x, int64_t x_stride, const D* delta, int64_t delta_stride, const float* weight,
                     float eps, int64_t width, Y* y, int64_t y_stride) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   __shared__ float shared[32];
   X* x_row = x + blockIdx.x * x_stride;
   Floats values[kParts];
@@ -70,10 +74,11 @@ void launch(device::cuda::Stream& stream, const Matrix& x, const Matrix& delta, 
     using X = std::remove_pointer_t<decltype(x_null)>;
     using D = std::remove_pointer_t<decltype(delta_null)>;
     using Y = std::remove_pointer_t<decltype(y_null)>;
-    rms_norm_kernel<decltype(parts_constant)::value, decltype(flag)::value, X, D, Y>
-        <<<static_cast<unsigned>(x.rows), threads, 0, stream.handle()>>>(
-            static_cast<X*>(x.data), x.stride, static_cast<const D*>(delta.data), delta.stride, weight, eps,
-            width, static_cast<Y*>(y.data), y.stride);
+    device::cuda::launch_early(
+        stream, rms_norm_kernel<decltype(parts_constant)::value, decltype(flag)::value, X, D, Y>,
+        static_cast<unsigned>(x.rows), threads, 0, static_cast<X*>(x.data), x.stride,
+        static_cast<const D*>(delta.data), delta.stride, weight, eps, width, static_cast<Y*>(y.data),
+        y.stride);
   };
   const auto run_types = [&](auto parts_constant, auto flag) {
     with_activation_type(y.dtype, "y", [&](auto* y_null) {

@@ -1,3 +1,4 @@
+#include "device/cuda/launch_kernel.h"
 #include "ops/rope/cuda.h"
 #include "ops/rope/rotate.cuh"
 #include "ops/vector/cuda.cuh"
@@ -10,6 +11,9 @@ constexpr int kThreads = 128;
 // A thread a part of eight: CTAs (t, b) of token t.
 template <bool kVectors, class X, class Y>
 __global__ void rope_kernel(HeadsView<X, Y> view, RopeView table, const int32_t* positions) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();
+
   const int64_t position = positions[blockIdx.x];
   if (position < 0) return;
   const int64_t i = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
@@ -29,8 +33,8 @@ void rope(device::cuda::Stream& stream, const RopeArgs& args) {
       with_activation_type(args.y.dtype, "y", [&](auto* y_null) {
         using X = std::remove_pointer_t<decltype(x_null)>;
         using Y = std::remove_pointer_t<decltype(y_null)>;
-        rope_kernel<decltype(flag)::value, X, Y>
-            <<<grid, kThreads, 0, stream.handle()>>>(heads_view<X, Y>(args), args.table, args.positions);
+        device::cuda::launch_early(stream, rope_kernel<decltype(flag)::value, X, Y>, grid, kThreads, 0,
+                                   heads_view<X, Y>(args), args.table, args.positions);
       });
     });
   });

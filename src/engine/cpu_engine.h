@@ -1,0 +1,46 @@
+// The engine on the CPU: one thread takes the plans, all of them compute.
+#pragma once
+
+#include <future>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "base/queue.h"
+#include "engine/engine.h"
+
+namespace fathom::engine {
+
+class CpuEngine final : public Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> start(const EngineOptions& options);
+  ~CpuEngine() override;
+
+  std::future<Result<StepResult>> step(BatchPlan plan) override;
+
+ private:
+  struct Slot;
+  struct Batch;
+  struct Work {
+    BatchPlan plan;
+    std::promise<Result<StepResult>> promise;
+  };
+
+  explicit CpuEngine(const EngineOptions& options);
+  void serve();
+  StepResult run(BatchPlan& plan);
+  void open_slots(BatchPlan& plan);
+  void lay_out(BatchPlan& plan);
+  void choose_tokens(const BatchPlan& plan, const device::Tensor& logits, StepResult* result);
+  void report_prompt(const BatchRow& row, int32_t first, RowResult* result);
+
+  std::unique_ptr<device::Launch> launch_;
+  std::unique_ptr<model::Model> model_;
+  model::KvPool cache_;
+  std::vector<Slot> slots_;
+  std::unique_ptr<Batch> batch_;  // the step's arrays, kept between steps
+  Queue<Work> queue_;
+  std::thread thread_;
+};
+
+}  // namespace fathom::engine

@@ -1,0 +1,61 @@
+#include "engine/gpu.h"
+
+#include "device/cuda/probe.h"
+#include "engine/cuda/gpu_engine.h"
+#include "engine/cuda/gpu_verify.h"
+
+namespace fathom::engine {
+
+bool gpu_available() {
+  return device::cuda::gpu_count() > 0;
+}
+
+namespace {
+
+Result<void> need_gpu() {
+  if (gpu_available()) return {};
+  return error(ErrorCode::kUnavailable,
+               "--device cuda: this machine has no NVIDIA GPU that Fathom runs on (compute capability 8.0 or "
+               "later, and its driver): "
+               "use --device cpu");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options) {
+  FATHOM_TRY(need_gpu());
+  return cuda::GpuEngine::start(options);
+}
+
+Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places) {
+  FATHOM_TRY(need_gpu());
+  return cuda::GpuVerifyModel::make(options, places);
+}
+
+namespace {
+
+class GpuCeilings final : public Ceilings {
+ public:
+  GpuCeilings(std::unique_ptr<device::cuda::Stream> stream, device::cuda::Probe probe, bool bf16)
+      : stream_(std::move(stream)), probe_(std::move(probe)), bf16_(bf16) {}
+
+  double read_bandwidth() override { return probe_.read_bandwidth(*stream_); }
+  double compute_peak() override { return bf16_ ? probe_.bf16_peak(*stream_) : probe_.f32_peak(*stream_); }
+
+ private:
+  std::unique_ptr<device::cuda::Stream> stream_;
+  device::cuda::Probe probe_;
+  bool bf16_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool bf16) {
+  FATHOM_TRY(need_gpu());
+  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
+  FATHOM_ASSIGN(auto stream, device::cuda::Stream::create(gpu));
+  FATHOM_ASSIGN(auto probe, device::cuda::Probe::create());
+  return std::unique_ptr<Ceilings>(std::make_unique<GpuCeilings>(std::move(stream), std::move(probe), bf16));
+}
+
+}  // namespace fathom::engine

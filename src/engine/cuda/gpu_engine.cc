@@ -1,0 +1,432 @@
+#include "engine/cuda/gpu_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/math.h"
+
+namespace fathom::engine::cuda {
+
+using device::cuda::DeviceBuffer;
+using device::cuda::PinnedBuffer;
+
+GpuEngine::GpuEngine(const EngineOptions& options)
+    : Engine(options), slots_(static_cast<size_t>(options.max_running)) {}
+
+GpuEngine::~GpuEngine() {
+  queue_.close();
+  if (launcher_.joinable()) launcher_.join();
+  in_flight_.close();
+  if (answerer_.joinable()) answerer_.join();
+}
+
+Result<std::unique_ptr<Engine>> GpuEngine::start(const EngineOptions& options) {
+  const int64_t start_ns = steady_clock().now_ns();
+  std::unique_ptr<GpuEngine> engine(new GpuEngine(options));
+  FATHOM_TRY(engine->load(options));
+  FATHOM_TRY(engine->allocate_step_memory());
+  engine->report_.load_seconds = seconds_since(start_ns);
+  FATHOM_TRY(engine->capture_graphs(options.graph_sizes));
+  engine->launcher_ = std::thread([rank = engine.get()] { rank->launch_steps(); });
+  engine->answerer_ = std::thread([rank = engine.get()] { rank->answer_steps(); });
+  return std::unique_ptr<Engine>(std::move(engine));
+}
+
+Result<void> GpuEngine::load(const EngineOptions& options) {
+  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
+  FATHOM_ASSIGN(stream_, device::cuda::Stream::create(gpu));
+  FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
+
+  model::cuda::LoadOptions load;
+  load.checkpoint = options.load.checkpoint;
+  load.seed = options.load.seed;
+  load.compute = options.load.compute;
+  load.kv_dtype = options.load.kv_dtype;
+  load.mla = options.load.mla;
+  load.max_tokens = limits_.max_step_tokens;
+  load.max_logit_rows = options.max_running;
+  load.max_context = limits_.max_context;
+  load.progress = options.load.progress;
+  FATHOM_ASSIGN(model_, model::cuda::Model::build(options.config, load, *stream_, *pool_));
+  report_.load = model_->report();
+  report_.kv_layout = model_->kv_layout();
+  report_.device = fmt::format("cuda, {} (sm_{}{}, {:.0f} GB)", gpu.name, gpu.major, gpu.minor,
+                               static_cast<double>(gpu.total_bytes) * 1e-9);
+
+  FATHOM_ASSIGN(const auto after, device::cuda::memory_info());
+  PoolRequest request;
+  request.available_bytes = before.free;
+  request.weight_bytes = before.free - after.free;
+  request.bytes_per_token = report_.kv_layout.bytes_per_token();
+  request.page_size = options.page_size;
+  request.max_context = limits_.max_context;
+  request.max_running = options.max_running;
+  request.mem_fraction = options.mem_fraction;
+  request.max_total_tokens = options.max_total_tokens;
+  FATHOM_ASSIGN(report_.pool, size_pool(request));
+  FATHOM_ASSIGN(cache_,
+                model::cuda::KvPool::allocate(report_.kv_layout, report_.pool.pages, options.page_size));
+  limits_.num_pages = static_cast<int32_t>(report_.pool.pages);
+  return {};
+}
+
+Result<void> GpuEngine::allocate_step_memory() {
+  const int64_t slots = limits_.max_slots;
+  sample::cuda::GpuSamplerSizes sizes;
+  sizes.slots = limits_.max_slots;
+  sizes.vocab = limits_.vocab_size;
+  sizes.rows = slots;
+  FATHOM_ASSIGN(sampler_, sample::cuda::GpuSampler::create(*stream_, arena_, sizes));
+  tables_.stride = ceil_div(limits_.max_context, limits_.page_size);
+  FATHOM_ASSIGN(tables_.block_tables, arena_.allocate_array<int32_t>(slots * tables_.stride));
+  FATHOM_ASSIGN(tables_.last_tokens, arena_.allocate_array<int32_t>(slots));
+  FATHOM_ASSIGN(device_tokens_, arena_.allocate_array<int32_t>(slots));
+  FATHOM_ASSIGN(adjusted_, arena_.allocate_array<float>(slots * limits_.vocab_size));
+  FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(slots, arena_));
+  // Padding tokens look at slot 0.
+  stream_->fill(tables_.block_tables, 0, static_cast<size_t>(slots * tables_.stride) * sizeof(int32_t));
+  stream_->fill(tables_.last_tokens, 0, static_cast<size_t>(slots) * sizeof(int32_t));
+
+  // The largest step: every token, every page in a new slot's table, every row extending.
+  const StepLayout layout(limits_.max_step_tokens, slots);
+  const int64_t pages = std::min<int64_t>(int64_t{limits_.num_pages} * 4, slots * tables_.stride);
+  const int64_t updates = (pages + slots) * static_cast<int64_t>(sizeof(SlotUpdate));
+  const int64_t stretches =
+      slots + ceil_div<int64_t>(slots * limits_.max_context, model::cuda::Model::kPassPlaces);
+  const int64_t rows = stretches * static_cast<int64_t>(sizeof(ops::cuda::ExtendRow) + 16);
+  const auto bytes = static_cast<size_t>(layout.fixed_bytes + updates + rows + 4096);
+  FATHOM_ASSIGN(device_input_, DeviceBuffer::allocate(bytes));
+  for (size_t f = 0; f < kFrames; ++f) {
+    FATHOM_ASSIGN(frames_[f].input, PinnedBuffer::allocate(bytes));
+    FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(slots));
+    FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create());
+    free_.push(size_t{f});
+  }
+  return stream_->synchronize();
+}
+
+void GpuEngine::forward_and_sample(const StepLayout& layout,
+                                   const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens,
+                                   bool draws) {
+  auto* base = static_cast<std::byte*>(device_input_.data());
+  auto* ids = reinterpret_cast<int32_t*>(base + layout.ids);
+  const auto* slots = reinterpret_cast<const int32_t*>(base + layout.slots);
+  resolve_tokens(*stream_, ids, slots, tables_.last_tokens, layout.tokens);
+  model::cuda::GpuBatch batch;
+  batch.view.tokens = layout.tokens;
+  batch.view.positions = reinterpret_cast<const int32_t*>(base + layout.positions);
+  batch.view.places = reinterpret_cast<const int64_t*>(base + layout.places);
+  batch.view.slots = slots;
+  batch.view.block_tables = tables_.block_tables;
+  batch.view.table_stride = tables_.stride;
+  batch.token_ids = ids;
+  batch.extend_tokens = extend_tokens;
+  batch.passes = passes;
+  batch.logit_rows = reinterpret_cast<const int32_t*>(base + layout.rows);
+  batch.logit_count = layout.logit_rows;
+  batch.cache = &cache_;
+  const float* logits = model_->forward(*stream_, batch);
+  if (layout.logit_rows == 0) return;
+  sample::cuda::SampleArgs args;
+  args.logits = logits;
+  args.adjusted = adjusted_;
+  args.rows = layout.logit_rows;
+  args.row_slots = reinterpret_cast<const int32_t*>(base + layout.row_slots);
+  args.last_tokens = tables_.last_tokens;
+  args.tokens = device_tokens_;
+  args.draws = draws;
+  sampler_->sample(args);
+}
+
+Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
+  if (sizes.empty()) return {};
+  const int64_t start_ns = steady_clock().now_ns();
+  FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
+  // Largest first, and once without a graph: what a first launch sets up is then done.
+  for (auto size = sizes.rbegin(); size != sizes.rend(); ++size) {
+    const StepLayout layout(*size, *size);
+    for (const bool draws : {false, true}) {
+      if (size == sizes.rbegin()) {
+        input_.clear();
+        std::vector<model::cuda::ExtendPass> passes;
+        const SlotUpdate* none = nullptr;
+        auto* device = static_cast<std::byte*>(device_input_.data());
+        auto* pinned = static_cast<std::byte*>(frames_[0].input.data());
+        const int64_t bytes = input_.write(layout, pinned, device, passes, &none);
+        stream_->copy(device, pinned, static_cast<size_t>(bytes));
+        forward_and_sample(layout, {}, 0, draws);
+        FATHOM_TRY(stream_->synchronize());
+      }
+      FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(
+                                    *stream_, [&] { forward_and_sample(layout, {}, 0, draws); }));
+      graphs_[{*size, draws}] = std::move(graph);
+    }
+  }
+  FATHOM_TRY(stream_->synchronize());
+  FATHOM_ASSIGN(const auto after, device::cuda::memory_info());
+  report_.graph_seconds = seconds_since(start_ns);
+  report_.graph_bytes = before.free - after.free;
+  return {};
+}
+
+std::future<Result<StepResult>> GpuEngine::step(BatchPlan plan) {
+  Work work{std::move(plan), {}, nullptr};
+  auto future = work.promise.get_future();
+  FATHOM_CHECK(queue_.push(std::move(work)), "a step after the engine was told to stop");
+  return future;
+}
+
+Result<std::vector<OpTime>> GpuEngine::trace_step(BatchPlan plan) {
+  FATHOM_TRY(device::cuda::open_gpu(stream_->gpu().index));
+  FATHOM_ASSIGN(auto trace, device::cuda::Trace::create(8192));
+  Work work{std::move(plan), {}, &trace};
+  auto future = work.promise.get_future();
+  FATHOM_CHECK(queue_.push(std::move(work)), "a step after the engine was told to stop");
+  const auto result = future.get();
+  FATHOM_TRY(result);
+  FATHOM_ASSIGN(const auto spans, trace.spans());
+  std::vector<OpTime> times;
+  for (const auto& span : spans) times.push_back({span.op, span.start_us, span.us});
+  return times;
+}
+
+void GpuEngine::launch_steps() {
+  // The current GPU is a thread's own.
+  const auto opened = device::cuda::open_gpu(stream_->gpu().index);
+  FATHOM_CHECK(opened.ok(), "{}", opened.error().message);
+  while (auto work = queue_.pop()) {
+    const size_t index = *free_.pop();
+    Frame& frame = frames_[index];
+    frame.promise = std::move(work->promise);
+    frame.result = {};
+    frame.result.step = work->plan.step;
+    frame.choices.clear();
+    tracing_ = work->trace != nullptr;
+    stream_->set_trace(work->trace);
+    frame.status = queue_step(work->plan, frame);
+    stream_->set_trace(nullptr);
+    stream_->record(frame.done);
+    if (frame.status.ok()) frame.status = stream_->status();
+    if (!frame.status.ok()) {
+      frame.status = frame.status.error().with_context(fmt::format(
+          "step {} ({} rows, {} tokens)", work->plan.step, work->plan.rows.size(), input_.ids.size()));
+    }
+    in_flight_.push(size_t{index});
+  }
+}
+
+void GpuEngine::answer_steps() {
+  const auto opened = device::cuda::open_gpu(stream_->gpu().index);
+  FATHOM_CHECK(opened.ok(), "{}", opened.error().message);
+  while (const auto index = in_flight_.pop()) {
+    Frame& frame = frames_[*index];
+    if (frame.status.ok()) {
+      const auto ended = frame.done.wait();
+      if (!ended.ok()) frame.status = ended.error().with_context(fmt::format("step {}", frame.result.step));
+    }
+    auto promise = std::move(frame.promise);
+    if (!frame.status.ok()) {
+      const Error fault = frame.status.error();
+      free_.push(size_t{*index});
+      promise.set_value(fault);
+      continue;
+    }
+    for (size_t i = 0; i < frame.choices.size(); ++i) {
+      const RowChoice& choice = frame.choices[i];
+      TokenOutput output = frame.output.token(static_cast<int64_t>(i));
+      if (choice.logprobs.output)
+        output = frame.output.described(static_cast<int64_t>(i), output.token, choice.logprobs);
+      frame.result.rows[choice.row].outputs.push_back(std::move(output));
+    }
+    StepResult result = std::move(frame.result);
+    free_.push(size_t{*index});
+    promise.set_value(std::move(result));
+  }
+}
+
+Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
+  FATHOM_TRY(stream_->status());
+  input_.clear();
+  FATHOM_TRY(open_slots(plan));
+  lay_out(plan);
+  frame.result.rows.resize(plan.rows.size());
+  LogprobShape shape;
+  bool describes = false;
+  for (size_t r = 0; r < plan.rows.size(); ++r) frame.result.rows[r].slot = plan.rows[r].slot;
+  for (const size_t row : input_.sampling) {
+    const LogprobParams& params = slots_[static_cast<size_t>(plan.rows[row].slot)].logprobs;
+    frame.choices.push_back({row, params});
+    if (params.output) {
+      describes = true;
+      shape.widen(params);
+    }
+  }
+  FATHOM_TRY(queue_forward(frame));
+  const auto rows = static_cast<int64_t>(input_.sampling.size());
+  if (rows > 0) frame.output.bring_tokens(*stream_, device_tokens_, rows);
+  if (describes) {
+    int32_t* ids = frame.output.ids();
+    for (int64_t i = 0; i < rows; ++i) {
+      const auto& wanted = frame.choices[static_cast<size_t>(i)].logprobs.token_ids;
+      for (int32_t j = 0; j < shape.requested; ++j) {
+        ids[i * shape.requested + j] =
+            static_cast<size_t>(j) < wanted.size() ? wanted[static_cast<size_t>(j)] : -1;
+      }
+    }
+    stream_->copy(device_logprobs_.ids, ids, static_cast<size_t>(rows * shape.requested) * sizeof(int32_t));
+    sample::cuda::LogprobArgs args;
+    args.logits = model_->last_logits();
+    args.rows = rows;
+    args.tokens = device_tokens_;
+    args.top = shape.top;
+    args.requested_ids = shape.requested;
+    args.requested = device_logprobs_.ids;
+    args.token_logprobs = device_logprobs_.token_logprobs;
+    args.top_tokens = device_logprobs_.top_tokens;
+    args.top_logprobs = device_logprobs_.top_logprobs;
+    args.requested_logprobs = device_logprobs_.requested_logprobs;
+    sampler_->logprobs(args);
+    frame.output.bring_logprobs(*stream_, device_logprobs_, rows, shape);
+  }
+  // After the choice: further logits take the place of the step's.
+  for (size_t r = 0; r < plan.rows.size(); ++r) {
+    if (plan.rows[r].prompt_logprob_start >= 0) {
+      FATHOM_TRY(report_prompt(plan.rows[r], input_.first[r], &frame.result.rows[r]));
+    }
+  }
+  return stream_->status();
+}
+
+Result<void> GpuEngine::open_slots(BatchPlan& plan) {
+  for (auto& open : plan.open) {
+    Slot& slot = slots_.at(static_cast<size_t>(open.slot));
+    slot.logprobs = open.init.logprobs;
+    slot.block_table = std::move(open.pages);
+    FATHOM_TRY(sampler_->open(open.slot, open.init));
+    for (size_t i = 0; i < slot.block_table.size(); ++i) {
+      input_.updates.push_back({open.slot, static_cast<int32_t>(i), slot.block_table[i]});
+    }
+    if (!open.init.output.empty()) input_.updates.push_back({open.slot, -1, open.init.output.back()});
+  }
+  sampler_->flush();
+  return {};
+}
+
+void GpuEngine::lay_out(BatchPlan& plan) {
+  StepInput& in = input_;
+  in.first.resize(plan.rows.size());
+  for (auto& row : plan.rows) {
+    auto& table = slots_.at(static_cast<size_t>(row.slot)).block_table;
+    for (const int32_t page : row.new_pages) {
+      in.updates.push_back({row.slot, static_cast<int32_t>(table.size()), page});
+      table.push_back(page);
+    }
+  }
+  const int32_t page_size = limits_.page_size;
+  for (const RowMode mode : {RowMode::kExtend, RowMode::kDecode}) {
+    for (size_t r = 0; r < plan.rows.size(); ++r) {
+      const BatchRow& row = plan.rows[r];
+      if (row.mode != mode) continue;
+      const Slot& slot = slots_[static_cast<size_t>(row.slot)];
+      const int32_t count = row.num_tokens();
+      const auto first = static_cast<int32_t>(in.ids.size());
+      in.first[r] = first;
+      FATHOM_CHECK(static_cast<int64_t>(slot.block_table.size()) * page_size >= row.start + count,
+                   "slot {}: {} pages of {} tokens for {} + {} tokens", row.slot, slot.block_table.size(),
+                   page_size, row.start, count);
+      for (int32_t i = 0; i < count; ++i) {
+        const int32_t position = row.start + i;
+        const int32_t token = row.tokens.empty() ? -1 : row.tokens[static_cast<size_t>(i)];
+        FATHOM_CHECK(row.tokens.empty() || (token >= 0 && token < limits_.vocab_size),
+                     "slot {}: token {} at position {}", row.slot, token, position);
+        in.ids.push_back(token);
+        in.positions.push_back(position);
+        in.slots.push_back(row.slot);
+        const int64_t page = slot.block_table[static_cast<size_t>(position / page_size)];
+        in.places.push_back(page * page_size + position % page_size);
+      }
+      if (mode == RowMode::kExtend) in.extend_rows.push_back({first, count, row.start, row.slot, 0, 0, 0, 0});
+      if (row.sample) {
+        in.sampling.push_back(r);
+        in.logit_rows.push_back(first + count - 1);
+        in.row_slots.push_back(row.slot);
+      }
+    }
+    if (mode == RowMode::kExtend) in.extend_tokens = static_cast<int64_t>(in.ids.size());
+  }
+}
+
+int64_t GpuEngine::graph_size() const {
+  if (input_.extend_tokens > 0 || tracing_) return 0;
+  const auto found = graphs_.lower_bound({static_cast<int64_t>(input_.ids.size()), false});
+  return found == graphs_.end() ? 0 : found->first.first;
+}
+
+Result<void> GpuEngine::queue_forward(Frame& frame) {
+  const int64_t graph = graph_size();
+  const int64_t tokens = graph > 0 ? graph : static_cast<int64_t>(input_.ids.size());
+  const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.logit_rows.size());
+  const StepLayout layout(tokens, rows);
+  auto passes = model::cuda::plan_passes(input_.extend_rows);
+  FATHOM_CHECK_LE(static_cast<size_t>(input_.bytes(layout, passes)), frame.input.size());
+  auto* device = static_cast<std::byte*>(device_input_.data());
+  const SlotUpdate* updates = nullptr;
+  const int64_t bytes =
+      input_.write(layout, static_cast<std::byte*>(frame.input.data()), device, passes, &updates);
+  stream_->copy(device, frame.input.data(), static_cast<size_t>(bytes));
+  apply_updates(*stream_, tables_, updates, static_cast<int64_t>(input_.updates.size()));
+  const bool draws = sampler_->draws(input_.row_slots);
+  if (graph > 0) {
+    graphs_.at({graph, draws}).launch(*stream_);
+  } else {
+    forward_and_sample(layout, passes, input_.extend_tokens, draws);
+  }
+  return stream_->status();
+}
+
+Result<void> GpuEngine::report_prompt(const BatchRow& row, int32_t first, RowResult* result) {
+  const LogprobParams& params = slots_[static_cast<size_t>(row.slot)].logprobs;
+  const int32_t count = row.num_tokens();
+  const int32_t begin = std::max(row.start + 1, row.prompt_logprob_start);
+  const int32_t end = row.start + count + (row.next_prompt_token >= 0 ? 1 : 0);  // exclusive
+  const auto piece = static_cast<int32_t>(model_->max_logit_rows());
+  LogprobShape shape;
+  shape.widen(params);
+  // The step's own answer lies in the frame's memory until it is sent.
+  FATHOM_ASSIGN(StepOutput output, StepOutput::allocate(piece));
+  for (int32_t from = begin; from < end; from += piece) {
+    const int32_t size = std::min(piece, end - from);
+    for (int32_t i = 0; i < size; ++i) {
+      const int32_t inside = from + i - row.start;
+      output.row_ids()[i] = first + inside - 1;
+      output.row_tokens()[i] =
+          inside < count ? row.tokens[static_cast<size_t>(inside)] : row.next_prompt_token;
+      for (int32_t j = 0; j < shape.requested; ++j)
+        output.ids()[i * shape.requested + j] = params.token_ids[static_cast<size_t>(j)];
+    }
+    const auto bytes = static_cast<size_t>(size) * sizeof(int32_t);
+    stream_->copy(device_logprobs_.rows, output.row_ids(), bytes);
+    stream_->copy(device_logprobs_.tokens, output.row_tokens(), bytes);
+    stream_->copy(device_logprobs_.ids, output.ids(), bytes * static_cast<size_t>(shape.requested));
+    sample::cuda::LogprobArgs args;
+    args.logits = model_->logits(*stream_, device_logprobs_.rows, size);
+    args.rows = size;
+    args.tokens = device_logprobs_.tokens;
+    args.top = shape.top;
+    args.requested_ids = shape.requested;
+    args.requested = device_logprobs_.ids;
+    args.token_logprobs = device_logprobs_.token_logprobs;
+    args.top_tokens = device_logprobs_.top_tokens;
+    args.top_logprobs = device_logprobs_.top_logprobs;
+    args.requested_logprobs = device_logprobs_.requested_logprobs;
+    sampler_->logprobs(args);
+    output.bring_logprobs(*stream_, device_logprobs_, size, shape);
+    FATHOM_TRY(stream_->synchronize());
+    for (int32_t i = 0; i < size; ++i)
+      result->prompt_logprobs.push_back(output.described(i, output.row_tokens()[i], params));
+  }
+  return {};
+}
+
+}  // namespace fathom::engine::cuda

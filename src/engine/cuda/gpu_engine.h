@@ -1,0 +1,96 @@
+// The engine on one GPU. One thread turns plans into queued work and goes on to the next plan; another waits
+// for each step's end and answers it. So the GPU finds its next step queued when this one ends, and the host
+// never waits inside a step (but for prompt logprobs, which are rare).
+#pragma once
+
+#include <array>
+#include <future>
+#include <map>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/queue.h"
+#include "device/cuda/graph.h"
+#include "device/cuda/memory.h"
+#include "device/cuda/stream.h"
+#include "engine/cuda/step_input.h"
+#include "engine/cuda/step_output.h"
+#include "engine/engine.h"
+#include "model/cuda/model.h"
+#include "sample/cuda/gpu_sampler.h"
+
+namespace fathom::engine::cuda {
+
+class GpuEngine final : public Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> start(const EngineOptions& options);
+  ~GpuEngine() override;
+
+  std::future<Result<StepResult>> step(BatchPlan plan) override;
+  Result<std::vector<OpTime>> trace_step(BatchPlan plan) override;
+
+ private:
+  struct Slot {
+    LogprobParams logprobs;
+    std::vector<int32_t> block_table;
+  };
+  struct Work {
+    BatchPlan plan;
+    std::promise<Result<StepResult>> promise;
+    device::cuda::Trace* trace = nullptr;  // to run the step without a graph and time its ops
+  };
+  // A step in flight: its input and answer in pinned memory, and who waits for it.
+  struct Frame {
+    device::cuda::PinnedBuffer input;
+    StepOutput output;
+    device::cuda::Event done;
+    StepResult result;
+    std::vector<RowChoice> choices;
+    std::promise<Result<StepResult>> promise;
+    Result<void> status;
+  };
+  static constexpr size_t kFrames = 3;
+
+  explicit GpuEngine(const EngineOptions& options);
+  Result<void> load(const EngineOptions& options);
+  Result<void> allocate_step_memory();
+  Result<void> capture_graphs(const std::vector<int32_t>& sizes);
+
+  void launch_steps();
+  void answer_steps();
+  Result<void> queue_step(BatchPlan& plan, Frame& frame);
+  Result<void> open_slots(BatchPlan& plan);
+  void lay_out(BatchPlan& plan);
+  // The padded number of tokens that a graph takes, or 0: the step runs without one.
+  int64_t graph_size() const;
+  Result<void> queue_forward(Frame& frame);
+  void forward_and_sample(const StepLayout& layout, const std::vector<model::cuda::ExtendPass>& passes,
+                          int64_t extend_tokens, bool draws);
+  Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
+
+  std::unique_ptr<device::cuda::Stream> stream_;
+  std::unique_ptr<model::cuda::Model> model_;
+  model::cuda::KvPool cache_;
+  device::cuda::DeviceArena arena_;
+  std::unique_ptr<sample::cuda::GpuSampler> sampler_;
+  std::map<std::pair<int64_t, bool>, device::cuda::Graph>
+      graphs_;  // by padded tokens, and whether any row draws
+  std::vector<Slot> slots_;
+
+  bool tracing_ = false;
+  StepInput input_;                          // of the step being queued
+  device::cuda::DeviceBuffer device_input_;  // what Frame::input is copied to
+  SlotTables tables_;
+  int32_t* device_tokens_ = nullptr;  // [slots] the step's choices, by row
+  float* adjusted_ = nullptr;         // [slots, V]
+  DeviceLogprobs device_logprobs_;
+
+  std::array<Frame, kFrames> frames_;
+  Queue<Work> queue_;
+  Queue<size_t> free_, in_flight_;  // frames
+  std::thread launcher_, answerer_;
+};
+
+}  // namespace fathom::engine::cuda

@@ -1,0 +1,31 @@
+#include "engine/gpu.h"
+
+namespace fathom::engine {
+namespace {
+
+Error absent() {
+  return error(
+      ErrorCode::kUnsupported,
+      "--device cuda: this build has no CUDA backend; build with nvcc installed, or use --device cpu");
+}
+
+}  // namespace
+
+bool gpu_available() {
+  return false;
+}
+
+Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& /*options*/) {
+  return absent();
+}
+
+Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& /*options*/,
+                                                           int64_t /*places*/) {
+  return absent();
+}
+
+Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool /*bf16*/) {
+  return absent();
+}
+
+}  // namespace fathom::engine

@@ -1,0 +1,20 @@
+// What the engine asks of the CUDA backend, whether this build has it (cuda/) or not (cuda_absent.cc).
+#pragma once
+
+#include <memory>
+
+#include "engine/ceilings.h"
+#include "engine/engine.h"
+#include "engine/verify_sequence.h"
+
+namespace fathom::engine {
+
+// Whether --device auto means the GPU: this build has the backend, and the machine a GPU for it.
+bool gpu_available();
+
+Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options);
+Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places);
+
+Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool bf16);
+
+}  // namespace fathom::engine

@@ -1,0 +1,216 @@
+// Multi-head latent attention on the GPU; model/layer_attention.cc says more.
+#include "model/cuda/layers.h"
+#include "ops/kv_write/cuda.h"
+#include "ops/mha_attention/cuda.h"
+#include "ops/mla_decode/cuda.h"
+#include "ops/rms_norm/cuda.h"
+
+namespace fathom::model::cuda {
+namespace {
+
+using ops::cuda::BatchView;
+using ops::cuda::Matrix;
+
+struct Projected {
+  Matrix q;     // [T, Nh (Dn + Dr)], not rotated
+  Matrix kv_a;  // [T, Dc + Dr], as projected
+};
+
+Projected project(const Step& step, const MlaWeights& weights) {
+  const ModelConfig& c = step.config;
+  const int64_t t = step.batch.view.tokens;
+  const Workspace& work = step.work;
+  const Matrix qkv = work.qkv.first_rows(t);
+  ops::cuda::linear(step.stream, {.x = work.normed.first_rows(t), .y = qkv, .weight = &weights.qkv_a});
+  if (c.q_lora_rank == 0) {
+    const int64_t queries = c.num_heads * c.query_dim();
+    return {qkv.slice(0, queries), qkv.slice(queries, queries + c.latent_width())};
+  }
+  const Matrix q_latent = work.q_latent.first_rows(t);
+  ops::cuda::rms_norm(step.stream, {.x = qkv.slice(0, c.q_lora_rank),
+                                    .y = q_latent,
+                                    .weight = weights.q_norm,
+                                    .eps = static_cast<float>(c.rms_norm_eps)});
+  ops::cuda::linear(step.stream, {.x = q_latent, .y = work.q.first_rows(t), .weight = &weights.q_b});
+  return {work.q.first_rows(t), qkv.slice(c.q_lora_rank, c.q_lora_rank + c.latent_width())};
+}
+
+// The tokens [begin, end) of the batch.
+BatchView part_of(const BatchView& batch, int64_t begin, int64_t end) {
+  BatchView part = batch;
+  part.tokens = end - begin;
+  part.positions += begin;
+  part.places += begin;
+  part.slots += begin;
+  return part;
+}
+
+// The queries' rotation in place, of tokens [begin, end).
+ops::cuda::RopeArgs rotation(const Step& step, const Matrix& q, int64_t begin, int64_t end) {
+  const ModelConfig& c = step.config;
+  ops::cuda::RopeArgs args;
+  args.x = q.row_range(begin, end);
+  args.heads = c.num_heads;
+  args.width = c.query_dim();
+  args.y = args.x;
+  args.y_head_stride = c.query_dim();
+  args.y_offset = c.nope_dim;
+  args.positions = step.batch.view.positions + begin;
+  args.table = step.rope;
+  return args;
+}
+
+// The same, of output tokens: beside their absorbed queries.
+ops::cuda::RopeArgs absorbed_rotation(const Step& step, const Matrix& q, int64_t begin, int64_t end) {
+  const ModelConfig& c = step.config;
+  ops::cuda::RopeArgs args = rotation(step, q, begin, end);
+  args.y = step.work.absorbed_q.first_rows(end - begin);
+  args.y_head_stride = c.latent_width();
+  args.y_offset = c.kv_lora_rank;
+  return args;
+}
+
+void extend(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache, const Matrix& q) {
+  const ModelConfig& c = step.config;
+  const Workspace& work = step.work;
+  for (const ExtendPass& pass : step.batch.passes) {
+    const auto rows = static_cast<int64_t>(pass.rows.size());
+    const Matrix latent = work.pass_latent.first_rows(pass.keys);
+    const Matrix rope = work.pass_rope.first_rows(pass.keys);
+    const Matrix kv = work.pass_kv.first_rows(pass.keys);
+    ops::cuda::latent_gather(step.stream, {.cache = cache,
+                                           .batch = step.batch.view,
+                                           .rows = pass.device_rows,
+                                           .num_rows = rows,
+                                           .keys = pass.keys,
+                                           .latent_width = c.kv_lora_rank,
+                                           .latent = latent,
+                                           .rope = rope});
+    ops::cuda::linear(step.stream, {.x = latent, .y = kv, .weight = &weights.kv_b});
+    ops::cuda::extend_attention(step.stream, {.q = q.first_rows(step.batch.extend_tokens),
+                                              .kv = kv,
+                                              .k_rope = rope,
+                                              .rows = pass.device_rows,
+                                              .host_rows = pass.rows.data(),
+                                              .num_rows = rows,
+                                              .heads = c.num_heads,
+                                              .nope = c.nope_dim,
+                                              .value = c.value_dim,
+                                              .scale = step.softmax_scale,
+                                              .out = work.attention.first_rows(step.batch.extend_tokens),
+                                              .partial = work.partial,
+                                              .lse = work.lse});
+  }
+}
+
+void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache, const Matrix& q,
+            int64_t begin, int64_t end) {
+  const ModelConfig& c = step.config;
+  const Matrix absorbed = step.work.absorbed_q.first_rows(end - begin);
+  const Matrix latent_out = step.work.latent_out.first_rows(end - begin);
+  const Matrix rows = q.row_range(begin, end);
+  ops::cuda::batched_linear(step.stream, {.linear = {.x = rows.slice(0, c.nope_dim),
+                                                     .y = absorbed.slice(0, c.kv_lora_rank),
+                                                     .weight = &weights.absorb_key},
+                                          .x_step = c.query_dim(),
+                                          .y_step = c.latent_width()});
+  ops::cuda::mla_decode(step.stream, {.q = absorbed,
+                                      .cache = cache,
+                                      .batch = part_of(step.batch.view, begin, end),
+                                      .heads = c.num_heads,
+                                      .latent = c.kv_lora_rank,
+                                      .scale = step.softmax_scale,
+                                      .max_context = step.max_context,
+                                      .workspace = step.work.decode_scratch,
+                                      .out = latent_out});
+  ops::cuda::batched_linear(step.stream,
+                            {.linear = {.x = latent_out.slice(0, c.kv_lora_rank),
+                                        .y = step.work.attention.row_range(begin, end).slice(0, c.value_dim),
+                                        .weight = &weights.absorb_value},
+                             .x_step = c.kv_lora_rank,
+                             .y_step = c.value_dim});
+}
+
+void latent_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
+                      const Projected& projected) {
+  const int64_t tokens = step.batch.view.tokens;
+  const int64_t extend_tokens = step.batch.extend_tokens;
+  ops::cuda::LatentWriteArgs latent;
+  latent.kv_a = projected.kv_a;
+  latent.norm_weight = weights.kv_norm;
+  latent.eps = static_cast<float>(step.config.rms_norm_eps);
+  latent.rope = step.rope;
+  latent.batch = step.batch.view;
+  latent.cache = cache;
+  const bool one_kind = extend_tokens == tokens || (extend_tokens == 0 && tokens <= step.decode_tokens);
+  if (one_kind) {
+    ops::cuda::rope_and_latent_write(step.stream,
+                                     extend_tokens > 0 ? rotation(step, projected.q, 0, tokens)
+                                                       : absorbed_rotation(step, projected.q, 0, tokens),
+                                     latent);
+  } else {
+    ops::cuda::latent_write(step.stream, latent);
+    if (extend_tokens > 0) ops::cuda::rope(step.stream, rotation(step, projected.q, 0, extend_tokens));
+  }
+  if (extend_tokens > 0) extend(step, weights, cache, projected.q);
+  for (int64_t begin = extend_tokens; begin < tokens; begin += step.decode_tokens) {
+    const int64_t end = std::min(begin + step.decode_tokens, tokens);
+    if (!one_kind) ops::cuda::rope(step.stream, absorbed_rotation(step, projected.q, begin, end));
+    decode(step, weights, cache, projected.q, begin, end);
+  }
+}
+
+void plain_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
+                     const Projected& projected) {
+  const ModelConfig& c = step.config;
+  const int64_t t = step.batch.view.tokens;
+  const Matrix latent = step.work.kv_latent.first_rows(t).slice(0, c.kv_lora_rank);
+  const Matrix kv = step.work.kv.first_rows(t);
+  ops::cuda::rms_norm(step.stream, {.x = projected.kv_a.slice(0, c.kv_lora_rank),
+                                    .y = latent,
+                                    .weight = weights.kv_norm,
+                                    .eps = static_cast<float>(c.rms_norm_eps)});
+  ops::cuda::linear(step.stream, {.x = latent, .y = kv, .weight = &weights.kv_b});
+  const Matrix k_rope = projected.kv_a.slice(c.kv_lora_rank, c.latent_width());
+  ops::cuda::rope(step.stream, {.x = k_rope,
+                                .heads = 1,
+                                .width = c.rope_dim,
+                                .y = k_rope,
+                                .y_head_stride = c.rope_dim,
+                                .y_offset = 0,
+                                .positions = step.batch.view.positions,
+                                .table = step.rope});
+  ops::cuda::rope(step.stream, rotation(step, projected.q, 0, t));
+  ops::cuda::plain_write(step.stream, {.k_nope_v = kv,
+                                       .k_rope = k_rope,
+                                       .heads = c.num_heads,
+                                       .nope = c.nope_dim,
+                                       .value = c.value_dim,
+                                       .batch = step.batch.view,
+                                       .cache = cache});
+  ops::cuda::mha_attention(step.stream, {.q = projected.q,
+                                         .cache = cache,
+                                         .batch = step.batch.view,
+                                         .heads = c.num_heads,
+                                         .key = c.query_dim(),
+                                         .value = c.value_dim,
+                                         .scale = step.softmax_scale,
+                                         .out = step.work.attention.first_rows(t)});
+}
+
+}  // namespace
+
+void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache) {
+  const Projected projected = project(step, weights);
+  if (step.mla) {
+    latent_attention(step, weights, cache, projected);
+  } else {
+    plain_attention(step, weights, cache, projected);
+  }
+  const int64_t t = step.batch.view.tokens;
+  ops::cuda::linear(
+      step.stream,
+      {.x = step.work.attention.first_rows(t), .y = step.work.delta.first_rows(t), .weight = &weights.out});
+}
+
+}  // namespace fathom::model::cuda

@@ -1,0 +1,27 @@
+// The blocks of a layer on the GPU: each reads work.normed and leaves its result in work.delta.
+#pragma once
+
+#include "model/cuda/model.h"
+#include "model/cuda/weights.h"
+#include "model/cuda/workspace.h"
+#include "ops/rope/cuda.h"
+
+namespace fathom::model::cuda {
+
+struct Step {
+  device::cuda::Stream& stream;
+  const ModelConfig& config;
+  const Workspace& work;
+  const ops::cuda::RopeView& rope;
+  float softmax_scale;
+  bool mla;
+  int64_t decode_tokens;  // most output tokens of one piece
+  int64_t max_context;
+  const GpuBatch& batch;
+};
+
+void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache);
+void dense_block(const Step& step, const DenseWeights& weights, const ops::cuda::Matrix& y);
+void moe_block(const Step& step, const MoeWeights& weights);
+
+}  // namespace fathom::model::cuda

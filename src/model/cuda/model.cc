@@ -1,0 +1,218 @@
+#include "model/cuda/model.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "model/cuda/layers.h"
+#include "model/memory.h"
+#include "model/rope.h"
+#include "model/weight_check.h"
+#include "model/weight_names.h"
+#include "ops/embedding/cuda.h"
+#include "ops/gather_rows/cuda.h"
+#include "ops/rms_norm/cuda.h"
+
+namespace fathom::model::cuda {
+
+using device::DType;
+using ops::cuda::Matrix;
+
+Result<KvPool> KvPool::allocate(const KvLayout& layout, int64_t num_pages, int64_t page_size) {
+  KvPool pool;
+  pool.num_pages_ = num_pages;
+  const int64_t layer_bytes = num_pages * page_size * layout.width * device::size_of(layout.dtype);
+  FATHOM_ASSIGN(pool.buffer_,
+                device::cuda::DeviceBuffer::allocate(static_cast<size_t>(layer_bytes * layout.layers)));
+  for (int64_t layer = 0; layer < layout.layers; ++layer) {
+    pool.layers_.push_back({static_cast<std::byte*>(pool.buffer_.data()) + layer * layer_bytes, layout.dtype,
+                            page_size, layout.width});
+  }
+  return pool;
+}
+
+struct Model::State {
+  explicit State(const ModelConfig& config_in) : config(config_in) {}
+
+  ModelConfig config;
+  LoadOptions options;
+  KvLayout layout;
+  float scale = 1.0F;
+  int64_t max_context = 0;
+  int64_t decode_tokens = 0;
+  device::cuda::DeviceArena weight_arena;
+  device::cuda::DeviceArena work_arena;
+  ModelWeights weights;
+  Workspace work;
+  ops::cuda::RopeView rope;
+  LoadReport report;
+  int64_t forward_tokens = 0;
+};
+
+namespace {
+
+Result<ops::cuda::RopeView> upload_rope(const ModelConfig& config, int64_t positions, ThreadPool& pool,
+                                        device::cuda::DeviceArena& arena) {
+  const ops::RopeTable table = make_rope_table(config, positions, pool);
+  const auto upload = [&](const std::vector<float>& values) -> Result<const float*> {
+    FATHOM_ASSIGN(float* data, arena.allocate_array<float>(static_cast<int64_t>(values.size())));
+    FATHOM_TRY(device::cuda::check(
+        cudaMemcpy(data, values.data(), values.size() * sizeof(float), cudaMemcpyHostToDevice), "upload"));
+    return static_cast<const float*>(data);
+  };
+  ops::cuda::RopeView view;
+  view.half = table.half;
+  FATHOM_ASSIGN(view.cos, upload(table.cos));
+  FATHOM_ASSIGN(view.sin, upload(table.sin));
+  return view;
+}
+
+const char* describe(const device::cuda::Gpu& gpu, const ops::cuda::Weight& weight, DType activations) {
+  if (activations == DType::kF32 || weight.dtype == DType::kF32) return "simt";
+  if (weight.dtype == DType::kF8E4M3 || !gpu.hopper()) return "mma";
+  return "mma, wgmma";
+}
+
+}  // namespace
+
+Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::~Model() = default;
+
+Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const LoadOptions& options,
+                                            device::cuda::Stream& stream, ThreadPool& pool) {
+  auto state = std::make_unique<State>(config);
+  State& s = *state;
+  s.options = options;
+  s.options.checkpoint = nullptr;
+  s.options.progress = nullptr;
+  s.max_context = options.max_context > 0 ? options.max_context : config.max_positions;
+  s.decode_tokens = std::min<int64_t>(options.max_tokens, std::max<int64_t>(options.max_logit_rows, 64));
+  s.layout.layers = config.num_layers;
+  s.layout.width = options.mla ? config.latent_width() : config.plain_width();
+  s.layout.dtype = options.kv_dtype;
+  s.scale = static_cast<float>(softmax_scale(config));
+
+  const int64_t check_start = steady_clock().now_ns();
+  int64_t total = stored_bytes(config);
+  if (options.checkpoint != nullptr) {
+    FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, s.report));
+  }
+  s.report.check_seconds = seconds_since(check_start);
+
+  const int64_t pack_start = steady_clock().now_ns();
+  weights::cuda::SupplyContext context;
+  context.checkpoint = options.checkpoint;
+  context.seed = options.seed;
+  context.dtype_of = [&](std::string_view name) { return stored_dtype(config, name); };
+  context.stream = &stream;
+  context.arena = &s.weight_arena;
+  context.pool = &pool;
+  if (options.progress) {
+    context.taken = [progress = options.progress, total, done = int64_t{0}](int64_t bytes) mutable {
+      done += bytes;
+      progress(std::min(done, total), total);
+    };
+  }
+  FATHOM_ASSIGN(const auto supply, weights::cuda::DeviceSupply::create(std::move(context)));
+  FATHOM_ASSIGN(s.weights, load_weights(config, options.compute, options.mla, *supply));
+  FATHOM_TRY(supply->finish());
+  s.report.weight_bytes = static_cast<int64_t>(s.weight_arena.used());
+  s.report.pack_seconds = seconds_since(pack_start);
+
+  WorkspaceShape shape;
+  shape.tokens = options.max_tokens;
+  shape.decode_tokens = s.decode_tokens;
+  shape.logit_rows = options.max_logit_rows;
+  shape.pass_keys = kPassPlaces;
+  shape.max_context = s.max_context;
+  shape.mla = options.mla;
+  shape.activations = options.compute == ops::Compute::kF32 ? DType::kF32 : DType::kBF16;
+  FATHOM_ASSIGN(s.work, allocate_workspace(config, shape, stream.gpu(), s.work_arena));
+  FATHOM_ASSIGN(s.rope, upload_rope(config, s.max_context, pool, s.work_arena));
+  s.report.workspace_bytes = static_cast<int64_t>(s.work_arena.used());
+
+  const auto& layer = s.weights.layers.back();
+  s.report.implementations.emplace_back(
+      fmt::format("attention linear ({})", to_string(layer.attention.qkv_a.dtype)),
+      describe(stream.gpu(), layer.attention.qkv_a, shape.activations));
+  if (layer.is_moe) {
+    s.report.implementations.emplace_back(
+        fmt::format("experts ({})", to_string(layer.moe.experts.down.dtype)),
+        describe(stream.gpu(), layer.moe.experts.down, shape.activations));
+  }
+  return std::unique_ptr<Model>(new Model(std::move(state)));
+}
+
+const ModelConfig& Model::config() const {
+  return state_->config;
+}
+const KvLayout& Model::kv_layout() const {
+  return state_->layout;
+}
+const LoadReport& Model::report() const {
+  return state_->report;
+}
+int64_t Model::max_tokens() const {
+  return state_->options.max_tokens;
+}
+int64_t Model::max_logit_rows() const {
+  return state_->options.max_logit_rows;
+}
+int64_t Model::max_context() const {
+  return state_->max_context;
+}
+
+const float* Model::last_logits() const {
+  return state_->work.logits;
+}
+
+float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
+  State& s = *state_;
+  const int64_t t = batch.view.tokens;
+  FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
+  const Step step{stream,        s.config,        s.work,        s.rope, s.scale,
+                  s.options.mla, s.decode_tokens, s.max_context, batch};
+  const auto eps = static_cast<float>(s.config.rms_norm_eps);
+  const auto norm = [&](const Matrix& delta, const float* weight, const Matrix& y) {
+    ops::cuda::add_rms_norm(
+        stream,
+        {.residual = s.work.residual, .delta = delta, .weight = weight, .eps = eps, .y = y.first_rows(t)});
+  };
+  const Matrix delta = s.work.delta.first_rows(t);
+
+  ops::cuda::embedding(stream, {.table = s.weights.embedding.data,
+                                .table_dtype = s.weights.embedding.dtype,
+                                .ids = batch.token_ids,
+                                .tokens = t,
+                                .width = s.config.hidden_size,
+                                .y = s.work.residual});
+  for (size_t i = 0; i < s.weights.layers.size(); ++i) {
+    const LayerWeights& layer = s.weights.layers[i];
+    norm(i == 0 ? Matrix() : delta, layer.input_norm, s.work.normed);
+    attention_block(step, layer.attention, batch.cache->layer(static_cast<int64_t>(i)));
+    norm(delta, layer.attention_norm, s.work.normed);
+    if (layer.is_moe) {
+      moe_block(step, layer.moe);
+    } else {
+      dense_block(step, layer.dense, delta);
+    }
+  }
+  norm(delta, s.weights.norm, s.work.hidden);
+  s.forward_tokens = t;
+  return logits(stream, batch.logit_rows, batch.logit_count);
+}
+
+float* Model::logits(device::cuda::Stream& stream, const int32_t* rows, int64_t count) {
+  State& s = *state_;
+  FATHOM_CHECK(count <= s.options.max_logit_rows, "rows={} max_logit_rows={}", count,
+               s.options.max_logit_rows);
+  if (count == 0) return s.work.logits;
+  const Matrix gathered = s.work.logit_hidden.first_rows(count);
+  ops::cuda::gather_rows(stream,
+                         {.x = s.work.hidden.first_rows(s.forward_tokens), .y = gathered, .ids = rows});
+  ops::cuda::linear(stream, {.x = gathered,
+                             .y = Matrix(s.work.logits, DType::kF32, count, s.config.vocab_size),
+                             .weight = &s.weights.head});
+  return s.work.logits;
+}
+
+}  // namespace fathom::model::cuda

@@ -1,0 +1,106 @@
+// A DeepSeek V2 or V3 model on one GPU: the counterpart of model/model.h. Weights in the GPU's layouts, one
+// workspace, and a forward pass that only queues work: it can be captured in a graph, for its shape depends
+// on the numbers in GpuBatch alone, never on what the arrays on the device hold.
+//
+// Not thread safe: one forward at a time. A token's logits are the same bit for bit whatever else is in the
+// batch and however its prompt was cut, because every op keeps that promise.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "device/cuda/memory.h"
+#include "device/cuda/stream.h"
+#include "model/model.h"
+#include "ops/cuda_batch.h"
+#include "ops/extend_attention/cuda.h"
+
+namespace fathom::model::cuda {
+
+// The cache's memory: one CacheView a layer, all with the same pages. Movable.
+class KvPool {
+ public:
+  static Result<KvPool> allocate(const KvLayout& layout, int64_t num_pages, int64_t page_size);
+
+  const ops::cuda::CacheView& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  int64_t num_pages() const { return num_pages_; }
+  int64_t bytes() const { return static_cast<int64_t>(buffer_.size()); }
+  const device::cuda::DeviceBuffer& buffer() const { return buffer_; }
+
+ private:
+  device::cuda::DeviceBuffer buffer_;
+  std::vector<ops::cuda::CacheView> layers_;
+  int64_t num_pages_ = 0;
+};
+
+struct LoadOptions {
+  const weights::Checkpoint* checkpoint = nullptr;  // null: random weights (--load-format dummy)
+  uint64_t seed = 0;
+  ops::Compute compute = ops::Compute::kBF16;
+  device::DType kv_dtype = device::DType::kBF16;  // F32, BF16, F8E4M3 or F8E5M2
+  bool mla = true;
+  int64_t max_tokens = 4096;  // of one forward, padding included
+  int64_t max_logit_rows = 256;
+  int64_t max_context = 0;  // 0: the config's
+  std::function<void(int64_t done, int64_t total)> progress;
+};
+
+// One pass of un-absorbed attention: its rows on the host and on the device.
+struct ExtendPass {
+  std::vector<ops::cuda::ExtendRow> rows;
+  const ops::cuda::ExtendRow* device_rows = nullptr;
+  int64_t keys = 0;
+};
+
+// One step's tokens. Arrays are on the device unless said otherwise.
+struct GpuBatch {
+  ops::cuda::BatchView view;            // T tokens: prompt tokens [0, Te), output tokens [Te, T)
+  const int32_t* token_ids = nullptr;   // [T]
+  int64_t extend_tokens = 0;            // Te
+  std::vector<ExtendPass> passes;       // host; see plan_passes
+  const int32_t* logit_rows = nullptr;  // [R] tokens of the batch, -1: none
+  int64_t logit_count = 0;              // R <= max_logit_rows
+  const KvPool* cache = nullptr;
+};
+
+class Model {
+ public:
+  // Longest stretch of a sequence's places that one pass takes, and most keys of a pass: passes begin at its
+  // multiples.
+  static constexpr int64_t kPassPlaces = 4096;
+
+  static Result<std::unique_ptr<Model>> build(const ModelConfig& config, const LoadOptions& options,
+                                              device::cuda::Stream& stream, ThreadPool& pool);
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelConfig& config() const;
+  const KvLayout& kv_layout() const;
+  const LoadReport& report() const;
+  int64_t max_tokens() const;
+  int64_t max_logit_rows() const;
+  int64_t max_context() const;
+
+  // Queues the pass. Writes the tokens' cache entries, the hidden states, and logits [R, V] F32, valid until
+  // the next forward() or logits().
+  float* forward(device::cuda::Stream& stream, const GpuBatch& batch);
+  // Logits of further tokens of the last forward; overwrites the others. `rows` [count] on the device.
+  float* logits(device::cuda::Stream& stream, const int32_t* rows, int64_t count);
+  // Where every call of the two above leaves its logits.
+  const float* last_logits() const;
+
+ private:
+  struct State;
+  explicit Model(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// The passes that let rows (key_begin .. merge unset) attend to everything before them: each takes whole
+// stretches of kPassPlaces places, as many rows as fit.
+std::vector<ExtendPass> plan_passes(const std::vector<ops::cuda::ExtendRow>& rows);
+
+}  // namespace fathom::model::cuda

@@ -1,0 +1,110 @@
+#include "model/cuda/weights.h"
+
+#include "model/weight_names.h"
+#include "model/weight_parts.h"
+
+namespace fathom::model::cuda {
+namespace {
+
+using ops::Compute;
+using weights::Part;
+using Group = std::vector<Part>;
+
+class Loader {
+ public:
+  Loader(const ModelConfig& config, Compute compute, bool mla, weights::cuda::DeviceSupply& supply)
+      : c_(config), parts_(config), compute_(compute), mla_(mla), supply_(supply) {}
+
+  Result<ModelWeights> load() {
+    ModelWeights model;
+    const Part table = parts_.embedding();
+    FATHOM_ASSIGN(model.embedding, supply_.table(table.name, table.n, table.k, table.gain));
+    model.layers.resize(static_cast<size_t>(c_.num_layers));
+    for (int64_t i = 0; i < c_.num_layers; ++i) {
+      FATHOM_TRY(load_layer(i, model.layers[static_cast<size_t>(i)]));
+    }
+    FATHOM_ASSIGN(model.norm, norm("model.norm.weight", c_.hidden_size));
+    FATHOM_ASSIGN(model.head, linear(parts_.head()));
+    return model;
+  }
+
+ private:
+  Result<const float*> norm(const std::string& name, int64_t count) {
+    return supply_.vector(name, count, 1.0F, 0.1F);
+  }
+
+  Result<Weight> linear(Group parts, bool turns = false) {
+    return supply_.linear(compute_, std::span<const Group>(&parts, 1), turns);
+  }
+  Result<Weight> linear(const Part& part) { return linear(Group{part}); }
+
+  Result<void> load_layer(int64_t index, LayerWeights& layer) {
+    const std::string prefix = layer_prefix(index);
+    FATHOM_ASSIGN(layer.input_norm, norm(prefix + "input_layernorm.weight", c_.hidden_size));
+    FATHOM_TRY(load_attention(prefix + "self_attn.", layer.attention));
+    FATHOM_ASSIGN(layer.attention_norm, norm(prefix + "post_attention_layernorm.weight", c_.hidden_size));
+    layer.is_moe = c_.is_moe(index);
+    if (layer.is_moe) return load_moe(prefix + "mlp.", layer.moe);
+    return load_dense(prefix + "mlp.", c_.intermediate_size, layer.dense);
+  }
+
+  Result<void> load_attention(const std::string& prefix, MlaWeights& attention) {
+    FATHOM_ASSIGN(attention.qkv_a, linear(parts_.qkv_a(prefix)));
+    if (c_.q_lora_rank > 0) {
+      FATHOM_ASSIGN(attention.q_norm, norm(prefix + "q_a_layernorm.weight", c_.q_lora_rank));
+      FATHOM_ASSIGN(attention.q_b, linear(parts_.q_b(prefix)));
+    }
+    FATHOM_ASSIGN(attention.kv_norm, norm(prefix + "kv_a_layernorm.weight", c_.kv_lora_rank));
+    FATHOM_ASSIGN(attention.kv_b, linear(parts_.kv_b(prefix)));
+    if (mla_) {
+      const int64_t step = c_.nope_dim + c_.value_dim;
+      FATHOM_ASSIGN(attention.absorb_key,
+                    supply_.heads(compute_, parts_.absorb_key(prefix, 0), c_.num_heads, step));
+      FATHOM_ASSIGN(attention.absorb_value,
+                    supply_.heads(compute_, parts_.absorb_value(prefix, 0), c_.num_heads, step));
+    }
+    FATHOM_ASSIGN(attention.out, linear(parts_.out(prefix)));
+    return {};
+  }
+
+  Result<void> load_dense(const std::string& prefix, int64_t inner, DenseWeights& dense) {
+    FATHOM_ASSIGN(dense.gate_up, linear(parts_.gate_up(prefix, inner), true));
+    FATHOM_ASSIGN(dense.down, linear(parts_.down(prefix, inner)));
+    return {};
+  }
+
+  Result<void> load_moe(const std::string& prefix, MoeWeights& moe) {
+    const Group gate{parts_.gate(prefix)};
+    FATHOM_ASSIGN(moe.gate, supply_.linear(Compute::kF32, std::span<const Group>(&gate, 1)));
+    if (c_.gate.method == ops::GateParams::Method::kNoAuxTc) {
+      FATHOM_ASSIGN(moe.bias,
+                    supply_.vector(prefix + "gate.e_score_correction_bias", c_.num_experts, 0.0F, 0.05F));
+    }
+    if (c_.num_shared_experts > 0)
+      FATHOM_TRY(load_dense(prefix + "shared_experts.", c_.shared_size(), moe.shared));
+    std::vector<Group> up;
+    std::vector<Group> down;
+    for (int64_t expert = 0; expert < c_.num_experts; ++expert) {
+      up.push_back(parts_.expert_gate_up(prefix, expert));
+      down.push_back({parts_.expert_down(prefix, expert)});
+    }
+    FATHOM_ASSIGN(moe.experts.gate_up, supply_.linear(compute_, up, true));
+    FATHOM_ASSIGN(moe.experts.down, supply_.linear(compute_, down));
+    return {};
+  }
+
+  const ModelConfig& c_;
+  WeightParts parts_;
+  Compute compute_;
+  bool mla_;
+  weights::cuda::DeviceSupply& supply_;
+};
+
+}  // namespace
+
+Result<ModelWeights> load_weights(const ModelConfig& config, ops::Compute compute, bool mla,
+                                  weights::cuda::DeviceSupply& supply) {
+  return Loader(config, compute, mla, supply).load();
+}
+
+}  // namespace fathom::model::cuda

@@ -1,0 +1,58 @@
+// A model's weights on the GPU, fused for its ops. Everything lies in the arena that load_weights was given.
+#pragma once
+
+#include <vector>
+
+#include "base/result.h"
+#include "model/config.h"
+#include "ops/linear/cuda.h"
+#include "weights/cuda/device_supply.h"
+
+namespace fathom::model::cuda {
+
+using ops::cuda::Weight;
+
+struct MlaWeights {
+  Weight qkv_a;                    // [q_lora_rank (or Nh (Dn + Dr)) + Dc + Dr, H]
+  const float* q_norm = nullptr;   // [q_lora_rank]
+  Weight q_b;                      // [Nh (Dn + Dr), q_lora_rank]; empty without q_lora
+  const float* kv_norm = nullptr;  // [Dc]
+  Weight kv_b;                     // [Nh (Dn + Dv), Dc], for un-absorbed attention
+  Weight absorb_key;               // Nh of [Dc, Dn]: w_kc; empty without MLA
+  Weight absorb_value;             // Nh of [Dv, Dc]: w_vc
+  Weight out;                      // [H, Nh Dv]
+};
+
+// down(silu(gate) * up); gate and up take turns of eight rows.
+struct DenseWeights {
+  Weight gate_up;  // [2 I, H]
+  Weight down;     // [H, I]
+};
+
+struct MoeWeights {
+  Weight gate;                  // [E, H]; as it is stored, or float32
+  const float* bias = nullptr;  // [E], or none
+  DenseWeights experts;         // E groups
+  DenseWeights shared;          // empty without shared experts
+};
+
+struct LayerWeights {
+  const float* input_norm = nullptr;  // [H]
+  MlaWeights attention;
+  const float* attention_norm = nullptr;  // [H]
+  bool is_moe = false;
+  DenseWeights dense;
+  MoeWeights moe;
+};
+
+struct ModelWeights {
+  weights::cuda::Table embedding;  // [V, H]
+  std::vector<LayerWeights> layers;
+  const float* norm = nullptr;  // [H]
+  Weight head;                  // [V, H]
+};
+
+Result<ModelWeights> load_weights(const ModelConfig& config, ops::Compute compute, bool mla,
+                                  weights::cuda::DeviceSupply& supply);
+
+}  // namespace fathom::model::cuda

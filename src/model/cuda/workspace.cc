@@ -1,0 +1,103 @@
+#include "model/cuda/workspace.h"
+
+#include <algorithm>
+
+#include "ops/mla_decode/cuda.h"
+
+namespace fathom::model::cuda {
+namespace {
+
+using device::DType;
+
+// Takes memory until something fails, and remembers that.
+class Taker {
+ public:
+  Taker(device::cuda::DeviceArena& arena, DType activations) : arena_(arena), activations_(activations) {}
+
+  ops::cuda::Matrix matrix(int64_t rows, int64_t columns) {
+    return {take(rows * columns * device::size_of(activations_)), activations_, rows, columns};
+  }
+  template <class T>
+  T* array(int64_t count) {
+    return static_cast<T*>(take(count * static_cast<int64_t>(sizeof(T))));
+  }
+  void* take(int64_t bytes) {
+    if (!state_.ok()) return nullptr;
+    auto data = arena_.allocate(static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+    if (!data.ok()) {
+      state_ = data.error().with_context("workspace");
+      return nullptr;
+    }
+    return *data;
+  }
+  const Result<void>& state() const { return state_; }
+
+ private:
+  device::cuda::DeviceArena& arena_;
+  DType activations_;
+  Result<void> state_;
+};
+
+}  // namespace
+
+Result<Workspace> allocate_workspace(const ModelConfig& c, const WorkspaceShape& shape,
+                                     const device::cuda::Gpu& gpu, device::cuda::DeviceArena& arena) {
+  Workspace w;
+  Taker take(arena, shape.activations);
+  const int64_t t = shape.tokens;
+  const int64_t queries = c.num_heads * c.query_dim();
+  const bool q_lora = c.q_lora_rank > 0;
+  w.residual = take.array<float>(t * c.hidden_size);
+  w.normed = take.matrix(t, c.hidden_size);
+  w.delta = {take.array<float>(t * c.hidden_size), DType::kF32, t, c.hidden_size};
+  w.hidden = take.matrix(t, c.hidden_size);
+  w.qkv = take.matrix(t, (q_lora ? c.q_lora_rank : queries) + c.latent_width());
+  if (q_lora) {
+    w.q_latent = take.matrix(t, c.q_lora_rank);
+    w.q = take.matrix(t, queries);
+  }
+  w.attention = take.matrix(t, c.num_heads * c.value_dim);
+  if (shape.mla) {
+    w.absorbed_q = take.matrix(shape.decode_tokens, c.num_heads * c.latent_width());
+    w.latent_out = take.matrix(shape.decode_tokens, c.num_heads * c.kv_lora_rank);
+    w.decode_scratch = take.take(ops::cuda::mla_decode_workspace(gpu, shape.decode_tokens, c.num_heads,
+                                                                 c.kv_lora_rank, shape.max_context));
+    w.pass_latent = take.matrix(shape.pass_keys, c.kv_lora_rank);
+    w.pass_rope = take.matrix(shape.pass_keys, c.rope_dim);
+    w.pass_kv = take.matrix(shape.pass_keys, c.num_heads * (c.nope_dim + c.value_dim));
+    w.partial = take.array<float>(t * c.num_heads * c.value_dim);
+    w.lse = take.array<float>(t * c.num_heads);
+  } else {
+    w.kv_latent = take.matrix(t, c.latent_width());
+    w.kv = take.matrix(t, c.num_heads * (c.nope_dim + c.value_dim));
+  }
+  int64_t widest = 0;
+  bool any_moe = false;
+  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+    any_moe = any_moe || c.is_moe(layer);
+    if (!c.is_moe(layer)) widest = std::max(widest, c.intermediate_size);
+  }
+  if (any_moe) {
+    const int64_t copies = t * c.gate.top_k;
+    widest = std::max(widest, c.shared_size());
+    w.gate_logits = take.array<float>(t * c.num_experts);
+    w.expert_ids = take.array<int32_t>(copies);
+    w.expert_weights = take.array<float>(copies);
+    w.sort.offsets = take.array<int32_t>(c.num_experts + 1);
+    w.sort.tokens = take.array<int32_t>(copies);
+    w.sort.places = take.array<int32_t>(copies);
+    w.sort_scratch = take.array<int32_t>(
+        ops::cuda::expert_sort_workspace(t, static_cast<int32_t>(c.num_experts), c.gate.top_k));
+    w.expert_in = take.matrix(copies, c.hidden_size);
+    w.expert_inner = take.matrix(copies, c.moe_intermediate_size);
+    w.expert_out = take.matrix(copies, c.hidden_size);
+    if (c.num_shared_experts > 0) w.shared_out = take.matrix(t, c.hidden_size);
+  }
+  w.inner = take.matrix(t, widest);
+  w.logit_hidden = take.matrix(shape.logit_rows, c.hidden_size);
+  w.logits = take.array<float>(shape.logit_rows * c.vocab_size);
+  FATHOM_TRY(take.state());
+  return w;
+}
+
+}  // namespace fathom::model::cuda

@@ -1,0 +1,60 @@
+// The activations of one forward pass on the GPU, allocated once for the largest batch. The activations'
+// dtype A is BF16, or F32 in --dtype float32; the residual stream and the logits are F32.
+#pragma once
+
+#include "base/result.h"
+#include "device/cuda/memory.h"
+#include "model/config.h"
+#include "ops/cuda_batch.h"
+#include "ops/moe/cuda.h"
+
+namespace fathom::model::cuda {
+
+struct WorkspaceShape {
+  int64_t tokens = 0;         // most tokens of a forward
+  int64_t decode_tokens = 0;  // most output tokens of one piece of absorbed attention
+  int64_t logit_rows = 0;     // most rows of logits
+  int64_t pass_keys = 0;      // most keys of one pass of un-absorbed attention
+  int64_t max_context = 0;
+  bool mla = true;
+  device::DType activations = device::DType::kBF16;
+};
+
+struct Workspace {
+  using Matrix = ops::cuda::Matrix;
+  float* residual = nullptr;  // [T, H]
+  Matrix normed;              // [T, H] A
+  Matrix delta;               // [T, H] F32: what a block adds to the residual stream
+  Matrix qkv;                 // [T, q_lora (or Nh (Dn + Dr)) + Dc + Dr] A
+  Matrix q_latent;            // [T, q_lora] A; empty without q_lora
+  Matrix q;                   // [T, Nh (Dn + Dr)] A; empty without q_lora (qkv holds the queries)
+  Matrix attention;           // [T, Nh Dv] A
+  Matrix absorbed_q;          // [decode_tokens, Nh (Dc + Dr)] A
+  Matrix latent_out;          // [decode_tokens, Nh Dc] A
+  void* decode_scratch = nullptr;
+  Matrix pass_latent;               // [pass_keys, Dc] A
+  Matrix pass_rope;                 // [pass_keys, Dr] A
+  Matrix pass_kv;                   // [pass_keys, Nh (Dn + Dv)] A
+  float* partial = nullptr;         // [T, Nh, Dv]: of rows that take several passes
+  float* lse = nullptr;             // [T, Nh]
+  Matrix kv_latent;                 // [T, Dc + Dr] A; plain cache
+  Matrix kv;                        // [T, Nh (Dn + Dv)] A; plain cache
+  float* gate_logits = nullptr;     // [T, E]
+  int32_t* expert_ids = nullptr;    // [T, K]
+  float* expert_weights = nullptr;  // [T, K]
+  ops::cuda::ExpertSort sort;
+  int32_t* sort_scratch = nullptr;
+  Matrix expert_in;         // [T K, H] A: tokens in the experts' order, for many of them
+  Matrix expert_inner;      // [T K, I] A
+  Matrix expert_out;        // [T K, H] A
+  Matrix inner;             // [T, widest of the dense and shared MLPs] A
+  Matrix shared_out;        // [T, H] A
+  Matrix logit_hidden;      // [R, H] A
+  Matrix hidden;            // [T, H] A: after the final norm
+  float* logits = nullptr;  // [R, V]
+};
+
+Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,
+                                     const device::cuda::Gpu& gpu, device::cuda::DeviceArena& arena);
+
+}  // namespace fathom::model::cuda
