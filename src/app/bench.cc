@@ -160,12 +160,14 @@ struct CaseReport {
   Case c;
   double prefill_rate = 0, prefill_gflops = 0, prefill_share = 0;  // tok/s, GFLOP/s, of the peak
   double decode_rate = 0, decode_gbs = 0, decode_share = 0;        // tok/s, GB/s, of the bandwidth
-  double peak = 0, bandwidth = 0;                                  // medians of the probes
+  double idle_share = -1;          // of the GPU while it decodes; below 0: none
+  double peak = 0, bandwidth = 0;  // medians of the probes
 };
 
 CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case& c, int32_t repeat,
                     engine::Ceilings& ceilings) {
-  std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths;
+  std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths,
+      idle_shares;
   const double flops = engine::prefill_flops(plan, c.input) * c.batch;
   const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0);
   for (int32_t r = -1; r < repeat; ++r) {  // the first warms caches and scratch memory up
@@ -174,9 +176,15 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
     const double prefill = driver.prefill();
     const double peak_after = ceilings.compute_peak();
     const double read_before = ceilings.read_bandwidth();
+    const auto clock_before = engine.device_clock();
     const double decode = driver.decode();
+    const auto clock_after = engine.device_clock();
     const double read_after = ceilings.read_bandwidth();
     if (r < 0) continue;
+    if (clock_before && clock_after) {
+      const double idle = clock_after->idle - clock_before->idle;
+      idle_shares.push_back(idle / (idle + clock_after->busy - clock_before->busy));
+    }
     const double peak = (peak_before + peak_after) / 2;
     const double read = (read_before + read_after) / 2;
     peaks.push_back(peak);
@@ -196,6 +204,7 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
   report.decode_rate = median(decode_rates);
   report.decode_gbs = report.decode_rate / c.batch * bytes * 1e-9;
   report.decode_share = median(decode_shares);
+  if (!idle_shares.empty()) report.idle_share = median(idle_shares);
   return report;
 }
 
@@ -258,7 +267,8 @@ nlohmann::ordered_json to_json(const CaseReport& r) {
           {"decode_tokens_per_second", r.decode_rate},
           {"decode_gb_per_second", r.decode_gbs},
           {"decode_share_of_bandwidth", r.decode_share},
-          {"bandwidth_gb_per_second", r.bandwidth}};
+          {"bandwidth_gb_per_second", r.bandwidth},
+          {"gpu_idle_share", r.idle_share}};
 }
 
 // Sizes the model's slots and pool for the runs where the flags leave it open; an error where they are too
@@ -345,6 +355,8 @@ int run_bench(const BenchArgs& args) {
     std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
                 c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
                 r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
+    if (r.idle_share >= 0)
+      std::printf("%20s the GPU waits %.1f %% of the time between decode steps\n", "", r.idle_share * 100);
     std::fflush(stdout);
     if (args.step_ledger) {
       const auto printed = print_ledgers(**engine, c, args.trace_file);

@@ -38,7 +38,7 @@ int run_plan(const PlanArgs& args) {
   std::printf("workspace                %12.1f MiB\n", mib(memory.workspace_bytes));
   std::printf("KV cache                 %12lld bytes a token, all layers\n",
               static_cast<long long>(memory.kv_bytes_per_token));
-  std::printf("this machine             %12.1f MiB available\n", mib(plan->available_bytes));
+  std::printf("%-24s %12.1f MiB available\n", plan->device.c_str(), mib(plan->available_bytes));
   if (!plan->pool.ok()) {
     std::printf("does not fit: %s\n", plan->pool.error().message.c_str());
     return 1;

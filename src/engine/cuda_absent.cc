@@ -15,6 +15,10 @@ bool gpu_available() {
   return false;
 }
 
+Result<GpuMemory> gpu_memory(const EngineOptions& /*options*/) {
+  return absent();
+}
+
 Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& /*options*/) {
   return absent();
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,11 @@ struct OpTime {
   double start_us = 0.0, us = 0.0;
 };
 
+// Seconds that steps took on the device, and that it waited between the end of one and the start of the next.
+struct DeviceClock {
+  double busy = 0.0, idle = 0.0;
+};
+
 class Engine : public Executor {
  public:
   // Loads the model and starts the rank. Errors of the checkpoint and of memory come back from here.
@@ -59,6 +65,8 @@ class Engine : public Executor {
 
   // Runs one step without a graph, its ops timed one by one. kUnsupported where the device cannot.
   virtual Result<std::vector<OpTime>> trace_step(BatchPlan plan);
+  // Of all steps answered so far; nothing where the device is the CPU. Thread safe.
+  virtual std::optional<DeviceClock> device_clock() const { return std::nullopt; }
 
  protected:
   explicit Engine(const EngineOptions& options);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "engine/ceilings.h"
 #include "engine/engine.h"
@@ -11,6 +12,14 @@ namespace fathom::engine {
 
 // Whether --device auto means the GPU: this build has the backend, and the machine a GPU for it.
 bool gpu_available();
+
+// What the GPU has, and what a model with these options takes of it beside weights and cache.
+struct GpuMemory {
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  int64_t free_bytes = 0;
+  int64_t workspace_bytes = 0;
+};
+Result<GpuMemory> gpu_memory(const EngineOptions& options);
 
 Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options);
 Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places);

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "device/arena.h"
+#include "engine/gpu.h"
 
 namespace fathom::engine {
 namespace {
@@ -30,7 +31,15 @@ Result<Plan> plan(const Settings& settings) {
   plan.config = options.config;
   plan.memory = model::plan_memory(options.config, memory);
   plan.checkpoint_bytes = model::stored_bytes(options.config);
-  plan.available_bytes = static_cast<int64_t>(device::available_memory());
+  if (options.cuda) {
+    FATHOM_ASSIGN(const auto gpu, gpu_memory(options));
+    plan.device = gpu.name;
+    plan.available_bytes = gpu.free_bytes;
+    plan.memory.workspace_bytes = gpu.workspace_bytes;
+  } else {
+    plan.device = "this machine";
+    plan.available_bytes = static_cast<int64_t>(device::available_memory());
+  }
   plan.page_size = options.page_size;
   plan.max_running = options.max_running;
 

@@ -14,6 +14,7 @@ struct Plan {
   ModelFacts facts;
   model::ModelConfig config;
   model::MemoryPlan memory;
+  std::string device;  // whose memory the next line counts
   int64_t available_bytes = 0;
   int64_t checkpoint_bytes = 0;  // of the tensors that the model reads
   int64_t page_size = 0;

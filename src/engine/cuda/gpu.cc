@@ -22,6 +22,17 @@ Result<void> need_gpu() {
 
 }  // namespace
 
+Result<GpuMemory> gpu_memory(const EngineOptions& options) {
+  FATHOM_TRY(need_gpu());
+  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
+  FATHOM_ASSIGN(const auto memory, device::cuda::memory_info());
+  GpuMemory result;
+  result.name = gpu.name;
+  result.free_bytes = memory.free;
+  result.workspace_bytes = model::cuda::working_bytes(options.config, cuda::load_options(options), gpu);
+  return result;
+}
+
 Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options) {
   FATHOM_TRY(need_gpu());
   return cuda::GpuEngine::start(options);

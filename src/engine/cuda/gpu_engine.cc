@@ -5,11 +5,46 @@
 
 #include "base/clock.h"
 #include "base/math.h"
+#include "model/memory.h"
 
 namespace fathom::engine::cuda {
 
 using device::cuda::DeviceBuffer;
 using device::cuda::PinnedBuffer;
+
+model::cuda::LoadOptions load_options(const EngineOptions& options) {
+  model::cuda::LoadOptions load;
+  load.checkpoint = options.load.checkpoint;
+  load.seed = options.load.seed;
+  load.compute = options.load.compute;
+  load.kv_dtype = options.load.kv_dtype;
+  load.mla = options.load.mla;
+  load.max_tokens = options.max_step_tokens + options.max_running;
+  load.max_logit_rows = options.max_running;
+  load.max_context = options.load.max_context > 0 ? options.load.max_context : options.config.max_positions;
+  load.progress = options.load.progress;
+  return load;
+}
+
+namespace {
+
+// Says so before an hour of loading, rather than failing at its end.
+Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu& gpu, int64_t free) {
+  model::MemoryOptions wanted;
+  wanted.compute = options.load.compute;
+  wanted.mla = options.load.mla;
+  const int64_t weights = model::plan_memory(options.config, wanted).weight_bytes;
+  const int64_t work = model::cuda::working_bytes(options.config, load_options(options), gpu);
+  if (weights + work < free) return {};
+  return error(ErrorCode::kUnavailable,
+               "the weights take {:.1f} GB and the workspaces {:.1f} GB, but {} has {:.1f} GB free: lower "
+               "--chunked-prefill-size or "
+               "--max-running-requests, or use a GPU with more memory",
+               static_cast<double>(weights) * 1e-9, static_cast<double>(work) * 1e-9, gpu.name,
+               static_cast<double>(free) * 1e-9);
+}
+
+}  // namespace
 
 GpuEngine::GpuEngine(const EngineOptions& options)
     : Engine(options), slots_(static_cast<size_t>(options.max_running)) {}
@@ -38,17 +73,8 @@ Result<void> GpuEngine::load(const EngineOptions& options) {
   FATHOM_ASSIGN(stream_, device::cuda::Stream::create(gpu));
   FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
 
-  model::cuda::LoadOptions load;
-  load.checkpoint = options.load.checkpoint;
-  load.seed = options.load.seed;
-  load.compute = options.load.compute;
-  load.kv_dtype = options.load.kv_dtype;
-  load.mla = options.load.mla;
-  load.max_tokens = limits_.max_step_tokens;
-  load.max_logit_rows = options.max_running;
-  load.max_context = limits_.max_context;
-  load.progress = options.load.progress;
-  FATHOM_ASSIGN(model_, model::cuda::Model::build(options.config, load, *stream_, *pool_));
+  FATHOM_TRY(check_memory(options, gpu, before.free));
+  FATHOM_ASSIGN(model_, model::cuda::Model::build(options.config, load_options(options), *stream_, *pool_));
   report_.load = model_->report();
   report_.kv_layout = model_->kv_layout();
   report_.device = fmt::format("cuda, {} (sm_{}{}, {:.0f} GB)", gpu.name, gpu.major, gpu.minor,
@@ -100,7 +126,8 @@ Result<void> GpuEngine::allocate_step_memory() {
   for (size_t f = 0; f < kFrames; ++f) {
     FATHOM_ASSIGN(frames_[f].input, PinnedBuffer::allocate(bytes));
     FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(slots));
-    FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create());
+    FATHOM_ASSIGN(frames_[f].begun, device::cuda::Event::create(true));
+    FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
     free_.push(size_t{f});
   }
   return stream_->synchronize();
@@ -191,6 +218,11 @@ Result<std::vector<OpTime>> GpuEngine::trace_step(BatchPlan plan) {
   return times;
 }
 
+std::optional<DeviceClock> GpuEngine::device_clock() const {
+  const std::lock_guard lock(clock_mutex_);
+  return clock_;
+}
+
 void GpuEngine::launch_steps() {
   // The current GPU is a thread's own.
   const auto opened = device::cuda::open_gpu(stream_->gpu().index);
@@ -219,6 +251,8 @@ void GpuEngine::launch_steps() {
 void GpuEngine::answer_steps() {
   const auto opened = device::cuda::open_gpu(stream_->gpu().index);
   FATHOM_CHECK(opened.ok(), "{}", opened.error().message);
+  // The frame of the step before stays taken: its end is when the GPU began to wait for this one.
+  std::optional<size_t> last;
   while (const auto index = in_flight_.pop()) {
     Frame& frame = frames_[*index];
     if (frame.status.ok()) {
@@ -226,23 +260,33 @@ void GpuEngine::answer_steps() {
       if (!ended.ok()) frame.status = ended.error().with_context(fmt::format("step {}", frame.result.step));
     }
     auto promise = std::move(frame.promise);
-    if (!frame.status.ok()) {
-      const Error fault = frame.status.error();
-      free_.push(size_t{*index});
-      promise.set_value(fault);
-      continue;
-    }
-    for (size_t i = 0; i < frame.choices.size(); ++i) {
-      const RowChoice& choice = frame.choices[i];
-      TokenOutput output = frame.output.token(static_cast<int64_t>(i));
-      if (choice.logprobs.output)
-        output = frame.output.described(static_cast<int64_t>(i), output.token, choice.logprobs);
-      frame.result.rows[choice.row].outputs.push_back(std::move(output));
-    }
-    StepResult result = std::move(frame.result);
-    free_.push(size_t{*index});
-    promise.set_value(std::move(result));
+    Result<StepResult> answer = answer_of(frame);
+    if (frame.status.ok()) count_time(frame, last ? &frames_[*last] : nullptr);
+    if (last) free_.push(size_t{*last});
+    last = *index;
+    promise.set_value(std::move(answer));
   }
+}
+
+Result<StepResult> GpuEngine::answer_of(Frame& frame) {
+  FATHOM_TRY(frame.status);
+  for (size_t i = 0; i < frame.choices.size(); ++i) {
+    const RowChoice& choice = frame.choices[i];
+    TokenOutput output = frame.output.token(static_cast<int64_t>(i));
+    if (choice.logprobs.output) {
+      output = frame.output.described(static_cast<int64_t>(i), output.token, choice.logprobs);
+    }
+    frame.result.rows[choice.row].outputs.push_back(std::move(output));
+  }
+  return std::move(frame.result);
+}
+
+void GpuEngine::count_time(const Frame& frame, const Frame* before) {
+  const auto busy = frame.done.seconds_since(frame.begun);
+  const auto idle = before != nullptr ? frame.begun.seconds_since(before->done) : Result<double>(0.0);
+  const std::lock_guard lock(clock_mutex_);
+  if (busy.ok()) clock_.busy += *busy;
+  if (idle.ok()) clock_.idle += *idle;
 }
 
 Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
@@ -374,6 +418,7 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   const SlotUpdate* updates = nullptr;
   const int64_t bytes =
       input_.write(layout, static_cast<std::byte*>(frame.input.data()), device, passes, &updates);
+  stream_->record(frame.begun);
   stream_->copy(device, frame.input.data(), static_cast<size_t>(bytes));
   apply_updates(*stream_, tables_, updates, static_cast<int64_t>(input_.updates.size()));
   const bool draws = sampler_->draws(input_.row_slots);

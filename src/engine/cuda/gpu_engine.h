@@ -7,6 +7,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,6 +24,9 @@
 
 namespace fathom::engine::cuda {
 
+// What the engine asks of the model.
+model::cuda::LoadOptions load_options(const EngineOptions& options);
+
 class GpuEngine final : public Engine {
  public:
   static Result<std::unique_ptr<Engine>> start(const EngineOptions& options);
@@ -30,6 +34,7 @@ class GpuEngine final : public Engine {
 
   std::future<Result<StepResult>> step(BatchPlan plan) override;
   Result<std::vector<OpTime>> trace_step(BatchPlan plan) override;
+  std::optional<DeviceClock> device_clock() const override;
 
  private:
   struct Slot {
@@ -45,13 +50,13 @@ class GpuEngine final : public Engine {
   struct Frame {
     device::cuda::PinnedBuffer input;
     StepOutput output;
-    device::cuda::Event done;
+    device::cuda::Event begun, done;
     StepResult result;
     std::vector<RowChoice> choices;
     std::promise<Result<StepResult>> promise;
     Result<void> status;
   };
-  static constexpr size_t kFrames = 3;
+  static constexpr size_t kFrames = 4;
 
   explicit GpuEngine(const EngineOptions& options);
   Result<void> load(const EngineOptions& options);
@@ -60,6 +65,8 @@ class GpuEngine final : public Engine {
 
   void launch_steps();
   void answer_steps();
+  static Result<StepResult> answer_of(Frame& frame);
+  void count_time(const Frame& frame, const Frame* before);
   Result<void> queue_step(BatchPlan& plan, Frame& frame);
   Result<void> open_slots(BatchPlan& plan);
   void lay_out(BatchPlan& plan);
@@ -86,6 +93,9 @@ class GpuEngine final : public Engine {
   int32_t* device_tokens_ = nullptr;  // [slots] the step's choices, by row
   float* adjusted_ = nullptr;         // [slots, V]
   DeviceLogprobs device_logprobs_;
+
+  mutable std::mutex clock_mutex_;
+  DeviceClock clock_;
 
   std::array<Frame, kFrames> frames_;
   Queue<Work> queue_;

@@ -66,6 +66,18 @@ Result<ops::cuda::RopeView> upload_rope(const ModelConfig& config, int64_t posit
   return view;
 }
 
+WorkspaceShape shape_of(const ModelConfig& config, const LoadOptions& options) {
+  WorkspaceShape shape;
+  shape.tokens = options.max_tokens;
+  shape.decode_tokens = std::min<int64_t>(options.max_tokens, std::max<int64_t>(options.max_logit_rows, 64));
+  shape.logit_rows = options.max_logit_rows;
+  shape.pass_keys = Model::kPassPlaces;
+  shape.max_context = options.max_context > 0 ? options.max_context : config.max_positions;
+  shape.mla = options.mla;
+  shape.activations = options.compute == ops::Compute::kF32 ? DType::kF32 : DType::kBF16;
+  return shape;
+}
+
 const char* describe(const device::cuda::Gpu& gpu, const ops::cuda::Weight& weight, DType activations) {
   if (activations == DType::kF32 || weight.dtype == DType::kF32) return "simt";
   if (weight.dtype == DType::kF8E4M3 || !gpu.hopper()) return "mma";
@@ -73,6 +85,12 @@ const char* describe(const device::cuda::Gpu& gpu, const ops::cuda::Weight& weig
 }
 
 }  // namespace
+
+int64_t working_bytes(const ModelConfig& config, const LoadOptions& options, const device::cuda::Gpu& gpu) {
+  const WorkspaceShape shape = shape_of(config, options);
+  const int64_t rope = 2 * shape.max_context * config.rope_dim / 2 * static_cast<int64_t>(sizeof(float));
+  return workspace_bytes(config, shape, gpu) + rope;
+}
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Model::~Model() = default;
@@ -85,7 +103,7 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   s.options.checkpoint = nullptr;
   s.options.progress = nullptr;
   s.max_context = options.max_context > 0 ? options.max_context : config.max_positions;
-  s.decode_tokens = std::min<int64_t>(options.max_tokens, std::max<int64_t>(options.max_logit_rows, 64));
+  s.decode_tokens = shape_of(config, options).decode_tokens;
   s.layout.layers = config.num_layers;
   s.layout.width = options.mla ? config.latent_width() : config.plain_width();
   s.layout.dtype = options.kv_dtype;
@@ -118,14 +136,7 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   s.report.weight_bytes = static_cast<int64_t>(s.weight_arena.used());
   s.report.pack_seconds = seconds_since(pack_start);
 
-  WorkspaceShape shape;
-  shape.tokens = options.max_tokens;
-  shape.decode_tokens = s.decode_tokens;
-  shape.logit_rows = options.max_logit_rows;
-  shape.pass_keys = kPassPlaces;
-  shape.max_context = s.max_context;
-  shape.mla = options.mla;
-  shape.activations = options.compute == ops::Compute::kF32 ? DType::kF32 : DType::kBF16;
+  const WorkspaceShape shape = shape_of(config, options);
   FATHOM_ASSIGN(s.work, allocate_workspace(config, shape, stream.gpu(), s.work_arena));
   FATHOM_ASSIGN(s.rope, upload_rope(config, s.max_context, pool, s.work_arena));
   s.report.workspace_bytes = static_cast<int64_t>(s.work_arena.used());

@@ -66,6 +66,9 @@ struct GpuBatch {
   const KvPool* cache = nullptr;
 };
 
+// Bytes that a model with these options takes beside its weights.
+int64_t working_bytes(const ModelConfig& config, const LoadOptions& options, const device::cuda::Gpu& gpu);
+
 class Model {
  public:
   // Longest stretch of a sequence's places that one pass takes, and most keys of a pass: passes begin at its

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/math.h"
 #include "ops/mla_decode/cuda.h"
 
 namespace fathom::model::cuda {
@@ -9,10 +10,10 @@ namespace {
 
 using device::DType;
 
-// Takes memory until something fails, and remembers that.
+// Takes memory until something fails, and remembers that. Without an arena it only counts.
 class Taker {
  public:
-  Taker(device::cuda::DeviceArena& arena, DType activations) : arena_(arena), activations_(activations) {}
+  Taker(device::cuda::DeviceArena* arena, DType activations) : arena_(arena), activations_(activations) {}
 
   ops::cuda::Matrix matrix(int64_t rows, int64_t columns) {
     return {take(rows * columns * device::size_of(activations_)), activations_, rows, columns};
@@ -22,8 +23,9 @@ class Taker {
     return static_cast<T*>(take(count * static_cast<int64_t>(sizeof(T))));
   }
   void* take(int64_t bytes) {
-    if (!state_.ok()) return nullptr;
-    auto data = arena_.allocate(static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+    bytes_ += round_up<int64_t>(bytes, 256);
+    if (arena_ == nullptr || !state_.ok()) return nullptr;
+    auto data = arena_->allocate(static_cast<size_t>(std::max<int64_t>(bytes, 1)));
     if (!data.ok()) {
       state_ = data.error().with_context("workspace");
       return nullptr;
@@ -31,19 +33,22 @@ class Taker {
     return *data;
   }
   const Result<void>& state() const { return state_; }
+  int64_t bytes() const { return bytes_; }
 
  private:
-  device::cuda::DeviceArena& arena_;
+  device::cuda::DeviceArena* arena_;
   DType activations_;
+  int64_t bytes_ = 0;
   Result<void> state_;
 };
 
 }  // namespace
 
-Result<Workspace> allocate_workspace(const ModelConfig& c, const WorkspaceShape& shape,
-                                     const device::cuda::Gpu& gpu, device::cuda::DeviceArena& arena) {
+namespace {
+
+Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const device::cuda::Gpu& gpu,
+                   Taker& take) {
   Workspace w;
-  Taker take(arena, shape.activations);
   const int64_t t = shape.tokens;
   const int64_t queries = c.num_heads * c.query_dim();
   const bool q_lora = c.q_lora_rank > 0;
@@ -96,8 +101,24 @@ Result<Workspace> allocate_workspace(const ModelConfig& c, const WorkspaceShape&
   w.inner = take.matrix(t, widest);
   w.logit_hidden = take.matrix(shape.logit_rows, c.hidden_size);
   w.logits = take.array<float>(shape.logit_rows * c.vocab_size);
-  FATHOM_TRY(take.state());
   return w;
+}
+
+}  // namespace
+
+Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,
+                                     const device::cuda::Gpu& gpu, device::cuda::DeviceArena& arena) {
+  Taker take(&arena, shape.activations);
+  Workspace workspace = take_all(config, shape, gpu, take);
+  FATHOM_TRY(take.state());
+  return workspace;
+}
+
+int64_t workspace_bytes(const ModelConfig& config, const WorkspaceShape& shape,
+                        const device::cuda::Gpu& gpu) {
+  Taker take(nullptr, shape.activations);
+  take_all(config, shape, gpu, take);
+  return take.bytes();
 }
 
 }  // namespace fathom::model::cuda

@@ -57,4 +57,7 @@ struct Workspace {
 Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,
                                      const device::cuda::Gpu& gpu, device::cuda::DeviceArena& arena);
 
+// What allocate_workspace takes.
+int64_t workspace_bytes(const ModelConfig& config, const WorkspaceShape& shape, const device::cuda::Gpu& gpu);
+
 }  // namespace fathom::model::cuda
