@@ -47,6 +47,7 @@ step 'templates against jinja2' $python tests/template_judge.py
 step 'clients' $python tests/clients/run.py
 step 'commands' $python tests/commands/run.py
 step 'skills' $python tests/skills_test.py
+step 'tools' $python tests/tools_test.py
 step 'demo' scripts/demo.sh --once
 if [ -n "$full" ]; then
   step 'build with ASan and UBSan' scripts/build.sh asan-ubsan tests

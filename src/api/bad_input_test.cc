@@ -70,8 +70,8 @@ TEST(BadInput, WhatIsNotAvailableIsRefusedByName) {
         R"("regex": "a+")", R"("ebnf": "x")", R"("stop_regex": "x")", R"("custom_logit_processor": "x")",
         R"("tool_choice": "required")", R"("tool_choice": {"type": "function", "function": {"name": "f"}})",
         R"("functions": [{"name": "f"}])", R"("audio": {"voice": "x"})", R"("modalities": ["text", "audio"])",
-        R"("lora_path": "x")", R"("separate_reasoning": true)", R"("return_hidden_states": true)",
-        R"("session_params": {"id": 1})", R"("bootstrap_host": "x")"}) {
+        R"("lora_path": "x")", R"("return_hidden_states": true)", R"("session_params": {"id": 1})",
+        R"("bootstrap_host": "x")"}) {
     const ordered_json answer = desk.json(kChat, std::string("{") + kHello + ", " + field + "}", 400);
     EXPECT_EQ(answer["error"]["code"], "unsupported_field") << field;
     const std::string name = answer["error"]["param"];

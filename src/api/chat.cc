@@ -17,7 +17,8 @@ std::vector<RunSpec> make_specs(const ChatRequest& request, const std::vector<in
     spec.sampling = request.sampling.for_choice(i, max_new_tokens);
     spec.logprobs.output = request.logprobs;
     spec.logprobs.top = request.top_logprobs;
-    spec.text = {request.sampling.stop, request.sampling.no_stop_trim, request.sampling.skip_special_tokens};
+    spec.text = request.sampling.text_options();
+    spec.answer = request.answer;
     spec.priority = request.options.priority;
     spec.cache_namespace = request.options.cache_namespace;
   }
@@ -30,12 +31,12 @@ void stream_chat(const ServiceContext& context, const ChatRequest& request, Requ
   EventStream events(writer, request_id_header(head.id));
   ChatChunks chunks(context, request, head);
   const bool complete = run.run(
-      [&](const Choice& choice, const std::string& new_text) {
+      [&](const Choice& choice, const Growth& growth) {
         if (choice.finish && choice.finish->error) {
           events.fail(to_api_error(*choice.finish->error));
           return false;
         }
-        for (const auto& chunk : chunks.advance(choice, new_text)) {
+        for (const auto& chunk : chunks.advance(choice, growth)) {
           if (!events.send(chunk)) return false;
         }
         return true;
@@ -56,21 +57,23 @@ void handle_chat(const ServiceContext& context, const http::Request& http_reques
   ChatRequest request;
   if (Refusal refusal = read_chat_request(context, body, &request))
     return writer.send(error_response(*refusal));
-  std::vector<int32_t> prompt = request.input_ids;
-  if (prompt.empty()) {
+  ChatPrompt prompt;
+  prompt.ids = request.input_ids;
+  if (prompt.ids.empty()) {
     if (Refusal refusal = make_chat_prompt(context, request.conversation, &prompt)) {
       return writer.send(error_response(*refusal));
     }
   }
-  Length length = resolve_length(context, request.sampling, prompt.size(), std::nullopt);
+  request.answer.format.start = chat_answer_start(context, request, prompt);
+  Length length = resolve_length(context, request.sampling, prompt.ids.size(), std::nullopt);
   if (length.refusal) return writer.send(error_response(*length.refusal));
 
   RequestRun run(context, writer);
-  if (Refusal refusal = run.start(make_specs(request, prompt, length.max_new_tokens))) {
+  if (Refusal refusal = run.start(make_specs(request, prompt.ids, length.max_new_tokens))) {
     return writer.send(error_response(*refusal));
   }
   if (request.stream.stream) return stream_chat(context, request, run, writer);
-  const bool complete = run.run([](const Choice&, const std::string&) { return true; }, [] { return true; });
+  const bool complete = run.run([](const Choice&, const Growth&) { return true; }, [] { return true; });
   if (!complete) return;
   if (Refusal refusal = run.failure()) return writer.send(error_response(*refusal));
   const AnswerHead head = answer_head(context, request.options.rid);

@@ -1,6 +1,7 @@
 #include "api/chat_output.h"
 
 #include <ctime>
+#include <utility>
 
 #include "api/meta_info.h"
 
@@ -22,6 +23,45 @@ ordered_json choice_logprobs(const ServiceContext& context, const ChatRequest& r
   return request.logprobs ? chat_logprobs(context, choice, first) : ordered_json();
 }
 
+// OpenAI's word for an answer that ends in calls, which nothing in the text has matched.
+bool ends_in_calls(const Choice& choice) {
+  return choice.finish->kind == FinishReason::Kind::kStop && !choice.answer.calls.empty();
+}
+
+ordered_json chat_finish_reason(const Choice& choice) {
+  return ends_in_calls(choice) ? "tool_calls" : finish_reason(*choice.finish);
+}
+
+ordered_json chat_matched_stop(const Choice& choice) {
+  return ends_in_calls(choice) ? ordered_json() : matched_stop(*choice.finish);
+}
+
+void add_reasoning(const ServiceContext& context, const ordered_json& reasoning, ordered_json* message) {
+  const ReasoningField field = context.options.reasoning_field;
+  if (field != ReasoningField::kReasoning) (*message)["reasoning_content"] = reasoning;
+  if (field != ReasoningField::kReasoningContent) (*message)["reasoning"] = reasoning;
+}
+
+ordered_json tool_calls_json(const std::vector<ToolCall>& calls) {
+  if (calls.empty()) return nullptr;
+  ordered_json list = ordered_json::array();
+  for (size_t i = 0; i < calls.size(); ++i) {
+    list.push_back({{"id", calls[i].id},
+                    {"index", i},
+                    {"type", "function"},
+                    {"function", {{"name", calls[i].name}, {"arguments", calls[i].arguments}}}});
+  }
+  return list;
+}
+
+ordered_json message_json(const ServiceContext& context, const Answer& answer) {
+  ordered_json message = {{"role", "assistant"}, {"content", answer.content}};
+  add_reasoning(context, answer.reasoning.empty() ? ordered_json() : ordered_json(answer.reasoning),
+                &message);
+  message["tool_calls"] = tool_calls_json(answer.calls);
+  return message;
+}
+
 }  // namespace
 
 AnswerHead answer_head(const ServiceContext& context, const std::string& rid) {
@@ -32,8 +72,10 @@ ordered_json usage_json(const std::vector<Choice>& choices, size_t n) {
   int64_t prompt = 0;
   int64_t cached = 0;
   int64_t completion = 0;
+  int64_t reasoning = 0;
   for (size_t i = 0; i < choices.size(); ++i) {
     completion += static_cast<int64_t>(choices[i].output_ids.size());
+    reasoning += choices[i].answer.reasoning_tokens;
     if (i % n != 0) continue;
     prompt += static_cast<int64_t>(choices[i].spec.prompt.size());
     cached += choices[i].cached_tokens;
@@ -42,7 +84,8 @@ ordered_json usage_json(const std::vector<Choice>& choices, size_t n) {
           {"total_tokens", prompt + completion},
           {"completion_tokens", completion},
           {"prompt_tokens_details", {{"cached_tokens", cached}}},
-          {"reasoning_tokens", 0},
+          {"completion_tokens_details", {{"reasoning_tokens", reasoning}}},
+          {"reasoning_tokens", reasoning},
           {"prompt_cache_hit_tokens", cached},
           {"prompt_cache_miss_tokens", prompt - cached}};
 }
@@ -86,14 +129,10 @@ ordered_json chat_completion(const ServiceContext& context, const ChatRequest& r
   ordered_json& choices = answer["choices"] = ordered_json::array();
   for (const Choice& choice : run.choices()) {
     ordered_json entry = {{"index", choice.index},
-                          {"message",
-                           {{"role", "assistant"},
-                            {"content", choice.text},
-                            {"reasoning_content", nullptr},
-                            {"tool_calls", nullptr}}},
+                          {"message", message_json(context, choice.answer)},
                           {"logprobs", choice_logprobs(context, request, choice, 0)},
-                          {"finish_reason", finish_reason(*choice.finish)},
-                          {"matched_stop", matched_stop(*choice.finish)}};
+                          {"finish_reason", chat_finish_reason(choice)},
+                          {"matched_stop", chat_matched_stop(choice)}};
     if (request.return_prompt_token_ids) entry["prompt_token_ids"] = choice.spec.prompt;
     if (request.return_token_ids) entry["response_token_ids"] = choice.output_ids;
     if (request.return_meta_info) entry["meta_info"] = meta_info(context, choice, head.id, seconds, {});
@@ -109,7 +148,11 @@ ordered_json ChatChunks::chunk(const Choice& choice, ordered_json delta, ordered
                         {"object", "chat.completion.chunk"},
                         {"created", head_.created},
                         {"model", head_.model}};
-  delta["reasoning_content"] = nullptr;
+  // Clients of the reference system look for it in every chunk.
+  if (!delta.contains("reasoning_content") &&
+      context_.options.reasoning_field != ReasoningField::kReasoning) {
+    delta["reasoning_content"] = nullptr;
+  }
   ordered_json entry = {{"index", choice.index},
                         {"delta", std::move(delta)},
                         {"logprobs", std::move(logprobs)},
@@ -120,7 +163,33 @@ ordered_json ChatChunks::chunk(const Choice& choice, ordered_json delta, ordered
   return chunk;
 }
 
-std::vector<ordered_json> ChatChunks::advance(const Choice& choice, const std::string& new_text) {
+ordered_json ChatChunks::delta(const Choice& choice, const text::OutputPiece& piece, State* state) const {
+  using Kind = text::OutputPiece::Kind;
+  ordered_json delta = ordered_json::object();
+  ordered_json call;
+  switch (piece.kind) {
+    case Kind::kContent:
+      delta["content"] = piece.text;
+      break;
+    case Kind::kReasoning:
+      add_reasoning(context_, piece.text, &delta);
+      break;
+    case Kind::kCall:
+      call = {{"index", state->calls},
+              {"id", choice.answer.calls[state->calls].id},
+              {"type", "function"},
+              {"function", {{"name", piece.text}, {"arguments", ""}}}};
+      ++state->calls;
+      break;
+    case Kind::kArguments:
+      call = {{"index", state->calls - 1}, {"function", {{"arguments", piece.text}}}};
+      break;
+  }
+  if (!call.is_null()) delta["tool_calls"] = ordered_json::array({std::move(call)});
+  return delta;
+}
+
+std::vector<ordered_json> ChatChunks::advance(const Choice& choice, const Growth& growth) {
   if (states_.size() <= choice.index) states_.resize(choice.index + 1);
   State& state = states_[choice.index];
   std::vector<ordered_json> chunks;
@@ -128,17 +197,22 @@ std::vector<ordered_json> ChatChunks::advance(const Choice& choice, const std::s
     state.begun = true;
     chunks.push_back(chunk(choice, {{"role", "assistant"}, {"content", ""}}, nullptr));
   }
-  const bool new_logprobs = request_.logprobs && state.logprobs_sent < choice.outputs.size();
+  const auto logprobs = [&]() -> ordered_json {
+    if (state.logprobs_sent == choice.outputs.size()) return nullptr;
+    const size_t first = std::exchange(state.logprobs_sent, choice.outputs.size());
+    return choice_logprobs(context_, request_, choice, first);
+  };
+  for (const text::OutputPiece& piece : growth.pieces) {
+    chunks.push_back(chunk(choice, delta(choice, piece, &state), logprobs()));
+  }
   // Logprobs whose text is still held back wait for it, or for the finish.
-  if (!new_text.empty() || (choice.finish && new_logprobs)) {
-    ordered_json logprobs = choice_logprobs(context_, request_, choice, state.logprobs_sent);
-    state.logprobs_sent = choice.outputs.size();
-    chunks.push_back(chunk(choice, {{"content", new_text}}, std::move(logprobs)));
+  if (choice.finish && state.logprobs_sent < choice.outputs.size()) {
+    chunks.push_back(chunk(choice, {{"content", ""}}, logprobs()));
   }
   if (choice.finish) {
     ordered_json last = chunk(choice, ordered_json::object(), nullptr);
-    last["choices"][0]["finish_reason"] = finish_reason(*choice.finish);
-    last["choices"][0]["matched_stop"] = matched_stop(*choice.finish);
+    last["choices"][0]["finish_reason"] = chat_finish_reason(choice);
+    last["choices"][0]["matched_stop"] = chat_matched_stop(choice);
     chunks.push_back(std::move(last));
   }
   return chunks;

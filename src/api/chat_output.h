@@ -36,18 +36,21 @@ class ChatChunks {
   ChatChunks(const ServiceContext& context, const ChatRequest& request, const AnswerHead& head)
       : context_(context), request_(request), head_(head) {}
 
-  // The chunks for what `choice` has become since the last call.
-  std::vector<nlohmann::ordered_json> advance(const Choice& choice, const std::string& new_text);
+  // The chunks for what came to `choice`.
+  std::vector<nlohmann::ordered_json> advance(const Choice& choice, const Growth& growth);
   nlohmann::ordered_json usage_chunk(const std::vector<Choice>& choices) const;
 
  private:
-  nlohmann::ordered_json chunk(const Choice& choice, nlohmann::ordered_json delta,
-                               nlohmann::ordered_json logprobs) const;
-
   struct State {
     bool begun = false;
+    size_t calls = 0;  // begun
     size_t logprobs_sent = 0;
   };
+
+  nlohmann::ordered_json chunk(const Choice& choice, nlohmann::ordered_json delta,
+                               nlohmann::ordered_json logprobs) const;
+  nlohmann::ordered_json delta(const Choice& choice, const text::OutputPiece& piece, State* state) const;
+
   const ServiceContext& context_;
   const ChatRequest& request_;
   const AnswerHead& head_;

@@ -1,4 +1,7 @@
 // Conversation -> template -> token ids.
+#include <algorithm>
+#include <span>
+
 #include "api/chat_request.h"
 #include "api/prompts.h"
 #include "api/special_tokens.h"
@@ -54,8 +57,7 @@ Refusal continue_prompt(const Conversation& conversation, std::string* prompt) {
 
 }  // namespace
 
-Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation,
-                         std::vector<int32_t>* ids) {
+Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation, ChatPrompt* out) {
   if (context.tokenizer == nullptr) {
     return ApiError{400, "messages: this server runs without a tokenizer; send input_ids", "messages", {}};
   }
@@ -80,8 +82,23 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
     if (Refusal refusal = continue_prompt(conversation, &prompt.value())) return refusal;
   }
   if (Refusal refusal = check_text_length(context, prompt->size())) return refusal;
-  *ids = context.guard->encode(*prompt);
+  out->ids = context.guard->encode(*prompt);
+  out->text = context.guard->unmark(std::move(*prompt));
   return std::nullopt;
+}
+
+text::ReasoningStart chat_answer_start(const ServiceContext& context, const ChatRequest& request,
+                                       const ChatPrompt& prompt) {
+  const text::ReasoningStyle style = context.options.parsers.reasoning;
+  if (!prompt.text.empty()) {
+    return text::reasoning_start(style, prompt.text, request.conversation.continues);
+  }
+  if (context.tokenizer == nullptr) return text::ReasoningStart::kContent;
+  // Given as ids: the generation prompt is a few tokens.
+  constexpr size_t kEnd = 16;
+  const std::span<const int32_t> ids(prompt.ids);
+  const std::string end = context.tokenizer->decode(ids.last(std::min(kEnd, ids.size())), false);
+  return text::reasoning_start(style, end, false);
 }
 
 }  // namespace fathom::api

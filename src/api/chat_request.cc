@@ -130,6 +130,23 @@ void read_token_limit(Fields& fields, ChatRequest* out) {
   if (fields.int32("max_completion_tokens", 1, INT32_MAX, &limit)) out->sampling.max_new_tokens = limit;
 }
 
+void read_answer_options(const ServiceContext& context, Fields& fields, ChatRequest* out) {
+  AnswerOptions& answer = out->answer;
+  fields.boolean("separate_reasoning", &answer.format.separate_reasoning);
+  fields.boolean("stream_reasoning", &answer.format.stream_reasoning);
+  fields.boolean("parallel_tool_calls", &answer.parallel_calls);
+  answer.think_start = context.answer_tokens.think_start;
+  answer.think_end = context.answer_tokens.think_end;
+  const text::AnswerParsers& parsers = context.options.parsers;
+  const bool tools = !out->conversation.tools.is_null();
+  if (tools) answer.format.tools = parsers.tools;
+  // Without a parser the client reads the calls out of the text, special tokens and all.
+  if (tools && parsers.tools == text::ToolFormat::kNone) out->sampling.skip_special_tokens = false;
+  const bool parsed =
+      parsers.reasoning != text::ReasoningStyle::kNone || answer.format.tools != text::ToolFormat::kNone;
+  if (parsed) out->sampling.kept_special_tokens = context.answer_tokens.markers;
+}
+
 // What OpenAI's API has and this server does not, and what changes nothing here.
 void read_openai_extras(Fields& fields) {
   if (const ordered_json* format = fields.object("response_format")) {
@@ -146,12 +163,10 @@ void read_openai_extras(Fields& fields) {
   fields.refuse({"functions", "function_call"}, "is not available; use tools and tool_choice");
   fields.refuse({"audio"}, "is not available: the model writes text only");
   fields.refuse({"web_search_options"}, "the server reads nothing from the network");
-  fields.refuse({"separate_reasoning"}, "is not available: thinking text comes in the content");
   fields.refuse({"task", "latest_reminder"}, "is not available for this model");
   // Labels, hints and switches of the hosted service.
-  fields.accept({"user", "user_id", "store", "metadata", "service_tier", "parallel_tool_calls", "prediction",
-                 "verbosity", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-                 "stream_reasoning"});
+  fields.accept({"user", "user_id", "store", "metadata", "service_tier", "prediction", "verbosity",
+                 "safety_identifier", "prompt_cache_key", "prompt_cache_retention"});
 }
 
 }  // namespace
@@ -179,8 +194,7 @@ Refusal read_chat_request(const ServiceContext& context, const ordered_json& bod
   }
   read_token_limit(fields, out);
   read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);
-  // Tool calls are written with special tokens; without them the text could not be read.
-  if (!out->conversation.tools.is_null()) out->sampling.skip_special_tokens = false;
+  read_answer_options(context, fields, out);
   read_logprobs(fields, out);
   read_stream_options(fields, &out->stream);
   read_request_options(fields, &out->options);

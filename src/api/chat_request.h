@@ -26,6 +26,7 @@ struct ChatRequest {
   Conversation conversation;
   std::vector<int32_t> input_ids;  // instead of the conversation, when not empty
   SamplingRequest sampling;
+  AnswerOptions answer;  // without the start, which the prompt tells
   bool logprobs = false;
   int32_t top_logprobs = 0;
   StreamOptions stream;
@@ -41,8 +42,16 @@ Refusal read_chat_request(const ServiceContext& context, const nlohmann::ordered
 // messages, tools, tool_choice, chat_template_kwargs, the thinking switches and the continuation flags.
 void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out);
 
+struct ChatPrompt {
+  std::vector<int32_t> ids;
+  std::string text;  // as the template wrote it, special tokens typed by users included
+};
+
 // Renders and tokenises. The template writes the BOS token itself, so none is added.
-Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation,
-                         std::vector<int32_t>* ids);
+Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation, ChatPrompt* out);
+
+// How the answer to a prompt begins.
+text::ReasoningStart chat_answer_start(const ServiceContext& context, const ChatRequest& request,
+                                       const ChatPrompt& prompt);
 
 }  // namespace fathom::api

@@ -64,8 +64,7 @@ Refusal make_specs(const ServiceContext& context, const CompletionRequest& reque
       spec.logprobs.output = request.logprobs;
       spec.logprobs.top = request.top_logprobs;
       if (request.logprobs && request.echo) spec.logprobs.prompt_start = 0;
-      spec.text = {request.sampling.stop, request.sampling.no_stop_trim,
-                   request.sampling.skip_special_tokens};
+      spec.text = request.sampling.text_options();
       spec.priority = request.options.priority;
       spec.cache_namespace = request.options.cache_namespace;
     }
@@ -79,12 +78,12 @@ void stream_completion(const ServiceContext& context, const CompletionRequest& r
   EventStream events(writer, request_id_header(head.id));
   CompletionChunks chunks(context, request, head);
   const bool complete = run.run(
-      [&](const Choice& choice, const std::string& new_text) {
+      [&](const Choice& choice, const Growth& growth) {
         if (choice.finish && choice.finish->error) {
           events.fail(to_api_error(*choice.finish->error));
           return false;
         }
-        const std::optional<ordered_json> chunk = chunks.advance(choice, new_text);
+        const std::optional<ordered_json> chunk = chunks.advance(choice, growth.text);
         return !chunk || events.send(*chunk);
       },
       [&] { return events.keep_alive(); });
@@ -107,7 +106,7 @@ void handle_completions(const ServiceContext& context, const http::Request& http
   RequestRun run(context, writer);
   if (Refusal refusal = run.start(std::move(specs))) return writer.send(error_response(*refusal));
   if (request.stream.stream) return stream_completion(context, request, run, writer);
-  const bool complete = run.run([](const Choice&, const std::string&) { return true; }, [] { return true; });
+  const bool complete = run.run([](const Choice&, const Growth&) { return true; }, [] { return true; });
   if (!complete) return;
   if (Refusal refusal = run.failure()) return writer.send(error_response(*refusal));
   const AnswerHead head = answer_head(context, request.options.rid);

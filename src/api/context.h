@@ -2,6 +2,7 @@
 #pragma once
 
 #include "api/active_requests.h"
+#include "api/answer.h"
 #include "api/errors.h"
 #include "api/model_card.h"
 #include "api/service.h"
@@ -17,6 +18,7 @@ struct ServiceContext {
   const text::ChatTemplate* chat_template;  // null when the checkpoint has none
   const SpecialTokenGuard* guard;           // null without a tokenizer
   ActiveRequests& active;
+  const AnswerTokens& answer_tokens;
 };
 
 // Refuses a `model` that is not the served one: 404 model_not_found. An empty name, "default" and the served

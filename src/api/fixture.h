@@ -95,6 +95,13 @@ inline FakeSink::Script starts_saying(const std::string& text) {
   };
 }
 
+// The parsers that the demo model's template asks for.
+inline ServiceOptions parsing_options() {
+  ServiceOptions options;
+  options.parsers = text::choose_parsers("auto", "auto", &demo_template(), "DeepseekV3ForCausalLM").value();
+  return options;
+}
+
 class Desk {
  public:
   explicit Desk(FakeSink::Script script, ServiceOptions options = {}, bool with_tokenizer = true)

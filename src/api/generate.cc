@@ -34,7 +34,7 @@ Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Na
       if (item.logprobs.wanted) {
         spec.logprobs = {true, item.logprobs.top, item.logprobs.start, item.logprob_ids};
       }
-      spec.text = {sampling.stop, sampling.no_stop_trim, sampling.skip_special_tokens};
+      spec.text = sampling.text_options();
       spec.priority = batch.options.priority;
       spec.cache_namespace = batch.options.cache_namespace;
     }
@@ -58,13 +58,13 @@ void stream_generate(const ServiceContext& context, const Native& native, Reques
                      http::ResponseWriter& writer) {
   EventStream events(writer, request_id_header(native.batch.items[0].rid));
   const bool complete = run.run(
-      [&](const Choice& choice, const std::string& new_text) {
+      [&](const Choice& choice, const Growth& growth) {
         if (choice.finish && choice.finish->error) {
           events.fail(to_api_error(*choice.finish->error));
           return false;
         }
         // Without a tokenizer the new ids are the news.
-        if (new_text.empty() && !choice.finish && context.tokenizer != nullptr) return true;
+        if (growth.text.empty() && !choice.finish && context.tokenizer != nullptr) return true;
         ordered_json answer = answer_json(context, native, choice);
         if (native.batch.is_list) answer["index"] = choice.index;
         return events.send(answer);
@@ -91,7 +91,7 @@ void handle_generate(const ServiceContext& context, const http::Request& http_re
   RequestRun run(context, writer);
   if (Refusal refusal = run.start(std::move(specs))) return writer.send(error_response(*refusal));
   if (batch.stream) return stream_generate(context, native, run, writer);
-  const bool complete = run.run([](const Choice&, const std::string&) { return true; }, [] { return true; });
+  const bool complete = run.run([](const Choice&, const Growth&) { return true; }, [] { return true; });
   if (!complete) return;
   if (Refusal refusal = run.failure()) return writer.send(error_response(*refusal));
   ordered_json answer;

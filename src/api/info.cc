@@ -19,6 +19,10 @@ ordered_json model_json(const ModelCard& card) {
           {"max_model_len", card.context_length}};
 }
 
+ordered_json name_or_null(const std::string& name) {
+  return name.empty() ? ordered_json() : ordered_json(name);
+}
+
 double ratio(int64_t part, int64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
 }
@@ -69,8 +73,8 @@ void handle_model_info(const ServiceContext& context, const http::Request& /*req
                              {"preferred_sampling_params", nullptr},
                              {"weight_version", kWeightVersion},
                              {"load_format", card.load_format},
-                             {"reasoning_parser", nullptr},
-                             {"tool_call_parser", nullptr},
+                             {"reasoning_parser", name_or_null(context.options.parsers.reasoning_name)},
+                             {"tool_call_parser", name_or_null(context.options.parsers.tools_name)},
                              {"has_image_understanding", false},
                              {"has_audio_understanding", false},
                              {"model_type", card.model_type},

@@ -65,10 +65,13 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
     if (!stream.ok()) return to_api_error(stream.error());
     std::unique_ptr<TokenText> text;
     if (context_.tokenizer != nullptr) text = std::make_unique<TokenText>(*context_.tokenizer, spec.text);
+    std::unique_ptr<AnswerParts> parts;
+    if (spec.answer) parts = std::make_unique<AnswerParts>(*spec.answer);
     Choice& choice = choices_.emplace_back();
     choice.index = i;
     choice.spec = std::move(spec);
-    running_.push_back({std::move(sink_id), std::move(stream).value(), std::move(text), switch_of[i]});
+    running_.push_back(
+        {std::move(sink_id), std::move(stream).value(), std::move(text), std::move(parts), switch_of[i]});
     switch_of[i]->add(running_.back().sink_id);
   }
   return std::nullopt;
@@ -96,7 +99,9 @@ void RequestRun::count_logprobs(size_t index, const std::vector<TokenOutput>& ou
   context_.sink.cancel(running.sink_id);
 }
 
-std::string RequestRun::absorb(size_t index, TokenEvent event) {
+// The text that the event's tokens add; sets the choice's finish.
+std::string RequestRun::take_tokens(size_t index, TokenEvent* event_taken) {
+  TokenEvent& event = *event_taken;
   Choice& choice = choices_[index];
   Running& running = running_[index];
   choice.cached_tokens = event.cached_tokens;
@@ -113,6 +118,7 @@ std::string RequestRun::absorb(size_t index, TokenEvent event) {
     TokenOutput& output = event.outputs[i];
     const int32_t token = output.token;
     choice.output_ids.push_back(token);
+    if (running.parts != nullptr) running.parts->count(token, &choice.answer);
     if (keep_outputs) choice.outputs.push_back(std::move(output));
     const bool is_stop =
         event.finish && event.finish->matched_token == token && i + 1 == event.outputs.size();
@@ -130,9 +136,24 @@ std::string RequestRun::absorb(size_t index, TokenEvent event) {
           ChoiceFinish{event.finish->kind, event.finish->matched_token, {}, std::move(event.finish->error)};
     }
   }
-  if (choice.finish) running.cancel->remove(running.sink_id);
-  choice.text += added;
   return added;
+}
+
+Growth RequestRun::absorb(size_t index, TokenEvent event) {
+  Choice& choice = choices_[index];
+  Running& running = running_[index];
+  Growth growth;
+  growth.text = take_tokens(index, &event);
+  choice.text += growth.text;
+  if (running.parts != nullptr) {
+    running.parts->push(growth.text, choice.finish.has_value(), &choice.answer, &growth.pieces);
+    if (running.parts->complete() && !choice.finish) {
+      choice.finish = ChoiceFinish{FinishReason::Kind::kStop, {}, {}, {}};
+      context_.sink.cancel(running.sink_id);
+    }
+  }
+  if (choice.finish) running.cancel->remove(running.sink_id);
+  return growth;
 }
 
 bool RequestRun::run(const OnDelta& on_delta, const OnIdle& on_idle) {
@@ -148,8 +169,8 @@ bool RequestRun::run(const OnDelta& on_delta, const OnIdle& on_idle) {
       std::optional<TokenEvent> event = running_[open[k]].stream->next(wait);
       if (!event) continue;
       progress = true;
-      const std::string added = absorb(open[k], std::move(*event));
-      if (!on_delta(choices_[open[k]], added)) return false;
+      const Growth growth = absorb(open[k], std::move(*event));
+      if (!on_delta(choices_[open[k]], growth)) return false;
     }
     std::erase_if(open, [&](size_t i) { return choices_[i].finish.has_value(); });
     if (writer_.client_gone()) return false;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "api/answer.h"
 #include "api/context.h"
 #include "api/token_text.h"
 #include "core/request.h"
@@ -22,6 +23,7 @@ struct RunSpec {
   SamplingParams sampling;
   LogprobParams logprobs;
   TextOptions text;
+  std::optional<AnswerOptions> answer;  // nothing: the text is not taken apart
   int32_t priority = 0;
   std::string cache_namespace;
 };
@@ -38,6 +40,7 @@ struct Choice {
   size_t index = 0;  // in the order of the specs
   RunSpec spec;
   std::string text;
+  Answer answer;  // the parts of the text, where the spec asks for them
   std::vector<int32_t> output_ids;
   std::vector<TokenOutput> outputs;          // one a token, when logprobs were asked for
   std::vector<TokenOutput> prompt_logprobs;  // the prompt's last positions, one entry each
@@ -46,10 +49,16 @@ struct Choice {
   std::optional<ChoiceFinish> finish;
 };
 
+// What came to a choice: the end of its text, and the same in parts.
+struct Growth {
+  std::string text;
+  std::vector<text::OutputPiece> pieces;
+};
+
 class RequestRun {
  public:
-  // A choice grew: `new_text` is the end of choice.text. False stops the run.
-  using OnDelta = std::function<bool(const Choice& choice, const std::string& new_text)>;
+  // A choice grew. False stops the run.
+  using OnDelta = std::function<bool(const Choice& choice, const Growth& growth)>;
   // Nothing came for ServiceOptions::keep_alive_seconds. False stops the run.
   using OnIdle = std::function<bool()>;
 
@@ -74,13 +83,15 @@ class RequestRun {
   struct Running {
     std::string sink_id;
     std::shared_ptr<TokenStream> stream;
-    std::unique_ptr<TokenText> text;  // null without a tokenizer
+    std::unique_ptr<TokenText> text;     // null without a tokenizer
+    std::unique_ptr<AnswerParts> parts;  // null where the text is not taken apart
     std::shared_ptr<CancelSwitch> cancel;
     size_t logprobs = 0;  // log-probabilities kept
   };
 
-  // Takes an event into the choice; the text it added.
-  std::string absorb(size_t index, TokenEvent event);
+  // Takes an event into the choice.
+  Growth absorb(size_t index, TokenEvent event);
+  std::string take_tokens(size_t index, TokenEvent* event);
   void end_by_stop_text(size_t index, std::string matched);
   // Ends a choice that keeps more log-probabilities than its share of what one request may.
   void count_logprobs(size_t index, const std::vector<TokenOutput>& outputs);

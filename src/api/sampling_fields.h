@@ -7,6 +7,7 @@
 
 #include "api/context.h"
 #include "api/fields.h"
+#include "api/token_text.h"
 #include "core/sampling.h"
 
 namespace fathom::api {
@@ -28,10 +29,12 @@ struct SamplingRequest {
   std::vector<std::string> stop;
   bool no_stop_trim = false;
   bool skip_special_tokens = true;
+  std::vector<int32_t> kept_special_tokens;  // stay in the text, for the answer's parsers
 
   // The parameters of choice `index`. Choice 0 has the request's own seed, the others' follow from it, so
   // that n choices differ and the same request gives the same choices.
   SamplingParams for_choice(int index, int32_t max_new_tokens) const;
+  TextOptions text_options() const { return {stop, no_stop_trim, skip_special_tokens, kept_special_tokens}; }
 };
 
 // Field names that differ between OpenAI's and the native form.

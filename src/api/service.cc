@@ -93,7 +93,8 @@ struct Service::State {
       : options(std::move(service_options)),
         card(std::move(model_card)),
         guard(tokenizer == nullptr ? nullptr : std::make_unique<SpecialTokenGuard>(*tokenizer)),
-        context{options, card, sink, tokenizer, chat_template, guard.get(), active},
+        answer_tokens(tokenizer == nullptr ? AnswerTokens() : find_answer_tokens(*tokenizer)),
+        context{options, card, sink, tokenizer, chat_template, guard.get(), active, answer_tokens},
         health(options) {}
 
   bool taking_work() const { return ready.load() && !draining.load(); }
@@ -121,6 +122,7 @@ struct Service::State {
   const ModelCard card;
   const std::unique_ptr<SpecialTokenGuard> guard;
   ActiveRequests active;
+  const AnswerTokens answer_tokens;
   const ServiceContext context;
   HealthWatch health;
   std::atomic<bool> ready = false;

@@ -16,6 +16,7 @@
 #include "api/model_card.h"
 #include "base/result.h"
 #include "core/request.h"
+#include "text/answer/answer_parsers.h"
 
 namespace fathom::http {
 struct Request;
@@ -29,10 +30,19 @@ class Tokenizer;
 
 namespace fathom::api {
 
+// The names under which clients get the reasoning.
+enum class ReasoningField {
+  kBoth,              // reasoning_content and reasoning
+  kReasoningContent,  // DeepSeek's and the reference system's
+  kReasoning,         // others'
+};
+
 struct ServiceOptions {
   std::string api_key;  // empty: none is asked for. /health, /ready and /ping are always open.
   // Template variables where a request's chat_template_kwargs do not say (--default-chat-template-kwargs).
   nlohmann::ordered_json default_chat_template_kwargs = nlohmann::ordered_json::object();
+  text::AnswerParsers parsers;  // none: answers are plain text
+  ReasoningField reasoning_field = ReasoningField::kBoth;
   // Extra keys of /server_info: the flags in force, memory, versions. Called per request, from any thread.
   std::function<nlohmann::ordered_json()> server_info;
   // An error when the engine is known to be dead (a device fault); /health then answers 503 with it.

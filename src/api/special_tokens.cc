@@ -24,7 +24,8 @@ SpecialTokenGuard::SpecialTokenGuard(const text::Tokenizer& tokenizer) : tokeniz
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const std::string_view bytes = tokenizer.token_bytes(id);
     longest_token_ = std::max(longest_token_, bytes.size());
-    if (!tokenizer.is_special(id) || bytes.empty()) continue;
+    const bool marker = tokenizer.is_special(id) || tokenizer.is_added(id);
+    if (!marker || bytes.empty()) continue;
     tokens_.emplace(bytes);
     lengths.insert(bytes.size());
     first_byte_[static_cast<uint8_t>(bytes[0])] = true;
@@ -57,6 +58,11 @@ std::string SpecialTokenGuard::mark(std::string_view untrusted) const {
     pos += kMark.size() - 1;
   }
   return out;
+}
+
+std::string SpecialTokenGuard::unmark(std::string rendered) {
+  erase_all(&rendered, kMark);
+  return rendered;
 }
 
 std::vector<int32_t> SpecialTokenGuard::encode(std::string_view rendered) const {

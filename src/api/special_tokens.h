@@ -1,5 +1,5 @@
-// Special tokens that a user types are plain text: "<｜end▁of▁sentence｜>" in a user's or a tool's message
-// must not end the sentence.
+// Special and other added tokens that a user types are plain text: "<｜end▁of▁sentence｜>" in a user's or a
+// tool's message must not end the sentence, and "<｜Assistant｜>" must not begin another's turn.
 #pragma once
 
 #include <string>
@@ -20,6 +20,8 @@ class SpecialTokenGuard {
 
   std::string mark(std::string_view untrusted) const;
   std::vector<int32_t> encode(std::string_view rendered) const;
+  // The text without the marks.
+  static std::string unmark(std::string rendered);
 
   // The fewest tokens that a text of `bytes` bytes can be: a prompt far too long is refused by this, without
   // the time to tokenise it.

@@ -5,7 +5,8 @@
 namespace fathom::api {
 
 TokenText::TokenText(const text::Tokenizer& tokenizer, const TextOptions& options)
-    : detokenizer_(tokenizer, options.skip_special_tokens), matcher_(options.stop, options.no_stop_trim) {}
+    : detokenizer_(tokenizer, options.skip_special_tokens, options.kept_special_tokens),
+      matcher_(options.stop, options.no_stop_trim) {}
 
 std::string TokenText::add(int32_t token) {
   return matcher_.push(detokenizer_.push(std::span<const int32_t>(&token, 1)));

@@ -17,6 +17,7 @@ struct TextOptions {
   std::vector<std::string> stop;
   bool no_stop_trim = false;  // a stop string or stop token stays in the text
   bool skip_special_tokens = true;
+  std::vector<int32_t> kept_special_tokens;  // that stay in the text all the same
 };
 
 // Not thread safe. `tokenizer` must outlive it.

@@ -56,10 +56,10 @@ Refusal tokenize(const ServiceContext& context, const ordered_json& body, ordere
   if (prompt != nullptr) {
     if (Refusal refusal = tokenize_texts(context, *prompt, add_special_tokens, answer)) return refusal;
   } else {
-    std::vector<int32_t> ids;
-    if (Refusal refusal = make_chat_prompt(context, conversation, &ids)) return refusal;
-    (*answer)["tokens"] = ids;
-    (*answer)["count"] = ids.size();
+    ChatPrompt chat;
+    if (Refusal refusal = make_chat_prompt(context, conversation, &chat)) return refusal;
+    (*answer)["tokens"] = chat.ids;
+    (*answer)["count"] = chat.ids.size();
   }
   (*answer)["max_model_len"] = context.card.context_length;
   return std::nullopt;

@@ -19,6 +19,9 @@ struct ModelArgs {
   int32_t context_length = 0;           // 0: the model's
   bool skip_tokenizer_init = false;
   std::string chat_template;  // a file; empty: the checkpoint's
+  std::string reasoning_parser = "auto";
+  std::string tool_call_parser = "auto";
+  std::string reasoning_field = "both";  // both | reasoning_content | reasoning
   bool disable_mla = false;
 
   std::string device = "auto";  // auto | cpu | cuda

@@ -1,8 +1,11 @@
+#include <unistd.h>
+
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "app/args.h"
 #include "app/local_exchange.h"
@@ -156,8 +159,10 @@ class Conversation {
           tokens = event["usage"].value("completion_tokens", 0);
         if (!event.contains("choices") || event["choices"].empty()) continue;
         const Json& delta = event["choices"][0]["delta"];
+        show_thoughts(delta);
         if (!delta.contains("content") || !delta["content"].is_string()) continue;
         const auto piece = delta["content"].get<std::string>();
+        if (!piece.empty()) end_thoughts();
         if (first == 0.0 && !piece.empty()) first = seconds_since(start_ns);
         answer += piece;
         std::fputs(piece.c_str(), stdout);
@@ -165,6 +170,7 @@ class Conversation {
       }
       return true;
     });
+    end_thoughts();
     std::fputs("\n", stdout);
     if (!done.ok()) {
       std::fprintf(stderr, "%s\n", done.error().message.c_str());
@@ -179,6 +185,18 @@ class Conversation {
   }
 
  private:
+  // Thoughts are shown dimmed, before the answer.
+  void show_thoughts(const Json& delta) {
+    const auto found = delta.find("reasoning_content");
+    if (found == delta.end() || !found->is_string() || found->get_ref<const std::string&>().empty()) return;
+    if (!std::exchange(thoughts_shown_, true) && terminal_) std::fputs("\x1b[2m", stdout);
+    std::fputs(found->get_ref<const std::string&>().c_str(), stdout);
+    std::fflush(stdout);
+  }
+  void end_thoughts() {
+    if (std::exchange(thoughts_shown_, false)) std::fputs(terminal_ ? "\x1b[0m\n" : "\n", stdout);
+  }
+
   void reset(const std::string& system) {
     system_ = system;
     messages_ = Json::array();
@@ -188,6 +206,8 @@ class Conversation {
   const ChatArgs& args_;
   Backend& backend_;
   bool thinking_;
+  const bool terminal_ = isatty(STDOUT_FILENO) == 1;
+  bool thoughts_shown_ = false;
   std::string system_, stats_;
   Json messages_;
 };

@@ -98,6 +98,7 @@ int run_command_line(int argc, char** argv) {
                   {.weights = true,
                    .text = true,
                    .ids_only = true,
+                   .answers = true,
                    .pool = true,
                    .scheduler = true,
                    .batches = true,
@@ -122,10 +123,15 @@ int run_command_line(int argc, char** argv) {
 
   GenerateArgs generate_args;
   auto* generate = add("generate", "Answer a file of requests (JSONL), offline");
-  add_model_flags(
-      *generate,
-      {.weights = true, .text = true, .ids_only = true, .pool = true, .scheduler = true, .batches = true},
-      generate_args.model);
+  add_model_flags(*generate,
+                  {.weights = true,
+                   .text = true,
+                   .ids_only = true,
+                   .answers = true,
+                   .pool = true,
+                   .scheduler = true,
+                   .batches = true},
+                  generate_args.model);
   generate
       ->add_option("--input", generate_args.input,
                    "JSONL of {prompt | messages | input_ids, ...}; - is stdin")

@@ -41,6 +41,16 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
     group.add_flag("--skip-tokenizer-init", args.skip_tokenizer_init,
                    "Serve token ids only (/generate with input_ids)");
   }
+  if (parts.answers) {
+    group.add_option("--reasoning-parser", args.reasoning_parser,
+                     "auto (by the template), none, deepseek-r1, deepseek-v3, deepseek-v31 or deepseek-v4");
+    group.add_option("--tool-call-parser", args.tool_call_parser,
+                     "auto (by the template), none, deepseekv3, deepseekv31, deepseekv32 or deepseekv4");
+    group
+        .add_option("--reasoning-field", args.reasoning_field,
+                    "Where answers have their reasoning: both, reasoning_content or reasoning")
+        ->check(CLI::IsMember({"both", "reasoning_content", "reasoning"}));
+  }
 }
 
 void add_device(CLI::App& group, const ModelParts& parts, ModelArgs& args) {

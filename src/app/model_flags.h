@@ -13,6 +13,7 @@ struct ModelParts {
   bool weights = false;    // they are loaded or made, and computed with
   bool text = false;       // tokenizer and chat template
   bool ids_only = false;   // may go without them
+  bool answers = false;    // messages made of the text
   bool pool = false;       // a KV pool sized from memory, and steps of a bounded size
   bool scheduler = false;  // prefix cache and step loop
   bool batches = false;    // of several requests at once

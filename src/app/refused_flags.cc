@@ -14,8 +14,6 @@ struct Refusal {
 
 constexpr std::string_view kOneRank = "this build runs one rank on the CPU; leave it out";
 constexpr std::string_view kNoSpeculation = "speculative decoding is not built yet; leave it out";
-constexpr std::string_view kNoParser =
-    "reasoning and tool calls are returned as text in `content` in this version; leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
 
 constexpr std::array kRefusals = {
@@ -42,8 +40,6 @@ constexpr std::array kRefusals = {
     Refusal{"--speculative-eagle-topk", kNoSpeculation},
     Refusal{"--speculative-num-draft-tokens", kNoSpeculation},
     Refusal{"--speculative-draft-model-path", kNoSpeculation},
-    Refusal{"--reasoning-parser", kNoParser},
-    Refusal{"--tool-call-parser", kNoParser},
     Refusal{"--grammar-backend", "structured output is not built yet; leave it out"},
     Refusal{"--enable-custom-logit-processor", "custom logit processors are not built yet; leave it out"},
     Refusal{"--enable-torch-compile",

@@ -42,6 +42,18 @@ api::ModelCard make_card(const ModelArgs& args, const engine::ModelFacts& facts,
   return card;
 }
 
+Result<api::ReasoningField> parse_reasoning_field(const std::string& name) {
+  if (name == "both") return api::ReasoningField::kBoth;
+  if (name == "reasoning_content") return api::ReasoningField::kReasoningContent;
+  if (name == "reasoning") return api::ReasoningField::kReasoning;
+  return error(ErrorCode::kInvalidArgument,
+               "--reasoning-field: got '{}', expected both, reasoning_content or reasoning", name);
+}
+
+std::string or_none(const std::string& name) {
+  return name.empty() ? "none" : name;
+}
+
 }  // namespace
 
 Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const ExecutorLimits& limits) {
@@ -126,6 +138,13 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
   card.context_length = serving->scheduler_->max_request_tokens();
   api::ServiceOptions service_options;
   service_options.api_key = api_key;
+  FATHOM_ASSIGN(
+      service_options.parsers,
+      text::choose_parsers(args.reasoning_parser, args.tool_call_parser,
+                           serving->template_ ? &*serving->template_ : nullptr, facts.architecture));
+  FATHOM_ASSIGN(service_options.reasoning_field, parse_reasoning_field(args.reasoning_field));
+  LOG_INFO("answers: reasoning parser {}, tool call parser {}",
+           or_none(service_options.parsers.reasoning_name), or_none(service_options.parsers.tools_name));
   service_options.engine_state = [scheduler = serving->scheduler_.get()] { return scheduler->state(); };
   service_options.server_info = [serving = serving.get(), args] { return serving->describe(args); };
   serving->service_ = std::make_unique<api::Service>(std::move(service_options), std::move(card),

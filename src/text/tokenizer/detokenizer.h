@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "text/tokenizer/tokenizer.h"
 
@@ -13,8 +15,9 @@ namespace fathom::text {
 // deltas together are Tokenizer::decode of all of them.
 class Detokenizer {
  public:
-  Detokenizer(const Tokenizer& tokenizer, bool skip_special)
-      : tokenizer_(tokenizer), skip_special_(skip_special) {}
+  // `kept`: special tokens that are not left out with the others.
+  Detokenizer(const Tokenizer& tokenizer, bool skip_special, std::vector<int32_t> kept = {})
+      : tokenizer_(tokenizer), skip_special_(skip_special), kept_(std::move(kept)) {}
 
   // The text that these ids complete: valid UTF-8, maybe empty. Holds back at most 3 bytes.
   std::string push(std::span<const int32_t> ids);
@@ -25,6 +28,7 @@ class Detokenizer {
  private:
   const Tokenizer& tokenizer_;
   const bool skip_special_;
+  const std::vector<int32_t> kept_;
   std::string pending_;  // the start of a character
 };
 

@@ -54,6 +54,11 @@ class Tokenizer {
     return id >= 0 && static_cast<size_t>(id) < special_.size() && special_[static_cast<size_t>(id)];
   }
 
+  // Whether the id is an added token: a marker of its own rather than a part of words.
+  bool is_added(int32_t id) const {
+    return id >= 0 && static_cast<size_t>(id) < added_.size() && added_[static_cast<size_t>(id)];
+  }
+
   // From tokenizer_config.json; empty where it names none.
   const std::string& bos_token() const { return bos_token_; }
   const std::string& eos_token() const { return eos_token_; }
@@ -87,6 +92,7 @@ class Tokenizer {
   AddedTokenFinder raw_added_;            // looked for in the text as it came
   AddedTokenFinder normalized_added_;     // looked for after normalisation
   std::vector<bool> special_;             // by id
+  std::vector<bool> added_;               // by id
   std::vector<int32_t> prefix_ids_;       // what add_special_tokens puts before the text
   std::vector<int32_t> suffix_ids_;       // and after it
   std::string bos_token_;

@@ -112,6 +112,8 @@ Result<void> Tokenizer::parse_added_tokens(const nlohmann::json& json) {
                    token.content, token.id);
     }
     if (token.special) mark_special(token.id);
+    if (added_.size() <= static_cast<size_t>(token.id)) added_.resize(static_cast<size_t>(token.id) + 1);
+    added_[static_cast<size_t>(token.id)] = true;
     added_tokens_.push_back(std::move(token));
   }
   std::sort(added_tokens_.begin(), added_tokens_.end(),
