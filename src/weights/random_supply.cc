@@ -13,7 +13,6 @@ namespace {
 using device::DType;
 
 constexpr int64_t kBlock = 128;
-constexpr float kLargestF8 = 448.0F;
 
 uint64_t hash_name(std::string_view name) {
   uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
@@ -29,19 +28,6 @@ float cheap_normal(uint64_t bits) {
                    2 * 0xffff;
   constexpr float kUnit = 1.7320508F / 65536.0F;
   return static_cast<float>(sum) * kUnit;
-}
-
-// The nearest E4M3 number's bits, for |value| <= 448.
-uint8_t to_f8(float value) {
-  const uint32_t sign = std::signbit(value) ? 0x80U : 0U;
-  const float magnitude = std::abs(value);
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);  // magnitude in [2^(exponent-1), 2^exponent)
-  const int power = std::max(exponent - 1, -6);
-  const auto eighths = static_cast<uint32_t>(std::nearbyint(std::ldexp(magnitude, 3 - power)));
-  // Below 8 the number is subnormal; 16 carries into the exponent by itself.
-  const uint32_t bits = eighths < 8 ? eighths : (static_cast<uint32_t>(power + 7) << 3) + (eighths - 8);
-  return static_cast<uint8_t>(sign | std::min(bits, 0x7eU));
 }
 
 // A whole matrix as a checkpoint would hold it.
@@ -154,22 +140,14 @@ class RandomSupply final : public WeightSupply {
   // Element (row, col) is a function of (seed, name, row, col) and its dtype only.
   void fill(std::string_view name, DType dtype, int64_t n, int64_t k, float deviation, std::byte* data,
             std::vector<float>* scales) {
-    const uint64_t stream = hash_name(name);
-    // With the draws bounded by 3.5 deviations, one scale serves every block.
-    const float scale = deviation * 3.5F / kLargestF8;
+    const uint64_t seed = seed_ ^ hash_name(name);
     if (dtype == DType::kF8E4M3) {
-      scales->assign(static_cast<size_t>(ceil_div(n, kBlock) * ceil_div(k, kBlock)), scale);
+      scales->assign(static_cast<size_t>(ceil_div(n, kBlock) * ceil_div(k, kBlock)),
+                     ops::random_scale(deviation));
     }
     const auto row_block = [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin * k; i < end * k; ++i) {
-        const float value = deviation * cheap_normal(random_bits(seed_, stream, static_cast<uint64_t>(i)));
-        if (dtype == DType::kF32) {
-          reinterpret_cast<float*>(data)[i] = value;
-        } else if (dtype == DType::kBF16) {
-          reinterpret_cast<device::bf16*>(data)[i] = device::f32_to_bf16(value);
-        } else {
-          reinterpret_cast<uint8_t*>(data)[i] = to_f8(value / scale);
-        }
+      for (int64_t i = begin; i < end; ++i) {
+        ops::random_row(context_.target, dtype, k, deviation, seed, i, data + i * k * size_of(dtype));
       }
     };
     context_.pool->parallel_for(n, std::max<int64_t>(1, (int64_t{1} << 16) / k), row_block);

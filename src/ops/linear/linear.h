@@ -70,6 +70,11 @@ Result<PackedLinear> pack_linear(const device::Target& target, Compute compute,
 Result<PackedLinear> random_linear(const device::Target& target, Compute compute, device::DType dtype,
                                    int64_t n, int64_t k, float stddev, uint64_t seed, device::Arena& arena,
                                    ThreadPool* pool = nullptr);
+// One row of such values as a checkpoint stores it: out[i], i < k, is a pure function of (seed, row, i),
+// rounded to `dtype`. FP8 values are to be multiplied by random_scale.
+void random_row(const device::Target& target, device::DType dtype, int64_t k, float stddev, uint64_t seed,
+                int64_t row, std::byte* out);
+float random_scale(float stddev);
 
 // One linear layer's call. x [T, k] f32 and y [T, n] f32, rows strided; y is overwritten, or added to.
 struct LinearArgs {

@@ -170,5 +170,37 @@ TEST(RandomLinear, IsAPureFunctionWithTheAskedDeviation) {
   }
 }
 
+TEST(RandomLinear, AnElementDependsOnItsPlaceOnly) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8E4M3}) {
+    Arena arena;
+    const auto a = random_linear(kTarget, Compute::kF32, dtype, 70, 301, 0.02F, 9, arena);
+    const device::Target plain{device::DeviceKind::kCpu, device::Isa::kReference};
+    const auto b = random_linear(plain, Compute::kF32, dtype, 35, 201, 0.02F, 9, arena);
+    ASSERT_TRUE(a.ok() && b.ok());
+    for (int64_t i = 0; i < 35; ++i) {
+      for (int64_t k = 0; k < 201; ++k) ASSERT_EQ(packed_value(*a, i, k), packed_value(*b, i, k));
+    }
+    // Every FP8 value is the nearest to some level; what is padded is zero.
+    const auto* bytes = static_cast<const uint8_t*>(b->data);
+    int64_t zeros = 0;
+    for (int64_t i = 0; i < b->bytes(); ++i) zeros += bytes[i] == 0 ? 1 : 0;
+    EXPECT_GE(zeros, (b->n_padded * b->k_padded - 35 * 201) * device::size_of(dtype));
+  }
+}
+
+TEST(RandomLinear, Fp8ValuesAreTheNearestToTheLevels) {
+  Arena arena;
+  const auto f32 = random_linear(kTarget, Compute::kF32, DType::kF32, 70, 301, 0.02F, 9, arena);
+  const auto f8 = random_linear(kTarget, Compute::kF32, DType::kF8E4M3, 70, 301, 0.02F, 9, arena);
+  ASSERT_TRUE(f32.ok() && f8.ok());
+  const float scale = f8->scales[0];
+  for (int64_t i = 0; i < 70; ++i) {
+    for (int64_t k = 0; k < 301; ++k) {
+      const float nearest = device::f8e4m3_to_f32(f32_to_f8e4m3(packed_value(*f32, i, k) / scale)) * scale;
+      ASSERT_EQ(packed_value(*f8, i, k), nearest) << i << ' ' << k;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fathom::ops
