@@ -17,6 +17,8 @@ struct Avx2 {
   static constexpr int kMaxRows = 6;
   static constexpr int kMaxPanels = 1;
   static constexpr int kStreamPanels[5] = {0, 4, 2, 1, 1};
+  static constexpr int64_t kFetchAhead = 1536;
+  static constexpr int64_t kUnpackBlocks = 4;
 
   static Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static Vec load_sum(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }

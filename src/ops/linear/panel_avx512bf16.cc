@@ -18,6 +18,8 @@ struct Dot {
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxPanels = 2;
   static constexpr int kStreamPanels[5] = {0, 4, 4, 4, 4};
+  static constexpr int64_t kFetchAhead = 0;
+  static constexpr int64_t kUnpackBlocks = 0;
 
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec load_sum(const float* p) { return _mm512_loadu_ps(p); }

@@ -10,6 +10,9 @@
 //   kUnitK             k of one step: 1 (float32) or 2 (bf16 pairs)
 //   kScaled            FP8: sums are scaled after each 128 of k
 //   kMaxRows, kMaxPanels   the register tile for many rows; kStreamPanels[rows] the one for few
+//   kFetchAhead        how many bytes of weights are on their way ahead of use; 0 leaves it to the processor
+//   kUnpackBlocks      from so many blocks of rows on, weights are unpacked into L1 once; below, each block
+//                      unpacks them in registers
 //
 // Every output is one chain of additions in the order of k, whatever the tile: in slices that are set aside
 // in y (exactly) or, for FP8, in sums of 128 that are scaled and added to y in order. So its bits do not
@@ -33,6 +36,9 @@ struct Tile {
   int64_t y_stride;
   const float* scales;
   bool begins;  // the chain begins here; else it goes on from y
+  // Memory that will be needed next, fetched in passing: so many cache lines in each line of activations.
+  const uint8_t* fetch;
+  int64_t fetch_lines;
 };
 
 // Weights unpacked by K as they are read.
@@ -74,7 +80,8 @@ template <class K, class Source, int kRows, int kPanels, int S, class Sums>
   }
 }
 
-template <class K, class Source, int kRows, int kPanels>
+// kAhead: bytes ahead of each panel's stream to fetch, where the weights come from memory.
+template <class K, class Source, int kRows, int kPanels, int64_t kAhead = 0>
 void multiply_tile(const Tile& tile) {
   typename K::Vec sum[kRows][kPanels];
   FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -86,9 +93,14 @@ void multiply_tile(const Tile& tile) {
   const uint8_t* w = tile.w;
   const int64_t w_stride = tile.w_stride;
   const int64_t line_step = tile.line_step;
+  const uint8_t* fetch = tile.fetch;
   for (int64_t left = tile.lines; left > 0; --left) {
+    for (int64_t i = 0; i < tile.fetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch);
     for (int i = 0; i < 16; i += Source::kSteps) {
       typename Source::Raw raw[kPanels];
+      if constexpr (kAhead > 0) {
+        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) __builtin_prefetch(w + p * w_stride + kAhead);
+      }
       FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
       add_steps<K, Source, kRows, kPanels, 0>(sum, raw, line + i);
       w += 64;
@@ -147,9 +159,9 @@ void stream_rows(const PanelProduct& p) {
     for (int64_t k = 0; k < p.k; k += most) {
       const Tile tile = tile_at<K>(p, 0, panel, k, k + most < p.k ? most : p.k - k);
       if (width == kWide) {
-        multiply_tile<K, Streamed<K>, kRows, kWide>(tile);
+        multiply_tile<K, Streamed<K>, kRows, kWide, K::kFetchAhead / kWide>(tile);
       } else {
-        multiply_tile<K, Streamed<K>, kRows, 1>(tile);
+        multiply_tile<K, Streamed<K>, kRows, 1, K::kFetchAhead>(tile);
       }
     }
     panel += width;
@@ -161,11 +173,11 @@ template <class K, int S>
   K::store_operand(out + 64 * S, K::template step<S>(raw));
   if constexpr (S + 1 < K::kSteps) set_steps_aside<K, S + 1>(raw, out);
 }
-// `ahead`: how far from here the weights are that will be unpacked next.
+// `ahead`: how far from here the weights are that will be unpacked next; 0 when the tiles fetch them.
 template <class K>
 void set_aside(const uint8_t* w, int64_t w_rows, int64_t ahead, uint8_t* out) {
   for (int64_t i = 0; i < w_rows; ++i) {
-    __builtin_prefetch(w + 64 * i + ahead);
+    if (K::kFetchAhead == 0) __builtin_prefetch(w + 64 * i + ahead);
     set_steps_aside<K, 0>(K::load(w + 64 * i), out + 64 * K::kSteps * i);
   }
 }
@@ -176,31 +188,49 @@ inline void fetch_block(const Tile& tile, int64_t rows) {
   for (int64_t line = 0; line < 4 * rows; ++line) __builtin_prefetch(tile.a + 16 * line);
 }
 
-// Blocks [first, end) of rows times kPanels panels over one slice of k; the weights are unpacked once, into
-// L1.
+// Blocks [first, end) of rows times kPanels panels over one slice of k. Many blocks have the weights unpacked
+// once, into L1. `ahead`: how far from here the weights are that come next.
 template <class K, int kPanels>
 void multiply_slice(const PanelProduct& p, int64_t first, int64_t end, int64_t panel, int64_t k,
                     int64_t slice, int64_t ahead) {
   const uint8_t* w = p.w + panel * p.panel_bytes + k / kRowK<K> * 64;
   int64_t w_stride = p.panel_bytes;
+  const int64_t w_rows = slice / kRowK<K>;
+  // Spread evenly over the tiles: in a burst, nothing else would get on.
+  const int64_t lines = slice / kLineK<K>;
+  const uint8_t* fetch = w + ahead;
+  int64_t to_fetch = kPanels == 1 && K::kFetchAhead > 0 ? w_rows : 0;
+  const int64_t fetch_lines = (to_fetch + lines * (end - first) - 1) / (lines * (end - first));
+  const bool unpack = K::kUnpacks && end - first >= K::kUnpackBlocks;
   if constexpr (K::kUnpacks) {
-    auto* aside = reinterpret_cast<uint8_t*>(p.scratch);
-    const int64_t w_rows = slice / kRowK<K>;
-    const int64_t bytes = w_rows * 64 * K::kSteps;
-    for (int i = 0; i < kPanels; ++i) set_aside<K>(w + i * w_stride, w_rows, ahead, aside + i * bytes);
-    w = aside;
-    w_stride = bytes;
+    if (unpack) {
+      auto* aside = reinterpret_cast<uint8_t*>(p.scratch);
+      const int64_t bytes = w_rows * 64 * K::kSteps;
+      for (int i = 0; i < kPanels; ++i) set_aside<K>(w + i * w_stride, w_rows, ahead, aside + i * bytes);
+      w = aside;
+      w_stride = bytes;
+    }
   }
   for (int64_t block = first; block < end; ++block) {
     Tile tile = tile_at<K>(p, block, panel, k, slice);
     tile.w = w;
     tile.w_stride = w_stride;
+    if (to_fetch > 0) {
+      tile.fetch = fetch;
+      tile.fetch_lines = fetch_lines;
+      fetch += 64 * fetch_lines * lines;
+      to_fetch -= fetch_lines * lines;
+    }
     if (block + 1 < end) fetch_block(tile_at<K>(p, block + 1, panel, k, slice), p.block_rows);
     const int64_t left = p.rows - block * p.block_rows;
     const int64_t rows = left < p.block_rows ? left : p.block_rows;
     if constexpr (K::kUnpacks) {
-      multiply_rows<K, SetAside<K>, K::kMaxRows, kPanels>(rows, tile);
-    } else {
+      if (unpack) {
+        multiply_rows<K, SetAside<K>, K::kMaxRows, kPanels>(rows, tile);
+        continue;
+      }
+    }
+    if constexpr (!K::kUnpacks || K::kUnpackBlocks > 0) {
       multiply_rows<K, Streamed<K>, K::kMaxRows, kPanels>(rows, tile);
     }
   }

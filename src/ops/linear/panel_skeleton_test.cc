@@ -65,6 +65,8 @@ struct PlainDot {
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxPanels = 2;
   static constexpr int kStreamPanels[5] = {0, 4, 4, 4, 4};
+  static constexpr int64_t kFetchAhead = 1024;
+  static constexpr int64_t kUnpackBlocks = 2;
 
   static Vec zero() { return {}; }
   static Vec load_sum(const float* p) {
