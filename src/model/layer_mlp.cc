@@ -10,6 +10,9 @@ namespace {
 using device::DType;
 using device::Tensor;
 
+// Up to so many tokens, experts wait for memory and the shared ones are computed among them.
+constexpr int64_t kFewTokens = 32;
+
 // The first rows * columns values of a workspace tensor as a dense matrix: a narrower MLP uses the memory of
 // the widest.
 Tensor dense(const Tensor& memory, int64_t rows, int64_t columns) {
@@ -44,14 +47,21 @@ void moe_block(const Step& step, const MoeWeights& weights) {
                               .params = step.config.gate,
                               .ids = ids,
                               .weights = expert_weights});
-  weights.run(step.launch, {.x = x,
-                            .ids = ids,
-                            .weights = expert_weights,
-                            .gate_up = weights.gate_up,
-                            .down = weights.down,
-                            .y = work.delta.rows(0, t),
-                            .accumulate = false});
-  if (step.config.num_shared_experts > 0) dense_block(step, weights.shared, true);
+  ops::MoeArgs args{.x = x,
+                    .ids = ids,
+                    .weights = expert_weights,
+                    .gate_up = weights.gate_up,
+                    .down = weights.down,
+                    .y = work.delta.rows(0, t)};
+  // The shared experts come first in either way: the same sums, bit for bit.
+  if (step.config.num_shared_experts > 0 && t <= kFewTokens) {
+    args.shared_gate_up = &weights.shared.gate_up.weight;
+    args.shared_down = &weights.shared.down.weight;
+  } else if (step.config.num_shared_experts > 0) {
+    dense_block(step, weights.shared, false);
+    args.accumulate = true;
+  }
+  weights.run(step.launch, args);
 }
 
 }  // namespace fathom::model

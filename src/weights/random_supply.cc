@@ -57,7 +57,7 @@ class RandomSupply final : public WeightSupply {
     if (whole && alike) {
       // Nobody looks at this matrix in another way: straight into the packed layout.
       DType dtype = stored(first.name);
-      if (dtype == DType::kF32 && compute == ops::Compute::kBF16) dtype = DType::kBF16;
+      if (dtype == DType::kF32 && compute != ops::Compute::kF32) dtype = DType::kBF16;
       const float deviation = first.gain / std::sqrt(static_cast<float>(first.k));
       packed = ops::random_linear(context_.target, compute, dtype, rows, first.k, deviation,
                                   seed_ ^ hash_name(first.name), *context_.arena, context_.pool);

@@ -19,12 +19,13 @@ std::span<const PanelKernel* const> kernels_for(DType dtype, Compute compute) {
 #if defined(__x86_64__)
   static constexpr std::array kF32 = {&kAvx512F32, &kAvx2F32};
   static constexpr std::array kBf16 = {&kAmxBf16, &kAvx512DotBf16, &kAvx512Bf16, &kAvx2Bf16};
+  static constexpr std::array kBf16Weights = {&kAmxBf16, &kAvx512Bf16, &kAvx2Bf16};
   static constexpr std::array kF8 = {&kAvx512DotF8, &kAvx512F8, &kAvx2F8};
   // Kernels that round activations to bf16 come first; float32 activations skip them.
-  const bool exact = compute == Compute::kF32;
   if (dtype == DType::kF32) return kF32;
-  if (dtype == DType::kBF16) return std::span(kBf16).subspan(exact ? 2 : 0);
-  if (dtype == DType::kF8E4M3) return std::span(kF8).subspan(exact ? 1 : 0);
+  if (dtype == DType::kBF16 && compute == Compute::kBF16Weights) return kBf16Weights;
+  if (dtype == DType::kBF16) return std::span(kBf16).subspan(compute == Compute::kF32 ? 2 : 0);
+  if (dtype == DType::kF8E4M3) return std::span(kF8).subspan(compute == Compute::kBF16 ? 0 : 1);
 #endif
   return {};
 }

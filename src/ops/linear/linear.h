@@ -42,6 +42,8 @@ enum class Compute : uint8_t {
   kF32,   // float32 x float32 (the weight's values exactly)
   kBF16,  // bf16 x bf16 -> float32 where the processor has it (activations rounded to bf16), else as kF32
           // with weights rounded to bf16
+  kBF16Weights,  // weights as under kBF16 and float32 activations, for the layers where rounding these costs
+                 // most (README); on AMX as kBF16, because float32 would cost more than all the rest
 };
 
 // A weight in its packed layout. The memory belongs to the arena it was packed into.
@@ -56,10 +58,10 @@ struct PackedLinear {
 };
 
 // Packs the sources, stacked along n (all with the same k): gate and up, q_a and kv_a. F16 and F32 sources
-// become BF16 under Compute::kBF16 and F32 under kF32; BF16 stays BF16; FP8 stays FP8 where the block scales
-// allow it (for stacked or transposed parts they do when the parts are cut at blocks), else it is dequantised
-// to BF16 or F32. Mixed dtypes in a stack become the widest. NaN among FP8 weights is kDataLoss. `pool` may
-// be null.
+// become F32 under Compute::kF32 and BF16 under the others; BF16 stays BF16; FP8 stays FP8 where the block
+// scales allow it (for stacked or transposed parts they do when the parts are cut at blocks), else it is
+// dequantised to BF16 or F32. Mixed dtypes in a stack become the widest. NaN among FP8 weights is kDataLoss.
+// `pool` may be null.
 Result<PackedLinear> pack_linear(const device::Target& target, Compute compute,
                                  std::span<const WeightSource> sources, device::Arena& arena,
                                  ThreadPool* pool = nullptr);

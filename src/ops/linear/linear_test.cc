@@ -267,6 +267,20 @@ INSTANTIATE_TEST_SUITE_P(Weights, Linear,
 
 // FP8 values of every size, activations from tiny to huge: scaling by powers of two on the way must lose
 // nothing.
+// kBF16Weights keeps float32 activations wherever that is not out of all proportion.
+TEST(LinearKernels, Bf16WeightsTakeWideActivationsButOnAmx) {
+  for (const device::Isa isa : {device::Isa::kAvx2, device::Isa::kAvx512, device::Isa::kAvx512Bf16}) {
+    const Target target{device::DeviceKind::kCpu, isa};
+    for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
+      const PanelKernel* kernel = choose_panel_kernel(target, dtype, Compute::kBF16Weights);
+      ASSERT_NE(kernel, nullptr);
+      EXPECT_EQ(kernel->unit_k, 1) << kernel->name;
+    }
+  }
+  const Target amx{device::DeviceKind::kCpu, device::Isa::kAmx};
+  EXPECT_EQ(choose_panel_kernel(amx, DType::kBF16, Compute::kBF16Weights), &kAmxBf16);
+}
+
 TEST(LinearF8, KeepsPrecisionOverTheRangeOfActivations) {
   constexpr int64_t kDepth = 256;
   std::vector<uint8_t> codes(kDepth);

@@ -35,7 +35,7 @@ float scale_at(const WeightSource& s, int64_t column, int64_t k) {
 
 // The type of the packed values when this source stood alone.
 DType packed_dtype(const WeightSource& s, Compute compute) {
-  const DType dequantised = compute == Compute::kBF16 ? DType::kBF16 : DType::kF32;
+  const DType dequantised = compute == Compute::kF32 ? DType::kF32 : DType::kBF16;
   switch (s.dtype) {
     case DType::kF8E4M3:
       return keeps_blocks(s) ? DType::kF8E4M3 : dequantised;
@@ -57,7 +57,7 @@ DType stacked_dtype(std::span<const WeightSource> sources, Compute compute) {
   bool mixed = false;
   for (const auto& s : sources) mixed |= packed_dtype(s, compute) != first;
   if (!mixed) return first;
-  return compute == Compute::kBF16 ? DType::kBF16 : DType::kF32;
+  return compute == Compute::kF32 ? DType::kF32 : DType::kBF16;
 }
 
 // One column of one source, and where it goes.

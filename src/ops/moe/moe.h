@@ -1,7 +1,8 @@
 // The routed experts: for each token, the weighted sum of its experts' SwiGLU MLPs. Reads the weights of the
 // active experts only, each once a call.
 //   y[t] (+)= sum_j weights[t, j] * down[e] (silu(gate[e] x[t]) * up[e] x[t]),  e = ids[t, j]
-// added in the order of j, so that a token's result does not depend on the rest of the batch.
+// added in the order of j, so that a token's result does not depend on the rest of the batch. Few tokens may
+// bring the shared experts along: those compute for all tokens while the others wait for memory.
 #pragma once
 
 #include <span>
@@ -20,6 +21,9 @@ struct MoeArgs {
   std::span<const PackedLinear> down;     // [E] of [H, I]
   device::Tensor y;                       // [T, H] f32
   bool accumulate = false;
+  // The shared experts' MLP, added for every token before the others; both or neither.
+  const PackedLinear* shared_gate_up = nullptr;  // [2 Is, H]
+  const PackedLinear* shared_down = nullptr;     // [H, Is]
 };
 
 using MoeFunction = void (*)(device::Launch&, const MoeArgs&);

@@ -8,6 +8,7 @@
 #include "ops/linear/testing.h"
 #include "ops/moe/moe.h"
 #include "ops/moe/plan.h"
+#include "ops/swiglu/swiglu.h"
 
 namespace fathom::ops {
 namespace {
@@ -180,6 +181,56 @@ TEST_P(Moe, ReadsActiveExpertsOnlyAndAccumulates) {
     moe(launch, args);
     for (size_t i = 0; i < y.size(); ++i) {
       ASSERT_NEAR(sum[i], y[i] + 3.0F, 1e-5 * (3.0 + std::fabs(y[i]))) << to_string(target.isa);
+    }
+  }
+}
+
+TEST_P(Moe, SharedExpertsAddWhatTheyWouldAlone) {
+  constexpr int64_t kExperts = 6, kChoices = 2, kHidden = 96, kInner = 32, kSharedInner = 70, kMost = 33;
+  ThreadPool pool(3);
+  Launch launch(pool);
+  std::vector<float> x = random_values(7, kMost * kHidden, 1.0F);
+  std::vector<float> weights = random_values(8, kMost * kChoices, 1.0F);
+  std::vector<int32_t> ids = random_ids(9, kMost, kChoices, kExperts);
+  const auto [dtype, compute] = GetParam();
+  for (const Target& target : available_targets()) {
+    Arena arena;
+    const Experts experts(GetParam(), target, kExperts, kHidden, kInner, arena);
+    const auto up = random_linear(target, compute, dtype, 2 * kSharedInner, kHidden, 0.2F, 77, arena).value();
+    const auto down = random_linear(target, compute, dtype, kHidden, kSharedInner, 0.2F, 78, arena).value();
+    for (const int64_t tokens : {1, 2, 7, 16, 33}) {
+      const auto make = [&](std::vector<float>& memory, int64_t columns) {
+        memory.assign(static_cast<size_t>(tokens * columns), kPoison);
+        return Tensor(memory.data(), DType::kF32, {tokens, columns});
+      };
+      std::vector<float> together, apart, gate_up, inner;
+      MoeArgs args{Tensor(x.data(), DType::kF32, {tokens, kHidden}),
+                   Tensor(ids.data(), DType::kI32, {tokens, kChoices}),
+                   Tensor(weights.data(), DType::kF32, {tokens, kChoices}),
+                   experts.gate_up,
+                   experts.down,
+                   make(apart, kHidden),
+                   true};
+      const Tensor up_out = make(gate_up, 2 * kSharedInner);
+      const Tensor activated = make(inner, kSharedInner);
+      const LinearFunction linear = choose_linear(target, dtype, compute);
+      linear(launch, {args.x, up_out, &up, false});
+      choose_swiglu(target)(launch, {up_out, activated});
+      linear(launch, {activated, args.y, &down, false});
+      const MoeFunction moe = choose_moe(target, dtype, compute);
+      moe(launch, args);
+      args.y = make(together, kHidden);
+      args.accumulate = false;
+      args.shared_gate_up = &up;
+      args.shared_down = &down;
+      moe(launch, args);
+      for (size_t i = 0; i < together.size(); ++i) {
+        if (target.isa == device::Isa::kReference) {
+          ASSERT_NEAR(together[i], apart[i], 1e-5 * (1.0 + std::fabs(apart[i])));
+        } else {
+          ASSERT_EQ(together[i], apart[i]) << to_string(target.isa) << " tokens " << tokens;
+        }
+      }
     }
   }
 }

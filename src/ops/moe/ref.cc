@@ -20,20 +20,28 @@ std::vector<double> multiply(const PackedLinear& w, const std::vector<double>& x
   return y;
 }
 
+std::vector<double> mlp(const PackedLinear& gate_up, const PackedLinear& down, const std::vector<double>& x) {
+  const std::vector<double> both = multiply(gate_up, x);
+  std::vector<double> hidden(both.size() / 2);
+  for (size_t i = 0; i < hidden.size(); ++i) {
+    hidden[i] = both[i] / (1.0 + std::exp(-both[i])) * both[hidden.size() + i];
+  }
+  return multiply(down, hidden);
+}
+
 void reference_token(const MoeArgs& args, int64_t t) {
   const float* row = args.x.row<const float>(t);
   const std::vector<double> x(row, row + args.x.dim(1));
   float* y = args.y.row<float>(t);
   std::vector<double> sum(x.size(), 0.0);
   if (args.accumulate) sum.assign(y, y + x.size());
+  if (args.shared_down != nullptr) {
+    const std::vector<double> out = mlp(*args.shared_gate_up, *args.shared_down, x);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += out[i];
+  }
   for (int64_t j = 0; j < args.ids.dim(1); ++j) {
     const auto e = static_cast<size_t>(args.ids.row<const int32_t>(t)[j]);
-    const std::vector<double> gate_up = multiply(args.gate_up[e], x);
-    std::vector<double> hidden(gate_up.size() / 2);
-    for (size_t i = 0; i < hidden.size(); ++i) {
-      hidden[i] = gate_up[i] / (1.0 + std::exp(-gate_up[i])) * gate_up[hidden.size() + i];
-    }
-    const std::vector<double> out = multiply(args.down[e], hidden);
+    const std::vector<double> out = mlp(args.gate_up[e], args.down[e], x);
     const double weight = args.weights.row<const float>(t)[j];
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += weight * out[i];
   }
