@@ -21,7 +21,7 @@ Tensor dense(const Tensor& memory, int64_t rows, int64_t columns) {
 
 }  // namespace
 
-void dense_block(const Step& step, const DenseWeights& weights, bool accumulate) {
+void dense_block(const Step& step, const DenseWeights& weights) {
   const int64_t t = step.batch.tokens;
   const int64_t inner = weights.down.weight.k;
   for (int64_t begin = 0; begin < t; begin += Workspace::kMlpTokens) {
@@ -30,7 +30,7 @@ void dense_block(const Step& step, const DenseWeights& weights, bool accumulate)
     const Tensor activated = dense(step.work.mlp_inner, end - begin, inner);
     weights.gate_up(step.launch, step.work.normed.rows(begin, end), gate_up);
     step.ops.swiglu(step.launch, {.gate_up = gate_up, .y = activated});
-    weights.down(step.launch, activated, step.work.delta.rows(begin, end), accumulate);
+    weights.down(step.launch, activated, step.work.delta.rows(begin, end));
   }
 }
 
@@ -58,7 +58,7 @@ void moe_block(const Step& step, const MoeWeights& weights) {
     args.shared_gate_up = &weights.shared.gate_up.weight;
     args.shared_down = &weights.shared.down.weight;
   } else if (step.config.num_shared_experts > 0) {
-    dense_block(step, weights.shared, false);
+    dense_block(step, weights.shared);
     args.accumulate = true;
   }
   weights.run(step.launch, args);

@@ -67,7 +67,7 @@ struct Step {
 // work.normed [T, H] -> work.delta [T, H]; writes the cache.
 void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache);
 // The same for a dense layer and for a layer of experts.
-void dense_block(const Step& step, const DenseWeights& weights, bool accumulate);
+void dense_block(const Step& step, const DenseWeights& weights);
 void moe_block(const Step& step, const MoeWeights& weights);
 
 }  // namespace fathom::model

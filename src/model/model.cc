@@ -195,7 +195,7 @@ void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOu
     if (layer.is_moe) {
       moe_block(step, layer.moe);
     } else {
-      dense_block(step, layer.dense, false);
+      dense_block(step, layer.dense);
     }
   }
   norm(&delta, s.weights.norm, s.work.hidden.rows(0, t));

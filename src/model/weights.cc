@@ -37,6 +37,12 @@ class Loader {
     return supply_.vector(name, count, 1.0F, 0.1F);
   }
 
+  // For what makes queries and latents. Their rounding passes through the softmax's exponential: it is most
+  // of what bf16 activations cost (ops/linear/README.md).
+  Compute attention_input() const {
+    return options_.compute == Compute::kBF16 ? Compute::kBF16Weights : options_.compute;
+  }
+
   Result<Linear> linear(Compute compute, std::span<const Part> parts) {
     Linear result;
     FATHOM_ASSIGN(result.weight, supply_.linear(compute, parts));
@@ -58,10 +64,10 @@ class Loader {
   }
 
   Result<void> load_attention(const std::string& prefix, MlaWeights& attention) {
-    FATHOM_ASSIGN(attention.qkv_a, linear(options_.compute, parts_.qkv_a(prefix)));
+    FATHOM_ASSIGN(attention.qkv_a, linear(attention_input(), parts_.qkv_a(prefix)));
     if (c_.q_lora_rank > 0) {
       FATHOM_ASSIGN(attention.q_norm, norm(prefix + "q_a_layernorm.weight", c_.q_lora_rank));
-      FATHOM_ASSIGN(attention.q_b, linear(options_.compute, parts_.q_b(prefix)));
+      FATHOM_ASSIGN(attention.q_b, linear(attention_input(), parts_.q_b(prefix)));
     }
     FATHOM_ASSIGN(attention.kv_norm, norm(prefix + "kv_a_layernorm.weight", c_.kv_lora_rank));
     Part kv_b = parts_.kv_b(prefix);
