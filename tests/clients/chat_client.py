@@ -1,6 +1,8 @@
 """/v1/chat/completions through the official openai client."""
 import asyncio
 
+import json
+
 import openai
 
 from runner import check, equal, raises, test
@@ -238,7 +240,10 @@ def tools_reach_the_model(t):
         "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "The city name"}},
                        "required": ["city"]}}}
     answer = t.chat("How is the weather in Beijing?", tools=[tool])
-    check("query_weather" in answer.choices[0].message.content, answer.choices[0].message.content)
+    calls = answer.choices[0].message.tool_calls
+    equal([call.function.name for call in calls or []], ["query_weather"])
+    equal(json.loads(calls[0].function.arguments), {"city": "Beijing"})
+    equal(answer.choices[0].finish_reason, "tool_calls")
     without = t.chat("How is the weather in Beijing?", tools=[tool], tool_choice="none")
     check(without.usage.prompt_tokens < answer.usage.prompt_tokens)
 

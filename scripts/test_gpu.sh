@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# What needs an NVIDIA GPU, on a built tree: kernel tests, goldens, random schedules, skills, clients.
+#   scripts/test_gpu.sh              ends with "N passed, N failed"
+#   scripts/test_gpu.sh --sanitize   also the kernel tests under compute-sanitizer (memcheck and racecheck)
+# PYTHON names an interpreter that has the openai package.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=build/release
+python=${PYTHON:-.venv/bin/python}
+passed=0
+failed=0
+step() {
+  local name=$1 log start
+  shift
+  log=$(mktemp)
+  start=$(date +%s)
+  if "$@" >"$log" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok    $name ($(($(date +%s) - start)) s)$(grep -hoE '^[0-9]+ passed, [0-9]+ failed.*|\[  PASSED  \].*|ERROR SUMMARY: .*|RACECHECK SUMMARY: .*' "$log" | tail -n 1 | sed 's/^/: /')"
+  else
+    failed=$((failed + 1))
+    echo "FAIL  $name ($(($(date +%s) - start)) s)"
+    tail -n 40 "$log" | sed 's/^/      /'
+  fi
+  rm -f "$log"
+}
+
+for room in ops sample; do step "kernels of $room" $build/${room}_cuda_test; done
+step 'goldens' scripts/verify_goldens.sh --device cuda
+step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
+step 'skills' "$python" tests/skills_test.py
+step 'clients' "$python" tests/clients/run.py
+if [ "${1:-}" = --sanitize ]; then
+  for tool in memcheck racecheck; do
+    for room in ops sample; do
+      step "$tool of $room" compute-sanitizer --tool $tool --error-exitcode 1 $build/${room}_cuda_test
+    done
+  done
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
