@@ -42,6 +42,7 @@ struct ModelArgs {
   bool disable_cuda_graph = false;
   std::vector<int32_t> cuda_graph_bs;  // empty: computed
   int32_t cuda_graph_max_bs = 0;       // 0: computed
+  std::string trace_file;              // of every step
   uint64_t random_seed = 0;            // of dummy weights
   std::string log_level = "info";
 };
@@ -93,7 +94,7 @@ struct BenchArgs {
   int32_t num_prompts = 0;  // of the throughput run through the scheduler; 0: none
   std::string result_file;  // JSON, for docs/benchmarks.md
   bool step_ledger = false;
-  std::string trace_file;  // of the ledgers' steps
+  std::string ledger_trace;  // a file
 };
 
 // Parses the command line and runs its subcommand. Returns the exit code: 0 done, 1 failed, 2 a wrong command

@@ -359,7 +359,7 @@ int run_bench(const BenchArgs& args) {
       std::printf("%20s the GPU waits %.1f %% of the time between decode steps\n", "", r.idle_share * 100);
     std::fflush(stdout);
     if (args.step_ledger) {
-      const auto printed = print_ledgers(**engine, c, args.trace_file);
+      const auto printed = print_ledgers(**engine, c, args.ledger_trace);
       if (!printed.ok()) return fail(printed.error());
     }
     results.push_back(to_json(r));

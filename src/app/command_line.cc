@@ -179,7 +179,7 @@ int run_command_line(int argc, char** argv) {
   bench->add_option("--result-file", bench_args.result_file, "Write the figures as JSON too");
   auto* ledger = bench->add_flag("--step-ledger", bench_args.step_ledger,
                                  "Also time every op of one decode and one prefill step (GPU)");
-  bench->add_option("--trace-file", bench_args.trace_file, "Write those steps as a Chrome trace")
+  bench->add_option("--ledger-trace", bench_args.ledger_trace, "Write those steps as a Chrome trace")
       ->needs(ledger);
   bench->callback([&] { command = [&] { return run_bench(bench_args); }; });
 

@@ -61,6 +61,8 @@ void add_device(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
       ->check(CLI::Range(1, 1024));
   group.add_option("--cpu-isa", args.cpu_isa, "auto, reference, avx2, avx512, avx512-bf16 or amx");
   if (!parts.scheduler) return;
+  group.add_option("--trace-file", args.trace_file,
+                   "Write a Chrome trace of every step when the engine ends");
   group.add_flag("--disable-cuda-graph", args.disable_cuda_graph,
                  "Launch every kernel of a decode step by itself");
   group

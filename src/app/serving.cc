@@ -87,6 +87,7 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.disable_cuda_graph = args.disable_cuda_graph;
   settings.cuda_graph_bs = args.cuda_graph_bs;
   settings.cuda_graph_max_bs = args.cuda_graph_max_bs;
+  settings.trace_file = args.trace_file;
   settings.mem_fraction_static = args.mem_fraction_static;
   settings.max_total_tokens = args.max_total_tokens;
   return settings;

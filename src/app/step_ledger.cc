@@ -51,7 +51,7 @@ Result<void> write_chrome_trace(
   }
   std::ofstream file(path);
   file << nlohmann::ordered_json{{"traceEvents", events}}.dump(1) << '\n';
-  if (!file.flush()) return error(ErrorCode::kInvalidArgument, "--trace-file {}: cannot be written", path);
+  if (!file.flush()) return error(ErrorCode::kInvalidArgument, "--ledger-trace {}: cannot be written", path);
   return {};
 }
 

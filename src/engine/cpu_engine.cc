@@ -95,7 +95,16 @@ std::future<Result<StepResult>> CpuEngine::step(BatchPlan plan) {
 }
 
 void CpuEngine::serve() {
-  while (auto work = queue_.pop()) work->promise.set_value(run(work->plan));
+  while (auto work = queue_.pop()) {
+    const int64_t start_ns = steady_clock().now_ns();
+    auto result = run(work->plan);
+    if (trace_ != nullptr) {
+      trace_->add(StepTrace::Track::kDevice, work->plan.step, static_cast<int64_t>(work->plan.rows.size()),
+                  static_cast<int64_t>(batch_->token_ids.size()), static_cast<double>(start_ns) * 1e-3,
+                  seconds_since(start_ns) * 1e6);
+    }
+    work->promise.set_value(std::move(result));
+  }
 }
 
 StepResult CpuEngine::run(BatchPlan& plan) {

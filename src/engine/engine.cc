@@ -7,6 +7,7 @@ namespace fathom::engine {
 
 Engine::Engine(const EngineOptions& options)
     : pool_(std::make_unique<ThreadPool>(options.threads, available_cpus())) {
+  if (!options.trace_file.empty()) trace_ = std::make_unique<StepTrace>(options.trace_file);
   limits_.max_slots = options.max_running;
   limits_.page_size = options.page_size;
   limits_.max_context = static_cast<int32_t>(options.load.max_context > 0 ? options.load.max_context

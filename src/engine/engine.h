@@ -12,6 +12,7 @@
 #include "base/thread_pool.h"
 #include "core/executor.h"
 #include "engine/pool_size.h"
+#include "engine/step_trace.h"
 #include "model/model.h"
 
 namespace fathom::engine {
@@ -28,6 +29,7 @@ struct EngineOptions {
   int64_t max_total_tokens = 0;
   // GPU: the numbers of rows that decode graphs are captured for, ascending; empty: no graphs.
   std::vector<int32_t> graph_sizes;
+  std::string trace_file;  // empty: none
 };
 
 // What start-up did, for its log lines and /server_info.
@@ -74,6 +76,7 @@ class Engine : public Executor {
   ExecutorLimits limits_;
   EngineReport report_;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<StepTrace> trace_;  // or none
 };
 
 }  // namespace fathom::engine

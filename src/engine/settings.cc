@@ -149,6 +149,7 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   if (options.cuda) options.graph_sizes = choose_graph_sizes(settings, options.max_running);
   options.mem_fraction = settings.mem_fraction_static;
   options.max_total_tokens = settings.max_total_tokens;
+  options.trace_file = settings.trace_file;
   return options;
 }
 

@@ -33,6 +33,7 @@ struct Settings {
   bool disable_cuda_graph = false;
   std::vector<int32_t> cuda_graph_bs;  // empty: chosen
   int32_t cuda_graph_max_bs = 0;       // 0: kDefaultGraphRows
+  std::string trace_file;              // empty: none
 };
 
 inline constexpr int32_t kDefaultRunning = 64;

@@ -130,7 +130,12 @@ Result<void> GpuEngine::allocate_step_memory() {
     FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
     free_.push(size_t{f});
   }
-  return stream_->synchronize();
+  FATHOM_ASSIGN(origin_, device::cuda::Event::create(true));
+  FATHOM_TRY(stream_->synchronize());
+  stream_->record(origin_);
+  FATHOM_TRY(stream_->synchronize());
+  origin_us_ = static_cast<double>(steady_clock().now_ns()) * 1e-3;
+  return {};
 }
 
 void GpuEngine::forward_and_sample(const StepLayout& layout,
@@ -230,6 +235,7 @@ void GpuEngine::launch_steps() {
   while (auto work = queue_.pop()) {
     const size_t index = *free_.pop();
     Frame& frame = frames_[index];
+    const int64_t start_ns = steady_clock().now_ns();
     frame.promise = std::move(work->promise);
     frame.result = {};
     frame.result.step = work->plan.step;
@@ -243,6 +249,12 @@ void GpuEngine::launch_steps() {
     if (!frame.status.ok()) {
       frame.status = frame.status.error().with_context(fmt::format(
           "step {} ({} rows, {} tokens)", work->plan.step, work->plan.rows.size(), input_.ids.size()));
+    }
+    frame.rows = static_cast<int64_t>(work->plan.rows.size());
+    frame.tokens = static_cast<int64_t>(input_.ids.size());
+    if (trace_ != nullptr) {
+      trace_->add(StepTrace::Track::kHost, work->plan.step, frame.rows, frame.tokens,
+                  static_cast<double>(start_ns) * 1e-3, seconds_since(start_ns) * 1e6);
     }
     in_flight_.push(size_t{index});
   }
@@ -284,6 +296,10 @@ Result<StepResult> GpuEngine::answer_of(Frame& frame) {
 void GpuEngine::count_time(const Frame& frame, const Frame* before) {
   const auto busy = frame.done.seconds_since(frame.begun);
   const auto idle = before != nullptr ? frame.begun.seconds_since(before->done) : Result<double>(0.0);
+  if (const auto start = frame.begun.seconds_since(origin_); trace_ != nullptr && start.ok() && busy.ok()) {
+    trace_->add(StepTrace::Track::kDevice, frame.result.step, frame.rows, frame.tokens,
+                origin_us_ + *start * 1e6, *busy * 1e6);
+  }
   const std::lock_guard lock(clock_mutex_);
   if (busy.ok()) clock_.busy += *busy;
   if (idle.ok()) clock_.idle += *idle;

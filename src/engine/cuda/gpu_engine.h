@@ -55,6 +55,7 @@ class GpuEngine final : public Engine {
     std::vector<RowChoice> choices;
     std::promise<Result<StepResult>> promise;
     Result<void> status;
+    int64_t rows = 0, tokens = 0;
   };
   static constexpr size_t kFrames = 4;
 
@@ -94,6 +95,9 @@ class GpuEngine final : public Engine {
   float* adjusted_ = nullptr;         // [slots, V]
   DeviceLogprobs device_logprobs_;
 
+  // The device's clock beside the host's: an event and the host's time when it had just passed.
+  device::cuda::Event origin_;
+  double origin_us_ = 0.0;
   mutable std::mutex clock_mutex_;
   DeviceClock clock_;
 
