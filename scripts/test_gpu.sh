@@ -25,7 +25,7 @@ step() {
   rm -f "$log"
 }
 
-for room in ops sample; do step "kernels of $room" $build/${room}_cuda_test; done
+for room in ops sample engine; do step "tests of $room" $build/${room}_cuda_test; done
 step 'goldens' scripts/verify_goldens.sh --device cuda
 step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
 step 'skills' "$python" tests/skills_test.py
