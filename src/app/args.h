@@ -107,5 +107,6 @@ int run_generate(const GenerateArgs& args);
 int run_verify(const VerifyArgs& args);
 int run_plan(const PlanArgs& args);
 int run_bench(const BenchArgs& args);
+int run_bench_ops();  // `fathom bench ops`
 
 }  // namespace fathom::app

@@ -181,7 +181,12 @@ int run_command_line(int argc, char** argv) {
                                  "Also time every op of one decode and one prefill step (GPU)");
   bench->add_option("--ledger-trace", bench_args.ledger_trace, "Write those steps as a Chrome trace")
       ->needs(ledger);
-  bench->callback([&] { command = [&] { return run_bench(bench_args); }; });
+  auto* bench_model = bench->get_option("--model-path")->required(false);
+  auto* ops = bench->add_subcommand("ops", "Time single ops of the GPU beside public kernels (no model)");
+  bench->callback([&, ops, bench_model] {
+    if (!ops->parsed() && bench_model->empty()) throw CLI::RequiredError("--model-path");
+    command = [&, ops] { return ops->parsed() ? run_bench_ops() : run_bench(bench_args); };
+  });
 
   try {
     app.parse(argc, argv);

@@ -1,3 +1,4 @@
+#include "engine/bench_ops.h"
 #include "engine/gpu.h"
 
 namespace fathom::engine {
@@ -29,6 +30,11 @@ Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& 
 }
 
 Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool /*bf16*/) {
+  return absent();
+}
+
+Result<void> bench_ops(const std::function<void(const OpCeilings&)>& /*begin*/,
+                       const std::function<void(const OpFigure&)>& /*each*/) {
   return absent();
 }
 
