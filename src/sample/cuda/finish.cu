@@ -15,7 +15,7 @@ constexpr int kParts = 2048;
 union FinishMemory {
   Entry entries[kMostSorted];
   struct {
-    Mass masses[kParts];
+    MassSums<kParts> masses;
     uint32_t counts[kParts];
   } parts;
   Mass tile_masses[kMaxTiles];
@@ -33,92 +33,134 @@ __device__ void add_to_part(FinishMemory& memory, bool valid, uint32_t part, Mas
     const Mass sum = warp_sum(agrees ? mass : 0);
     if (threadIdx.x % kWarp == 0) {
       atomicAdd(memory.parts.counts + first, static_cast<uint32_t>(together));
-      atomicAdd(memory.parts.masses + first, sum);
+      memory.parts.masses.add(first, sum);
     }
   } else {
     agrees = false;
   }
   if (valid && !agrees) {
     atomicAdd(memory.parts.counts + part, 1U);
-    atomicAdd(memory.parts.masses + part, mass);
+    memory.parts.masses.add(part, mass);
   }
 }
 
-// The least likely entry that the limits leave, among all tokens. Entries are counted in 2,048 parts of their
-// distance from the largest; the part with the border is cut again, until its tokens can be sorted. `heavy`:
-// tokens without mass do not matter.
+// What is known of the border while it is searched for.
+struct Search {
+  uint32_t tokens;  // more likely than those of the part below, and their mass
+  Mass mass;
+  uint32_t part, inside;  // the part with the border, and its tokens
+};
+
+// Finds the part with the border among those that were counted, or returns false: the limits leave all.
+__device__ __noinline__ bool find_part(const FinishMemory& memory, const Limits& limits, Search* search) {
+  __shared__ Search found;
+  __shared__ bool any;
+  __syncthreads();
+  if (threadIdx.x == 0) any = false;
+  const unsigned at = threadIdx.x * 2;  // two neighbours a thread
+  const Mass masses[2] = {memory.parts.masses.at(at), memory.parts.masses.at(at + 1)};
+  const uint32_t counts[2] = {memory.parts.counts[at], memory.parts.counts[at + 1]};
+  Mass total = 0;
+  Mass mass = search->mass + scan_masses(masses[0] + masses[1], &total);
+  auto tokens = search->tokens + static_cast<uint32_t>(scan_masses(counts[0] + counts[1], &total));
+#pragma unroll
+  for (unsigned i = 0; i < 2; ++i) {
+    if (!limits.reached(tokens, mass) && limits.reached(tokens + counts[i], mass + masses[i])) {
+      found = {tokens, mass, at + i, counts[i]};
+      any = true;
+    }
+    tokens += counts[i];
+    mass += masses[i];
+  }
+  __syncthreads();
+  if (any) *search = found;
+  return any;
+}
+
+// What narrows the search down at first: sixty-fourths of a nat below the largest logit. With the limits'
+// tokens in one part, and too many to sort, parts of the distance between entries.
+constexpr float kPartsOfNat = 64.0F;
+__device__ uint32_t part_of(const RowView& row, float x) {
+  const float t = exponent_of(x, row.highest, row.scale);
+  return static_cast<uint32_t>(fminf(t * -kPartsOfNat, static_cast<float>(kParts)));
+}
+
+// The least likely entry that the limits leave, among all tokens. `heavy`: tokens without mass (32 nats below
+// the largest) do not matter.
 __device__ Entry search_border(const RowView& row, Entry highest, const Limits& limits, bool heavy,
                                FinishMemory& memory) {
-  __shared__ int chosen;
-  __shared__ uint32_t chosen_tokens, gathered;
-  __shared__ Mass chosen_mass;
-  Entry base = 0;  // distances of the part that holds the border: [base, base + 2^(shift + 11))
-  int shift = 53;
-  if (heavy) {  // those 32 nats below have none
-    const Entry lowest = entry_of(key_of(row.highest - 32.0F / row.scale), 0xffffffffU);
-    const Entry reach = highest - min(lowest, highest);
-    shift = max(0, 64 - __clzll(static_cast<long long>(reach)) - 11);
-  }
-  uint32_t tokens = 0;
-  Mass sum = 0;
-  while (true) {
-    for (int i = static_cast<int>(threadIdx.x); i < kParts; i += kFinishThreads) {
-      memory.parts.masses[i] = 0;
-      memory.parts.counts[i] = 0;
-    }
-    if (threadIdx.x == 0) chosen = -1;
+  __shared__ uint32_t gathered;
+  __shared__ Entry nearest, farthest;
+  Search search{};
+  const auto count_parts = [&](const auto& part_of_entry) {
+    __syncthreads();
+    memory.parts.masses.clear();
+    for (int i = static_cast<int>(threadIdx.x); i < kParts; i += kFinishThreads) memory.parts.counts[i] = 0;
     __syncthreads();
     for_each_logit(row, [&](uint32_t id, float x, bool there) {
-      const Entry distance = highest - entry_of(key_of(x), id);
-      const Entry part = (distance - base) >> shift;
-      const bool valid = there && distance >= base && part < kParts;
+      const Entry part = part_of_entry(entry_of(key_of(x), id), x);
+      const bool valid = there && part < kParts;
       add_to_part(memory, valid, static_cast<uint32_t>(part), valid ? row.mass(x) : 0);
     });
+  };
+  // The border among the tokens of the part, which can be sorted.
+  const auto sort_part = [&](const auto& inside) {
     __syncthreads();
-    // Two neighbouring parts a thread; counts ride along in a scan of their own.
-    const int at = static_cast<int>(threadIdx.x) * 2;
-    const Mass masses[2] = {memory.parts.masses[at], memory.parts.masses[at + 1]};
-    const uint32_t counts[2] = {memory.parts.counts[at], memory.parts.counts[at + 1]};
-    Mass total = 0;
-    Mass mass_before = sum + scan_masses(masses[0] + masses[1], &total);
-    Mass total_count = 0;
-    auto count_before = tokens + static_cast<uint32_t>(scan_masses(counts[0] + counts[1], &total_count));
-    for (int i = 0; i < 2; ++i) {
-      if (!limits.reached(count_before, mass_before) &&
-          limits.reached(count_before + counts[i], mass_before + masses[i])) {
-        chosen = at + i;
-        chosen_tokens = count_before;
-        chosen_mass = mass_before;
-      }
-      count_before += counts[i];
-      mass_before += masses[i];
+    if (threadIdx.x == 0) gathered = 0;
+    __syncthreads();
+    for_each_logit(row, [&](uint32_t id, float x, bool there) {
+      const Entry entry = entry_of(key_of(x), id);
+      if (there && inside(entry, x)) memory.entries[atomicAdd(&gathered, 1U)] = entry;
+    });
+    __syncthreads();
+    const auto count = static_cast<int>(gathered);
+    sort_filled(memory.entries, count);
+    const int kept = limit_sorted(row, memory.entries, count, limits, search.tokens, search.mass);
+    const Entry border = memory.entries[kept - 1];
+    __syncthreads();
+    return border;
+  };
+
+  Entry base = 0, last = ~0ULL;  // distances of what is left
+  if (heavy) {
+    count_parts([&](Entry, float x) { return static_cast<Entry>(part_of(row, x)); });
+    if (!find_part(memory, limits, &search)) return 0;
+    const uint32_t part = search.part;
+    if (search.inside <= kMostSorted)
+      return sort_part([&](Entry, float x) { return part_of(row, x) == part; });
+    if (threadIdx.x == 0) {
+      nearest = ~0ULL;
+      farthest = 0;
     }
     __syncthreads();
-    if (chosen < 0) return 0;  // all
-    tokens = chosen_tokens;
-    sum = chosen_mass;
-    base += static_cast<Entry>(chosen) << shift;
-    const uint32_t inside = memory.parts.counts[chosen];
+    Entry least = ~0ULL, most = 0;
+    for_each_logit(row, [&](uint32_t id, float x, bool there) {
+      if (!there || part_of(row, x) != part) return;
+      const Entry distance = highest - entry_of(key_of(x), id);
+      least = min(least, distance);
+      most = max(most, distance);
+    });
+    atomicMin(&nearest, least);
+    atomicMax(&farthest, most);
     __syncthreads();
-    if (inside <= kMostSorted) break;
+    base = nearest;
+    last = farthest;
+  }
+  // Parts of 2^shift.
+  int shift = max(0, 64 - __clzll(static_cast<long long>(last - base)) - 11);
+  const auto part_of_distance = [&](Entry entry) {
+    const Entry distance = highest - entry;
+    return distance < base || distance > last ? ~0ULL : (distance - base) >> shift;
+  };
+  while (true) {
+    count_parts([&](Entry entry, float) { return part_of_distance(entry); });
+    if (!find_part(memory, limits, &search)) return 0;
+    base += static_cast<Entry>(search.part) << shift;
+    last = min(last, base + ((1ULL << shift) - 1));
+    if (search.inside <= kMostSorted) break;
     shift = max(0, shift - 11);
   }
-  if (threadIdx.x == 0) gathered = 0;
-  __syncthreads();
-  for_each_logit(row, [&](uint32_t id, float x, bool there) {
-    const Entry entry = entry_of(key_of(x), id);
-    const Entry distance = highest - entry;
-    if (there && distance >= base && (distance - base) >> shift == 0) {
-      memory.entries[atomicAdd(&gathered, 1U)] = entry;
-    }
-  });
-  __syncthreads();
-  const auto count = static_cast<int>(gathered);
-  sort_filled(memory.entries, count);
-  const int kept = limit_sorted(row, memory.entries, count, limits, tokens, sum);
-  const Entry border = memory.entries[kept - 1];
-  __syncthreads();
-  return border;
+  return sort_part([&](Entry entry, float) { return part_of_distance(entry) == 0; });
 }
 
 // The masses of what the border and min_p leave, by tile.

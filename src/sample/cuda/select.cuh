@@ -39,8 +39,27 @@ struct Limits {
   }
 };
 
-// Exclusive prefix sum over the CTA's threads, and the total for all.
-__device__ inline Mass scan_masses(Mass value, Mass* total) {
+// Masses in shared memory to which threads add. There is no addition of 64-bit numbers there, so in halves:
+// the lower one's old value tells of the carry.
+template <int kSize>
+struct MassSums {
+  uint32_t low[kSize], high[kSize];
+
+  __device__ void add(uint32_t i, Mass mass) {
+    const auto lower = static_cast<uint32_t>(mass);
+    const uint32_t before = atomicAdd(low + i, lower);
+    const uint32_t upper = static_cast<uint32_t>(mass >> 32) + static_cast<uint32_t>(before + lower < before);
+    if (upper != 0) atomicAdd(high + i, upper);
+  }
+  __device__ Mass at(uint32_t i) const { return (static_cast<Mass>(high[i]) << 32) | low[i]; }
+  __device__ void clear() {
+    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kFinishThreads) low[i] = high[i] = 0;
+  }
+};
+
+// Exclusive prefix sum over the CTA's threads, and the total for all. Not inlined, like the sorts: a kernel
+// of this length waits for its instructions.
+__device__ __noinline__ Mass scan_masses(Mass value, Mass* total) {
   __shared__ Mass warps[kFinishWarps];
   const Mass inclusive = warp_inclusive(value);
   __syncthreads();  // the last call's readers are done
@@ -54,10 +73,13 @@ __device__ inline Mass scan_masses(Mass value, Mass* total) {
 }
 
 // Bitonic, largest first; size is a power of two.
-__device__ inline void sort_descending(Entry* entries, int size) {
+__device__ __noinline__ void sort_descending(Entry* entries, int size) {
+#pragma unroll 1
   for (int span = 2; span <= size; span *= 2) {
+#pragma unroll 1
     for (int step = span / 2; step > 0; step /= 2) {
       __syncthreads();
+#pragma unroll 1
       for (int i = static_cast<int>(threadIdx.x); i < size / 2; i += kFinishThreads) {
         const int low = 2 * i - (i & (step - 1));
         const Entry a = entries[low], b = entries[low + step];
@@ -74,13 +96,15 @@ __device__ inline void sort_descending(Entry* entries, int size) {
 
 // The same for as many entries as there are threads: a thread has one, and neighbours in a warp need no
 // barrier. size: a power of two. entries has room for kFinishThreads more.
-__device__ inline void sort_by_thread(Entry* entries, int size) {
+__device__ __noinline__ void sort_by_thread(Entry* entries, int size) {
   __syncthreads();
   const auto at = static_cast<int>(threadIdx.x);
   Entry own = at < size ? entries[at] : 0;
   __syncthreads();
   Entry* buffer = entries;
+#pragma unroll 1
   for (int span = 2; span <= size; span *= 2) {
+#pragma unroll 1
     for (int step = span / 2; step > 0; step /= 2) {
       Entry other = 0;
       if (step < kWarp) {
@@ -124,10 +148,12 @@ __device__ void for_each_logit(const RowView& row, const F& f) {
       const int64_t i = base + j * kFinishThreads;
       x[j] = i < row.vocab ? row.logits[i] : 0.0F;
     }
-#pragma unroll
+#pragma unroll 1
     for (int j = 0; j < kEach; ++j) {
       const int64_t i = base + j * kFinishThreads;
-      f(static_cast<uint32_t>(i), x[j], i < row.vocab);
+      f(static_cast<uint32_t>(i), x[0], i < row.vocab);
+#pragma unroll
+      for (int k = 1; k < kEach; ++k) x[k - 1] = x[k];  // registers cannot be indexed by j
     }
   }
 }
@@ -135,24 +161,21 @@ __device__ void for_each_logit(const RowView& row, const F& f) {
 // How many of the sorted entries[count] the limits leave, when `tokens` of mass `sum` come before them.
 __device__ inline int limit_sorted(const RowView& row, const Entry* entries, int count, const Limits& limits,
                                    uint32_t tokens, Mass sum) {
-  constexpr int kEach = kMostSorted / kFinishThreads;
   __shared__ int kept;
   if (threadIdx.x == 0) kept = count;
-  const int begin = static_cast<int>(threadIdx.x) * kEach;
-  Mass masses[kEach];
+  const int each = (count + kFinishThreads - 1) / kFinishThreads;
+  const int begin = static_cast<int>(threadIdx.x) * each;
+  const int end = min(begin + each, count);
   Mass own = 0;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    masses[i] = begin + i < count ? row.mass(logit_of(entries[begin + i])) : 0;
-    own += masses[i];
-  }
+#pragma unroll 1
+  for (int i = begin; i < end; ++i) own += row.mass(logit_of(entries[i]));
   Mass total = 0;
   Mass before = sum + scan_masses(own, &total);
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    before += masses[i];
-    if (begin + i < count && limits.reached(tokens + static_cast<uint32_t>(begin + i) + 1, before)) {
-      atomicMin(&kept, begin + i + 1);
+#pragma unroll 1
+  for (int i = begin; i < end; ++i) {
+    before += row.mass(logit_of(entries[i]));
+    if (limits.reached(tokens + static_cast<uint32_t>(i) + 1, before)) {
+      atomicMin(&kept, i + 1);
       break;
     }
   }
@@ -169,22 +192,24 @@ __device__ inline Mass share(Mass total, uint32_t bits) {
 // The token drawn among entries[count], a part at a time of their ids: nine bits, then nine bits.
 __device__ inline int32_t draw_listed(const RowView& row, const Entry* entries, int count, uint32_t bits) {
   constexpr int kParts = 512;
-  __shared__ Mass parts[kParts];
+  __shared__ MassSums<kParts> parts;
   __shared__ uint32_t chosen;
   __shared__ Mass chosen_before;
   Mass target = 0;
   uint32_t high = 0;
+#pragma unroll 1
   for (int pass = 0; pass < 2; ++pass) {
-    for (int i = static_cast<int>(threadIdx.x); i < kParts; i += kFinishThreads) parts[i] = 0;
+    parts.clear();
     __syncthreads();
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < count; i += kFinishThreads) {
       const uint32_t id = id_of(entries[i]);
       if (pass == 1 && id / kParts != high) continue;
       const Mass mass = row.drawn_mass(logit_of(entries[i]));
-      if (mass != 0) atomicAdd(parts + (pass == 0 ? id / kParts : id % kParts), mass);
+      if (mass != 0) parts.add(pass == 0 ? id / kParts : id % kParts, mass);
     }
     __syncthreads();
-    const Mass own = threadIdx.x < kParts ? parts[threadIdx.x] : 0;
+    const Mass own = threadIdx.x < kParts ? parts.at(threadIdx.x) : 0;
     Mass total = 0;
     const Mass before = scan_masses(own, &total);
     if (pass == 0) target = share(total, bits);
