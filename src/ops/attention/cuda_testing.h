@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <memory>
 #include <vector>
 
 #include "base/math.h"

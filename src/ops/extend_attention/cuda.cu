@@ -36,7 +36,10 @@ void check_args(const ExtendAttentionArgs& args) {
 void extend_attention(device::cuda::Stream& stream, const ExtendAttentionArgs& args) {
   if (args.num_rows == 0) return;
   check_args(args);
-  extend_attention_portable(stream, args);
+  if (extend_attention_warpgroups_takes(stream.gpu(), args))
+    extend_attention_warpgroups(stream, args);
+  else
+    extend_attention_portable(stream, args);
 }
 
 }  // namespace fathom::ops::cuda

@@ -9,6 +9,10 @@ namespace fathom::ops::cuda {
 // Any heads; Dn, Dr and Dv multiples of 8, Dv at most 256; float32 arithmetic.
 void extend_attention_portable(device::cuda::Stream& stream, const ExtendAttentionArgs& args);
 
+// Hopper, bf16, Dn 128, Dr 64, Dv 128, rows aligned to 16 bytes: bound by the tensor cores.
+void extend_attention_warpgroups(device::cuda::Stream& stream, const ExtendAttentionArgs& args);
+bool extend_attention_warpgroups_takes(const device::cuda::Gpu& gpu, const ExtendAttentionArgs& args);
+
 // Where a query's result of this pass goes, by the pass that its own place lies in.
 struct ExtendEpilogue {
   float* partial;

@@ -13,6 +13,7 @@ struct Params {
   BatchView batch;
   int heads, key, value;
   float scale;
+  SplitUnits units = kSmallUnits;
 };
 
 // A CTA is one head of one token.
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(kPagedFlashThreads) mha_attention_kernel(Param
                               int64_t{h} * params.key,
                               int64_t{params.heads} * params.key + int64_t{h} * params.value};
   const int level =
-      paged_flash<1>(memory, cache, params.key, params.value, 0, length, split_unit_places(length));
+      paged_flash<1>(memory, cache, params.key, params.value, 0, length, params.units.places(length));
   const float inverse = __frcp_rn(memory.sums[level]);
   for (int i = static_cast<int>(threadIdx.x); i < params.value; i += kPagedFlashThreads) {
     params.out.store(t * params.out_stride + int64_t{h} * params.value + i,

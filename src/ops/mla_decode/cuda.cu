@@ -26,12 +26,24 @@ void check_args(const MlaDecodeArgs& args) {
 
 int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads, int64_t latent,
                              int64_t max_context) {
-  return split_workspace_bytes(tokens, heads, latent, max_context, mla_decode_portable_items(gpu, heads));
+  const auto bytes = [&](SplitUnits units, int64_t wanted) {
+    return split_workspace_bytes(tokens, heads, latent, max_context, units, wanted);
+  };
+  return std::max({bytes(kSmallUnits, mla_decode_portable_items(gpu, heads)),
+                   bytes(kSmallUnits, mla_decode_narrow_items(gpu, heads)),
+                   bytes(kLargeUnits, mla_decode_wide_items(gpu, heads)) + mla_decode_wide_scratch(gpu)});
 }
 
 void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
   check_args(args);
-  const int64_t wanted = mla_decode_portable_items(stream.gpu(), args.heads);
+  const device::cuda::Gpu& gpu = stream.gpu();
+  const bool wide = mla_decode_wide_takes(gpu, args);
+  const bool narrow = !wide && mla_decode_narrow_takes(gpu, args);
+  const SplitUnits units = wide ? kLargeUnits : kSmallUnits;
+  const int64_t wanted = wide     ? mla_decode_wide_items(gpu, args.heads)
+                         : narrow ? mla_decode_narrow_items(gpu, args.heads)
+                                  : mla_decode_portable_items(gpu, args.heads);
+  auto* split_part = static_cast<uint8_t*>(args.workspace) + (wide ? mla_decode_wide_scratch(gpu) : 0);
   for (int64_t begin = 0; begin < args.batch.tokens; begin += kSplitTokens) {
     const int64_t end = std::min<int64_t>(begin + kSplitTokens, args.batch.tokens);
     MlaDecodeArgs part = args;
@@ -40,9 +52,14 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     part.batch.tokens = end - begin;
     part.batch.positions += begin;
     part.batch.slots += begin;
-    const SplitWorkspace workspace =
-        split_workspace(args.workspace, part.batch.tokens, args.heads, args.latent, args.max_context, wanted);
-    mla_decode_portable(stream, part, workspace);
+    const SplitWorkspace workspace = split_workspace(split_part, part.batch.tokens, args.heads, args.latent,
+                                                     args.max_context, units, wanted);
+    if (wide)
+      mla_decode_wide(stream, part, workspace, args.workspace);
+    else if (narrow)
+      mla_decode_narrow(stream, part, workspace);
+    else
+      mla_decode_portable(stream, part, workspace);
     SplitCombineArgs combine;
     combine.workspace = workspace;
     combine.tokens = static_cast<int>(part.batch.tokens);

@@ -27,12 +27,12 @@ __global__ void __launch_bounds__(kPagedFlashThreads) mla_decode_portable_kernel
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ SplitPlan plan;
   const PagedFlashMemory<kHeads> memory(shared, params.width, params.latent);
-  make_split_plan(plan, params.positions, params.tokens, params.workspace);
+  make_split_plan(plan, params.positions, params.slots, params.tokens, params.workspace);
 
   const int groups = (params.heads + kHeads - 1) / kHeads;
   for (int index = static_cast<int>(blockIdx.x); index < plan.items * groups;
        index += static_cast<int>(gridDim.x)) {
-    const SplitItem item = split_item(plan, params.positions, params.tokens, index / groups);
+    const SplitItem item = split_item(plan, params.tokens, index / groups);
     const int first_head = index % groups * kHeads;
     const int heads = min(kHeads, params.heads - first_head);
     for (int i = static_cast<int>(threadIdx.x); i < kHeads * params.width; i += kPagedFlashThreads) {
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kPagedFlashThreads) mla_decode_portable_kernel
               : 0.0F;
     }
     const PagedEntries<T> cache{static_cast<const T*>(params.cache),
-                                params.block_tables + params.slots[item.token] * params.table_stride,
+                                params.block_tables + item.sequence * params.table_stride,
                                 params.page_size,
                                 params.width,
                                 0,
@@ -101,7 +101,7 @@ void mla_decode_portable(device::cuda::Stream& stream, const MlaDecodeArgs& args
                "mla_decode of latent {} and width {} needs {} bytes of shared memory", params.latent,
                params.width, shared);
   const int64_t groups = ceil_div<int64_t>(params.heads, kHeads);
-  const int64_t most_items = split_units(static_cast<int>(args.max_context)) * args.batch.tokens;
+  const int64_t most_items = workspace.units.most * args.batch.tokens;
   const int64_t grid = std::min<int64_t>(2 * stream.gpu().multiprocessors, most_items * groups);
   with_cache_type(args.cache.dtype, [&]<class T>(const T*) {
     auto* kernel = &mla_decode_portable_kernel<T>;

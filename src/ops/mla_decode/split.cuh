@@ -1,30 +1,38 @@
 // How the places of the batch's queries are cut into items of work, and how the items' results are merged.
 //
-// A query of `length` places is cut into at most 64 units of equal length that begin at multiples of it; the
-// unit's length depends on the query's alone. Each unit is computed from nothing. Four units in a row, from
-// the left, are folded into a node, four nodes into a node of the next level, and so on: a tree of fixed
-// shape. A CTA computes one node of the level that gives the whole GPU work, whatever that is today, and the
-// combine kernel folds what is left of the tree; so the cut into items never shows in the result.
+// A query of `length` places is cut into at most 64 (4) units of equal length that begin at multiples of it;
+// the unit's length depends on the query's and on the kernel. Each unit is computed from nothing. Four units
+// in a row, from the left, are folded into a node, four nodes into a node of the next level, and so on: a
+// tree of fixed shape. A CTA computes one node of the level that gives the whole GPU work, whatever that is
+// today, and the combine kernel folds what is left of the tree; so the cut into items never shows in the
+// result.
 #pragma once
 
 #include <cstdint>
 
 namespace fathom::ops::cuda {
 
-inline constexpr int kSplitTile = 64;      // places; units are multiples of it
-inline constexpr int kSplitUnits = 64;     // of a query, at most
-inline constexpr int kSplitTop = 3;        // level of the whole query: 4^3 units
-inline constexpr int kSplitTokens = 1024;  // queries of one launch, at most
+inline constexpr int kSplitTile = 64;     // places; units are multiples of it
+inline constexpr int kSplitTop = 3;       // level of the whole query: 4^3 units
+inline constexpr int kSplitTokens = 256;  // queries of one launch, at most
 
-__host__ __device__ inline int split_unit_places(int length) {
-  constexpr int kAll = kSplitTile * kSplitUnits;
-  return kSplitTile * ((length + kAll - 1) / kAll);
-}
-__host__ __device__ inline int split_units(int length) {
-  if (length <= 0) return 0;
-  const int places = split_unit_places(length);
-  return (length + places - 1) / places;
-}
+// Units are `least` places or a multiple, and at most `most` of a query.
+struct SplitUnits {
+  int least = 0, most = 0;
+
+  __host__ __device__ int places(int length) const {
+    return least * ((length + least * most - 1) / (least * most));
+  }
+  __host__ __device__ int count(int length) const {
+    if (length <= 0) return 0;
+    const int unit = places(length);
+    return (length + unit - 1) / unit;
+  }
+};
+inline constexpr SplitUnits kSmallUnits = {64, 64};
+// For a kernel that cannot fold in registers.
+inline constexpr SplitUnits kLargeUnits = {512, 4};
+
 __host__ __device__ inline int split_nodes(int units, int level) {
   return (units + (1 << (2 * level)) - 1) >> (2 * level);
 }
@@ -37,23 +45,30 @@ struct SplitWorkspace {
   float2* stats = nullptr;
   float* partial = nullptr;
   int items_wanted = 0;  // the level is the highest with this many items
+  SplitUnits units;
 };
 
 struct SplitPlan {
   int level;
   int items;
+  SplitUnits units;
   int first_items[kSplitTokens + 1];
+  int lengths[kSplitTokens];
+  int slots[kSplitTokens];
   int counts[kSplitTop + 1];
 };
 
 // By the whole CTA; `plan` in shared memory. CTA 0 copies it to the workspace.
-__device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions, int tokens,
-                                       const SplitWorkspace& workspace) {
+__device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions, const int32_t* slots,
+                                       int tokens, const SplitWorkspace& workspace) {
   if (threadIdx.x <= kSplitTop) plan.counts[threadIdx.x] = 0;
   __syncthreads();
   int counts[kSplitTop + 1] = {};
   for (int t = static_cast<int>(threadIdx.x); t < tokens; t += static_cast<int>(blockDim.x)) {
-    const int units = split_units(positions[t] + 1);
+    const int length = positions[t] + 1;
+    plan.slots[t] = slots[t];
+    plan.lengths[t] = length;
+    const int units = workspace.units.count(length);
     plan.first_items[t] = units;
 #pragma unroll
     for (int level = 0; level <= kSplitTop; ++level) counts[level] += split_nodes(units, level);
@@ -82,6 +97,7 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
     }
     if (lane == 0) {
       plan.level = level;
+      plan.units = workspace.units;
       plan.items = before;
       plan.first_items[tokens] = before;
     }
@@ -97,24 +113,24 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
 
 struct SplitItem {
   int token;
+  int sequence;     // its slot
   int begin, end;   // places
   int unit_places;  // of the query
-  int slot;         // -1: the query's only item
+  int slot;         // of the partial results; -1: the query's only item
 };
 
-__device__ inline SplitItem split_item(const SplitPlan& plan, const int32_t* positions, int tokens,
-                                       int index) {
+__device__ inline SplitItem split_item(const SplitPlan& plan, int tokens, int index) {
   int low = 0, high = tokens;  // the last token whose first item is at or before `index`
   while (high - low > 1) {
     const int middle = (low + high) / 2;
     (plan.first_items[middle] <= index ? low : high) = middle;
   }
-  const int length = positions[low] + 1;
-  const int unit = split_unit_places(length);
+  const int length = plan.lengths[low];
+  const int unit = plan.units.places(length);
   const int span = unit << (2 * plan.level);
   const int begin = (index - plan.first_items[low]) * span;
   const bool alone = plan.first_items[low + 1] - plan.first_items[low] == 1;
-  return {low, begin, min(begin + span, length), unit, alone ? -1 : index};
+  return {low, plan.slots[low], begin, min(begin + span, length), unit, alone ? -1 : index};
 }
 
 // The factors that bring two partial results to their common maximum; maxima are in base 2. Every merge, in
@@ -129,8 +145,8 @@ struct Fold {
 
 // Bytes for queries of at most max_context places in launches that want `items_wanted` items.
 int64_t split_workspace_bytes(int64_t tokens, int64_t heads, int64_t latent, int64_t max_context,
-                              int64_t items_wanted);
+                              SplitUnits units, int64_t items_wanted);
 SplitWorkspace split_workspace(void* workspace, int64_t tokens, int64_t heads, int64_t latent,
-                               int64_t max_context, int64_t items_wanted);
+                               int64_t max_context, SplitUnits units, int64_t items_wanted);
 
 }  // namespace fathom::ops::cuda

@@ -1,0 +1,138 @@
+// What the attention kernels for Hopper use besides ops/mma.cuh and ops/wgmma.cuh. Device code.
+#pragma once
+
+#include "ops/wgmma.cuh"
+
+namespace fathom::ops::cuda {
+
+// Of `threads` threads of the CTA; id 0 is __syncthreads'.
+__device__ inline void named_barrier_sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ inline void named_barrier_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Makes the thread's own writes to shared memory visible to the tensor cores and the copy engine; a barrier
+// between the threads follows.
+__device__ inline void fence_async() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Copies bytes (a multiple of 16, both sides aligned to 16) and reports them to the barrier.
+__device__ inline void bulk_copy(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+
+// As load_matrix_x4 (ops/mma.cuh), by the address in shared memory.
+__device__ inline void load_matrix4(uint32_t (&to)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline void load_matrix4_transposed(uint32_t (&to)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
+// Keeps what the compiler does with the values on its side of this point: products in flight write them.
+template <int kCount>
+__device__ inline void settle(float (&values)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
+}
+
+#define FATHOM_F8(i)                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+#define FATHOM_F64                                                                                       \
+  FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48), \
+      FATHOM_F8(56)
+#define FATHOM_D64                                                                   \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+
+// d [64, 128] (+)= a [64, 16] b [128, 16]^T, both in shared memory; d's places as wgmma_m64n128's
+// (ops/wgmma.cuh). `add` false: d is overwritten.
+__device__ inline void wgmma_scores_n128(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " FATHOM_D64
+      "%64, %65, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : FATHOM_F64
+      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
+}
+
+// d [64, 128] (+)= a [64, 16] b [16, 128]: a in registers as an mma_bf16's, b in shared memory with its
+// columns contiguous (wgmma_columns_tile).
+__device__ inline void wgmma_values_n128(float (&d)[64], const uint32_t* a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " FATHOM_D64
+      "{%64, %65, %66, %67}, %68, add, 1, 1, 1;\n"
+      "}\n"
+      : FATHOM_F64
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int32_t>(add)));
+}
+// The same with a in shared memory.
+__device__ inline void wgmma_shared_values_n128(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " FATHOM_D64
+      "%64, %65, add, 1, 1, 0, 1;\n"
+      "}\n"
+      : FATHOM_F64
+      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
+}
+
+// d [64, 64] (+)= a [64, 16] b [64, 16]^T, both in shared memory.
+__device__ inline void wgmma_scores_n64(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
+      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
+}
+#undef FATHOM_F8
+#undef FATHOM_F64
+#undef FATHOM_D64
+
+// Blocks of 64 columns, each a tile of rows of 128 bytes in the 128-byte swizzle, block_bytes apart; the rows
+// are k, and 16 of them are 2048 bytes on.
+__device__ inline uint64_t wgmma_columns_tile(const void* tile, uint32_t block_bytes) {
+  return (static_cast<uint64_t>(shared_address(tile) & 0x3ffffU) >> 4) |
+         (static_cast<uint64_t>(block_bytes >> 4) << 16) | (uint64_t{64} << 32) | (uint64_t{1} << 62);
+}
+
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+}  // namespace fathom::ops::cuda

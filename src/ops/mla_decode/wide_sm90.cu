@@ -1,0 +1,395 @@
+// mla_decode for many heads (V3: 128), where the tensor cores are what binds: 64 heads are the rows of wgmma
+// tiles. One warp brings tiles of 64 entries with the copy engine, two at a time. Two warpgroups take turns
+// in computing a tile's weights, and each has half of the 512 columns of the values.
+#include "base/check.h"
+#include "base/math.h"
+#include "device/cuda/shared_memory.h"
+#include "device/cuda/tensor_map.h"
+#include "ops/attention/hopper.cuh"
+#include "ops/attention/values.cuh"
+#include "ops/mla_decode/kernels.cuh"
+
+namespace fathom::ops::cuda {
+namespace {
+
+constexpr int kHeads = 64, kLatent = 512, kWidth = 576;
+constexpr int kKeys = kSplitTile;
+constexpr int kConsumers = 256;
+constexpr int kThreads = kConsumers + 128;
+constexpr int kStages = 2;
+constexpr int kBlockBytes = 64 * 128;  // 64 rows of 64 columns, swizzled
+constexpr int kBlocks = kWidth / 64;
+constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its weights take this one's place
+
+struct Shared {
+  unsigned char q[kBlocks][kBlockBytes];
+  unsigned char keys[kStages][kBlocks][kBlockBytes];
+  float tops[2][kHeads], rescale[2][kHeads];  // by the tile's parity
+  float sums[2][kHeads];                      // by warpgroup
+  uint64_t full[kStages], empty[kStages];
+  SplitPlan plan;
+};
+constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
+static_assert(kSharedBytes <= 227 << 10);
+
+struct Params {
+  CUtensorMap cache;  // entries, in boxes of box_rows places
+  const __nv_bfloat16* q;
+  __nv_bfloat16* out;
+  int64_t q_stride, out_stride;
+  int page_size, box_rows;
+  const int32_t* positions;
+  const int32_t* slots;
+  const int32_t* block_tables;
+  int64_t table_stride;
+  int tokens, heads, groups;
+  float scale;  // for base 2
+  SplitWorkspace workspace;
+  float4* scratch;  // [CTAs, 32, kConsumers]: what is folded so far
+};
+
+// Byte 16 * chunk of a row of a swizzled block.
+__device__ inline int swizzled(int row, int chunk) {
+  return row * 128 + ((chunk ^ (row & 7)) * 16);
+}
+
+__device__ void produce(Shared& shared, const Params& params) {
+  int tile = 0;
+  for (int index = static_cast<int>(blockIdx.x); index < shared.plan.items * params.groups;
+       index += static_cast<int>(gridDim.x)) {
+    const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
+    const int32_t* table = params.block_tables + item.sequence * params.table_stride;
+    for (int begin = item.begin; begin < item.end; begin += kKeys, ++tile) {
+      const int stage = tile % kStages;
+      int page = table[begin / params.page_size];
+      barrier_wait(&shared.empty[stage], (static_cast<uint32_t>(tile / kStages) & 1U) ^ 1);
+      const int boxes = (min(kKeys, item.end - begin) + params.box_rows - 1) / params.box_rows;
+      barrier_expect(&shared.full[stage], static_cast<uint32_t>(boxes * params.box_rows * kWidth * 2));
+      for (int box = 0; box < boxes; ++box) {
+        const int place = begin + box * params.box_rows;
+        if (box > 0) page = table[place / params.page_size];
+        const int row = page * params.page_size + place % params.page_size;
+#pragma unroll
+        for (int i = 0; i < kBlocks; ++i) {
+          copy_tile(shared.keys[stage][i] + box * params.box_rows * 128, &params.cache, &shared.full[stage],
+                    i * 64, row);
+        }
+      }
+    }
+  }
+}
+
+// A thread has rows lane / 4 and that + 8 of its warp's sixteen.
+class Consumer {
+ public:
+  __device__ Consumer(Shared& shared, const Params& params)
+      : shared_(shared),
+        params_(params),
+        group_(static_cast<int>(threadIdx.x) / 128),
+        lane_(static_cast<int>(threadIdx.x) % 32),
+        row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4) {}
+
+  __device__ void run() {
+    float values[2][64];  // of the warpgroup's columns, the lower and the upper 128
+    for (int index = static_cast<int>(blockIdx.x); index < shared_.plan.items * params_.groups;
+         index += static_cast<int>(gridDim.x)) {
+      const SplitItem item = split_item(shared_.plan, params_.tokens, index / params_.groups);
+      const int first_head = index % params_.groups * kHeads;
+      const int heads = min(kHeads, params_.heads - first_head);
+      load_queries(item.token, first_head, heads);
+      float top[2], sum[2];  // folded
+      for (int begin = item.begin; begin < item.end; begin += item.unit_places) {
+        const int end = min(begin + item.unit_places, item.end);
+        add_unit(values, begin, end);
+        float unit_top[2], unit_sum[2];
+        finish_unit((end - begin + kKeys - 1) / kKeys, unit_top, unit_sum);
+        if (begin > item.begin) {
+          fold(values, top, sum, unit_top, unit_sum);
+        } else {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) top[i] = unit_top[i], sum[i] = unit_sum[i];
+        }
+        if (end < item.end) put_aside(values);
+      }
+      write(values, top, sum, item, first_head, heads);
+    }
+  }
+
+ private:
+  __device__ void synchronize() const { named_barrier_sync(1, kConsumers); }
+
+  __device__ void load_queries(int token, int first_head, int heads) {
+    const __nv_bfloat16* q = params_.q + token * params_.q_stride + int64_t{first_head} * kWidth;
+    constexpr int kChunks = kWidth / 8;
+    synchronize();  // the last item's queries are no longer read
+    for (int i = static_cast<int>(threadIdx.x); i < kHeads * kChunks; i += kConsumers) {
+      const int head = i / kChunks, chunk = i % kChunks;
+      uint4 bits = {};
+      if (head < heads) bits = *reinterpret_cast<const uint4*>(q + head * kWidth + chunk * 8);
+      *reinterpret_cast<uint4*>(shared_.q[chunk / 8] + swizzled(head, chunk % 8)) = bits;
+    }
+    fence_async();
+    synchronize();
+  }
+
+  __device__ void add_unit(float (&values)[2][64], int begin, int end) {
+    sum_[0] = sum_[1] = 0;
+    for (int i = 0; begin + i * kKeys < end; ++i) {
+      const int stage = tile_ % kStages;
+      const int count = end - begin - i * kKeys;
+      unsigned char(&keys)[kBlocks][kBlockBytes] = shared_.keys[stage];
+      barrier_wait(&shared_.full[stage], static_cast<uint32_t>(tile_ / kStages) & 1U);
+      const bool mine = i % 2 == group_;
+      if (mine)
+        weigh(keys, i, count);
+      else if (count < kKeys)
+        clear_rows(keys, count);
+      fence_async();
+      synchronize();
+      if (i > 0) {
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+          const float rescale = shared_.rescale[i % 2][row_ + 8 * row];
+          if (!mine) sum_[row] *= rescale;
+#pragma unroll
+          for (int j = 0; j < 32; ++j) {
+            const int at = j / 2 * 4 + row * 2 + j % 2;
+            values[0][at] *= rescale;
+            values[1][at] *= rescale;
+          }
+        }
+      }
+      const uint64_t weights = wgmma_tile(keys[kRopeBlock]);
+      settle(values[0]);
+      settle(values[1]);
+      wgmma_fence();
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint64_t columns = wgmma_columns_tile(keys[group_ * 4 + half * 2], kBlockBytes);
+#pragma unroll
+        for (int k = 0; k < kKeys / 16; ++k) {
+          wgmma_shared_values_n128(values[half], weights + k * 2, columns + k * (2048 / 16), i > 0 || k > 0);
+        }
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+      settle(values[0]);
+      settle(values[1]);
+      if (lane_ == 0) barrier_arrive(&shared_.empty[stage]);
+      ++tile_;
+    }
+  }
+
+  // Places after the sequence's end have weight zero, but must not meet a NaN there.
+  __device__ void clear_rows(unsigned char (&keys)[kBlocks][kBlockBytes], int count) const {
+    for (int i = static_cast<int>(threadIdx.x) % 128; i < (kKeys - count) * 8 * (kLatent / 64); i += 128) {
+      const int block = i % (kLatent / 64), chunk = i / (kLatent / 64) % 8;
+      const int row = count + i / (kLatent / 8);
+      *reinterpret_cast<uint4*>(keys[block] + swizzled(row, chunk)) = uint4{};
+    }
+  }
+
+  // The weights of tile i of the unit, the first `count` of whose places count.
+  __device__ void weigh(unsigned char (&keys)[kBlocks][kBlockBytes], int i, int count) {
+    float scores[32];
+    const uint64_t q = wgmma_tile(shared_.q[0]), k = wgmma_tile(keys[0]);
+    settle(scores);
+    wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < kWidth / 16; ++step) {
+      const uint64_t offset = step / 4 * (kBlockBytes / 16) + step % 4 * 2;
+      wgmma_scores_n64(scores, q + offset, k + offset, step > 0);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    settle(scores);
+    if (count < kKeys) {
+#pragma unroll
+      for (int j = 0; j < 32; ++j) {
+        if (j / 4 * 8 + lane_ % 4 * 2 + j % 2 >= count) scores[j] = -INFINITY;
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = row_ + 8 * half;
+      float top = -INFINITY;
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+        top = fmaxf(top, fmaxf(scores[4 * j + 2 * half], scores[4 * j + 2 * half + 1]));
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
+      top *= params_.scale;
+      float rescale = 0;
+      if (i > 0) {
+        const float old = shared_.tops[(i - 1) % 2][row];
+        top = fmaxf(top, old);
+        rescale = exp2_fast(old - top);
+      }
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], params_.scale, -top));
+        const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], params_.scale, -top));
+        sum += a + b;
+        *reinterpret_cast<uint32_t*>(keys[kRopeBlock] + swizzled(row, j) + lane_ % 4 * 4) = pack_bf16(a, b);
+      }
+      sum_[half] = fmaf(sum_[half], rescale, sum);
+      if (lane_ % 4 == 0) {
+        shared_.tops[i % 2][row] = top;
+        shared_.rescale[i % 2][row] = rescale;
+      }
+    }
+  }
+
+  // The maxima and sums of a unit of `tiles` tiles.
+  __device__ void finish_unit(int tiles, float (&top)[2], float (&sum)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float part = sum_[i];
+      part += __shfl_xor_sync(0xffffffffU, part, 1);
+      part += __shfl_xor_sync(0xffffffffU, part, 2);
+      if (lane_ % 4 == 0) shared_.sums[group_][row_ + 8 * i] = part;
+      top[i] = shared_.tops[(tiles - 1) % 2][row_ + 8 * i];
+    }
+    synchronize();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) sum[i] = shared_.sums[0][row_ + 8 * i] + shared_.sums[1][row_ + 8 * i];
+  }
+
+  __device__ float4* aside() const {
+    return params_.scratch + int64_t{blockIdx.x} * 32 * kConsumers + threadIdx.x;
+  }
+  __device__ void put_aside(const float (&values)[2][64]) const {
+    float4* to = aside();
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      const float* from = values[i / 16] + i % 16 * 4;
+      to[i * kConsumers] = make_float4(from[0], from[1], from[2], from[3]);
+    }
+  }
+  // What was put aside, with the unit in `values` folded into it.
+  __device__ void fold(float (&values)[2][64], float (&top)[2], float (&sum)[2], const float (&unit_top)[2],
+                       const float (&unit_sum)[2]) const {
+    const Fold folds[2] = {Fold(top[0], unit_top[0]), Fold(top[1], unit_top[1])};
+    const float4* from = aside();
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      const float4 old = from[i * kConsumers];
+      float* value = values[i / 16] + i % 16 * 4;
+      value[0] = folds[0](old.x, value[0]);
+      value[1] = folds[0](old.y, value[1]);
+      value[2] = folds[1](old.z, value[2]);
+      value[3] = folds[1](old.w, value[3]);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      sum[i] = folds[i](sum[i], unit_sum[i]);
+      top[i] = folds[i].top;
+    }
+  }
+
+  __device__ void write(const float (&values)[2][64], const float (&top)[2], const float (&sum)[2],
+                        const SplitItem& item, int first_head, int heads) const {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = row_ + 8 * i;
+      if (row >= heads) continue;
+      const int head = first_head + row;
+      const int64_t column = int64_t{head} * kLatent + group_ * 256 + lane_ % 4 * 2;
+      const float inverse = __frcp_rn(sum[i]);
+#pragma unroll
+      for (int j = 0; j < 32; ++j) {
+        const float a = values[j / 16][j % 16 * 4 + i * 2], b = values[j / 16][j % 16 * 4 + i * 2 + 1];
+        if (item.slot < 0) {
+          *reinterpret_cast<uint32_t*>(params_.out + item.token * params_.out_stride + column + j * 8) =
+              pack_bf16(__fmul_rn(a, inverse), __fmul_rn(b, inverse));
+        } else {
+          *reinterpret_cast<float2*>(params_.workspace.partial +
+                                     int64_t{item.slot} * params_.heads * kLatent + column + j * 8) =
+              make_float2(a, b);
+        }
+      }
+      if (item.slot >= 0 && group_ == 0 && lane_ % 4 == 0) {
+        params_.workspace.stats[int64_t{item.slot} * params_.heads + head] = make_float2(top[i], sum[i]);
+      }
+    }
+  }
+
+  Shared& shared_;
+  const Params& params_;
+  const int group_, lane_, row_;
+  int tile_ = 0;                 // of the CTA
+  float sum_[2] = {0.0F, 0.0F};  // of the thread's share of the weights it computed
+};
+
+__global__ void __launch_bounds__(kThreads, 1) mla_decode_wide_kernel(const __grid_constant__ Params params) {
+  extern __shared__ unsigned char memory[];
+  auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      barrier_init(&shared.full[i], 1);
+      barrier_init(&shared.empty[i], kConsumers / 32);
+    }
+    barrier_init_fence();
+  }
+  cudaTriggerProgrammaticLaunchCompletion();  // the combine kernel may start, and waits for this one's end
+  make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
+  if (threadIdx.x >= kConsumers) {
+    fewer_registers<24>();
+    if (threadIdx.x == kConsumers) produce(shared, params);
+  } else {
+    more_registers<240>();
+    Consumer(shared, params).run();
+  }
+}
+
+}  // namespace
+
+bool mla_decode_wide_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
+  using device::DType;
+  const int64_t page = args.cache.page_size;
+  return gpu.hopper() && args.heads > 48 && args.latent == kLatent && args.cache.width == kWidth &&
+         args.q.dtype == DType::kBF16 && args.out.dtype == DType::kBF16 && args.cache.dtype == DType::kBF16 &&
+         args.q.stride % 8 == 0 && args.out.stride % 2 == 0 &&
+         (page == 8 || page == 16 || page == 32 || page % 64 == 0);
+}
+
+int64_t mla_decode_wide_items(const device::cuda::Gpu& gpu, int64_t heads) {
+  return ceil_div<int64_t>(gpu.multiprocessors * 3 / 4, ceil_div<int64_t>(heads, kHeads));
+}
+int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu) {
+  return int64_t{gpu.multiprocessors} * kHeads * kLatent * 4;
+}
+
+void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace,
+                     void* scratch) {
+  Params params;
+  params.page_size = static_cast<int>(args.cache.page_size);
+  params.box_rows = std::min(params.page_size, kKeys);
+  // How many pages there are is not known here; block tables name none that is not.
+  params.cache = device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2,
+                                              params.box_rows, 64);
+  params.q = static_cast<const __nv_bfloat16*>(args.q.data);
+  params.out = static_cast<__nv_bfloat16*>(args.out.data);
+  params.q_stride = args.q.stride;
+  params.out_stride = args.out.stride;
+  params.positions = args.batch.positions;
+  params.slots = args.batch.slots;
+  params.block_tables = args.batch.block_tables;
+  params.table_stride = args.batch.table_stride;
+  params.tokens = static_cast<int>(args.batch.tokens);
+  params.heads = static_cast<int>(args.heads);
+  params.groups = static_cast<int>(ceil_div<int64_t>(args.heads, kHeads));
+  params.scale = args.scale * kLog2E;
+  params.workspace = workspace;
+  params.scratch = static_cast<float4*>(scratch);
+  static const bool allowed =
+      device::cuda::allow_shared_memory(stream, &mla_decode_wide_kernel, kSharedBytes);
+  if (!allowed) return;
+  const int64_t most_items = workspace.units.most * args.batch.tokens * params.groups;
+  const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items);
+  mla_decode_wide_kernel<<<static_cast<unsigned>(grid), kThreads, kSharedBytes, stream.handle()>>>(params);
+  stream.launched("mla_decode");
+}
+
+}  // namespace fathom::ops::cuda
