@@ -86,6 +86,7 @@ struct Bf16 : Avx2 {
 // block's scale.
 struct F8 : Avx2 {
   using Raw = Bits;
+  static constexpr int kStreamPanels[5] = {0, 4, 1, 1, 1};  // two panels' steps spill
   static constexpr bool kScaled = true;
   static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 4;
