@@ -32,9 +32,11 @@ namespace {
 // hundred fused multiply-adds add up like a random walk: sqrt(600) * 2^-24 * (partial sums up to 10) = 1.5e-5
 // as an absolute error of a score, which is a relative error of a weight; values stay below 5.
 inline constexpr float kFloatTolerance = 5e-5F;
-// Kernels of bf16 pairs also round queries, keys, weights and values to 2^-9 of themselves: a score is off by
-// 2 * 2^-9 * 0.8 = 0.003 (one standard deviation), by five of them somewhere, and so are weights; values up
-// to 4 add 0.008.
+// Kernels of bf16 pairs also round queries, keys, weights and values to 8 bits: by 2^-8 of themselves at
+// most, by 2^-9.2 in the root mean square. A score adds products of two rounded factors, so of its deviation
+// 2 it is off by 2 * sqrt(2) * 2^-9.2 = 0.005, and a weight by as large a share of itself. Two keys of equal
+// weight whose values lie 6 apart then move the output by 0.5 * 3 * sqrt(2) * 0.005 = 0.01 (one standard
+// deviation), and by four of them somewhere; values up to 4.5 add 4.5 * 2^-8 = 0.018.
 inline constexpr float kPairTolerance = 6e-2F;
 
 inline const float kPoison = std::numeric_limits<float>::quiet_NaN();
