@@ -11,6 +11,8 @@ namespace {
 using ops::cuda::BatchView;
 using ops::cuda::Matrix;
 
+constexpr int64_t kFewTokens = 256;
+
 struct Projected {
   Matrix q;     // [T, Nh (Dn + Dr)], not rotated
   Matrix kv_a;  // [T, Dc + Dr], as projected
@@ -142,12 +144,10 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::cu
   latent.rope = step.rope;
   latent.batch = step.batch.view;
   latent.cache = cache;
-  const bool one_kind = extend_tokens == tokens || (extend_tokens == 0 && tokens <= step.decode_tokens);
-  if (one_kind) {
-    ops::cuda::rope_and_latent_write(step.stream,
-                                     extend_tokens > 0 ? rotation(step, projected.q, 0, tokens)
-                                                       : absorbed_rotation(step, projected.q, 0, tokens),
-                                     latent);
+  // One launch serves the few tokens of a decode step; for many, two are faster (ops/kv_write/README.md).
+  const bool together = extend_tokens == 0 && tokens <= std::min<int64_t>(step.decode_tokens, kFewTokens);
+  if (together) {
+    ops::cuda::rope_and_latent_write(step.stream, absorbed_rotation(step, projected.q, 0, tokens), latent);
   } else {
     ops::cuda::latent_write(step.stream, latent);
     if (extend_tokens > 0) ops::cuda::rope(step.stream, rotation(step, projected.q, 0, extend_tokens));
@@ -155,7 +155,7 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::cu
   if (extend_tokens > 0) extend(step, weights, cache, projected.q);
   for (int64_t begin = extend_tokens; begin < tokens; begin += step.decode_tokens) {
     const int64_t end = std::min(begin + step.decode_tokens, tokens);
-    if (!one_kind) ops::cuda::rope(step.stream, absorbed_rotation(step, projected.q, begin, end));
+    if (!together) ops::cuda::rope(step.stream, absorbed_rotation(step, projected.q, begin, end));
     decode(step, weights, cache, projected.q, begin, end);
   }
 }

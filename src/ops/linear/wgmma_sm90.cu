@@ -10,17 +10,21 @@
 namespace fathom::ops::cuda {
 namespace {
 
-constexpr int kColumns = 128;  // of y a tile
-constexpr int kDepth = 64;     // of k a stage: 128 bytes
+constexpr int kPart = 128;  // of y's columns in one product
+constexpr int kDepth = 64;  // of k a stage: 128 bytes
 
-template <int kConsumers>
+// kParts parts of 128 columns: one with two CTAs on a multiprocessor, or two with one CTA, which reads less
+// for its products.
+template <int kConsumers, int kParts>
 struct Shape {
+  static constexpr int kColumns = kPart * kParts;
+  static constexpr int kCtas = kParts == 1 ? 2 : 1;  // on a multiprocessor
   static constexpr int kRows = 64 * kConsumers;
   static constexpr int kThreads = 128 * kConsumers + 32;
   static constexpr int kXBytes = kRows * kDepth * 2;
   static constexpr int kWeightBytes = kColumns * kDepth * 2;
   static constexpr int kStageBytes = kXBytes + kWeightBytes;
-  static constexpr int kStages = 110 * 1024 / kStageBytes;
+  static constexpr int kStages = 220 * 1024 / kCtas / kStageBytes;
   static constexpr int kBytes = kStages * kStageBytes + 1024;  // and room to align
 };
 
@@ -46,11 +50,11 @@ __device__ inline void store_pair(const TileArgs& args, int64_t at, int32_t colu
   *pair = __floats2bfloat162_rn(a, b);
 }
 
-template <int kConsumers>
-__global__ void __launch_bounds__(Shape<kConsumers>::kThreads, 2)
+template <int kConsumers, int kParts>
+__global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kConsumers, kParts>::kCtas)
     wgmma_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
                  const __grid_constant__ CUtensorMap weight_map) {
-  using S = Shape<kConsumers>;
+  using S = Shape<kConsumers, kParts>;
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
   __shared__ RowTile shared_tile;
@@ -78,7 +82,7 @@ __global__ void __launch_bounds__(Shape<kConsumers>::kThreads, 2)
   if (grouped) tile = shared_tile;
   if (tile.count <= 0) return;
 
-  const int n_first = static_cast<int>(blockIdx.x) * kColumns;
+  const int n_first = static_cast<int>(blockIdx.x) * S::kColumns;
   const int steps = args.k / kDepth;
   if (thread >= kConsumers * 128) {
     if (thread % 32 == 0) {
@@ -96,9 +100,7 @@ __global__ void __launch_bounds__(Shape<kConsumers>::kThreads, 2)
   }
 
   const int consumer = thread / 128;
-  float sum[64];
-#pragma unroll
-  for (float& value : sum) value = 0.0F;
+  float sums[kParts][64];  // set by the first products
   for (int step = 0; step < steps; ++step) {
     const int s = step % S::kStages;
     barrier_wait(&full[s], static_cast<uint32_t>(step / S::kStages) & 1U);
@@ -106,7 +108,12 @@ __global__ void __launch_bounds__(Shape<kConsumers>::kThreads, 2)
     const uint64_t w = wgmma_tile(stages + s * S::kStageBytes + S::kXBytes);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < kDepth / 16; ++k) wgmma_m64n128(sum, x + 2 * k, w + 2 * k);
+    for (int k = 0; k < kDepth / 16; ++k) {
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) {
+        wgmma_m64n128(sums[p], x + 2 * k, w + p * (kPart * kDepth * 2 / 16) + 2 * k, step > 0 || k > 0);
+      }
+    }
     wgmma_commit();
     // The products of the step before are done: its tiles may be overwritten.
     wgmma_wait<1>();
@@ -122,37 +129,42 @@ __global__ void __launch_bounds__(Shape<kConsumers>::kThreads, 2)
     const int line = row + half * 8;
     if (line >= tile.count) continue;
     const int64_t at = y_base + (tile.first + line) * args.y_stride;
-    if (args.swiglu) {
 #pragma unroll
-      for (int j = 0; j < 16; j += 2) {
-        const int column = n_first + j * 8 + lane % 4 * 2;
-        const float a = silu(sum[4 * j + half * 2]) * sum[4 * j + 4 + half * 2];
-        const float b = silu(sum[4 * j + half * 2 + 1]) * sum[4 * j + 4 + half * 2 + 1];
-        store_pair(args, at + column / 16 * 8 + column % 8, args.n - column, a, b);
-      }
-    } else {
+    for (int p = 0; p < kParts; ++p) {
+      const float(&sum)[64] = sums[p];
+      const int first = n_first + p * kPart + lane % 4 * 2;
+      if (args.swiglu) {
 #pragma unroll
-      for (int j = 0; j < 16; ++j) {
-        const int column = n_first + j * 8 + lane % 4 * 2;
-        store_pair(args, at + column, args.n - column, sum[4 * j + half * 2], sum[4 * j + half * 2 + 1]);
+        for (int j = 0; j < 16; j += 2) {
+          const int column = first + j * 8;
+          const float a = silu(sum[4 * j + half * 2]) * sum[4 * j + 4 + half * 2];
+          const float b = silu(sum[4 * j + half * 2 + 1]) * sum[4 * j + 4 + half * 2 + 1];
+          store_pair(args, at + column / 16 * 8 + column % 8, args.n - column, a, b);
+        }
+      } else {
+#pragma unroll
+        for (int j = 0; j < 16; ++j) {
+          const int column = first + j * 8;
+          store_pair(args, at + column, args.n - column, sum[4 * j + half * 2], sum[4 * j + half * 2 + 1]);
+        }
       }
     }
   }
 }
 
-template <int kConsumers>
+template <int kConsumers, int kParts>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
-  using S = Shape<kConsumers>;
+  using S = Shape<kConsumers, kParts>;
   const auto& args = call.args;
   const int64_t groups = args.offsets != nullptr ? args.groups : call.heads;
   const int64_t columns = (call.heads - 1) * args.x_step + args.k;
   const CUtensorMap x_map = device::cuda::tile_map_16bit(stream, args.x, call.max_rows, columns,
                                                          args.x_stride * 2, S::kRows, kDepth);
   const CUtensorMap weight_map = device::cuda::tile_map_16bit(stream, args.weight, groups * args.n, args.k,
-                                                              args.k_stride * 2, kColumns, kDepth);
-  const auto kernel = wgmma_kernel<kConsumers>;
+                                                              args.k_stride * 2, S::kColumns, kDepth);
+  const auto kernel = wgmma_kernel<kConsumers, kParts>;
   [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
-  const dim3 grid(static_cast<unsigned>((args.n + kColumns - 1) / kColumns),
+  const dim3 grid(static_cast<unsigned>((args.n + S::kColumns - 1) / S::kColumns),
                   static_cast<unsigned>(call.row_tiles(S::kRows)), static_cast<unsigned>(call.heads));
   kernel<<<grid, S::kThreads, S::kBytes, stream.handle()>>>(args, x_map, weight_map);
 }
@@ -168,9 +180,12 @@ bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call) {
       reinterpret_cast<uintptr_t>(args.y) % 8 == 0 && args.y_stride % 2 == 0 && args.y_step % 2 == 0;
   if (!fits || rows <= 64) return false;
   if (rows <= 96) {
-    launch<1>(stream, call);
+    launch<1, 1>(stream, call);
+  } else if (ceil_div<int64_t>(args.n, 2 * kPart) * call.row_tiles(128) * call.heads >=
+             2 * int64_t{stream.gpu().multiprocessors}) {
+    launch<2, 2>(stream, call);
   } else {
-    launch<2>(stream, call);
+    launch<2, 1>(stream, call);
   }
   stream.launched("linear (wgmma)");
   return true;
