@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
-#include <memory>
 #include <vector>
 
 #include "base/math.h"
