@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one fuzz target for a bounded time.   scripts/fuzz.sh build/fuzz/NAME [SECONDS]
+# Runs one fuzz target for a bounded time.   scripts/fuzz.sh build/asan-ubsan/NAME [SECONDS]
 # Seeds are tests/fuzz_seeds/NAME where there are any; what was learnt stays in build/fuzz-corpus/NAME.
 set -euo pipefail
 cd "$(dirname "$0")/.."
