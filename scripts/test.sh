@@ -6,12 +6,12 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 full=
 [ "${1:-}" = --full ] && full=1
-# Under sanitizers in every run: the rooms that read what comes from outside.
-asan=(http text)
+# Under sanitizers in every run: the rooms that read the network and text, and those that keep the pages.
+asan=(http text kv sched)
 tsan=()
 fuzz_seconds=${FUZZ_SECONDS:-15}
 if [ -n "$full" ]; then
-  asan=(base device ops weights sample model engine kv sched api app cross_room "${asan[@]}")
+  asan=(base device ops weights sample model engine api app cross_room "${asan[@]}")
   tsan=(base http sched engine)
   fuzz_seconds=${FUZZ_SECONDS:-120}
 fi
@@ -70,7 +70,7 @@ step 'skills' $python tests/skills_test.py
 step 'tools' $python tests/tools_test.py
 step 'demo' scripts/demo.sh --once
 step 'build with ASan and UBSan' scripts/build.sh asan-ubsan "${asan[@]/%/_test}" "${fuzzers[@]}"
-step 'unit tests with ASan and UBSan' env FATHOM_DEMO_SCHEDULES=4 \
+step 'unit tests with ASan and UBSan' env FATHOM_SCHEDULES=0:1000 FATHOM_DEMO_SCHEDULES=4 \
   ctest --preset asan-ubsan --no-tests=error -R "$(any_of "${asan[@]}")"
 for fuzzer in "${fuzzers[@]}"; do
   step "fuzz $fuzzer" scripts/fuzz.sh "build/asan-ubsan/$fuzzer" "$fuzz_seconds"
