@@ -114,10 +114,10 @@ Result<void> GpuEngine::allocate_step_memory() {
   stream_->fill(tables_.block_tables, 0, static_cast<size_t>(slots * tables_.stride) * sizeof(int32_t));
   stream_->fill(tables_.last_tokens, 0, static_cast<size_t>(slots) * sizeof(int32_t));
 
-  // The largest step: every token, every page in a new slot's table, every row extending.
+  // The largest step: every token, every slot opened with a full table (prefixes are shared, so their pages
+  // count more than once), every row extending.
   const StepLayout layout(limits_.max_step_tokens, slots);
-  const int64_t pages = std::min<int64_t>(int64_t{limits_.num_pages} * 4, slots * tables_.stride);
-  const int64_t updates = (pages + slots) * static_cast<int64_t>(sizeof(SlotUpdate));
+  const int64_t updates = slots * (tables_.stride + 1) * static_cast<int64_t>(sizeof(SlotUpdate));
   const int64_t stretches =
       slots + ceil_div<int64_t>(slots * limits_.max_context, model::cuda::Model::kPassPlaces);
   const int64_t rows = stretches * static_cast<int64_t>(sizeof(ops::cuda::ExtendRow) + 16);
