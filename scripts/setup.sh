@@ -45,7 +45,7 @@ if { [ "${1:-}" = --cuda ] || [ "${1:-}" = --tests ] || [ -e /dev/nvidiactl ]; }
   python3 -m venv .cache/pip
   .cache/pip/bin/python -m pip install --quiet --disable-pip-version-check --target .cache/cuda \
     nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
-    nvidia-cuda-cccl==13.0.85 nvidia-cuda-culibos==13.0.85
+    nvidia-cuda-cccl==13.0.85 nvidia-cuda-culibos==13.0.85 nvidia-nvtx==13.0.85
   mkdir -p $cuda/targets/x86_64-linux
   ln -sfn lib $cuda/lib64
   ln -sfn ../../include $cuda/targets/x86_64-linux/include

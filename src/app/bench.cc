@@ -301,12 +301,18 @@ Result<void> size_for(const BenchArgs& args, const std::vector<Case>& cases, Mod
 }
 
 // Where the time of one step of each kind goes (--step-ledger).
-Result<void> print_ledgers(engine::Engine& engine, const Case& c, const std::string& trace_file) {
+Result<void> print_ledgers(engine::Engine& engine, const engine::Plan& plan, const CaseReport& report,
+                           const std::string& trace_file) {
+  const Case& c = report.c;
   Driver driver(engine, c, 0);
   driver.prefill();
   driver.decode();
   FATHOM_ASSIGN(const auto decode, driver.trace_decode());
   print_ledger(fmt::format("decode step, {} sequences at {} tokens", c.batch, c.input + c.output), decode);
+  std::printf("  %.1f launches a layer; a replayed step takes %.0f us\n",
+              static_cast<double>(decode.size()) / static_cast<double>(plan.config.num_layers),
+              1e6 * c.batch / report.decode_rate);
+  print_floors(plan, c.batch, c.input + c.output, report.bandwidth);
   FATHOM_ASSIGN(const auto prefill, driver.trace_prefill());
   print_ledger(fmt::format("prefill step, {} x {} tokens", c.batch, c.input), prefill);
   if (trace_file.empty()) return {};
@@ -359,7 +365,7 @@ int run_bench(const BenchArgs& args) {
       std::printf("%20s the GPU waits %.1f %% of the time between decode steps\n", "", r.idle_share * 100);
     std::fflush(stdout);
     if (args.step_ledger) {
-      const auto printed = print_ledgers(**engine, c, args.ledger_trace);
+      const auto printed = print_ledgers(**engine, *plan, r, args.ledger_trace);
       if (!printed.ok()) return fail(printed.error());
     }
     results.push_back(to_json(r));

@@ -1,6 +1,7 @@
 #include "app/step_ledger.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -33,6 +34,29 @@ void print_ledger(const std::string& title, const std::vector<engine::OpTime>& o
                 total.us, total.us / static_cast<double>(total.calls), 100.0 * total.us / all);
   }
   std::fflush(stdout);
+}
+
+void print_floors(const engine::Plan& plan, int32_t sequences, double context, double gigabytes_per_second) {
+  const auto us = [&](double bytes) { return bytes / gigabytes_per_second * 1e-3; };
+  double all = 0.0;
+  std::printf("  floor of a decode step by part, at %.0f GB/s\n", gigabytes_per_second);
+  const auto line = [&](const std::string& name, double bytes) {
+    all += bytes;
+    std::printf("  %-24s %17.1f\n", name.c_str(), us(bytes));
+  };
+  for (const auto& part : plan.memory.weights) {
+    auto bytes = static_cast<double>(part.bytes);
+    if (bytes == 0.0) continue;
+    if (part.name == "embedding") continue;  // a row a token
+    if (part.name == "routed experts") {
+      const double share =
+          static_cast<double>(plan.config.gate.top_k) / static_cast<double>(plan.config.num_experts);
+      bytes *= 1.0 - std::pow(1.0 - share, sequences);
+    }
+    line(part.name, bytes);
+  }
+  line("cache", sequences * context * static_cast<double>(plan.memory.kv_bytes_per_token));
+  std::printf("  %-24s %17.1f\n", "all", us(all));
 }
 
 Result<void> write_chrome_trace(

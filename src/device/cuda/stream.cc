@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "device/cuda/range.h"
+
 namespace fathom::device::cuda {
 
 Result<std::unique_ptr<Stream>> Stream::create(const Gpu& gpu) {
@@ -12,6 +14,12 @@ Result<std::unique_ptr<Stream>> Stream::create(const Gpu& gpu) {
 
 Stream::~Stream() {
   if (handle_ != nullptr) cudaStreamDestroy(handle_);
+}
+
+void Stream::launched(const char* op) {
+  note(cudaGetLastError(), op);
+  mark(op);
+  if (trace_ != nullptr) trace_->mark(op, handle_);
 }
 
 void Stream::copy(void* to, const void* from, size_t bytes) {

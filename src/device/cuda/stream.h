@@ -34,10 +34,7 @@ class Stream {
       fault_op_ = what;
     }
   }
-  void launched(const char* op) {
-    note(cudaGetLastError(), op);
-    if (trace_ != nullptr) trace_->mark(op, handle_);
-  }
+  void launched(const char* op);
   // From now on every launch is marked in the trace; null: no more. The trace must live until then.
   void set_trace(Trace* trace) {
     trace_ = trace;

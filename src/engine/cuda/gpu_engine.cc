@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/math.h"
+#include "device/cuda/range.h"
 #include "model/memory.h"
 
 namespace fathom::engine::cuda {
@@ -242,6 +243,7 @@ void GpuEngine::launch_steps() {
     frame.choices.clear();
     tracing_ = work->trace != nullptr;
     stream_->set_trace(work->trace);
+    const device::cuda::Range range(fmt::format("step {}", work->plan.step).c_str());
     frame.status = queue_step(work->plan, frame);
     stream_->set_trace(nullptr);
     stream_->record(frame.done);
