@@ -16,7 +16,6 @@ struct SplitCombineArgs {
   Activations out;
   int64_t out_stride = 0;
 };
-// `early`: it may be started while the kernel of the items, which allows that, still runs.
-void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early);
+void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args);
 
 }  // namespace fathom::ops::cuda
