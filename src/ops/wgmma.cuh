@@ -50,6 +50,35 @@ __device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* bar
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row)
       : "memory");
 }
+// The same to this place of every CTA of the cluster whose bit is in `ctas`, counted by each one's barrier.
+__device__ inline void copy_tile_to_cluster(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                            int32_t column, int32_t row, uint16_t ctas) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(ctas)
+      : "memory");
+}
+// Arrives at the barrier in this place of another CTA of the cluster.
+__device__ inline void barrier_arrive_at(uint64_t* barrier, uint32_t cta) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(cta)
+      : "memory");
+}
+__device__ inline uint32_t rank_in_cluster() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// All threads of the cluster.
+__device__ inline void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -93,8 +122,40 @@ __device__ inline void wgmma_m64n128(float (&d)[64], uint64_t a, uint64_t b, boo
       : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48),
         FATHOM_F8(56)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-#undef FATHOM_F8
 }
+
+// The same with a in registers, and for 64 or 128 columns: d = a b^T + (add ? d : 0). A warp gives its 16
+// rows as the a of mma_bf16.
+__device__ inline void wgmma_registers(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "{%64, %65, %66, %67}, %68, add, 1, 1, 0;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48),
+        FATHOM_F8(56)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_registers(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+#undef FATHOM_F8
 
 template <int kRegisters>
 __device__ inline void fewer_registers() {

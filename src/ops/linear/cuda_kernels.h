@@ -35,11 +35,23 @@ struct TileCall {
     const int64_t groups = args.groups;
     return (max_rows < groups ? max_rows : groups) + max_rows / height;
   }
+  // Of a group on average: what a tile's width is chosen by.
+  int64_t rows_of_a_group() const {
+    return args.offsets != nullptr ? ceil_div<int64_t>(max_rows, args.groups) : max_rows;
+  }
+  // 16-row stripes of weights for each multiprocessor, counting a group once for 32 rows.
+  int64_t stripes_per_multiprocessor(int64_t multiprocessors) const {
+    const int64_t groups = args.offsets != nullptr ? row_tiles(32) : heads;
+    return ceil_div<int64_t>(args.n, 16) * groups / multiprocessors;
+  }
 };
 
-void linear_simt(device::cuda::Stream& stream, const TileCall& call);  // any types, any shape
-void linear_mma(device::cuda::Stream& stream, const TileCall& call);   // BF16 x; BF16 or FP8 weights
+void linear_simt(device::cuda::Stream& stream, const TileCall& call);     // any types, any shape
+void linear_mma(device::cuda::Stream& stream, const TileCall& call);      // BF16 x and weights
+void linear_mma_fp8(device::cuda::Stream& stream, const TileCall& call);  // BF16 x, FP8 weights
 // sm_90a; BF16 x and weights, k % 64 == 0, gather null. False when the shape is not for it.
 bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
+// sm_90a; BF16 x, FP8 weights, gather null, not batched. False when the shape is not for it.
+bool linear_wgmma_fp8(device::cuda::Stream& stream, const TileCall& call);
 
 }  // namespace fathom::ops::cuda

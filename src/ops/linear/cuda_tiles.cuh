@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "device/cuda/launch_kernel.h"
 #include "ops/linear/cuda_kernels.h"
 
 namespace fathom::ops::cuda {
@@ -42,6 +43,24 @@ __device__ inline RowTile find_row_tile(const TileArgs& args, int32_t index, int
   return {0, 0, 0};
 }
 
+// The block's rows: blockIdx.y counts tiles of `height` rows (of all groups), blockIdx.z heads. Grouped, it
+// waits for the kernel before this one, which may write the offsets. All threads call it.
+__device__ inline RowTile row_tile_of_block(const TileArgs& args, int32_t height) {
+  __shared__ RowTile shared_tile;
+  RowTile tile{static_cast<int32_t>(blockIdx.z), static_cast<int32_t>(blockIdx.y) * height, 0};
+  if (args.offsets == nullptr) {
+    tile.count = min(height, args.rows - tile.first);
+    return tile;
+  }
+  device::cuda::wait_for_previous();
+  if (threadIdx.x < 32) {
+    const RowTile found = find_row_tile(args, static_cast<int32_t>(blockIdx.y), height);
+    if (threadIdx.x == 0) shared_tile = found;
+  }
+  __syncthreads();
+  return shared_tile;
+}
+
 __device__ inline float silu(float a) {
   return a / (1.0F + expf(-a));
 }
@@ -57,6 +76,17 @@ __device__ inline void store_output(const TileArgs& args, int64_t y_base, int64_
     __nv_bfloat16* y = static_cast<__nv_bfloat16*>(args.y) + at;
     *y = __float2bfloat16(args.accumulate ? __bfloat162float(*y) + value : value);
   }
+}
+
+// Of one row of y the outputs of the weight's rows n_row and n_row + 8: both, or silu(gate) * up.
+__device__ inline void store_outputs(const TileArgs& args, int64_t y_base, int64_t row, int32_t n_row,
+                                     float a, float b) {
+  if (args.swiglu) {
+    if (n_row < args.n) store_output(args, y_base, row, n_row / 16 * 8 + n_row % 8, silu(a) * b);
+    return;
+  }
+  if (n_row < args.n) store_output(args, y_base, row, n_row, a);
+  if (n_row + 8 < args.n) store_output(args, y_base, row, n_row + 8, b);
 }
 
 }  // namespace fathom::ops::cuda

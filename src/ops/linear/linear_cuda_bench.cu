@@ -1,6 +1,9 @@
-// The GPU's linear at the shapes of V2-Lite and V3: microseconds, bandwidth of the weights, TFLOP/s. Each
-// repetition reads another copy of the weights, so that the L2 cache does not answer.
+// The GPU's linear at the shapes of V2-Lite (BF16) and V3 (FP8): microseconds, bandwidth of the weights,
+// TFLOP/s. Each call reads another copy of the weights, so that the L2 cache does not answer; calls follow
+// each other as in a step. `ops_linear_cuda_bench [bf16 | fp8]`.
 #include <fmt/core.h>
+
+#include <string>
 
 #include "device/cuda/testing.h"
 #include "ops/linear/cuda.h"
@@ -10,6 +13,8 @@ namespace {
 
 using device::DType;
 using device::cuda::testing::DeviceArray;
+
+constexpr int kCalls = 6;  // in a row, timed together
 
 struct Case {
   const char* name;
@@ -60,20 +65,25 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
   }
   DeviceArray<int32_t> device_offsets(offsets);
   int64_t turn = 0;
-  const double us = device::cuda::testing::time_us(
-      stream,
-      [&] {
-        Weight weight{weights.data() + turn++ % copies * one, scales.data(), type, c.n, c.k, c.k, c.groups};
-        LinearArgs args{.x = Matrix(x.data(), DType::kBF16, rows, c.k),
-                        .y = Matrix(y.data(), DType::kBF16, rows, c.n),
-                        .weight = &weight};
-        if (c.top_k == 0) {
-          linear(stream, args);
-        } else {
-          grouped_linear(stream, {.linear = args, .offsets = device_offsets.data(), .max_rows = rows});
-        }
-      },
-      15);
+  const double us =
+      device::cuda::testing::time_us(
+          stream,
+          [&] {
+            for (int call = 0; call < kCalls; ++call) {
+              Weight weight{
+                  weights.data() + turn++ % copies * one, scales.data(), type, c.n, c.k, c.k, c.groups};
+              LinearArgs args{.x = Matrix(x.data(), DType::kBF16, rows, c.k),
+                              .y = Matrix(y.data(), DType::kBF16, rows, c.n),
+                              .weight = &weight};
+              if (c.top_k == 0) {
+                linear(stream, args);
+              } else {
+                grouped_linear(stream, {.linear = args, .offsets = device_offsets.data(), .max_rows = rows});
+              }
+            }
+          },
+          9) /
+      kCalls;
   const double bytes =
       static_cast<double>(active * c.n * c.k * device::size_of(type) + rows * (c.k + c.n) * 2);
   fmt::print("{:<22} {:<12} {:>6} tokens {:>9.1f} us {:>7.0f} GB/s {:>7.1f} TFLOP/s\n", c.name,
@@ -84,7 +94,7 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
 }  // namespace
 }  // namespace fathom::ops::cuda
 
-int main() {
+int main(int count, char** words) {
   using namespace fathom::ops::cuda;
   auto* stream = fathom::device::cuda::testing::test_stream();
   if (stream == nullptr) {
@@ -92,11 +102,13 @@ int main() {
     return 1;
   }
   using fathom::device::DType;
+  const std::string only = count > 1 ? words[1] : "";
   const Case lite[] = {{"v2-lite qkv_a", 1, 3648, 2048, 0},        {"v2-lite out", 1, 2048, 2048, 0},
                        {"v2-lite shared up", 1, 5632, 2048, 0},    {"v2-lite shared down", 1, 2048, 2816, 0},
                        {"v2-lite head", 1, 102400, 2048, 0},       {"v2-lite experts up", 64, 2816, 2048, 6},
                        {"v2-lite experts down", 64, 2048, 1408, 6}};
   for (const auto& c : lite) {
+    if (only == "fp8") break;
     for (const int64_t tokens : {1, 16, 64, 128, 4096}) {
       if (c.n > 50000 && tokens > 128) continue;
       run(*stream, c, DType::kBF16, tokens);
@@ -108,7 +120,8 @@ int main() {
                      {"v3 experts up (32)", 32, 4096, 7168, 8},
                      {"v3 experts down (32)", 32, 7168, 2048, 8}};
   for (const auto& c : v3) {
-    for (const int64_t tokens : {1, 16, 64, 128, 1024}) run(*stream, c, DType::kF8E4M3, tokens);
+    if (only == "bf16") break;
+    for (const int64_t tokens : {1, 16, 32, 64, 128, 1024, 4096}) run(*stream, c, DType::kF8E4M3, tokens);
   }
   return stream->synchronize().ok() ? 0 : 1;
 }

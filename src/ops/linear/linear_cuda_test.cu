@@ -121,6 +121,11 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
   }
   // So many tiles that the widest kernel is chosen.
   cases.push_back({DType::kBF16, DType::kBF16, 520, 16896, 64});
+  // Part of a block of scales, an odd number of them, the longest sums, and enough columns for wide tiles.
+  for (const DType w : {DType::kBF16, DType::kF8E4M3}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{136, 576}, {40, 7168}, {8600, 136}})
+      cases.push_back({DType::kBF16, w, 300, n, k});
+  }
   uint64_t seed = 1;
   for (const Case& c : cases) {
     const std::string what =
@@ -145,8 +150,8 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
     }
     std::vector<float> whole;
     // Sizes that take each kernel: matrix instructions of every width, then warpgroups.
-    for (const int64_t rows : {c.rows, int64_t{1}, int64_t{7}, int64_t{16}, int64_t{31}, int64_t{64},
-                               int64_t{65}, int64_t{96}, int64_t{130}}) {
+    for (const int64_t rows : {c.rows, int64_t{1}, int64_t{7}, int64_t{16}, int64_t{31}, int64_t{33},
+                               int64_t{64}, int64_t{65}, int64_t{96}, int64_t{130}}) {
       if (rows > c.rows) continue;
       DeviceArray<float> y(rows * c.n);
       linear(*stream, {.x = x.matrix.first_rows(rows),
@@ -184,7 +189,7 @@ TEST(CudaLinear, GroupsReadTheirOwnRows) {
   auto* stream = test_stream();
   if (stream == nullptr) GTEST_SKIP() << "no GPU";
   for (const DType w : {DType::kF32, DType::kBF16, DType::kF8E4M3}) {
-    for (const int64_t scale : {1, 12, 60}) {  // rows a group: few, some, many
+    for (const int64_t scale : {1, 12, 60, 150}) {  // rows a group: few, some, many, more
       for (const bool swiglu : {false, true}) {
         for (const bool gathered : {false, true}) {
           const int64_t groups = 40;
