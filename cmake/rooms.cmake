@@ -16,10 +16,14 @@ add_custom_target(tests)    # every test executable
 add_custom_target(fuzzers)  # every fuzz target
 
 function(fathom_isa_flags)
+  set(level -O3)
+  if(FATHOM_SANITIZE)
+    set(level)  # the build type's: clang 16 crashes on some of these files at -O3 with the thread sanitizer
+  endif()
   foreach(file ${ARGN})
     foreach(isa avx2 avx512 avx512bf16 amx)
       if(file MATCHES "_${isa}\\.cc$")
-        set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-O3;${FATHOM_ISA_${isa}}")
+        set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${level};${FATHOM_ISA_${isa}}")
       endif()
     endforeach()
   endforeach()
