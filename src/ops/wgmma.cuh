@@ -79,10 +79,6 @@ __device__ inline uint32_t rank_in_cluster() {
 __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-__device__ inline void prefetch_map(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 // A tile of rows of 128 bytes in the 128-byte swizzle, k contiguous; 8 rows are 1024 bytes. Begins 1024-byte
 // aligned; k advances by adding 2 (32 bytes) to the low bits.
 __device__ inline uint64_t wgmma_tile(const void* tile) {

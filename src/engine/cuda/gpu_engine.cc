@@ -131,6 +131,7 @@ Result<void> GpuEngine::allocate_step_memory() {
     FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
     free_.push(size_t{f});
   }
+  FATHOM_ASSIGN(prompt_output_, StepOutput::allocate(slots));
   FATHOM_ASSIGN(origin_, device::cuda::Event::create(true));
   FATHOM_TRY(stream_->synchronize());
   stream_->record(origin_);
@@ -456,8 +457,7 @@ Result<void> GpuEngine::report_prompt(const BatchRow& row, int32_t first, RowRes
   const auto piece = static_cast<int32_t>(model_->max_logit_rows());
   LogprobShape shape;
   shape.widen(params);
-  // The step's own answer lies in the frame's memory until it is sent.
-  FATHOM_ASSIGN(StepOutput output, StepOutput::allocate(piece));
+  StepOutput& output = prompt_output_;
   for (int32_t from = begin; from < end; from += piece) {
     const int32_t size = std::min(piece, end - from);
     for (int32_t i = 0; i < size; ++i) {

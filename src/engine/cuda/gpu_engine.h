@@ -94,6 +94,7 @@ class GpuEngine final : public Engine {
   int32_t* device_tokens_ = nullptr;  // [slots] the step's choices, by row
   float* adjusted_ = nullptr;         // [slots, V]
   DeviceLogprobs device_logprobs_;
+  StepOutput prompt_output_;  // prompt logprobs: the step's own answer lies in its frame
 
   // The device's clock beside the host's: an event and the host's time when it had just passed.
   device::cuda::Event origin_;

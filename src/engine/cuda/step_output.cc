@@ -74,6 +74,7 @@ TokenOutput StepOutput::described(int64_t row, int32_t token, const LogprobParam
     const int64_t at = row * shape_.top + i;
     if (top_tokens_[at] >= 0) output.top.push_back({top_tokens_[at], top_logprobs_[at]});
   }
+  FATHOM_CHECK_LE(params.token_ids.size(), static_cast<size_t>(DeviceLogprobs::kRequested));
   for (size_t i = 0; i < params.token_ids.size(); ++i) {
     output.requested.push_back(
         {params.token_ids[i], requested_logprobs_[row * shape_.requested + static_cast<int64_t>(i)]});

@@ -13,7 +13,7 @@ namespace fathom::engine::cuda {
 
 // Where logprobs() writes, for `rows` rows of at most kMaxTop tokens and `requested` ids.
 struct DeviceLogprobs {
-  static constexpr int64_t kRequested = 256;
+  static constexpr int64_t kRequested = 1024;  // the API's limit on token_ids_logprob
 
   float* token_logprobs = nullptr;      // [rows]
   int32_t* top_tokens = nullptr;        // [rows, top]
