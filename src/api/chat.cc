@@ -8,7 +8,7 @@ namespace fathom::api {
 namespace {
 
 std::vector<RunSpec> make_specs(const ChatRequest& request, const std::vector<int32_t>& prompt,
-                                int32_t max_new_tokens) {
+                                int32_t max_new_tokens, const std::shared_ptr<const TokenMaskSource>& mask) {
   std::vector<RunSpec> specs;
   for (int i = 0; i < request.sampling.n; ++i) {
     RunSpec& spec = specs.emplace_back();
@@ -19,6 +19,7 @@ std::vector<RunSpec> make_specs(const ChatRequest& request, const std::vector<in
     spec.logprobs.top = request.top_logprobs;
     spec.text = request.sampling.text_options();
     spec.answer = request.answer;
+    spec.mask = mask;
     spec.priority = request.options.priority;
     spec.cache_namespace = request.options.cache_namespace;
   }
@@ -68,8 +69,13 @@ void handle_chat(const ServiceContext& context, const http::Request& http_reques
   Length length = resolve_length(context, request.sampling, prompt.ids.size(), std::nullopt);
   if (length.refusal) return writer.send(error_response(*length.refusal));
 
+  std::shared_ptr<const TokenMaskSource> mask;
+  if (Refusal refusal = make_mask(context, request.sampling.form, request.answer.format.start, &mask)) {
+    return writer.send(error_response(*refusal));
+  }
+
   RequestRun run(context, writer);
-  if (Refusal refusal = run.start(make_specs(request, prompt.ids, length.max_new_tokens))) {
+  if (Refusal refusal = run.start(make_specs(request, prompt.ids, length.max_new_tokens, mask))) {
     return writer.send(error_response(*refusal));
   }
   if (request.stream.stream) return stream_chat(context, request, run, writer);

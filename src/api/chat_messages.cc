@@ -193,8 +193,8 @@ Refusal check_tools(const ordered_json& tools) {
       return wrong_type(path + ".function.parameters", "a JSON schema, which is an object", *parameters);
     }
     const ordered_json* strict = get(*function, "strict");
-    if (strict != nullptr && *strict != false) {
-      return unsupported(path + ".function.strict", "constrained output is not available");
+    if (strict != nullptr && !strict->is_boolean()) {
+      return wrong_type(path + ".function.strict", "true or false", *strict);
     }
   }
   return std::nullopt;

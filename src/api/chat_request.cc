@@ -7,20 +7,54 @@ namespace {
 
 using nlohmann::ordered_json;
 
+// {"type": "function", "function": {"name": ...}}, one of the tools.
+bool read_named_tool(const ordered_json& choice, const ordered_json& tools, Fields& fields,
+                     std::string* name) {
+  Fields outer(choice, "tool_choice.", "tool_choice");
+  std::string type;
+  outer.string("type", 64, &type);
+  const ordered_json* function = outer.object("function");
+  if (type != "function" || function == nullptr) {
+    fields.fail("tool_choice", "expected {\"type\": \"function\", \"function\": {\"name\": ...}}");
+    return false;
+  }
+  Fields inner(*function, "tool_choice.function.", "function");
+  inner.string("name", 256, name);
+  Refusal refusal = outer.finish();
+  if (!refusal) refusal = inner.finish();
+  if (refusal) {
+    fields.fail(*refusal);
+    return false;
+  }
+  for (const ordered_json& tool : tools) {
+    if (tool["function"]["name"] == *name) return true;
+  }
+  fields.fail("tool_choice.function.name", fmt::format("there is no tool '{}'", *name));
+  return false;
+}
+
 void read_tools(Fields& fields, Conversation* out) {
   const ordered_json* tools = fields.list("tools");
   if (tools != nullptr) {
     if (Refusal refusal = check_tools(*tools)) return fields.fail(*refusal);
   }
   const ordered_json* choice = fields.any("tool_choice");
-  if (choice != nullptr && *choice != "auto" && *choice != "none") {
-    if (*choice == "required" || choice->is_object()) {
-      return fields.fail(
-          unsupported("tool_choice", "forcing a tool call is not available; use auto or none"));
-    }
-    return fields.fail_type("tool_choice", "\"auto\" or \"none\"", *choice);
+  const bool any = tools != nullptr && !tools->empty();
+  using Choice = Conversation::ToolChoice;
+  if (choice == nullptr || *choice == "auto") {
+    out->tool_choice = any ? Choice::kAuto : Choice::kNone;
+  } else if (*choice == "required") {
+    out->tool_choice = Choice::kRequired;
+  } else if (choice->is_object()) {
+    out->tool_choice = Choice::kNamed;
+    if (!read_named_tool(*choice, any ? *tools : ordered_json::array(), fields, &out->named_tool)) return;
+  } else if (*choice != "none") {
+    return fields.fail_type("tool_choice",
+                            "\"auto\", \"none\", \"required\" or a function's name in an object", *choice);
   }
-  if (tools != nullptr && !tools->empty() && (choice == nullptr || *choice == "auto")) out->tools = *tools;
+  if (out->tool_choice == Choice::kNone) return;
+  if (!any) return fields.fail("tool_choice", "asks for a call, but there are no tools");
+  out->tools = *tools;
 }
 
 void set_thinking(bool thinking, ordered_json* kwargs) {
@@ -130,6 +164,40 @@ void read_token_limit(Fields& fields, ChatRequest* out) {
   if (fields.int32("max_completion_tokens", 1, INT32_MAX, &limit)) out->sampling.max_new_tokens = limit;
 }
 
+// A grammar for the calls, where the request must have them or a tool's schema must be kept.
+void constrain_calls(const ServiceContext& context, Fields& fields, ChatRequest* out) {
+  using Choice = Conversation::ToolChoice;
+  const Conversation& conversation = out->conversation;
+  if (conversation.tools.is_null()) return;
+  const bool forced = conversation.tool_choice != Choice::kAuto;
+  text::ToolGrammar grammar;
+  bool strict = false;
+  for (const ordered_json& tool : conversation.tools) {
+    const ordered_json& function = tool["function"];
+    const auto name = function["name"].get<std::string>();
+    if (conversation.tool_choice == Choice::kNamed && name != conversation.named_tool) continue;
+    const bool keeps = function.contains("strict") && function["strict"] == true;
+    strict = strict || keeps;
+    grammar.tools.push_back({name, function.value("parameters", ordered_json()), keeps});
+  }
+  OutputForm& form = out->sampling.form;
+  if (!forced && (!strict || form.kind != OutputForm::Kind::kFree)) return;
+  if (form.kind != OutputForm::Kind::kFree) {
+    return fields.fail("tool_choice", fmt::format("a call cannot be forced beside {}", form.field));
+  }
+  if (context.options.parsers.tools == text::ToolFormat::kNone) {
+    return fields.fail(
+        unsupported(forced ? "tool_choice" : "tools",
+                    "calls are not told from text: the server runs without a tool call parser"));
+  }
+  grammar.format = context.options.parsers.tools;
+  grammar.required = forced;
+  grammar.parallel = out->answer.parallel_calls;
+  form.kind = OutputForm::Kind::kToolCalls;
+  form.field = forced ? "tool_choice" : "tools";
+  form.tools = std::move(grammar);
+}
+
 void read_answer_options(const ServiceContext& context, Fields& fields, ChatRequest* out) {
   AnswerOptions& answer = out->answer;
   fields.boolean("separate_reasoning", &answer.format.separate_reasoning);
@@ -145,16 +213,11 @@ void read_answer_options(const ServiceContext& context, Fields& fields, ChatRequ
   const bool parsed =
       parsers.reasoning != text::ReasoningStyle::kNone || answer.format.tools != text::ToolFormat::kNone;
   if (parsed) out->sampling.kept_special_tokens = context.answer_tokens.markers;
+  if (!fields.failed()) constrain_calls(context, fields, out);
 }
 
 // What OpenAI's API has and this server does not, and what changes nothing here.
 void read_openai_extras(Fields& fields) {
-  if (const ordered_json* format = fields.object("response_format")) {
-    const auto type = format->find("type");
-    if (type == format->end() || *type != "text") {
-      fields.fail(unsupported("response_format", "only {\"type\": \"text\"} is available"));
-    }
-  }
   if (const ordered_json* modalities = fields.list("modalities")) {
     if (*modalities != ordered_json::array({"text"})) {
       fields.fail(unsupported("modalities", "only [\"text\"] is available"));

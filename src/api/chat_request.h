@@ -12,8 +12,11 @@ namespace fathom::api {
 
 // The conversation as the template sees it; also read by /tokenize.
 struct Conversation {
+  enum class ToolChoice { kNone, kAuto, kRequired, kNamed };
   nlohmann::ordered_json messages;  // normalised: see chat_messages.h
   nlohmann::ordered_json tools;     // null, or a list
+  ToolChoice tool_choice = ToolChoice::kNone;
+  std::string named_tool;  // kNamed
   nlohmann::ordered_json template_kwargs = nlohmann::ordered_json::object();
   // The last message is an unfinished assistant's one, taken out of `messages`: the answer goes on after it.
   bool continues = false;

@@ -10,12 +10,37 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int32_t kDefaultMaxTokens = 16;
+constexpr size_t kMaxSuffix = size_t{16} << 20;
 
 void read_best_of(Fields& fields, int32_t n) {
   int32_t best_of = n;
   if (!fields.int32("best_of", 1, INT32_MAX, &best_of) || best_of == n) return;
   if (best_of < n) return fields.fail("best_of", fmt::format("got {}, expected at least n ({})", best_of, n));
   fields.fail(unsupported("best_of", "more candidates than n are not available"));
+}
+
+// Each prompt becomes what stands before a hole, with `suffix` behind it: the model writes what is between.
+Refusal fill_in_the_middle(const ServiceContext& context, const std::string& suffix, Prompts* prompts) {
+  if (prompts->texts.empty()) return ApiError{400, "suffix: expected a prompt of text", "suffix", {}};
+  const text::Tokenizer& tokenizer = *context.tokenizer;
+  const auto begin = tokenizer.token_to_id("<｜fim▁begin｜>");
+  const auto hole = tokenizer.token_to_id("<｜fim▁hole｜>");
+  const auto end = tokenizer.token_to_id("<｜fim▁end｜>");
+  if (!begin || !hole || !end) return unsupported("suffix", "the model has no tokens to fill in the middle");
+  if (Refusal refusal = check_text_length(context, suffix.size())) return refusal;
+  const std::vector<int32_t> after = tokenizer.encode(suffix, false);
+  for (size_t i = 0; i < prompts->ids.size(); ++i) {
+    std::vector<int32_t> ids;
+    if (tokenizer.add_bos_token() && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
+    const std::vector<int32_t> before = tokenizer.encode(prompts->texts[i], false);
+    ids.push_back(*begin);
+    ids.insert(ids.end(), before.begin(), before.end());
+    ids.push_back(*hole);
+    ids.insert(ids.end(), after.begin(), after.end());
+    ids.push_back(*end);
+    prompts->ids[i] = std::move(ids);
+  }
+  return std::nullopt;
 }
 
 Refusal read_request(const ServiceContext& context, const ordered_json& body, CompletionRequest* out) {
@@ -43,9 +68,11 @@ Refusal read_request(const ServiceContext& context, const ordered_json& body, Co
   out->logprobs = fields.int32("logprobs", 0, kMaxTopLogprobs, &out->top_logprobs);
   read_stream_options(fields, &out->stream);
   read_request_options(fields, &out->options);
-  fields.refuse({"suffix"}, "filling in the middle is not available");
+  std::string suffix;
+  if (fields.string("suffix", kMaxSuffix, &suffix) && !suffix.empty() && !fields.failed()) {
+    if (Refusal refusal = fill_in_the_middle(context, suffix, &out->prompts)) fields.fail(*refusal);
+  }
   fields.refuse({"return_token_ids", "return_prompt_token_ids"}, "is not available here; use /generate");
-  fields.refuse({"response_format"}, "constrained output is not available");
   fields.accept({"user", "user_id", "store", "metadata", "service_tier"});
   refuse_unavailable(fields);
   return fields.finish();
@@ -53,6 +80,9 @@ Refusal read_request(const ServiceContext& context, const ordered_json& body, Co
 
 Refusal make_specs(const ServiceContext& context, const CompletionRequest& request,
                    std::vector<RunSpec>* specs) {
+  std::shared_ptr<const TokenMaskSource> mask;
+  const Refusal refused = make_mask(context, request.sampling.form, text::ReasoningStart::kContent, &mask);
+  if (refused) return refused;
   for (const std::vector<int32_t>& prompt : request.prompts.ids) {
     Length length = resolve_length(context, request.sampling, prompt.size(), kDefaultMaxTokens);
     if (length.refusal) return length.refusal;
@@ -61,6 +91,7 @@ Refusal make_specs(const ServiceContext& context, const CompletionRequest& reque
       spec.rid = request.options.rid;
       spec.prompt = prompt;
       spec.sampling = request.sampling.for_choice(i, length.max_new_tokens);
+      spec.mask = mask;
       spec.logprobs.output = request.logprobs;
       spec.logprobs.top = request.top_logprobs;
       if (request.logprobs && request.echo) spec.logprobs.prompt_start = 0;

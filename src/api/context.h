@@ -7,6 +7,7 @@
 #include "api/model_card.h"
 #include "api/service.h"
 #include "api/special_tokens.h"
+#include "text/grammar/grammar_cache.h"
 
 namespace fathom::api {
 
@@ -19,6 +20,7 @@ struct ServiceContext {
   const SpecialTokenGuard* guard;           // null without a tokenizer
   ActiveRequests& active;
   const AnswerTokens& answer_tokens;
+  text::GrammarCache* grammars;  // null without a tokenizer
 };
 
 // Refuses a `model` that is not the served one: 404 model_not_found. An empty name, "default" and the served

@@ -15,6 +15,12 @@ void handle_tokenize(const ServiceContext& context, const http::Request& request
                      http::ResponseWriter& writer);
 void handle_detokenize(const ServiceContext& context, const http::Request& request,
                        http::ResponseWriter& writer);
+void handle_separate_reasoning(const ServiceContext& context, const http::Request& request,
+                               http::ResponseWriter& writer);
+void handle_parse_function_call(const ServiceContext& context, const http::Request& request,
+                                http::ResponseWriter& writer);
+void handle_apply_template(const ServiceContext& context, const http::Request& request,
+                           http::ResponseWriter& writer);
 void handle_abort(const ServiceContext& context, const http::Request& request, http::ResponseWriter& writer);
 void handle_flush_cache(const ServiceContext& context, const http::Request& request,
                         http::ResponseWriter& writer);

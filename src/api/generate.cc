@@ -25,12 +25,16 @@ Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Na
     const auto& [sampling, default_length] = batch.sampling[item.sampling];
     Length length = resolve_length(context, sampling, item.prompt.size(), default_length);
     if (length.refusal) return length.refusal;
+    std::shared_ptr<const TokenMaskSource> mask;
+    const Refusal refused = make_mask(context, sampling.form, text::ReasoningStart::kContent, &mask);
+    if (refused) return refused;
     for (int i = 0; i < sampling.n; ++i) {
       native->item_of.push_back(k);
       RunSpec& spec = specs->emplace_back();
       spec.rid = item.rid;
       spec.prompt = item.prompt;
       spec.sampling = sampling.for_choice(i, length.max_new_tokens);
+      spec.mask = mask;
       if (item.logprobs.wanted) {
         spec.logprobs = {true, item.logprobs.top, item.logprobs.start, item.logprob_ids};
       }

@@ -58,6 +58,7 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
     request.prompt = spec.prompt;
     request.sampling = spec.sampling;
     request.logprobs = spec.logprobs;
+    request.mask = spec.mask;
     request.priority = spec.priority;
     request.cache_namespace = spec.cache_namespace;
     std::string sink_id = request.id;

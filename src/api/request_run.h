@@ -22,6 +22,7 @@ struct RunSpec {
   std::vector<int32_t> prompt;
   SamplingParams sampling;
   LogprobParams logprobs;
+  std::shared_ptr<const TokenMaskSource> mask;  // null: any output
   TextOptions text;
   std::optional<AnswerOptions> answer;  // nothing: the text is not taken apart
   int32_t priority = 0;

@@ -90,7 +90,13 @@ void read_sampling(const ServiceContext& context, Dialect dialect, Fields& field
   fields.boolean("no_stop_trim", &out->no_stop_trim);
   fields.boolean("skip_special_tokens", &out->skip_special_tokens);
 
-  fields.refuse({"json_schema", "regex", "ebnf", "structural_tag"}, "constrained output is not available");
+  if (!native) read_response_format(fields, &out->form);
+  read_output_form(fields, &out->form);
+  if (out->form.kind != OutputForm::Kind::kFree && params.min_new_tokens > 0) {
+    fields.fail(
+        native ? "min_new_tokens" : "min_tokens",
+        fmt::format("cannot be kept beside {}: the output ends where its form does", out->form.field));
+  }
   fields.refuse({"stop_regex"}, "is not available; use stop or stop_token_ids");
   fields.refuse({"custom_params"}, "custom logit processors are not available");
 }

@@ -7,6 +7,7 @@
 
 #include "api/context.h"
 #include "api/fields.h"
+#include "api/grammar_fields.h"
 #include "api/token_text.h"
 #include "core/sampling.h"
 
@@ -29,6 +30,7 @@ struct SamplingRequest {
   std::vector<std::string> stop;
   bool no_stop_trim = false;
   bool skip_special_tokens = true;
+  OutputForm form;
   std::vector<int32_t> kept_special_tokens;  // stay in the text, for the answer's parsers
 
   // The parameters of choice `index`. Choice 0 has the request's own seed, the others' follow from it, so

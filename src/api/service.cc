@@ -28,6 +28,9 @@ constexpr Route kRoutes[] = {
     {"/v1/tokenize", "POST", handle_tokenize, false},
     {"/detokenize", "POST", handle_detokenize, false},
     {"/v1/detokenize", "POST", handle_detokenize, false},
+    {"/separate_reasoning", "POST", handle_separate_reasoning, false},
+    {"/parse_function_call", "POST", handle_parse_function_call, false},
+    {"/apply-template", "POST", handle_apply_template, false},
     {"/abort_request", "POST", handle_abort, false},
     {"/flush_cache", "GET POST", handle_flush_cache, false},
     {"/v1/models", "GET", handle_models, false},
@@ -93,8 +96,11 @@ struct Service::State {
       : options(std::move(service_options)),
         card(std::move(model_card)),
         guard(tokenizer == nullptr ? nullptr : std::make_unique<SpecialTokenGuard>(*tokenizer)),
+        grammars(tokenizer == nullptr ? nullptr
+                                      : std::make_unique<text::GrammarCache>(*tokenizer, card.eos_token_ids)),
         answer_tokens(tokenizer == nullptr ? AnswerTokens() : find_answer_tokens(*tokenizer)),
-        context{options, card, sink, tokenizer, chat_template, guard.get(), active, answer_tokens},
+        context{options,     card,   sink,          tokenizer,     chat_template,
+                guard.get(), active, answer_tokens, grammars.get()},
         health(options) {}
 
   bool taking_work() const { return ready.load() && !draining.load(); }
@@ -122,6 +128,7 @@ struct Service::State {
   const ModelCard card;
   const std::unique_ptr<SpecialTokenGuard> guard;
   ActiveRequests active;
+  const std::unique_ptr<text::GrammarCache> grammars;
   const AnswerTokens answer_tokens;
   const ServiceContext context;
   HealthWatch health;

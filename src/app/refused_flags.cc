@@ -40,7 +40,7 @@ constexpr std::array kRefusals = {
     Refusal{"--speculative-eagle-topk", kNoSpeculation},
     Refusal{"--speculative-num-draft-tokens", kNoSpeculation},
     Refusal{"--speculative-draft-model-path", kNoSpeculation},
-    Refusal{"--grammar-backend", "structured output is not built yet; leave it out"},
+    Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
     Refusal{"--enable-custom-logit-processor", "custom logit processors are not built yet; leave it out"},
     Refusal{"--enable-torch-compile",
             "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out"},

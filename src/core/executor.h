@@ -8,11 +8,14 @@
 
 #include <cstdint>
 #include <future>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "core/sampling.h"
+#include "core/token_mask.h"
 
 namespace fathom {
 
@@ -24,6 +27,7 @@ struct ExecutorLimits {
   int32_t max_context = 0;  // tokens of prompt and output together
   int32_t vocab_size = 0;
   int32_t max_step_tokens = 0;  // tokens of all rows of a step together (workspaces are sized for it)
+  bool token_masks = false;     // requests may have a TokenMaskSource
 };
 
 // How a row's attention is computed. The results agree up to rounding; a token's way is fixed by whether it
@@ -37,7 +41,8 @@ enum class RowMode : uint8_t {
 struct SlotInit {
   SamplingParams sampling;
   LogprobParams logprobs;
-  std::vector<int32_t> prompt;  // for penalties
+  std::shared_ptr<const TokenMaskSource> mask;  // null: any token may come
+  std::vector<int32_t> prompt;                  // for penalties
   std::vector<int32_t>
       output;  // tokens already chosen (resumed sequences); restores counts and the draw index
 };
@@ -76,6 +81,7 @@ struct RowResult {
   int32_t slot = 0;
   std::vector<TokenOutput> outputs;          // one for a row that samples
   std::vector<TokenOutput> prompt_logprobs;  // the row's reported prompt positions, in order
+  std::optional<Error> error;                // the request cannot go on; others are not touched
 };
 
 struct StepResult {

@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "core/sampling.h"
+#include "core/token_mask.h"
 
 namespace fathom {
 
@@ -21,8 +22,9 @@ struct GenerateRequest {
   std::vector<int32_t> prompt;  // token ids in [0, vocab); at least one
   SamplingParams sampling;
   LogprobParams logprobs;
-  int32_t priority = 0;         // larger first, where the policy looks at it
-  std::string cache_namespace;  // requests share cached prefixes within one namespace only
+  std::shared_ptr<const TokenMaskSource> mask;  // what the output must look like; null: anything
+  int32_t priority = 0;                         // larger first, where the policy looks at it
+  std::string cache_namespace;                  // requests share cached prefixes within one namespace only
 };
 
 struct FinishReason {

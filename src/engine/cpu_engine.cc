@@ -1,6 +1,7 @@
 #include "engine/cpu_engine.h"
 
 #include <algorithm>
+#include <future>
 #include <utility>
 
 #include "base/clock.h"
@@ -28,6 +29,7 @@ struct CpuEngine::Batch {
   std::vector<int32_t> logit_rows;  // the last tokens of the rows that sample
   std::vector<size_t> sampling;     // their plan rows
   std::vector<const sample::SlotSampler*> samplers;
+  std::vector<sample::SlotSampler*> constrained;  // those of them that need a mask
   std::vector<TokenOutput> chosen;
 
   void clear() {
@@ -40,6 +42,7 @@ struct CpuEngine::Batch {
     logit_rows.clear();
     sampling.clear();
     samplers.clear();
+    constrained.clear();
   }
 };
 
@@ -62,6 +65,7 @@ Result<std::unique_ptr<Engine>> CpuEngine::start(const EngineOptions& options) {
 
   model::LoadOptions load = options.load;
   load.max_tokens = engine->limits_.max_step_tokens;
+  engine->limits_.token_masks = true;
   load.max_logit_rows = options.max_running;
   load.max_context = engine->limits_.max_context;
   FATHOM_ASSIGN(engine->model_, model::Model::build(options.config, load, *engine->pool_));
@@ -121,7 +125,15 @@ StepResult CpuEngine::run(BatchPlan& plan) {
   forward.logit_rows = batch_->logit_rows;
   forward.cache = &cache_;
   model::ForwardOutput output;
+  // Masks depend on the tokens before, not on the logits: a thread of their own finds them meanwhile.
+  std::future<void> masks;
+  if (!batch_->constrained.empty()) {
+    masks = std::async(std::launch::async, [this] {
+      for (sample::SlotSampler* sampler : batch_->constrained) sampler->find_allowed(limits_.vocab_size);
+    });
+  }
   model_->forward(*launch_, forward, &output);
+  if (masks.valid()) masks.wait();
 
   StepResult result;
   result.step = plan.step;
@@ -160,7 +172,7 @@ void CpuEngine::lay_out(BatchPlan& plan) {
     for (size_t r = 0; r < plan.rows.size(); ++r) {
       const BatchRow& row = plan.rows[r];
       if (row.mode != mode) continue;
-      const Slot& slot = slots_[static_cast<size_t>(row.slot)];
+      Slot& slot = slots_[static_cast<size_t>(row.slot)];
       const int32_t count = row.num_tokens();
       const int32_t first = static_cast<int32_t>(batch.token_ids.size());
       batch.first[r] = first;
@@ -182,6 +194,7 @@ void CpuEngine::lay_out(BatchPlan& plan) {
         batch.sampling.push_back(r);
         batch.logit_rows.push_back(first + count - 1);
         batch.samplers.push_back(&slot.sampler);
+        if (slot.sampler.constrained()) batch.constrained.push_back(&slot.sampler);
       }
     }
   }
@@ -196,6 +209,7 @@ void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logit
     const size_t row = batch.sampling[i];
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     slot.last_token = batch.chosen[i].token;
+    if (slot.sampler.mask_error()) result->rows[row].error = slot.sampler.mask_error();
     slot.sampler.accept(slot.last_token);
     result->rows[row].outputs.push_back(std::move(batch.chosen[i]));
   }

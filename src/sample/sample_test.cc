@@ -240,6 +240,62 @@ TEST(SlotSampler, AppliesBiasThenPenaltiesThenTheBanOnStopping) {
   EXPECT_EQ(logits, before);
 }
 
+// Allows each token for as long as it has not come, and everything before token 0 has.
+class EachOnce final : public TokenMaskSource {
+ public:
+  struct Mask final : TokenMask {
+    void accept(int32_t token) override {
+      constraining = constraining || token == 0;
+      came.push_back(token);
+    }
+    bool constrains() const override { return constraining; }
+    Result<void> fill(std::span<uint64_t> allowed) override {
+      if (came.size() > 8) return error(ErrorCode::kInvalidArgument, "too many tokens");
+      std::fill(allowed.begin(), allowed.end(), ~uint64_t{0});
+      for (int32_t token : came) allowed[static_cast<size_t>(token) / 64] &= ~(uint64_t{1} << (token % 64));
+      return {};
+    }
+    bool constraining = false;
+    std::vector<int32_t> came;
+  };
+  std::unique_ptr<TokenMask> begin() const override { return std::make_unique<Mask>(); }
+};
+
+TEST(SlotSampler, ChoosesAmongTheAllowedAndReportsTheModelsOwnLogprobs) {
+  constexpr int64_t kVocab = 100;
+  ThreadPool pool(1);
+  for (const float temperature : {0.0F, 1.0F}) {
+    SlotInit init;
+    init.sampling = Choice{.temperature = temperature, .seed = 3};
+    init.logprobs.output = true;
+    init.mask = std::make_shared<EachOnce>();
+    init.output = {0, 5};  // resumed: the mask has seen these
+    SlotSampler slot(init);
+    std::vector<float> logits(kVocab, 0.0F);
+    logits[5] = 20.0F;
+    logits[70] = 15.0F;
+    const std::vector<float> before = logits;
+    for (int i = 0; i < 7; ++i) {
+      ASSERT_TRUE(slot.constrained());
+      slot.find_allowed(kVocab);
+      ASSERT_FALSE(slot.mask_error());
+      const SlotSampler* slots[] = {&slot};
+      TokenOutput outputs[1];
+      sample_rows(pool, as_tensor(logits, 1), slots, outputs);
+      EXPECT_EQ(logits, before);
+      EXPECT_NE(outputs[0].token, 5);
+      if (i == 0) {
+        EXPECT_EQ(outputs[0].token, 70);
+        EXPECT_LT(outputs[0].logprob, -4.9F);  // token 5 takes nearly all
+      }
+      slot.accept(outputs[0].token);
+    }
+    slot.find_allowed(kVocab);
+    EXPECT_TRUE(slot.mask_error());
+    EXPECT_TRUE(slot.allowed().empty());
+  }
+}
+
 TEST(SlotSampler, GoesOnAfterAPreemptionAsIfThereHadBeenNone) {
   constexpr int64_t kVocab = 50;
   SlotInit init;

@@ -146,6 +146,20 @@ int32_t draw_among_all(const Row& row, double draw) {
   return static_cast<int32_t>(last);
 }
 
+// A copy of the row with the other tokens impossible; valid until the thread's next call. The row itself is
+// still needed for log-probabilities.
+const float* only_allowed(const float* row, int64_t vocab, const std::vector<uint64_t>& allowed) {
+  thread_local std::vector<float> masked;
+  masked.assign(static_cast<size_t>(vocab), -std::numeric_limits<float>::infinity());
+  for (size_t word = 0; word < allowed.size(); ++word) {
+    for (uint64_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
+      const size_t token = word * 64 + static_cast<size_t>(std::countr_zero(bits));
+      if (token < masked.size()) masked[token] = row[token];
+    }
+  }
+  return masked.data();
+}
+
 }  // namespace
 
 int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index) {
@@ -195,7 +209,8 @@ void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const
       float* row = logits.row<float>(r);
       changed.clear();
       if (slot.adjusts()) slot.adjust(row, vocab, slot.logprobs().output ? &changed : nullptr);
-      const int32_t token = choose_token(row, vocab, slot.params(), slot.generated());
+      const float* logits = slot.allowed().empty() ? row : only_allowed(row, vocab, slot.allowed());
+      const int32_t token = choose_token(logits, vocab, slot.params(), slot.generated());
       TokenOutput& output = outputs[static_cast<size_t>(r)];
       if (slot.logprobs().output) {
         for (const auto& [id, value] : changed) row[id] = value;

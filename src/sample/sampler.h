@@ -1,6 +1,6 @@
-// Logits to tokens. For each row, in this order: logit_bias, penalties, banned ids, temperature, top_k,
-// top_p, min_p, draw. The draw of a request's i-th token is a function of its seed and i alone, so its tokens
-// do not depend on the batch. Logprobs are of the untouched logits.
+// Logits to tokens. For each row, in this order: logit_bias, penalties, banned ids, the mask, temperature,
+// top_k, top_p, min_p, draw. The draw of a request's i-th token is a function of its seed and i alone, so its
+// tokens do not depend on the batch. Logprobs are of the untouched logits.
 //
 // top_k, top_p and min_p each keep the most likely tokens up to a border, all measured on the distribution
 // after temperature: top_p is not a share of what top_k left. So do both samplers of the reference, except

@@ -43,6 +43,7 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
       return end(sequence, {FinishReason::Kind::kLength, std::nullopt, std::nullopt}, std::move(event));
     }
   }
+  if (result.error) return end(sequence, {FinishReason::Kind::kAbort, std::nullopt, std::move(result.error)});
   if (!row.sample) return;
 
   FATHOM_CHECK_EQ(result.outputs.size(), 1U);

@@ -147,6 +147,45 @@ TEST_F(SchedulerCoreTest, AFaultEndsEveryRequestWithTheError) {
   EXPECT_FALSE(core_->plan());
 }
 
+TEST_F(SchedulerCoreTest, AnErrorOfARowEndsItsRequestAlone) {
+  start();
+  add(request("a", 0, 9, 20));
+  add(request("b", 100, 9, 20));
+  for (int steps = 0;; ++steps) {
+    while (core_->can_plan_ahead()) {
+      auto plan = core_->plan();
+      if (!plan) break;
+      executor_->submit(std::move(*plan));
+    }
+    if (executor_->pending() == 0) break;
+    auto result = executor_->complete();
+    for (RowResult& row : result->rows) {
+      if (steps == 4 && row.slot == 0)
+        row.error = error(ErrorCode::kInvalidArgument, "its grammar is too costly");
+    }
+    core_->account(std::move(result));
+  }
+  ASSERT_TRUE(see("a").finish);
+  EXPECT_EQ(see("a").finish->kind, FinishReason::Kind::kAbort);
+  EXPECT_EQ(see("a").finish->error->message, "its grammar is too costly");
+  EXPECT_LT(see("a").tokens.size(), 20U);
+  expect_as_alone("b");
+  EXPECT_TRUE(core_->check_integrity().ok());
+}
+
+TEST_F(SchedulerCoreTest, MasksNeedADeviceThatHasThem) {
+  start();
+  struct Anything final : TokenMaskSource {
+    std::unique_ptr<TokenMask> begin() const override { return nullptr; }
+  };
+  auto masked = request("a", 0, 5, 1);
+  masked.mask = std::make_shared<Anything>();
+  EXPECT_EQ(core_->admissible(masked).error().code, ErrorCode::kUnsupported);
+  limits_.token_masks = true;
+  start();
+  EXPECT_TRUE(core_->admissible(masked).ok());
+}
+
 TEST_F(SchedulerCoreTest, AnIdIsUniqueAmongTheLive) {
   start();
   add(request("a", 0, 10, 5));

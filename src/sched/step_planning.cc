@@ -76,6 +76,7 @@ void SchedulerCore::add_row(Sequence* sequence, BatchRow row, Draft* draft) {
     open.slot = sequence->slot;
     open.init.sampling = sequence->request.sampling;
     open.init.logprobs = sequence->request.logprobs;
+    open.init.mask = sequence->request.mask;
     open.init.prompt = sequence->request.prompt;
     open.init.output.assign(sequence->tokens.begin() + sequence->prompt_len, sequence->tokens.end());
     open.pages.assign(sequence->table.pages.begin(), sequence->table.pages.end());

@@ -50,7 +50,7 @@ def wrong_types_name_the_field(t):
 def unknown_and_unavailable_fields(t):
     error = refused(t, "/generate", {"text": "x", "sampling_params": {"max_new_token": 5}})
     check("max_new_tokens" in error["message"], error)
-    for field, value in (("regex", "a+"), ("response_format", {"type": "json_object"}), ("lora_path", "x"),
+    for field, value in (("regex", "(a"), ("ebnf", "a ::= b"), ("lora_path", "x"),
                          ("custom_logit_processor", "x"), ("temprature", 1)):
         error = refused(t, CHAT, {"messages": [{"role": "user", "content": "x"}], field: value})
         equal(error["param"], field)

@@ -1,6 +1,5 @@
 """/v1/chat/completions through the official openai client."""
 import asyncio
-
 import json
 
 import openai
@@ -249,6 +248,23 @@ def tools_reach_the_model(t):
 
 
 @test
+def output_has_the_form_asked_for(t):
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}, "unit": {"enum": ["apples", "pears"]}},
+              "required": ["answer", "unit"], "additionalProperties": False}
+    answer = t.chat(SUM, response_format={"type": "json_schema", "json_schema": {"name": "sum", "schema": schema}})
+    value = json.loads(answer.choices[0].message.content)
+    equal(sorted(value), ["answer", "unit"])
+    thoughtful = t.chat(SUM, extra_body={**THINK, "regex": "(yes|no)!"})
+    check(thoughtful.choices[0].message.reasoning_content)
+    check(thoughtful.choices[0].message.content in ("yes!", "no!"), thoughtful.choices[0].message.content)
+    forced = t.chat("Hello", tool_choice={"type": "function", "function": {"name": "note"}}, tools=[
+        {"type": "function", "function": {"name": n, "parameters": schema}} for n in ("other", "note")])
+    call = forced.choices[0].message.tool_calls[0].function
+    equal(call.name, "note")
+    equal(sorted(json.loads(call.arguments)), ["answer", "unit"])
+
+
+@test
 def many_chats_at_once(t):
     questions = [f"What is {i} + {i + 3}?" for i in range(16)]
     alone = [t.chat(q, max_tokens=12).choices[0].message.content for q in questions]
@@ -274,7 +290,7 @@ def errors_are_the_clients_exceptions(t):
     equal(error.code, "context_length_exceeded")
     check("is longer than the model's context length" in error.message, error.message)
     raises(openai.BadRequestError, t.chat, SUM, n=100000)
-    raises(openai.BadRequestError, t.chat, SUM, response_format={"type": "json_object"})
+    raises(openai.BadRequestError, t.chat, SUM, response_format={"type": "json_schema"})
     raises(openai.BadRequestError, t.chat, SUM, tool_choice="required")
     raises(openai.BadRequestError, t.chat, SUM, stream=True, temperature=-1)
     raises(openai.BadRequestError, t.client.chat.completions.create, model=t.model, messages=[])

@@ -1,0 +1,142 @@
+#include "api/grammar_fields.h"
+
+#include "api/context.h"
+#include "api/json_body.h"
+#include "text/grammar/grammar_cache.h"
+
+namespace fathom::api {
+namespace {
+
+using nlohmann::ordered_json;
+using Kind = OutputForm::Kind;
+
+bool take(Fields& fields, std::string_view field, Kind kind, OutputForm* out) {
+  if (out->kind != Kind::kFree) {
+    fields.fail(
+        field, fmt::format("only one of response_format, json_schema, regex and ebnf is allowed; {} is there "
+                           "too",
+                           out->field));
+    return false;
+  }
+  out->kind = kind;
+  out->field = field;
+  return true;
+}
+
+void take_schema(Fields& fields, std::string_view field, const ordered_json& schema, OutputForm* out) {
+  if (!take(fields, field, Kind::kJsonSchema, out)) return;
+  if (dump(schema).size() > text::kMaxGrammarBytes) {
+    return fields.fail(field, fmt::format("a schema of more than {} bytes", text::kMaxGrammarBytes));
+  }
+  out->schema = schema;
+}
+
+std::string key_of(const OutputForm& form) {
+  switch (form.kind) {
+    case Kind::kFree:
+      return {};
+    case Kind::kJsonObject:
+      return "object";
+    case Kind::kJsonSchema:
+      return "schema" + dump(form.schema);
+    case Kind::kRegex:
+      return "regex" + form.text;
+    case Kind::kEbnf:
+      return "ebnf" + form.text;
+    case Kind::kToolCalls: {
+      ordered_json tools = ordered_json::array();
+      for (const auto& tool : form.tools.tools) tools.push_back({tool.name, tool.parameters, tool.strict});
+      return fmt::format("tools{}{}{}{}", static_cast<int>(form.tools.format), form.tools.required,
+                         form.tools.parallel, dump(tools));
+    }
+  }
+  return {};
+}
+
+Result<text::Automaton> compile(const text::Tokenizer& tokenizer, const OutputForm& form) {
+  switch (form.kind) {
+    case Kind::kFree:
+    case Kind::kJsonObject:
+      return text::json_object_grammar();
+    case Kind::kJsonSchema:
+      return text::json_schema_grammar(form.schema);
+    case Kind::kRegex:
+      return text::regex_grammar(form.text);
+    case Kind::kEbnf:
+      return text::ebnf_grammar(form.text);
+    case Kind::kToolCalls:
+      return text::tool_call_grammar(tokenizer, form.tools);
+  }
+  return text::json_object_grammar();
+}
+
+}  // namespace
+
+void read_output_form(Fields& fields, OutputForm* out) {
+  if (const ordered_json* schema = fields.any("json_schema")) {
+    if (schema->is_string()) {
+      Result<ordered_json> parsed = parse_json_object(schema->get_ref<const std::string&>());
+      if (!parsed.ok()) return fields.fail("json_schema", parsed.error().message);
+      take_schema(fields, "json_schema", *parsed, out);
+    } else if (schema->is_object()) {
+      take_schema(fields, "json_schema", *schema, out);
+    } else {
+      fields.fail_type("json_schema", "a JSON schema, as an object or as text", *schema);
+    }
+  }
+  for (const auto& [field, kind] : {std::pair{"regex", Kind::kRegex}, std::pair{"ebnf", Kind::kEbnf}}) {
+    std::string text;
+    if (fields.string(field, text::kMaxGrammarBytes, &text) && take(fields, field, kind, out))
+      out->text = text;
+  }
+  fields.refuse({"structural_tag"}, "is not available; use tools with strict, or an ebnf");
+}
+
+void read_response_format(Fields& fields, OutputForm* out) {
+  const ordered_json* format = fields.object("response_format");
+  if (format == nullptr) return;
+  Fields inner(*format, "response_format.", "response_format");
+  std::string type;
+  inner.string("type", 64, &type);
+  const ordered_json* wrapped = inner.object("json_schema");
+  if (type == "json_object") {
+    take(fields, "response_format", Kind::kJsonObject, out);
+  } else if (type == "json_schema") {
+    const auto schema = wrapped == nullptr ? ordered_json::const_iterator() : wrapped->find("schema");
+    if (wrapped == nullptr || schema == wrapped->end() || !schema->is_object()) {
+      return fields.fail("response_format.json_schema.schema", "expected a JSON schema, which is an object");
+    }
+    take_schema(fields, "response_format", *schema, out);
+  } else if (type != "text") {
+    return fields.fail("response_format.type", "expected text, json_object or json_schema");
+  }
+  if (Refusal refusal = inner.finish()) fields.fail(*refusal);
+}
+
+Refusal make_mask(const ServiceContext& context, const OutputForm& form, text::ReasoningStart start,
+                  std::shared_ptr<const TokenMaskSource>* out) {
+  if (form.kind == Kind::kFree) return std::nullopt;
+  if (context.tokenizer == nullptr) {
+    return ApiError{400,
+                    form.field + ": constrained output needs a tokenizer, and this server runs without one",
+                    form.field,
+                    {}};
+  }
+  const bool thinks = start == text::ReasoningStart::kThinking;
+  if (thinks && context.answer_tokens.think_end < 0) {
+    return unsupported(form.field, "cannot begin after the thinking: the tokenizer has no </think>");
+  }
+  Result<std::shared_ptr<text::Grammar>> grammar =
+      context.grammars->get(key_of(form), [&] { return compile(*context.tokenizer, form); });
+  if (!grammar.ok()) {
+    ApiError refusal = to_api_error(grammar.error(), form.field);
+    refusal.status = 400;
+    if (grammar.error().code == ErrorCode::kUnsupported) refusal.code = "unsupported_field";
+    refusal.message = form.field + ": " + refusal.message;
+    return refusal;
+  }
+  *out = std::make_shared<text::GrammarMaskSource>(*grammar, thinks ? context.answer_tokens.think_end : -1);
+  return std::nullopt;
+}
+
+}  // namespace fathom::api

@@ -1,0 +1,35 @@
+// What a request wants its output to look like: response_format, json_schema, regex, ebnf.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "api/answer.h"
+#include "api/errors.h"
+#include "api/fields.h"
+#include "core/token_mask.h"
+#include "text/grammar/grammars.h"
+
+namespace fathom::api {
+
+struct ServiceContext;
+
+struct OutputForm {
+  enum class Kind { kFree, kJsonObject, kJsonSchema, kRegex, kEbnf, kToolCalls };
+  Kind kind = Kind::kFree;
+  std::string field;              // that asked for it, for errors
+  nlohmann::ordered_json schema;  // kJsonSchema
+  std::string text;               // kRegex, kEbnf
+  text::ToolGrammar tools;        // kToolCalls
+};
+
+// json_schema (text or an object), regex and ebnf; at most one.
+void read_output_form(Fields& fields, OutputForm* out);
+// OpenAI's response_format: text, json_object, json_schema.
+void read_response_format(Fields& fields, OutputForm* out);
+
+// Compiles the form, or finds it compiled; null for kFree. `start`: how the answer begins; thoughts are free.
+Refusal make_mask(const ServiceContext& context, const OutputForm& form, text::ReasoningStart start,
+                  std::shared_ptr<const TokenMaskSource>* out);
+
+}  // namespace fathom::api
