@@ -107,8 +107,9 @@ TEST(OutputForm, WhatCannotBeIsRefused) {
       {R"("regex": "a", "response_format": {"type": "json_object"})", "only one"},
       {R"("response_format": {"type": "json_schema"})", "schema"},
       {R"("response_format": {"type": "xml"})", "json_object"},
-      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})", "/not"},
-      {R"("regex": "a(?=b)")", "look-around"},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})",
+       "/not"},
+      {R"x("regex": "a(?=b)")x", "look-around"},
       {R"("regex": "a", "min_tokens": 3)", "min_tokens"},
       {R"("tool_choice": "required")", "no tools"},
       {R"("tools": [{"type": "function", "function": {"name": "f", "strict": true, "parameters": {"type": "array",
@@ -117,7 +118,8 @@ TEST(OutputForm, WhatCannotBeIsRefused) {
       {R"("tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": {"type": "function",
           "function": {"name": "g"}})",
        "no tool 'g'"},
-      {R"("tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required", "regex": "a")", "beside"}};
+      {R"("tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required", "regex": "a")",
+       "beside"}};
   for (const Case& one : cases) {
     const std::string message = desk.json(kChat, body_of(one.fields), 400)["error"]["message"];
     EXPECT_NE(message.find(one.message), std::string::npos) << one.fields << "\n" << message;

@@ -41,10 +41,10 @@ enum class RowMode : uint8_t {
 struct SlotInit {
   SamplingParams sampling;
   LogprobParams logprobs;
-  std::shared_ptr<const TokenMaskSource> mask;  // null: any token may come
-  std::vector<int32_t> prompt;                  // for penalties
+  std::vector<int32_t> prompt;  // for penalties
   std::vector<int32_t>
       output;  // tokens already chosen (resumed sequences); restores counts and the draw index
+  std::shared_ptr<const TokenMaskSource> mask;  // null: any token may come
 };
 
 struct BatchRow {

@@ -35,6 +35,7 @@ void Configurations::reach(Way first) {
   while (!pending_.empty()) {
     const Way way = pending_.back();
     pending_.pop_back();
+    if (exhausted()) return pending_.clear();
     if (!reached_.try_emplace(key(way.stack, way.state), true).second) continue;
     ++work_;
     const GrammarState& state = automaton_.states[static_cast<size_t>(way.state)];

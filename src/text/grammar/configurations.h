@@ -49,8 +49,10 @@ class Configurations {
     return {frame.parent, frame.state};
   }
 
-  // Ways looked at so far: a measure of the time spent.
-  uint64_t work() const { return work_; }
+  // Work is counted in ways looked at. Once more than `amount` has been done since the call, nothing is
+  // computed any more and what next() and at() say is worthless.
+  void allow_work(uint64_t amount) { limit_ = work_ + amount; }
+  bool exhausted() const { return work_ > limit_; }
   size_t count() const { return entries_.size(); }
   // Forgets all but one configuration when many have come up; the number that this one has now.
   int32_t trim(int32_t configuration);
@@ -81,6 +83,7 @@ class Configurations {
   std::unordered_multimap<uint64_t, int32_t> entry_index_;  // by hash
   std::vector<int32_t> steps_;                              // [configuration][byte]
   uint64_t work_ = 0;
+  uint64_t limit_ = UINT64_MAX;
   // The configuration being made.
   Entry made_;
   std::vector<Way> pending_;

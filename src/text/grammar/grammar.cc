@@ -7,9 +7,9 @@ namespace {
 
 using Kind = GrammarEdge::Kind;
 
-// Ways looked at in one step, or for one base mask. Ordinary grammars need some thousands; this is about a
+// In one step, or for one base mask. Ordinary grammars need some thousands; this is about a tenth of a
 // second.
-constexpr uint64_t kMaxWork = 30'000'000;
+constexpr uint64_t kMaxWork = 300'000;
 constexpr size_t kMaxConfigurations = 32'768;  // a KiB and more each
 
 Error too_costly() {
@@ -24,7 +24,6 @@ bool walk(const TokenTrie& trie, int32_t first, int32_t last, Configurations* co
           Allow allow) {
   if (first >= last || start == Configurations::kDead) return true;
   const auto& nodes = trie.nodes();
-  const uint64_t limit = configurations->work() + kMaxWork;
   const int base = nodes[static_cast<size_t>(first)].depth;
   thread_local std::vector<int32_t> path;
   path.assign(1, start);
@@ -40,7 +39,7 @@ bool walk(const TokenTrie& trie, int32_t first, int32_t last, Configurations* co
     path.resize(depth + 1);
     path.push_back(configuration);
     ++i;
-    if (configurations->work() > limit || configurations->count() > kMaxConfigurations) return false;
+    if (configurations->exhausted() || configurations->count() > kMaxConfigurations) return false;
   }
   return true;
 }
@@ -56,6 +55,7 @@ class GrammarMask final : public TokenMask {
       : grammar_(std::move(grammar)), configurations_(grammar_->automaton()), after_token_(after_token) {
     const Automaton& automaton = grammar_->automaton();
     const int32_t start = automaton.rules[static_cast<size_t>(automaton.root)].start;
+    configurations_.allow_work(kMaxWork);
     at_ = configurations_.at(Configurations::kBottom, start);
   }
 
@@ -66,7 +66,8 @@ class GrammarMask final : public TokenMask {
       if (token == after_token_) after_token_ = -1;
       return;
     }
-    if (over_) return;
+    if (over_ || configurations_.exhausted()) return;
+    configurations_.allow_work(kMaxWork);
     const GrammarTokens& tokens = grammar_->tokens();
     if (is_eos(token)) {
       over_ = true;
@@ -80,18 +81,19 @@ class GrammarMask final : public TokenMask {
         if (next != Configurations::kDead) next = configurations_.next(next, static_cast<uint8_t>(byte));
       }
     }
-    if (next != Configurations::kDead) at_ = configurations_.trim(next);
+    if (next != Configurations::kDead && !configurations_.exhausted()) at_ = configurations_.trim(next);
   }
 
   Result<void> fill(std::span<uint64_t> allowed) override {
     std::fill(allowed.begin(), allowed.end(), 0);
+    if (configurations_.exhausted()) return too_costly();
     if (!over_) {
-      const uint64_t limit = configurations_.work() + kMaxWork;
+      configurations_.allow_work(kMaxWork);
       // A copy: following exits makes new configurations.
       const std::vector<Configurations::Way> ways = configurations_.ways(at_);
       for (const Configurations::Way& way : ways) {
         FATHOM_TRY(allow_way(way, allowed));
-        if (configurations_.work() > limit) return too_costly();
+        if (configurations_.exhausted()) return too_costly();
       }
     }
     const bool any = std::any_of(allowed.begin(), allowed.end(), [](uint64_t word) { return word != 0; });
@@ -194,6 +196,7 @@ std::string Grammar::shape_of(int32_t state) const {
 
 Result<std::shared_ptr<const BaseMask>> Grammar::make_base_mask(int32_t state) const {
   Configurations configurations(automaton_);
+  configurations.allow_work(kMaxWork);
   const TokenTrie& trie = tokens_->trie();
   auto mask = std::make_shared<BaseMask>();
   std::vector<int32_t> tokens;
