@@ -44,7 +44,7 @@ struct SlotInit {
   std::vector<int32_t> prompt;  // for penalties
   std::vector<int32_t>
       output;  // tokens already chosen (resumed sequences); restores counts and the draw index
-  std::shared_ptr<const TokenMaskSource> mask;  // null: any token may come
+  std::shared_ptr<const TokenMaskSource> mask = nullptr;  // null: any token may come
 };
 
 struct BatchRow {
