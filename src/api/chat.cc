@@ -1,30 +1,12 @@
 // POST /v1/chat/completions.
 #include "api/chat_output.h"
+#include "api/chat_run.h"
 #include "api/endpoints.h"
 #include "api/event_stream.h"
 #include "base/clock.h"
 
 namespace fathom::api {
 namespace {
-
-std::vector<RunSpec> make_specs(const ChatRequest& request, const std::vector<int32_t>& prompt,
-                                int32_t max_new_tokens, const std::shared_ptr<const TokenMaskSource>& mask) {
-  std::vector<RunSpec> specs;
-  for (int i = 0; i < request.sampling.n; ++i) {
-    RunSpec& spec = specs.emplace_back();
-    spec.rid = request.options.rid;
-    spec.prompt = prompt;
-    spec.sampling = request.sampling.for_choice(i, max_new_tokens);
-    spec.logprobs.output = request.logprobs;
-    spec.logprobs.top = request.top_logprobs;
-    spec.text = request.sampling.text_options();
-    spec.answer = request.answer;
-    spec.mask = mask;
-    spec.priority = request.options.priority;
-    spec.cache_namespace = request.options.cache_namespace;
-  }
-  return specs;
-}
 
 void stream_chat(const ServiceContext& context, const ChatRequest& request, RequestRun& run,
                  http::ResponseWriter& writer) {
@@ -58,26 +40,11 @@ void handle_chat(const ServiceContext& context, const http::Request& http_reques
   ChatRequest request;
   if (Refusal refusal = read_chat_request(context, body, &request))
     return writer.send(error_response(*refusal));
-  ChatPrompt prompt;
-  prompt.ids = request.input_ids;
-  if (prompt.ids.empty()) {
-    if (Refusal refusal = make_chat_prompt(context, request.conversation, &prompt)) {
-      return writer.send(error_response(*refusal));
-    }
-  }
-  request.answer.format.start = chat_answer_start(context, request, prompt);
-  Length length = resolve_length(context, request.sampling, prompt.ids.size(), std::nullopt);
-  if (length.refusal) return writer.send(error_response(*length.refusal));
-
-  std::shared_ptr<const TokenMaskSource> mask;
-  if (Refusal refusal = make_mask(context, request.sampling.form, request.answer.format.start, &mask)) {
-    return writer.send(error_response(*refusal));
-  }
+  std::vector<RunSpec> specs;
+  if (Refusal refusal = plan_chat(context, &request, &specs)) return writer.send(error_response(*refusal));
 
   RequestRun run(context, writer);
-  if (Refusal refusal = run.start(make_specs(request, prompt.ids, length.max_new_tokens, mask))) {
-    return writer.send(error_response(*refusal));
-  }
+  if (Refusal refusal = run.start(std::move(specs))) return writer.send(error_response(*refusal));
   if (request.stream.stream) return stream_chat(context, request, run, writer);
   const bool complete = run.run([](const Choice&, const Growth&) { return true; }, [] { return true; });
   if (!complete) return;

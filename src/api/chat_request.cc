@@ -57,31 +57,6 @@ void read_tools(Fields& fields, Conversation* out) {
   out->tools = *tools;
 }
 
-void set_thinking(bool thinking, ordered_json* kwargs) {
-  // DeepSeek's templates call it `thinking`, others `enable_thinking`.
-  (*kwargs)["thinking"] = thinking;
-  (*kwargs)["enable_thinking"] = thinking;
-}
-
-// The efforts OpenAI and DeepSeek name. "none" is thinking off, any other is thinking on.
-bool read_effort(std::string_view name, const ordered_json& effort, Fields& fields, ordered_json* kwargs) {
-  static constexpr std::string_view kNames[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
-  bool known = false;
-  if (effort.is_string()) {
-    for (std::string_view candidate : kNames) known = known || effort == candidate;
-  } else if (effort.is_number()) {
-    known = effort.get<double>() >= 0.0 && effort.get<double>() <= 0.99;
-  }
-  if (!known) {
-    fields.fail_type(name, "one of none, minimal, low, medium, high, xhigh, max, or a number from 0 to 0.99",
-                     effort);
-    return false;
-  }
-  set_thinking(effort != "none", kwargs);
-  (*kwargs)["reasoning_effort"] = effort;
-  return true;
-}
-
 // From weak to strong: the server's default kwargs, reasoning_effort, reasoning, thinking, the request's
 // kwargs.
 void read_template_kwargs(const ServiceContext& context, Fields& fields, Conversation* out) {
@@ -203,17 +178,7 @@ void read_answer_options(const ServiceContext& context, Fields& fields, ChatRequ
   fields.boolean("separate_reasoning", &answer.format.separate_reasoning);
   fields.boolean("stream_reasoning", &answer.format.stream_reasoning);
   fields.boolean("parallel_tool_calls", &answer.parallel_calls);
-  answer.think_start = context.answer_tokens.think_start;
-  answer.think_end = context.answer_tokens.think_end;
-  const text::AnswerParsers& parsers = context.options.parsers;
-  const bool tools = !out->conversation.tools.is_null();
-  if (tools) answer.format.tools = parsers.tools;
-  // Without a parser the client reads the calls out of the text, special tokens and all.
-  if (tools && parsers.tools == text::ToolFormat::kNone) out->sampling.skip_special_tokens = false;
-  const bool parsed =
-      parsers.reasoning != text::ReasoningStyle::kNone || answer.format.tools != text::ToolFormat::kNone;
-  if (parsed) out->sampling.kept_special_tokens = context.answer_tokens.markers;
-  if (!fields.failed()) constrain_calls(context, fields, out);
+  set_answer_options(context, fields, out);
 }
 
 // What OpenAI's API has and this server does not, and what changes nothing here.
@@ -233,6 +198,45 @@ void read_openai_extras(Fields& fields) {
 }
 
 }  // namespace
+
+void set_thinking(bool thinking, ordered_json* kwargs) {
+  // DeepSeek's templates call it `thinking`, others `enable_thinking`.
+  (*kwargs)["thinking"] = thinking;
+  (*kwargs)["enable_thinking"] = thinking;
+}
+
+bool read_effort(std::string_view name, const ordered_json& effort, Fields& fields, ordered_json* kwargs) {
+  static constexpr std::string_view kNames[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+  bool known = false;
+  if (effort.is_string()) {
+    for (std::string_view candidate : kNames) known = known || effort == candidate;
+  } else if (effort.is_number()) {
+    known = effort.get<double>() >= 0.0 && effort.get<double>() <= 0.99;
+  }
+  if (!known) {
+    fields.fail_type(name, "one of none, minimal, low, medium, high, xhigh, max, or a number from 0 to 0.99",
+                     effort);
+    return false;
+  }
+  set_thinking(effort != "none", kwargs);
+  (*kwargs)["reasoning_effort"] = effort;
+  return true;
+}
+
+void set_answer_options(const ServiceContext& context, Fields& fields, ChatRequest* out) {
+  AnswerOptions& answer = out->answer;
+  answer.think_start = context.answer_tokens.think_start;
+  answer.think_end = context.answer_tokens.think_end;
+  const text::AnswerParsers& parsers = context.options.parsers;
+  const bool tools = !out->conversation.tools.is_null();
+  if (tools) answer.format.tools = parsers.tools;
+  // Without a parser the client reads the calls out of the text, special tokens and all.
+  if (tools && parsers.tools == text::ToolFormat::kNone) out->sampling.skip_special_tokens = false;
+  const bool parsed =
+      parsers.reasoning != text::ReasoningStyle::kNone || answer.format.tools != text::ToolFormat::kNone;
+  if (parsed) out->sampling.kept_special_tokens = context.answer_tokens.markers;
+  if (!fields.failed()) constrain_calls(context, fields, out);
+}
 
 void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out) {
   const ordered_json* messages = fields.list("messages");

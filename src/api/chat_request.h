@@ -1,7 +1,9 @@
 // POST /v1/chat/completions: the request's fields, and the prompt they make.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "api/context.h"
@@ -29,7 +31,10 @@ struct ChatRequest {
   Conversation conversation;
   std::vector<int32_t> input_ids;  // instead of the conversation, when not empty
   SamplingRequest sampling;
-  AnswerOptions answer;  // without the start, which the prompt tells
+  // Instead of sampling.max_new_tokens: a limit that gives way to the context's.
+  std::optional<int32_t> soft_limit;
+  bool cut_by_context = false;  // it did; set by plan_chat
+  AnswerOptions answer;         // without the start, which the prompt tells
   bool logprobs = false;
   int32_t top_logprobs = 0;
   StreamOptions stream;
@@ -44,6 +49,16 @@ Refusal read_chat_request(const ServiceContext& context, const nlohmann::ordered
 
 // messages, tools, tool_choice, chat_template_kwargs, the thinking switches and the continuation flags.
 void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out);
+
+// The template's variables for thinking. An effort is one of OpenAI's and DeepSeek's names or a number; other
+// than "none" it switches thinking on. False, with the error in `fields`, when it is no effort.
+void set_thinking(bool thinking, nlohmann::ordered_json* kwargs);
+bool read_effort(std::string_view name, const nlohmann::ordered_json& effort, Fields& fields,
+                 nlohmann::ordered_json* kwargs);
+
+// How the answer to `out`'s conversation is taken apart, and the grammar that forced or strict calls need.
+// The conversation, the output's form and answer.parallel_calls must have been read.
+void set_answer_options(const ServiceContext& context, Fields& fields, ChatRequest* out);
 
 struct ChatPrompt {
   std::vector<int32_t> ids;

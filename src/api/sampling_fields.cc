@@ -50,8 +50,7 @@ void read_seed(std::string_view name, Fields& fields, SamplingRequest* out) {
 
 }  // namespace
 
-void read_sampling(const ServiceContext& context, Dialect dialect, Fields& fields, SamplingRequest* out) {
-  const bool native = dialect == Dialect::kNative;
+void start_sampling(const ServiceContext& context, SamplingRequest* out) {
   const GenerationDefaults& defaults = context.card.defaults;
   SamplingParams& params = out->params;
   params.temperature = defaults.temperature.value_or(1.0F);
@@ -59,12 +58,29 @@ void read_sampling(const ServiceContext& context, Dialect dialect, Fields& field
   params.top_k = defaults.top_k.value_or(-1);
   params.min_p = defaults.min_p.value_or(0.0F);
   params.repetition_penalty = defaults.repetition_penalty.value_or(1.0F);
+}
 
-  fields.number("temperature", {0.0, 1e4}, &params.temperature);
-  fields.number("top_p", {0.0, 1.0, true}, &params.top_p);
-  if (fields.int32("top_k", -1, INT32_MAX, &params.top_k) && params.top_k == 0) {
+void read_distribution(Fields& fields, SamplingParams* out) {
+  fields.number("temperature", {0.0, 1e4}, &out->temperature);
+  fields.number("top_p", {0.0, 1.0, true}, &out->top_p);
+  if (fields.int32("top_k", -1, INT32_MAX, &out->top_k) && out->top_k == 0) {
     fields.fail("top_k", "got 0, expected -1 (all tokens) or at least 1");
   }
+}
+
+void complete_stop_tokens(const ServiceContext& context, SamplingParams* out) {
+  std::vector<int32_t>& ids = out->stop_token_ids;
+  const std::vector<int32_t>& eos = context.card.eos_token_ids;
+  if (!out->ignore_eos) ids.insert(ids.end(), eos.begin(), eos.end());
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+}
+
+void read_sampling(const ServiceContext& context, Dialect dialect, Fields& fields, SamplingRequest* out) {
+  const bool native = dialect == Dialect::kNative;
+  SamplingParams& params = out->params;
+  start_sampling(context, out);
+  read_distribution(fields, &params);
   fields.number("min_p", {0.0, 1.0}, &params.min_p);
   fields.number("repetition_penalty", {0.0, 2.0, true}, &params.repetition_penalty);
   fields.number("frequency_penalty", {-2.0, 2.0}, &params.frequency_penalty);
@@ -80,13 +96,7 @@ void read_sampling(const ServiceContext& context, Dialect dialect, Fields& field
   }
   fields.integers("stop_token_ids", kMaxStopIds, 0, context.card.vocab_size - 1, &params.stop_token_ids);
   fields.boolean("ignore_eos", &params.ignore_eos);
-  if (!params.ignore_eos) {
-    params.stop_token_ids.insert(params.stop_token_ids.end(), context.card.eos_token_ids.begin(),
-                                 context.card.eos_token_ids.end());
-  }
-  std::sort(params.stop_token_ids.begin(), params.stop_token_ids.end());
-  params.stop_token_ids.erase(std::unique(params.stop_token_ids.begin(), params.stop_token_ids.end()),
-                              params.stop_token_ids.end());
+  complete_stop_tokens(context, &params);
   fields.boolean("no_stop_trim", &out->no_stop_trim);
   fields.boolean("skip_special_tokens", &out->skip_special_tokens);
 

@@ -39,6 +39,13 @@ struct SamplingRequest {
   TextOptions text_options() const { return {stop, no_stop_trim, skip_special_tokens, kept_special_tokens}; }
 };
 
+// The checkpoint's defaults, or OpenAI's.
+void start_sampling(const ServiceContext& context, SamplingRequest* out);
+// temperature, top_p and top_k.
+void read_distribution(Fields& fields, SamplingParams* out);
+// Makes the stop tokens sorted and unique, with the model's own end tokens unless they are to be ignored.
+void complete_stop_tokens(const ServiceContext& context, SamplingParams* out);
+
 // Field names that differ between OpenAI's and the native form.
 enum class Dialect { kOpenAi, kNative };
 

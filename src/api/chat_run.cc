@@ -1,0 +1,39 @@
+#include "api/chat_run.h"
+
+namespace fathom::api {
+
+Refusal chat_request_prompt(const ServiceContext& context, const ChatRequest& request, ChatPrompt* out) {
+  out->ids = request.input_ids;
+  if (!out->ids.empty()) return std::nullopt;
+  return make_chat_prompt(context, request.conversation, out);
+}
+
+Refusal plan_chat(const ServiceContext& context, ChatRequest* request, std::vector<RunSpec>* specs) {
+  ChatPrompt prompt;
+  if (Refusal refusal = chat_request_prompt(context, *request, &prompt)) return refusal;
+  request->answer.format.start = chat_answer_start(context, *request, prompt);
+  Length length = resolve_length(context, request->sampling, prompt.ids.size(), request->soft_limit);
+  if (length.refusal) return length.refusal;
+  request->cut_by_context = request->soft_limit && length.max_new_tokens < *request->soft_limit;
+
+  std::shared_ptr<const TokenMaskSource> mask;
+  const Refusal refused = make_mask(context, request->sampling.form, request->answer.format.start, &mask);
+  if (refused) return refused;
+
+  for (int i = 0; i < request->sampling.n; ++i) {
+    RunSpec& spec = specs->emplace_back();
+    spec.rid = request->options.rid;
+    spec.prompt = prompt.ids;
+    spec.sampling = request->sampling.for_choice(i, length.max_new_tokens);
+    spec.logprobs.output = request->logprobs;
+    spec.logprobs.top = request->top_logprobs;
+    spec.text = request->sampling.text_options();
+    spec.answer = request->answer;
+    spec.mask = mask;
+    spec.priority = request->options.priority;
+    spec.cache_namespace = request->options.cache_namespace;
+  }
+  return std::nullopt;
+}
+
+}  // namespace fathom::api
