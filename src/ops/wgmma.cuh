@@ -59,13 +59,14 @@ __device__ inline void copy_tile_to_cluster(void* to, const CUtensorMap* map, ui
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(ctas)
       : "memory");
 }
-// Arrives at the barrier in this place of another CTA of the cluster.
+// Arrives at the barrier in this place of another CTA of the cluster. Says that something was read; for what
+// was written it would have to be a release at the cluster's scope, which waits for all of memory.
 __device__ inline void barrier_arrive_at(uint64_t* barrier, uint32_t cta) {
   asm volatile(
       "{\n"
       ".reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
       "}\n" ::"r"(shared_address(barrier)),
       "r"(cta)
       : "memory");
@@ -75,9 +76,9 @@ __device__ inline uint32_t rank_in_cluster() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// All threads of the cluster.
+// All threads of the cluster wait for each other; makes nothing visible but initialised barriers.
 __device__ inline void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // A tile of rows of 128 bytes in the 128-byte swizzle, k contiguous; 8 rows are 1024 bytes. Begins 1024-byte
 // aligned; k advances by adding 2 (32 bytes) to the low bits.
