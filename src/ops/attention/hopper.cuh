@@ -28,6 +28,40 @@ __device__ inline void bulk_copy(void* to, const void* from, uint32_t bytes, uin
       : "memory");
 }
 
+// As copy_tile (ops/wgmma.cuh), for what is read once: the L2 cache gives it up first.
+__device__ inline void copy_tile_once(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
+                                      int32_t row) {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, "
+      "{%3, "
+      "%4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "l"(policy)
+      : "memory");
+}
+
+// Global memory that the L2 cache is to keep while much else streams through it.
+__device__ inline uint64_t keep_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline void store_kept(float4* to, const float4& value) {
+  asm volatile(
+      "st.global.L2::cache_hint.v4.f32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(__cvta_generic_to_global(to)),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "l"(keep_policy())
+      : "memory");
+}
+__device__ inline float4 load_kept(const float4* from) {
+  float4 value;
+  asm volatile("ld.global.L2::cache_hint.v4.f32 {%0, %1, %2, %3}, [%4], %5;"
+               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+               : "l"(__cvta_generic_to_global(from)), "l"(keep_policy())
+               : "memory");
+  return value;
+}
+
 // As load_matrix_x4 (ops/mma.cuh), by the address in shared memory.
 __device__ inline void load_matrix4(uint32_t (&to)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

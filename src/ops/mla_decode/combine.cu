@@ -7,8 +7,8 @@
 namespace fathom::ops::cuda {
 namespace {
 
-constexpr int kNodes = 4;  // of level 2 in a query
-constexpr int kThreads = kNodes * 32;
+constexpr int kWarps = 4;
+constexpr int kThreads = kWarps * 32;
 
 struct Partial {
   float top, sum;
@@ -23,87 +23,114 @@ __device__ Partial fold(const Partial& a, const Partial& b) {
            fold(a.values.w, b.values.w)}};
 }
 
-// A warp folds a node of level 2, at most 16 items, for 128 columns; then the first warp folds the nodes.
-__global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArgs args) {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();  // launched before the items are done
-#endif
-  __shared__ Partial nodes[kNodes][32];
-  const int t = static_cast<int>(blockIdx.y);
-  const int first = args.workspace.first_items[t];
-  const int items = args.workspace.first_items[t + 1] - first;
-  if (items <= 1) return;
-  const int level = *args.workspace.level;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int values = args.heads * args.latent;
-  const int index = (static_cast<int>(blockIdx.x) * 32 + lane) * 4;
-  const bool inside = index < values;
-  const int head = inside ? index / args.latent : 0;
+constexpr int kMost = 16;  // items that a warp takes
 
-  const int node_items = level == 0 ? 16 : level == 1 ? 4 : 1;
-  const int begin = warp * node_items, count = min(node_items, items - begin);
-  if (count > 0 && inside) {
-    Partial loaded[16];
+// Items [first, first + count) of one query, which are all of a node's below them; count <= kMost.
+__device__ Partial fold_items(const SplitCombineArgs& args, int level, int first, int count, int column) {
+  const int values = args.heads * args.latent;
+  const int head = column / args.latent;
+  const int bits = args.workspace.units.fan_bits;
+  Partial loaded[kMost];
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      if (i >= count) continue;
-      const int64_t slot = first + begin + i;
-      const float2 stats = args.workspace.stats[slot * args.heads + head];
-      loaded[i] = {stats.x, stats.y,
-                   *reinterpret_cast<const float4*>(args.workspace.partial + slot * values + index)};
-    }
-    Partial result = {}, unfinished[kSplitTop];  // of levels 1 and 2
+  for (int i = 0; i < kMost; ++i) {
+    if (i >= count) continue;
+    const int64_t slot = first + i;
+    const float2 stats = args.workspace.stats[slot * args.heads + head];
+    loaded[i] = {stats.x, stats.y,
+                 *reinterpret_cast<const float4*>(args.workspace.partial + slot * values + column)};
+  }
+  Partial result = {}, unfinished[kSplitTop + 1];
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      if (i >= count) continue;
-      result = loaded[i];
-      bool complete = true;
+  for (int i = 0; i < kMost; ++i) {
+    if (i >= count) continue;
+    result = loaded[i];
+    bool complete = true;
 #pragma unroll
-      for (int up = 1; up < kSplitTop; ++up) {
-        if (up > level && complete) {
-          const int child = (i >> (2 * (up - 1 - level))) & 3;
-          unfinished[up] = child == 0 ? result : fold(unfinished[up], result);
-          complete = child == 3 || i == count - 1;
-          result = unfinished[up];
-        }
+    for (int up = 1; up <= kSplitTop; ++up) {
+      if (up > level && complete) {
+        const int child = (i >> (bits * (up - 1 - level))) & ((1 << bits) - 1);
+        unfinished[up] = child == 0 ? result : fold(unfinished[up], result);
+        complete = child == (1 << bits) - 1 || i == count - 1;
+        result = unfinished[up];
       }
     }
-    nodes[warp][lane] = result;
   }
-  __syncthreads();
-  if (warp > 0 || !inside) return;
-  Partial result = nodes[0][lane];
-  for (int i = 1; i * node_items < items; ++i) result = fold(result, nodes[i][lane]);
+  return result;
+}
+
+__device__ void write(const SplitCombineArgs& args, int token, int column, const Partial& result) {
   const float inverse = __frcp_rn(result.sum);
-  const int64_t to = t * args.out_stride + index;
+  const int64_t to = token * args.out_stride + column;
   args.out.store(to, __fmul_rn(result.values.x, inverse));
   args.out.store(to + 1, __fmul_rn(result.values.y, inverse));
   args.out.store(to + 2, __fmul_rn(result.values.z, inverse));
   args.out.store(to + 3, __fmul_rn(result.values.w, inverse));
 }
 
-// A level is taken when the next one has fewer items than are wanted, so it has at most four times as many;
-// and there are never more than all queries' units.
+// A chunk is 128 columns of a query, four for each lane. Where queries have up to 64 items (level 0), a CTA
+// does a chunk: its warps fold four nodes, the first warp folds those. Elsewhere a warp does a chunk.
+__global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArgs args) {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();  // it may have been launched before the items are done
+#endif
+  __shared__ Partial nodes[kWarps][32];
+  const int level = *args.workspace.level;
+  if (level == kSplitTop) return;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int values = args.heads * args.latent;
+  const int chunks = (values + 127) / 128;
+  const bool together = level == 0 && args.workspace.units.most > kMost;
+  const int begin = static_cast<int>(together ? blockIdx.x : blockIdx.x * kWarps + warp);
+  const int step = static_cast<int>(together ? gridDim.x : gridDim.x * kWarps);
+  for (int index = begin; index < args.tokens * chunks; index += step) {
+    const int token = index / chunks;
+    const int column = (index % chunks * 32 + lane) * 4;
+    const bool inside = column < values;
+    const int first = args.workspace.first_items[token];
+    const int items = args.workspace.first_items[token + 1] - first;
+    if (items <= 1) continue;
+    if (!together) {
+      if (inside) write(args, token, column, fold_items(args, level, first, items, column));
+      continue;
+    }
+    const int node_items = items > kMost ? kMost : items > 4 ? 4 : 1;
+    const int count = min(node_items, items - warp * node_items);
+    if (count > 0 && inside) {
+      nodes[warp][lane] = fold_items(args, level, first + warp * node_items, count, column);
+    }
+    __syncthreads();
+    if (warp == 0 && inside) {
+      Partial result = nodes[0][lane];
+      for (int i = 1; i * node_items < items; ++i) result = fold(result, nodes[i][lane]);
+      write(args, token, column, result);
+    }
+    __syncthreads();
+  }
+}
+
+// A level is taken when the next one has fewer items than are wanted, so it has at most as many as those have
+// children; and there are never more than all queries' units.
 int64_t split_slots(int64_t tokens, int64_t max_context, SplitUnits units, int64_t items_wanted) {
   const int64_t most = std::min<int64_t>(units.most, ceil_div<int64_t>(max_context, units.least));
-  return std::min(std::min<int64_t>(tokens, kSplitTokens) * most, 4 * items_wanted);
+  const int64_t children = std::min(units.most, 1 << units.fan_bits);
+  return std::min(std::min<int64_t>(tokens, kSplitTokens) * most, children * items_wanted);
 }
 
 }  // namespace
 
-void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args) {
+void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early) {
   FATHOM_CHECK(args.latent % 4 == 0, "latent {}", args.latent);
-  const dim3 grid(static_cast<unsigned>(ceil_div(args.heads * args.latent, 4 * 32)),
-                  static_cast<unsigned>(args.tokens));
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  const int64_t chunks = args.tokens * ceil_div<int64_t>(int64_t{args.heads} * args.latent, 128);
+  const int64_t grid = std::min<int64_t>(chunks, 3 * stream.gpu().multiprocessors);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch{};
-  launch.gridDim = grid;
+  launch.gridDim = dim3(static_cast<unsigned>(grid));
   launch.blockDim = dim3(kThreads);
   launch.stream = stream.handle();
-  launch.attrs = &early;
-  launch.numAttrs = stream.gpu().major >= 9 ? 1 : 0;
+  launch.attrs = &attribute;
+  launch.numAttrs = early ? 1 : 0;
   stream.note(cudaLaunchKernelEx(&launch, split_combine_kernel, args), "mla_decode's combine");
   stream.launched("mla_decode's combine");
 }

@@ -16,6 +16,7 @@ struct SplitCombineArgs {
   Activations out;
   int64_t out_stride = 0;
 };
-void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args);
+// `early`: it may be started while the kernel of the items, which allows that, still runs.
+void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early);
 
 }  // namespace fathom::ops::cuda

@@ -18,7 +18,7 @@ void check_args(const MlaDecodeArgs& args) {
                args.heads, width, latent);
   FATHOM_CHECK(args.q.rows >= args.batch.tokens && args.out.rows >= args.batch.tokens,
                "q has {} rows, out {}, for {} tokens", args.q.rows, args.out.rows, args.batch.tokens);
-  FATHOM_CHECK(args.max_context > 0 && args.max_context <= (int64_t{1} << 30), "max_context {}",
+  FATHOM_CHECK(args.max_context > 0 && args.max_context <= (int64_t{1} << 20), "max_context {}",
                args.max_context);
 }
 
@@ -67,7 +67,7 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     combine.latent = static_cast<int>(args.latent);
     combine.out = {part.out.data, part.out.dtype == device::DType::kBF16};
     combine.out_stride = part.out.stride;
-    split_combine(stream, combine);
+    split_combine(stream, combine, narrow);
   }
 }
 

@@ -1,6 +1,6 @@
 // Absorbed MLA attention over the paged latent cache on the GPU (ops/mla_decode/mla_decode.h has the
-// formula). Keys are taken in splits of a fixed number of places that begin at fixed places, merged in order
-// by their log-sum-exp: a token's result depends on its own sequence alone, not on the batch.
+// formula). Keys are taken in units whose places depend on the query's own length alone, folded in a tree of
+// fixed shape (split.cuh): a token's result depends on its own sequence alone, not on the batch.
 #pragma once
 
 #include "device/cuda/stream.h"

@@ -19,6 +19,11 @@ inline constexpr int kSplitTokens = 256;  // queries of one launch, at most
 // Units are `least` places or a multiple, and at most `most` of a query.
 struct SplitUnits {
   int least = 0, most = 0;
+  int fan_bits = 0;  // 2^fan_bits children of a node of the tree
+
+  __host__ __device__ int nodes(int units, int level) const {
+    return (units + (1 << (fan_bits * level)) - 1) >> (fan_bits * level);
+  }
 
   __host__ __device__ int places(int length) const {
     return least * ((length + least * most - 1) / (least * most));
@@ -29,13 +34,9 @@ struct SplitUnits {
     return (length + unit - 1) / unit;
   }
 };
-inline constexpr SplitUnits kSmallUnits = {64, 64};
-// For a kernel that cannot fold in registers.
-inline constexpr SplitUnits kLargeUnits = {512, 4};
-
-__host__ __device__ inline int split_nodes(int units, int level) {
-  return (units + (1 << (2 * level)) - 1) >> (2 * level);
-}
+inline constexpr SplitUnits kSmallUnits = {64, 64, 2};
+// For a kernel that cannot fold in registers: a flat tree.
+inline constexpr SplitUnits kLargeUnits = {512, 4, 4};
 
 // What the kernel of the items leaves for the combine kernel, in the workspace. Partial results: float32
 // [slots, Nh, Dc], not divided by their sums yet, and (maximum, sum) [slots, Nh]; a slot is an item's index.
@@ -63,19 +64,21 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
                                        int tokens, const SplitWorkspace& workspace) {
   if (threadIdx.x <= kSplitTop) plan.counts[threadIdx.x] = 0;
   __syncthreads();
-  int counts[kSplitTop + 1] = {};
-  for (int t = static_cast<int>(threadIdx.x); t < tokens; t += static_cast<int>(blockDim.x)) {
-    const int length = positions[t] + 1;
-    plan.slots[t] = slots[t];
-    plan.lengths[t] = length;
-    const int units = workspace.units.count(length);
-    plan.first_items[t] = units;
+  for (int begin = 0; begin < tokens; begin += static_cast<int>(blockDim.x)) {
+    const int t = begin + static_cast<int>(threadIdx.x);
+    int units = 0;
+    if (t < tokens) {
+      const int length = positions[t] + 1;
+      plan.slots[t] = slots[t];
+      plan.lengths[t] = length;
+      units = workspace.units.count(length);
+      plan.first_items[t] = units;
+    }
 #pragma unroll
-    for (int level = 0; level <= kSplitTop; ++level) counts[level] += split_nodes(units, level);
-  }
-#pragma unroll
-  for (int level = 0; level <= kSplitTop; ++level) {
-    if (counts[level] != 0) atomicAdd(&plan.counts[level], counts[level]);
+    for (int level = 0; level <= kSplitTop; ++level) {
+      const int count = __reduce_add_sync(0xffffffffU, workspace.units.nodes(units, level));
+      if (threadIdx.x % 32 == 0 && count != 0) atomicAdd(&plan.counts[level], count);
+    }
   }
   __syncthreads();
   if (threadIdx.x < 32) {
@@ -85,7 +88,7 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
     int before = 0;
     for (int begin = 0; begin < tokens; begin += 32) {
       const int t = begin + lane;
-      const int items = t < tokens ? split_nodes(plan.first_items[t], level) : 0;
+      const int items = t < tokens ? workspace.units.nodes(plan.first_items[t], level) : 0;
       int sum = items;
 #pragma unroll
       for (int step = 1; step < 32; step *= 2) {
@@ -127,7 +130,7 @@ __device__ inline SplitItem split_item(const SplitPlan& plan, int tokens, int in
   }
   const int length = plan.lengths[low];
   const int unit = plan.units.places(length);
-  const int span = unit << (2 * plan.level);
+  const int span = unit << (plan.units.fan_bits * plan.level);
   const int begin = (index - plan.first_items[low]) * span;
   const bool alone = plan.first_items[low + 1] - plan.first_items[low] == 1;
   return {low, plan.slots[low], begin, min(begin + span, length), unit, alone ? -1 : index};

@@ -71,8 +71,8 @@ __device__ void produce(Shared& shared, const Params& params) {
         const int row = page * params.page_size + place % params.page_size;
 #pragma unroll
         for (int i = 0; i < kBlocks; ++i) {
-          copy_tile(shared.keys[stage][i] + box * params.box_rows * 128, &params.cache, &shared.full[stage],
-                    i * 64, row);
+          copy_tile_once(shared.keys[stage][i] + box * params.box_rows * 128, &params.cache,
+                         &shared.full[stage], i * 64, row);
         }
       }
     }
@@ -264,7 +264,7 @@ class Consumer {
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
       const float* from = values[i / 16] + i % 16 * 4;
-      to[i * kConsumers] = make_float4(from[0], from[1], from[2], from[3]);
+      store_kept(to + i * kConsumers, make_float4(from[0], from[1], from[2], from[3]));
     }
   }
   // What was put aside, with the unit in `values` folded into it.
@@ -274,7 +274,7 @@ class Consumer {
     const float4* from = aside();
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
-      const float4 old = from[i * kConsumers];
+      const float4 old = load_kept(from + i * kConsumers);
       float* value = values[i / 16] + i % 16 * 4;
       value[0] = folds[0](old.x, value[0]);
       value[1] = folds[0](old.y, value[1]);
@@ -332,7 +332,6 @@ __global__ void __launch_bounds__(kThreads, 1) mla_decode_wide_kernel(const __gr
     }
     barrier_init_fence();
   }
-  cudaTriggerProgrammaticLaunchCompletion();  // the combine kernel may start, and waits for this one's end
   make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
   if (threadIdx.x >= kConsumers) {
     fewer_registers<24>();
