@@ -31,11 +31,14 @@ step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
 step 'skills' "$python" tests/skills_test.py
 step 'clients' "$python" tests/clients/run.py
 if [ "${1:-}" = --sanitize ]; then
-  for tool in memcheck racecheck; do
-    for room in ops sample; do
-      step "$tool of $room" compute-sanitizer --tool $tool --error-exitcode 1 $build/${room}_cuda_test
-    done
+  for room in ops sample; do
+    step "memcheck of $room" compute-sanitizer --tool memcheck --error-exitcode 1 $build/${room}_cuda_test
+    # Statistics of draws need many of them, which run the same code as one.
+    step "racecheck of $room" env FATHOM_TEST_SMALL=1 compute-sanitizer --tool racecheck --error-exitcode 1 \
+      $build/${room}_cuda_test --gtest_filter='-*DrawsEachTokenAsOftenAsItShould'
   done
+  step 'memcheck of the demo model' compute-sanitizer --tool memcheck --error-exitcode 1 \
+    $build/fathom verify --model-path models/demo --golden tests/golden/demo.safetensors --device cuda
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

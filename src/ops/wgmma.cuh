@@ -98,13 +98,38 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// d [64, 128] = (add ? d : 0) + a [64, 16] b [128, 16]^T. Thread t of the warpgroup holds, of rows 16 (t /
-// 32) + t % 32 / 4 and eight below, columns 8 j + t % 4 * 2 and the next: d[4 j], d[4 j + 1] and d[4 j + 2],
-// d[4 j + 3].
-__device__ inline void wgmma_m64n128(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+// d [64, N] = (add ? d : 0) + a [64, 16] b [N, 16]^T, N = 32, 64 or 128, both in shared memory. Thread t of
+// the warpgroup holds, of rows 16 (t / 32) + t % 32 / 4 and eight below, columns 8 j + t % 4 * 2 and the
+// next: d[4 j], d[4 j + 1] and d[4 j + 2], d[4 j + 3].
 #define FATHOM_F8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
+__device__ inline void wgmma_shared(float (&d)[16], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_shared(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_shared(float (&d)[64], uint64_t a, uint64_t b, bool add) {
   asm volatile(
       "{\n"
       ".reg .pred add;\n"

@@ -94,20 +94,6 @@ __device__ inline void settle(float (&values)[kCount]) {
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
 
-// d [64, 128] (+)= a [64, 16] b [128, 16]^T, both in shared memory; d's places as wgmma_m64n128's
-// (ops/wgmma.cuh). `add` false: d is overwritten.
-__device__ inline void wgmma_scores_n128(float (&d)[64], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " FATHOM_D64
-      "%64, %65, add, 1, 1, 0, 0;\n"
-      "}\n"
-      : FATHOM_F64
-      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
-}
-
 // d [64, 128] (+)= a [64, 16] b [16, 128]: a in registers as an mma_bf16's, b in shared memory with its
 // columns contiguous (wgmma_columns_tile).
 __device__ inline void wgmma_values_n128(float (&d)[64], const uint32_t* a, uint64_t b, bool add) {
@@ -134,20 +120,6 @@ __device__ inline void wgmma_shared_values_n128(float (&d)[64], uint64_t a, uint
       : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
 }
 
-// d [64, 64] (+)= a [64, 16] b [64, 16]^T, both in shared memory.
-__device__ inline void wgmma_scores_n64(float (&d)[32], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, 0;\n"
-      "}\n"
-      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
-      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
-}
 #undef FATHOM_F8
 #undef FATHOM_F64
 #undef FATHOM_D64

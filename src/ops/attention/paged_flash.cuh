@@ -94,6 +94,7 @@ __device__ void paged_flash_tile(const PagedFlashMemory<kHeads>& memory, const P
     for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, step);
     scores[lane] = weight_a;
     scores[lane + 32] = weight_b;
+    __syncwarp();  // all lanes have read the old maximum
     if (lane == 0) {
       const float rescale = exp2f(old_top - top);
       memory.rescale[warp] = rescale;

@@ -156,7 +156,7 @@ class Consumer {
 #pragma unroll
     for (int i = 0; i < kKey / 16; ++i) {
       const uint64_t offset = i / 4 * (kBlockBytes / 16) + i % 4 * 2;
-      wgmma_scores_n128(scores, q + offset, k + offset, i > 0);
+      wgmma_shared(scores, q + offset, k + offset, i > 0);
     }
   }
   __device__ void start_values(float (&values)[64], const uint32_t (&weights)[32], int stage,

@@ -52,7 +52,10 @@ void run(device::cuda::Stream& stream, const TileCall& call) {
   const bool bf16 = call.x_dtype == DType::kBF16 && call.weight_dtype != DType::kF32;
   if (!bf16 || !aligned(call)) return linear_simt(stream, call);
   const bool fp8 = call.weight_dtype == DType::kF8E4M3;
-  if (stream.gpu().hopper() && (fp8 ? linear_wgmma_fp8(stream, call) : linear_wgmma(stream, call))) return;
+  if (stream.gpu().hopper()) {
+    if (fp8 ? linear_wgmma_fp8(stream, call) : linear_wgmma_few(stream, call) || linear_wgmma(stream, call))
+      return;
+  }
   fp8 ? linear_mma_fp8(stream, call) : linear_mma(stream, call);
 }
 

@@ -49,6 +49,8 @@ struct TileCall {
 void linear_simt(device::cuda::Stream& stream, const TileCall& call);     // any types, any shape
 void linear_mma(device::cuda::Stream& stream, const TileCall& call);      // BF16 x and weights
 void linear_mma_fp8(device::cuda::Stream& stream, const TileCall& call);  // BF16 x, FP8 weights
+// sm_90a; BF16 x and weights, k % 64 == 0, 17 to 128 rows, not grouped. False when the shape is not for it.
+bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, gather null. False when the shape is not for it.
 bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x, FP8 weights, gather null, not batched. False when the shape is not for it.

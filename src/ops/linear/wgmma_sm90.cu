@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kCo
     for (int k = 0; k < kDepth / 16; ++k) {
 #pragma unroll
       for (int p = 0; p < kParts; ++p) {
-        wgmma_m64n128(sums[p], x + 2 * k, w + p * (kPart * kDepth * 2 / 16) + 2 * k, step > 0 || k > 0);
+        wgmma_shared(sums[p], x + 2 * k, w + p * (kPart * kDepth * 2 / 16) + 2 * k, step > 0 || k > 0);
       }
     }
     wgmma_commit();

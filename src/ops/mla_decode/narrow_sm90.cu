@@ -259,11 +259,8 @@ class Consumer {
   }
 
   __device__ void release(const Cursor (&cursors)[2]) {
-    __syncwarp();
-    if (lane_ == 0) {
-      barrier_arrive(&shared_.empty[cursors[0].stage]);
-      barrier_arrive(&shared_.empty[cursors[1].stage]);
-    }
+    barrier_arrive(&shared_.empty[cursors[0].stage]);
+    barrier_arrive(&shared_.empty[cursors[1].stage]);
   }
 
   // FP8 entries of the two stages, into a tile of bf16.
@@ -374,7 +371,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], kWarps);
+      barrier_init(&shared.empty[i], kConsumers);
     }
     barrier_init_fence();
   }

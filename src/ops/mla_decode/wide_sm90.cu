@@ -198,7 +198,7 @@ class Consumer {
 #pragma unroll
     for (int step = 0; step < kWidth / 16; ++step) {
       const uint64_t offset = step / 4 * (kBlockBytes / 16) + step % 4 * 2;
-      wgmma_scores_n64(scores, q + offset, k + offset, step > 0);
+      wgmma_shared(scores, q + offset, k + offset, step > 0);
     }
     wgmma_commit();
     wgmma_wait<0>();
