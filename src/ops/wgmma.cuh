@@ -146,7 +146,7 @@ __device__ inline void wgmma_shared(float (&d)[64], uint64_t a, uint64_t b, bool
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 
-// The same with a in registers, and for 64 or 128 columns: d = a b^T + (add ? d : 0). A warp gives its 16
+// The same with a in registers: d = a b^T + (add ? d : 0). A warp gives its 16
 // rows as the a of mma_bf16.
 __device__ inline void wgmma_registers(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(
@@ -175,6 +175,18 @@ __device__ inline void wgmma_registers(float (&d)[32], const uint32_t (&a)[4], u
       "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n"
       "}\n"
       : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_registers(float (&d)[16], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "{%16, %17, %18, %19}, %20, add, 1, 1, 0;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
 }
 #undef FATHOM_F8

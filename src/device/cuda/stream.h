@@ -35,11 +35,14 @@ class Stream {
     }
   }
   void launched(const char* op);
+  // The other's fault becomes this one's.
+  void adopt_fault(const Stream& other) { note(other.fault_, other.fault_op_); }
   // From now on every launch is marked in the trace; null: no more. The trace must live until then.
   void set_trace(Trace* trace) {
     trace_ = trace;
     if (trace != nullptr) trace->begin(handle_);
   }
+  bool traced() const { return trace_ != nullptr; }
 
   void copy(void* to, const void* from, size_t bytes);  // any direction; host memory must be pinned
   void fill(void* data, int byte, size_t bytes);

@@ -105,17 +105,22 @@ void extend(const Step& step, const MlaWeights& weights, const ops::cuda::CacheV
   }
 }
 
-void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache, const Matrix& q,
-            int64_t begin, int64_t end) {
+void absorb(const Step& step, const MlaWeights& weights, const Matrix& q, int64_t begin, int64_t end) {
   const ModelConfig& c = step.config;
   const Matrix absorbed = step.work.absorbed_q.first_rows(end - begin);
-  const Matrix latent_out = step.work.latent_out.first_rows(end - begin);
-  const Matrix rows = q.row_range(begin, end);
-  ops::cuda::batched_linear(step.stream, {.linear = {.x = rows.slice(0, c.nope_dim),
+  ops::cuda::batched_linear(step.stream, {.linear = {.x = q.row_range(begin, end).slice(0, c.nope_dim),
                                                      .y = absorbed.slice(0, c.kv_lora_rank),
                                                      .weight = &weights.absorb_key},
                                           .x_step = c.query_dim(),
                                           .y_step = c.latent_width()});
+}
+
+// The absorbed queries are there.
+void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache, int64_t begin,
+            int64_t end) {
+  const ModelConfig& c = step.config;
+  const Matrix absorbed = step.work.absorbed_q.first_rows(end - begin);
+  const Matrix latent_out = step.work.latent_out.first_rows(end - begin);
   ops::cuda::mla_decode(step.stream, {.q = absorbed,
                                       .cache = cache,
                                       .batch = part_of(step.batch.view, begin, end),
@@ -147,16 +152,20 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::cu
   // One launch serves the few tokens of a decode step; for many, two are faster (ops/kv_write/README.md).
   const bool together = extend_tokens == 0 && tokens <= std::min<int64_t>(step.decode_tokens, kFewTokens);
   if (together) {
-    ops::cuda::rope_and_latent_write(step.stream, absorbed_rotation(step, projected.q, 0, tokens), latent);
-  } else {
-    ops::cuda::latent_write(step.stream, latent);
-    if (extend_tokens > 0) ops::cuda::rope(step.stream, rotation(step, projected.q, 0, extend_tokens));
+    ops::cuda::rope_and_latent_write(step.beside.fork(step.stream),
+                                     absorbed_rotation(step, projected.q, 0, tokens), latent);
+    absorb(step, weights, projected.q, 0, tokens);
+    step.beside.join(step.stream);
+    return decode(step, weights, cache, 0, tokens);
   }
+  ops::cuda::latent_write(step.stream, latent);
+  if (extend_tokens > 0) ops::cuda::rope(step.stream, rotation(step, projected.q, 0, extend_tokens));
   if (extend_tokens > 0) extend(step, weights, cache, projected.q);
   for (int64_t begin = extend_tokens; begin < tokens; begin += step.decode_tokens) {
     const int64_t end = std::min(begin + step.decode_tokens, tokens);
-    if (!together) ops::cuda::rope(step.stream, absorbed_rotation(step, projected.q, begin, end));
-    decode(step, weights, cache, projected.q, begin, end);
+    ops::cuda::rope(step.stream, absorbed_rotation(step, projected.q, begin, end));
+    absorb(step, weights, projected.q, begin, end);
+    decode(step, weights, cache, begin, end);
   }
 }
 

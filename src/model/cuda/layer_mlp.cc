@@ -12,17 +12,19 @@ namespace {
 // From so many rows an expert on, tokens are copied into the experts' order first: the tensor copy engine
 // cannot gather rows.
 constexpr int64_t kSortedRows = 65;
+// For up to so many tokens the shared experts are computed beside the routed ones: neither fills the GPU.
+constexpr int64_t kBesideTokens = 256;
 
 }  // namespace
 
-void dense_block(const Step& step, const DenseWeights& weights, const Matrix& y) {
+void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
+                 const Matrix& y) {
   const int64_t t = step.batch.view.tokens;
   const Matrix& widest = step.work.inner;
   const Matrix inner(widest.data, widest.dtype, t, weights.down.k);
   ops::cuda::linear(
-      step.stream,
-      {.x = step.work.normed.first_rows(t), .y = inner, .weight = &weights.gate_up, .swiglu = true});
-  ops::cuda::linear(step.stream, {.x = inner, .y = y, .weight = &weights.down});
+      stream, {.x = step.work.normed.first_rows(t), .y = inner, .weight = &weights.gate_up, .swiglu = true});
+  ops::cuda::linear(stream, {.x = inner, .y = y, .weight = &weights.down});
 }
 
 void moe_block(const Step& step, const MoeWeights& weights) {
@@ -31,6 +33,12 @@ void moe_block(const Step& step, const MoeWeights& weights) {
   const int64_t t = step.batch.view.tokens;
   const int64_t copies = t * c.gate.top_k;
   const Matrix x = work.normed.first_rows(t);
+  Matrix shared;
+  const bool beside = c.num_shared_experts > 0 && t <= kBesideTokens;
+  if (c.num_shared_experts > 0) {
+    shared = work.shared_out.first_rows(t);
+    dense_block(step, beside ? step.beside.fork(step.stream) : step.stream, weights.shared, shared);
+  }
   const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
   ops::cuda::linear(step.stream, {.x = x, .y = logits, .weight = &weights.gate});
   ops::cuda::gate(step.stream, {.logits = work.gate_logits,
@@ -70,11 +78,7 @@ void moe_block(const Step& step, const MoeWeights& weights) {
   down.max_rows = copies;
   ops::cuda::grouped_linear(step.stream, down);
 
-  Matrix shared;
-  if (c.num_shared_experts > 0) {
-    shared = work.shared_out.first_rows(t);
-    dense_block(step, weights.shared, shared);
-  }
+  if (beside) step.beside.join(step.stream);
   ops::cuda::expert_combine(step.stream, {.rows = work.expert_out.first_rows(copies),
                                           .weights = work.expert_weights,
                                           .places = work.sort.places,

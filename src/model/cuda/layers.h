@@ -1,6 +1,7 @@
 // The blocks of a layer on the GPU: each reads work.normed and leaves its result in work.delta.
 #pragma once
 
+#include "device/cuda/branch.h"
 #include "model/cuda/model.h"
 #include "model/cuda/weights.h"
 #include "model/cuda/workspace.h"
@@ -18,10 +19,13 @@ struct Step {
   int64_t decode_tokens;  // most output tokens of one piece
   int64_t max_context;
   const GpuBatch& batch;
+  device::cuda::Branch& beside;  // for what need not wait
 };
 
 void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache);
-void dense_block(const Step& step, const DenseWeights& weights, const ops::cuda::Matrix& y);
+// On `stream`, which is the step's or one beside it.
+void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
+                 const ops::cuda::Matrix& y);
 void moe_block(const Step& step, const MoeWeights& weights);
 
 }  // namespace fathom::model::cuda

@@ -43,6 +43,7 @@ struct Model::State {
   device::cuda::DeviceArena work_arena;
   ModelWeights weights;
   Workspace work;
+  device::cuda::Branch beside;
   ops::cuda::RopeView rope;
   LoadReport report;
   int64_t forward_tokens = 0;
@@ -98,6 +99,7 @@ Model::~Model() = default;
 Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const LoadOptions& options,
                                             device::cuda::Stream& stream, ThreadPool& pool) {
   auto state = std::make_unique<State>(config);
+  FATHOM_ASSIGN(state->beside, device::cuda::Branch::create(stream.gpu()));
   State& s = *state;
   s.options = options;
   s.options.checkpoint = nullptr;
@@ -181,7 +183,7 @@ float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
   const int64_t t = batch.view.tokens;
   FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
   const Step step{stream,        s.config,        s.work,        s.rope, s.scale,
-                  s.options.mla, s.decode_tokens, s.max_context, batch};
+                  s.options.mla, s.decode_tokens, s.max_context, batch,  s.beside};
   const auto eps = static_cast<float>(s.config.rms_norm_eps);
   const auto norm = [&](const Matrix& delta, const float* weight, const Matrix& y) {
     ops::cuda::add_rms_norm(
@@ -204,7 +206,7 @@ float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
     if (layer.is_moe) {
       moe_block(step, layer.moe);
     } else {
-      dense_block(step, layer.dense, delta);
+      dense_block(step, stream, layer.dense, delta);
     }
   }
   norm(delta, s.weights.norm, s.work.hidden);

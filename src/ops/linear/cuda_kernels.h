@@ -55,5 +55,7 @@ bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call);
 bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x, FP8 weights, gather null, not batched. False when the shape is not for it.
 bool linear_wgmma_fp8(device::cuda::Stream& stream, const TileCall& call);
+// The same for up to 64 rows (of a group); linear_wgmma_fp8 chooses it.
+void linear_wgmma_fp8_turns(device::cuda::Stream& stream, const TileCall& call);
 
 }  // namespace fathom::ops::cuda

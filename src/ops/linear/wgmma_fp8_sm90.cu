@@ -185,11 +185,18 @@ bool linear_wgmma_fp8(device::cuda::Stream& stream, const TileCall& call) {
   const bool fits = call.weight_dtype == device::DType::kF8E4M3 && args.gather == nullptr &&
                     call.heads == 1 && args.k_stride % 16 == 0 &&
                     reinterpret_cast<uintptr_t>(args.weight) % 16 == 0;
-  if (!fits || rows <= 32) return false;
   const int64_t multiprocessors = stream.gpu().multiprocessors;
   const auto tiles = [&](int64_t height, int64_t tokens) {
     return ceil_div<int64_t>(args.n, height) * call.row_tiles(tokens);
   };
+  // Long sums, and about as many stripes as multiprocessors.
+  const bool turns = args.offsets == nullptr && rows > 16 && rows <= 64 && args.k >= 8192 &&
+                     tiles(64, 64) * 4 >= 3 * multiprocessors && tiles(64, 64) <= 2 * multiprocessors;
+  if (!fits || (rows <= 32 && !turns)) return false;
+  if (turns) {
+    linear_wgmma_fp8_turns(stream, call);
+    return true;
+  }
   if (rows > 64 && tiles(128, 128) >= multiprocessors) {
     launch<2, 128>(stream, call);
   } else if (tiles(128, 64) >= multiprocessors) {

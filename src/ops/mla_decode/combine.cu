@@ -70,9 +70,8 @@ __device__ void write(const SplitCombineArgs& args, int token, int column, const
 // A chunk is 128 columns of a query, four for each lane. Where queries have up to 64 items (level 0), a CTA
 // does a chunk: its warps fold four nodes, the first warp folds those. Elsewhere a warp does a chunk.
 __global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArgs args) {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();  // it may have been launched before the items are done
-#endif
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();  // it may have been launched before the items are done
   __shared__ Partial nodes[kWarps][32];
   const int level = *args.workspace.level;
   if (level == kSplitTop) return;

@@ -375,7 +375,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     barrier_init_fence();
   }
-  cudaTriggerProgrammaticLaunchCompletion();  // the combine kernel may start, and waits for this one's end
+  device::cuda::let_next_start();  // the combine kernel, which waits for this one's end
   make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
   if (threadIdx.x >= kConsumers) {
     fewer_registers<24>();
@@ -426,7 +426,8 @@ void mla_decode_narrow(device::cuda::Stream& stream, const MlaDecodeArgs& args,
       auto* kernel = &mla_decode_narrow_kernel<T>;
       stream.note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
                   "mla_decode");
-      kernel<<<static_cast<unsigned>(grid), kThreads, kBytes, stream.handle()>>>(params);
+      device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads), kBytes,
+                                 params);
     }
   });
   stream.launched("mla_decode");

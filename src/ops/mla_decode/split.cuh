@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "device/cuda/launch_kernel.h"
+
 namespace fathom::ops::cuda {
 
 inline constexpr int kSplitTile = 64;     // places; units are multiples of it
@@ -59,7 +61,8 @@ struct SplitPlan {
   int counts[kSplitTop + 1];
 };
 
-// By the whole CTA; `plan` in shared memory. CTA 0 copies it to the workspace.
+// By the whole CTA; `plan` in shared memory. CTA 0 copies it to the workspace. Waits for the kernel before
+// this one, if that may still run, once the plan is made: positions and slots must be older.
 __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions, const int32_t* slots,
                                        int tokens, const SplitWorkspace& workspace) {
   if (threadIdx.x <= kSplitTop) plan.counts[threadIdx.x] = 0;
@@ -106,6 +109,7 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
     }
   }
   __syncthreads();
+  device::cuda::wait_for_previous();
   if (blockIdx.x == 0) {
     if (threadIdx.x == 0) *workspace.level = plan.level;
     for (int t = static_cast<int>(threadIdx.x); t <= tokens; t += static_cast<int>(blockDim.x)) {

@@ -387,7 +387,8 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
   if (!allowed) return;
   const int64_t most_items = workspace.units.most * args.batch.tokens * params.groups;
   const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items);
-  mla_decode_wide_kernel<<<static_cast<unsigned>(grid), kThreads, kSharedBytes, stream.handle()>>>(params);
+  device::cuda::launch_early(stream, mla_decode_wide_kernel, dim3(static_cast<unsigned>(grid)),
+                             dim3(kThreads), kSharedBytes, params);
   stream.launched("mla_decode");
 }
 
