@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "base/math.h"
+#include "engine/cuda/gpu_engine.h"
 #include "engine/cuda/step_input.h"
 
 namespace fathom::engine::cuda {
@@ -15,12 +16,7 @@ class Sequence final : public VerifyModel {
     std::unique_ptr<Sequence> made(new Sequence(options.threads));
     FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
     FATHOM_ASSIGN(made->stream_, device::cuda::Stream::create(gpu));
-    model::cuda::LoadOptions load;
-    load.checkpoint = options.load.checkpoint;
-    load.seed = options.load.seed;
-    load.compute = options.load.compute;
-    load.kv_dtype = options.load.kv_dtype;
-    load.mla = options.load.mla;
+    model::cuda::LoadOptions load = load_options(options);
     load.max_tokens = options.load.max_tokens;
     load.max_logit_rows = options.load.max_logit_rows;
     load.max_context = options.load.max_context;

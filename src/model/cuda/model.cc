@@ -81,7 +81,7 @@ WorkspaceShape shape_of(const ModelConfig& config, const LoadOptions& options) {
 
 const char* describe(const device::cuda::Gpu& gpu, const ops::cuda::Weight& weight, DType activations) {
   if (activations == DType::kF32 || weight.dtype == DType::kF32) return "simt";
-  if (weight.dtype == DType::kF8E4M3 || !gpu.hopper()) return "mma";
+  if (!gpu.hopper()) return "mma";
   return "mma, wgmma";
 }
 

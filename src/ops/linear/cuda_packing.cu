@@ -3,6 +3,7 @@
 #include <cuda_fp8.h>
 
 #include "ops/linear/cuda_packing.h"
+#include "ops/linear/fp8_words.h"
 
 namespace fathom::ops::cuda {
 namespace {
@@ -38,32 +39,12 @@ __device__ inline void store(void* data, DType dtype, int64_t at, float value) {
   }
 }
 
-// Where column k of an FP8 row lies (README.md): the four values that a thread of a matrix instruction takes
-// from 16 columns are neighbours.
-__device__ inline int64_t fp8_place(int64_t k) {
-  const int64_t within = k % 16;
-  return k - within + within % 8 / 2 * 4 + within % 2 + within / 8 * 2;
+// Of a weight group: the row that stored row `row` becomes.
+__device__ inline int64_t row_to(const PackPlan& plan, int64_t row) {
+  return plan.offset + (plan.turn < 0 ? row : row / 8 * 16 + plan.turn * 8 + row % 8);
 }
-
-struct Place {
-  int64_t row = 0, column = 0;  // of the stored tensor
-  int64_t to = 0;               // row of the weight group
-};
-
-// Element i of the group as the weight counts them: k fastest.
-__device__ inline Place place_of(const PackPlan& plan, const StoredRows& stored, int64_t group, int64_t i) {
-  Place place;
-  if (plan.transposed) {
-    place.to = i / plan.rows;
-    place.column = place.to;
-    place.row = plan.first_row + group * plan.group_step + i % plan.rows;
-  } else {
-    const int64_t row = i / stored.k;
-    place.row = plan.first_row + group * plan.group_step + row;
-    place.column = i % stored.k;
-    place.to = plan.offset + (plan.turn < 0 ? row : row / 8 * 16 + plan.turn * 8 + row % 8);
-  }
-  return place;
+__device__ inline int64_t first_row(const PackPlan& plan, int64_t group) {
+  return plan.first_row + group * plan.group_step;
 }
 
 __global__ void pack_kernel(StoredRows stored, PackPlan plan, int32_t* unsound) {
@@ -72,23 +53,55 @@ __global__ void pack_kernel(StoredRows stored, PackPlan plan, int32_t* unsound) 
   const Weight& w = plan.weight;
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
        i += int64_t{gridDim.x} * blockDim.x) {
-    const Place place = place_of(plan, stored, group, i);
-    if (place.row < stored.row_begin || place.row >= stored.row_end) continue;
-    const int64_t from = (place.row - stored.row_begin) * stored.k + place.column;
-    const int64_t k = plan.transposed ? i % plan.rows : place.column;
-    const int64_t line = (group * w.n + place.to) * w.k_stride;
-    if (w.dtype == DType::kF8E4M3) {
-      const uint8_t bits = static_cast<const uint8_t*>(stored.data)[from];
-      if ((bits & 0x7f) == 0x7f) *unsound = 1;
-      const_cast<uint8_t*>(static_cast<const uint8_t*>(w.data))[line + fp8_place(k)] = bits;
-      continue;
-    }
-    float value = load(stored.data, stored.dtype, from);
+    // As the weight counts its elements: k fastest.
+    const int64_t width = plan.transposed ? plan.rows : stored.k;
+    const int64_t line = i / width, k = i % width;
+    const int64_t row = first_row(plan, group) + (plan.transposed ? k : line);
+    const int64_t column = plan.transposed ? line : k;
+    if (row < stored.row_begin || row >= stored.row_end) continue;
+    float value = load(stored.data, stored.dtype, (row - stored.row_begin) * stored.k + column);
     if (stored.dtype == DType::kF8E4M3) {
-      value *= stored.scales[place.row / 128 * ((stored.k + 127) / 128) + place.column / 128];
+      value *= stored.scales[row / 128 * ((stored.k + 127) / 128) + column / 128];
       if (!isfinite(value)) *unsound = 1;
     }
-    store(const_cast<void*>(w.data), w.dtype, line + k, value);
+    const int64_t to = plan.transposed ? line : row_to(plan, line);
+    store(const_cast<void*>(w.data), w.dtype, (group * w.n + to) * w.k_stride + k, value);
+  }
+}
+
+// FP8 that stays FP8: a thread makes a word (fp8_words.h), as far as its values are among the stored rows.
+__global__ void pack_words_kernel(StoredRows stored, PackPlan plan, int32_t* unsound) {
+  const int64_t group = plan.first_group + blockIdx.y;
+  const Weight& w = plan.weight;
+  const int64_t width = plan.transposed ? plan.rows : stored.k;
+  const int64_t words = (width + 15) / 16 * 4;
+  const int64_t lines = plan.transposed ? stored.k : plan.rows;
+  const auto* from = static_cast<const uint8_t*>(stored.data);
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < lines * words;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    const int64_t line = i / words;
+    const int64_t word = i % words;
+    uint32_t bits = 0, mask = 0;
+    for (int value = 0; value < 4; ++value) {
+      const int64_t k = fp8_column({word, value});
+      if (k >= width) {  // what fills the last words is zero
+        mask |= fp8_mask(value);
+        continue;
+      }
+      const int64_t row = first_row(plan, group) + (plan.transposed ? k : line);
+      const int64_t column = plan.transposed ? line : k;
+      if (row < stored.row_begin || row >= stored.row_end) continue;
+      const uint8_t f8 = from[(row - stored.row_begin) * stored.k + column];
+      if ((f8 & 0x7f) == 0x7f) *unsound = 1;
+      bits |= fp8_bits(f8, value);
+      mask |= fp8_mask(value);
+    }
+    const int64_t to = plan.transposed ? line : row_to(plan, line);
+    auto* place = reinterpret_cast<uint32_t*>(const_cast<uint8_t*>(static_cast<const uint8_t*>(w.data)) +
+                                              (group * w.n + to) * w.k_stride) +
+                  word;
+    // One call may bring a part of a word and the next one the rest.
+    if (mask != 0) *place = (*place & ~mask) | bits;
   }
 }
 
@@ -160,9 +173,12 @@ __global__ void widen_kernel(const void* stored, DType dtype, int64_t count, flo
 void pack_rows(device::cuda::Stream& stream, const StoredRows& stored, const PackPlan& plan,
                int32_t* unsound) {
   const dim3 grid(blocks_for(plan.rows * stored.k), static_cast<unsigned>(plan.groups));
-  pack_kernel<<<grid, kThreads, 0, stream.handle()>>>(stored, plan, unsound);
+  if (plan.weight.dtype != DType::kF8E4M3) {
+    pack_kernel<<<grid, kThreads, 0, stream.handle()>>>(stored, plan, unsound);
+    return stream.launched("pack rows");
+  }
+  pack_words_kernel<<<grid, kThreads, 0, stream.handle()>>>(stored, plan, unsound);
   stream.launched("pack rows");
-  if (plan.weight.dtype != DType::kF8E4M3) return;
   const dim3 few(4, static_cast<unsigned>(plan.groups));
   scale_kernel<<<few, kThreads, 0, stream.handle()>>>(stored, plan, unsound);
   stream.launched("pack scales");

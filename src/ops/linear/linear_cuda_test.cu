@@ -9,6 +9,7 @@
 #include "device/cuda/testing.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/f8_encode.h"
+#include "ops/linear/fp8_words.h"
 
 namespace fathom::ops::cuda {
 namespace {
@@ -40,9 +41,11 @@ struct TestWeight {
           const int64_t line = (g * n + row) * stride;
           if (type == DType::kF8E4M3) {
             const uint8_t bits = f32_to_f8e4m3(value * 8.0F);
-            const int64_t within = col % 16;
-            bytes[static_cast<size_t>(line + col - within + within % 8 / 2 * 4 + within % 2 +
-                                      within / 8 * 2)] = bits;
+            const Fp8Place place = fp8_place(col);
+            uint32_t word;
+            std::memcpy(&word, &bytes[static_cast<size_t>(line + place.word * 4)], 4);
+            word |= fp8_bits(bits, place.value);
+            std::memcpy(&bytes[static_cast<size_t>(line + place.word * 4)], &word, 4);
             value =
                 device::f8e4m3_to_f32(bits) * scale[static_cast<size_t>(g * ((k + 127) / 128) * row_groups +
                                                                         col / 128 * row_groups + row / 8)];

@@ -5,6 +5,7 @@
 #include "device/cuda/shared_memory.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/cuda_tiles.cuh"
+#include "ops/linear/fp8_words.cuh"
 #include "ops/mma.cuh"
 
 namespace fathom::ops::cuda {
@@ -149,9 +150,9 @@ __global__ void __launch_bounds__(kThreads) mma_fp8_kernel(const __grid_constant
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const uint8_t* row = w + k + half * 16;
-        fp8x4_to_bf16x4(*reinterpret_cast<const uint32_t*>(row), a[half][0], a[half][2]);
-        fp8x4_to_bf16x4(*reinterpret_cast<const uint32_t*>(row + 8 * S::kWeightPitch), a[half][1],
-                        a[half][3]);
+        fp8_word_to_bf16(*reinterpret_cast<const uint32_t*>(row), a[half][0], a[half][2]);
+        fp8_word_to_bf16(*reinterpret_cast<const uint32_t*>(row + 8 * S::kWeightPitch), a[half][1],
+                         a[half][3]);
       }
       if constexpr (kTiles == 1) {
         uint32_t b[4];

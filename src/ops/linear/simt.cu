@@ -4,6 +4,7 @@
 
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/cuda_tiles.cuh"
+#include "ops/linear/fp8_words.h"
 
 namespace fathom::ops::cuda {
 namespace {
@@ -17,14 +18,18 @@ __device__ inline float widen(float value) {
 __device__ inline float widen(__nv_bfloat16 value) {
   return __bfloat162float(value);
 }
-__device__ inline float widen(__nv_fp8_e4m3 value) {
-  return static_cast<float>(value);
-}
 
-// Where column k of an FP8 row lies (cuda.h of weights: turns within 16).
-__device__ inline int64_t fp8_place(int64_t k) {
-  const int64_t within = k % 16;
-  return k - within + within % 8 / 2 * 4 + within % 2 + within / 8 * 2;
+// Column k of a row of weights.
+template <class W>
+__device__ inline float weight_at(const W* row, int k) {
+  if constexpr (sizeof(W) == 1) {
+    const Fp8Place place = fp8_place(k);
+    __nv_fp8_e4m3 value;
+    value.__x = fp8_value(reinterpret_cast<const uint32_t*>(row)[place.word], place.value);
+    return static_cast<float>(value);
+  } else {
+    return widen(row[k]);
+  }
 }
 
 template <class X, class W>
@@ -69,7 +74,7 @@ __global__ void __launch_bounds__(256) simt_kernel(TileArgs args) {
       value = 0.0F;
       const int n = n_first + line;
       if (n < args.n && k < args.k) {
-        value = widen(weight[n * args.k_stride + (kFp8 ? fp8_place(k) : k)]);
+        value = weight_at(weight + n * args.k_stride, k);
         if constexpr (kFp8) value *= scales[static_cast<int64_t>(k / 128) * ((args.n + 7) / 8) + n / 8];
       }
       w_tile[i % kDepth][line] = value;

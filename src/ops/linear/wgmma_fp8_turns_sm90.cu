@@ -7,6 +7,7 @@
 #include "ops/attention/hopper.cuh"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/cuda_tiles.cuh"
+#include "ops/linear/fp8_words.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -129,8 +130,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 #pragma unroll
         for (int k = 0; k < 8; ++k) {
           uint32_t a[4];
-          fp8x4_to_bf16x4(bytes[k][0], a[0], a[2]);
-          fp8x4_to_bf16x4(bytes[k][1], a[1], a[3]);
+          fp8_word_to_bf16(bytes[k][0], a[0], a[2]);
+          fp8_word_to_bf16(bytes[k][1], a[1], a[3]);
           wgmma_fence();
           wgmma_registers(part, a, wgmma_tile(x + k / 4 * S::kHalfBytes) + 2 * (k % 4), k > 0);
         }
