@@ -129,7 +129,7 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
 
 template <int kTokens>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
-  const int64_t tiles = ceil_div<int64_t>(call.args.n, kRows) * call.heads;
+  const int64_t tiles = ceil_div<int64_t>(call.args.n, kRows) * call.heads * call.row_tiles(kTokens);
   tiles > stream.gpu().multiprocessors ? launch<kTokens, 2, 2>(stream, call)
                                        : launch<kTokens, 1, 4>(stream, call);
 }
@@ -142,9 +142,18 @@ bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call) {
                     args.k % kDepth == 0 && args.k_stride == args.k &&
                     reinterpret_cast<uintptr_t>(args.weight) % 16 == 0;
   if (!fits || call.max_rows <= 16 || call.max_rows > 128) return false;
-  call.max_rows <= 32   ? launch<32>(stream, call)
-  : call.max_rows <= 64 ? launch<64>(stream, call)
-                        : launch<128>(stream, call);
+  // What a multiprocessor can take in bounds these: the narrowest tiles that it takes one of.
+  const int64_t stripes = ceil_div<int64_t>(args.n, kRows) * call.heads;
+  const auto fill = [&](int64_t tokens) {
+    return stripes * call.row_tiles(tokens) <= stream.gpu().multiprocessors;
+  };
+  if (call.max_rows <= 32 || fill(32)) {
+    launch<32>(stream, call);
+  } else if (call.max_rows <= 64 || fill(64)) {
+    launch<64>(stream, call);
+  } else {
+    launch<128>(stream, call);
+  }
   stream.launched("linear (wgmma)");
   return true;
 }
