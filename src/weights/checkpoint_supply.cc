@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "base/math.h"
+#include "weights/read_ahead.h"
 #include "weights/weight_reader.h"
 #include "weights/weight_supply.h"
 
@@ -31,7 +32,7 @@ class Aligned {
 class CheckpointSupply final : public WeightSupply {
  public:
   CheckpointSupply(const Checkpoint& checkpoint, SupplyContext context)
-      : checkpoint_(checkpoint), context_(std::move(context)) {}
+      : checkpoint_(checkpoint), context_(std::move(context)), ahead_(checkpoint) {}
 
   Result<ops::PackedLinear> linear(ops::Compute compute, std::span<const Part> parts) override {
     std::vector<ops::WeightSource> sources;
@@ -40,6 +41,7 @@ class CheckpointSupply final : public WeightSupply {
     int64_t bytes = 0;
     for (const Part& part : parts) {
       const TensorView& tensor = at(part.name);
+      ahead_.reading(tensor);
       const int64_t element = device::size_of(*tensor.dtype);
       held.emplace_back(tensor, static_cast<size_t>(element));
       ops::WeightSource source;
@@ -98,6 +100,7 @@ class CheckpointSupply final : public WeightSupply {
 
   const Checkpoint& checkpoint_;
   SupplyContext context_;
+  ReadAhead ahead_;
 };
 
 }  // namespace

@@ -41,6 +41,7 @@ class SafetensorsFile {
 
   const std::string& path() const { return file_.path(); }
   const std::vector<TensorView>& tensors() const { return tensors_; }
+  std::span<const std::byte> bytes() const { return file_.bytes(); }
   // To be asked after tensors were read: kDataLoss when the file shrank meanwhile (mapped_file.h).
   Result<void> intact() const { return file_.intact(); }
 

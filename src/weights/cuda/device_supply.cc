@@ -4,9 +4,11 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/math.h"
 #include "ops/linear/cuda_packing.h"
+#include "weights/read_ahead.h"
 #include "weights/weight_reader.h"
 
 namespace fathom::weights::cuda {
@@ -41,9 +43,12 @@ struct DeviceSupply::State {
     bool used = false;
   };
 
-  explicit State(SupplyContext context_in) : context(std::move(context_in)) {}
+  explicit State(SupplyContext context_in) : context(std::move(context_in)) {
+    if (context.checkpoint != nullptr) ahead.emplace(*context.checkpoint);
+  }
 
   SupplyContext context;
+  std::optional<ReadAhead> ahead;
   std::array<Slot, kSlots> slots;
   size_t next = 0;
   device::cuda::DeviceBuffer unsound;  // int32
@@ -125,6 +130,7 @@ struct DeviceSupply::State {
                                stretch.row_end, part.k, context.seed ^ hash_name(part.name),
                                part.gain / std::sqrt(static_cast<float>(part.k)), random_scale(part));
       } else {
+        ahead->reading(at(part.name));
         bring(*slot, at(part.name), stretch.row_begin * row_bytes,
               (stretch.row_end - stretch.row_begin) * row_bytes, slot->staged.data());
       }
