@@ -16,6 +16,7 @@ struct Avx2 {
   static constexpr int kUnitK = 1;
   static constexpr int kMaxRows = 6;
   static constexpr int kMaxPanels = 1;
+  static constexpr bool kPanelByPanel = true;
   static constexpr int kStreamPanels[5] = {0, 4, 2, 1, 1};
   static constexpr int64_t kFetchAhead = 1536;
   static constexpr int64_t kUnpackBlocks = 4;
@@ -86,7 +87,7 @@ struct Bf16 : Avx2 {
 // block's scale.
 struct F8 : Avx2 {
   using Raw = Bits;
-  static constexpr int kStreamPanels[5] = {0, 4, 1, 1, 1};  // two panels' steps spill
+  static constexpr int kStreamPanels[5] = {0, 4, 2, 1, 1};
   static constexpr bool kScaled = true;
   static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 4;
@@ -114,13 +115,21 @@ struct F8 : Avx2 {
 };
 
 template <bool kScale>
+__m256 scaled(__m256 v) {
+  return kScale ? _mm256_mul_ps(v, _mm256_set1_ps(0x1p60F)) : v;
+}
+template <bool kScale>
 void copy_row(const float* x, int64_t k, int64_t k_padded, float* out, int64_t line_step) {
-  for (int64_t i = 0; i < k_padded; i += 16) {
+  int64_t i = 0;
+  for (; i + 16 <= k; i += 16, out += line_step) {
+    _mm256_storeu_ps(out, scaled<kScale>(_mm256_loadu_ps(x + i)));
+    _mm256_storeu_ps(out + 8, scaled<kScale>(_mm256_loadu_ps(x + i + 8)));
+  }
+  for (; i < k_padded; i += 16, out += line_step) {
     for (int64_t j = 0; j < 16; ++j) {
       const float value = i + j < k ? x[i + j] : 0.0F;
       out[j] = kScale ? value * 0x1p60F : value;
     }
-    out += line_step;
   }
 }
 

@@ -14,6 +14,7 @@ struct Avx512 {
   static constexpr int kUnitK = 1;
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxPanels = 2;
+  static constexpr bool kPanelByPanel = false;
   static constexpr int kStreamPanels[5] = {0, 4, 4, 4, 4};
   static constexpr int64_t kFetchAhead = 0;
   static constexpr int64_t kUnpackBlocks = 0;

@@ -17,6 +17,7 @@ struct Dot {
   static constexpr int kUnitK = 2;
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxPanels = 2;
+  static constexpr bool kPanelByPanel = false;
   static constexpr int kStreamPanels[5] = {0, 4, 4, 4, 4};
   static constexpr int64_t kFetchAhead = 0;
   static constexpr int64_t kUnpackBlocks = 0;

@@ -9,6 +9,8 @@
 //   zero, load_sum, store_sum, multiply_add(sum, unit, operand), scale_add(y, sum, scale)
 //   kUnitK             k of one step: 1 (float32) or 2 (bf16 pairs)
 //   kScaled            FP8: sums are scaled after each 128 of k
+//   kPanelByPanel      a panel's row is used up before the next one's is loaded: more broadcasts, but fewer
+//                      registers; else the panels share each broadcast
 //   kMaxRows, kMaxPanels   the register tile for many rows; kStreamPanels[rows] the one for few
 //   kFetchAhead        how many bytes of weights are on their way ahead of use; 0 leaves it to the processor
 //   kUnpackBlocks      from so many blocks of rows on, weights are unpacked into L1 once; below, each block
@@ -64,6 +66,7 @@ struct SetAside {
   }
 };
 
+// Steps S and on of one row of all panels.
 template <class K, class Source, int kRows, int kPanels, int S, class Sums>
 [[gnu::always_inline]] inline void add_steps(Sums& sum, const typename Source::Raw (&raw)[kPanels],
                                              const float* a) {
@@ -78,6 +81,16 @@ template <class K, class Source, int kRows, int kPanels, int S, class Sums>
   if constexpr (S + 1 < Source::kSteps) {
     add_steps<K, Source, kRows, kPanels, S + 1>(sum, raw, a);
   }
+}
+// Steps S and on of one row of panel p.
+template <class K, class Source, int kRows, int S, class Sums>
+[[gnu::always_inline]] inline void add_panel_steps(Sums& sum, int p, const typename Source::Raw& raw,
+                                                   const float* a) {
+  const typename K::Operand operand = Source::template step<S>(raw);
+  FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
+    sum[r][p] = K::multiply_add(sum[r][p], K::broadcast(a + r * 16 + S), operand);
+  }
+  if constexpr (S + 1 < Source::kSteps) add_panel_steps<K, Source, kRows, S + 1>(sum, p, raw, a);
 }
 
 // kAhead: bytes ahead of each panel's stream to fetch, where the weights come from memory.
@@ -97,12 +110,20 @@ void multiply_tile(const Tile& tile) {
   for (int64_t left = tile.lines; left > 0; --left) {
     for (int64_t i = 0; i < tile.fetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch);
     for (int i = 0; i < 16; i += Source::kSteps) {
-      typename Source::Raw raw[kPanels];
-      if constexpr (kAhead > 0) {
-        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) __builtin_prefetch(w + p * w_stride + kAhead);
+      if constexpr (K::kPanelByPanel) {
+        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+          if constexpr (kAhead > 0) __builtin_prefetch(w + p * w_stride + kAhead);
+          const typename Source::Raw raw = Source::load(w + p * w_stride);
+          add_panel_steps<K, Source, kRows, 0>(sum, p, raw, line + i);
+        }
+      } else {
+        typename Source::Raw raw[kPanels];
+        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+          if constexpr (kAhead > 0) __builtin_prefetch(w + p * w_stride + kAhead);
+        }
+        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
+        add_steps<K, Source, kRows, kPanels, 0>(sum, raw, line + i);
       }
-      FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
-      add_steps<K, Source, kRows, kPanels, 0>(sum, raw, line + i);
       w += 64;
     }
     line += line_step;

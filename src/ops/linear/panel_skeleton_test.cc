@@ -64,6 +64,7 @@ struct PlainDot {
   static constexpr int kUnitK = 2;
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxPanels = 2;
+  static constexpr bool kPanelByPanel = false;
   static constexpr int kStreamPanels[5] = {0, 4, 4, 4, 4};
   static constexpr int64_t kFetchAhead = 1024;
   static constexpr int64_t kUnpackBlocks = 2;
