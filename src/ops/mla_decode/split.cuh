@@ -48,6 +48,8 @@ struct SplitWorkspace {
   float2* stats = nullptr;
   float* partial = nullptr;
   int items_wanted = 0;  // the level is the highest with this many items
+  // Or a higher one, if the items take that many CTAs less time; 0: not asked. An item is of `groups` CTAs.
+  int weighed_groups = 0;
   SplitUnits units;
 };
 
@@ -59,24 +61,53 @@ struct SplitPlan {
   int lengths[kSplitTokens];
   int slots[kSplitTokens];
   int counts[kSplitTop + 1];
+  int tiles, longest, longest_unit;  // of all queries; of one query; of a unit; in tiles
 };
+
+// Microseconds, about, that the items of a level take (16 heads on an H100: a tile 2 to 3, an item's
+// beginning and end two more, and its partial result twice through memory).
+__device__ inline float split_cost(const SplitPlan& plan, int level, int fan_bits, int groups, int tokens) {
+  constexpr float kTile = 2.4F, kItem = 4.8F, kPartial = 0.05F;
+  const int items = plan.counts[level];
+  const auto rounds =
+      static_cast<float>((items * groups + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x));
+  const float mean = static_cast<float>(plan.tiles) / static_cast<float>(items);
+  const auto longest = static_cast<float>(min(plan.longest, plan.longest_unit << (fan_bits * level)));
+  const float partials = items > tokens ? kPartial * static_cast<float>(items * groups) : 0.0F;
+  return fmaxf(rounds * mean, longest) * kTile + rounds * kItem + partials;
+}
+
+// Each thread's query, or none, is added; by whole warps.
+__device__ inline void tiles_of(SplitPlan& plan, int tiles, int unit_tiles) {
+  const int all = __reduce_add_sync(0xffffffffU, tiles);
+  const int longest = __reduce_max_sync(0xffffffffU, tiles);
+  const int longest_unit = __reduce_max_sync(0xffffffffU, unit_tiles);
+  if (threadIdx.x % 32 != 0 || all == 0) return;
+  atomicAdd(&plan.tiles, all);
+  atomicMax(&plan.longest, longest);
+  atomicMax(&plan.longest_unit, longest_unit);
+}
 
 // By the whole CTA; `plan` in shared memory. CTA 0 copies it to the workspace. Waits for the kernel before
 // this one, if that may still run, once the plan is made: positions and slots must be older.
 __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions, const int32_t* slots,
                                        int tokens, const SplitWorkspace& workspace) {
   if (threadIdx.x <= kSplitTop) plan.counts[threadIdx.x] = 0;
+  if (threadIdx.x == 0) plan.tiles = plan.longest = plan.longest_unit = 0;
   __syncthreads();
   for (int begin = 0; begin < tokens; begin += static_cast<int>(blockDim.x)) {
     const int t = begin + static_cast<int>(threadIdx.x);
-    int units = 0;
+    int units = 0, tiles = 0, unit_tiles = 0;
     if (t < tokens) {
       const int length = positions[t] + 1;
       plan.slots[t] = slots[t];
       plan.lengths[t] = length;
       units = workspace.units.count(length);
       plan.first_items[t] = units;
+      tiles = (length + kSplitTile - 1) / kSplitTile;
+      unit_tiles = workspace.units.places(length) / kSplitTile;
     }
+    tiles_of(plan, tiles, unit_tiles);
 #pragma unroll
     for (int level = 0; level <= kSplitTop; ++level) {
       const int count = __reduce_add_sync(0xffffffffU, workspace.units.nodes(units, level));
@@ -87,6 +118,12 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
   if (threadIdx.x < 32) {
     int level = kSplitTop;
     while (level > 0 && plan.counts[level] < workspace.items_wanted) --level;
+    if (workspace.weighed_groups > 0) {
+      const auto cost = [&](int l) {
+        return split_cost(plan, l, workspace.units.fan_bits, workspace.weighed_groups, tokens);
+      };
+      while (level < kSplitTop && plan.counts[level + 1] > 0 && cost(level + 1) < cost(level)) ++level;
+    }
     const int lane = static_cast<int>(threadIdx.x);
     int before = 0;
     for (int begin = 0; begin < tokens; begin += 32) {
