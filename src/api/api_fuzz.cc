@@ -79,7 +79,11 @@ class Fuzzed {
     const bool stream = writer.answer.content_type.starts_with("text/event-stream");
     FATHOM_CHECK(writer.answer.status < 500, "{}: {}", path, writer.answer.body);
     if (stream) {
-      FATHOM_CHECK(writer.answer.body.ends_with("data: [DONE]\n\n"), "{}", writer.answer.body);
+      const std::string& text = writer.answer.body;
+      const bool whole = text.ends_with("data: [DONE]\n\n") ||
+                         text.ends_with("data: {\"type\":\"message_stop\"}\n\n") ||
+                         text.find("event: response.incomplete\n") != std::string::npos;
+      FATHOM_CHECK(whole, "{}", text);
     } else if (writer.answer.content_type == "application/json") {
       FATHOM_CHECK(nlohmann::ordered_json::accept(writer.answer.body), "{}", writer.answer.body);
     }
@@ -107,9 +111,12 @@ class Fuzzed {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static constexpr const char* kPaths[] = {
-      "/v1/chat/completions", "/v1/completions", "/generate", "/tokenize", "/detokenize", "/abort_request"};
+      "/v1/chat/completions", "/v1/completions", "/generate",    "/tokenize",
+      "/detokenize",          "/abort_request",  "/v1/messages", "/v1/messages/count_tokens",
+      "/v1/responses"};
   if (size == 0) return 0;
   static fathom::api::Fuzzed fuzzed;
-  fuzzed.call(kPaths[data[0] % std::size(kPaths)], {reinterpret_cast<const char*>(data) + 1, size - 1});
+  const auto path = static_cast<uint8_t>(data[0] - '0') % std::size(kPaths);  // a digit in the seeds
+  fuzzed.call(kPaths[path], {reinterpret_cast<const char*>(data) + 1, size - 1});
   return 0;
 }

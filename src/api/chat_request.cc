@@ -65,7 +65,7 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
     read_effort("reasoning_effort", *effort, fields, &out->template_kwargs);
   }
   if (const ordered_json* reasoning = fields.object("reasoning")) {
-    Fields inner(*reasoning, "reasoning.", "reasoning");
+    Fields inner(fields, *reasoning, "reasoning");
     bool enabled = true;
     if (inner.boolean("enabled", &enabled)) set_thinking(enabled, &out->template_kwargs);
     if (const ordered_json* effort = inner.any("effort")) {
@@ -74,7 +74,7 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
     if (Refusal refusal = inner.finish()) fields.fail(*refusal);
   }
   if (const ordered_json* thinking = fields.object("thinking")) {
-    Fields inner(*thinking, "thinking.", "thinking");
+    Fields inner(fields, *thinking, "thinking");
     const ordered_json* type = inner.any("type");
     if (type == nullptr || (*type != "enabled" && *type != "disabled")) {
       inner.fail("type", "expected \"enabled\" or \"disabled\"");
@@ -249,7 +249,7 @@ void read_conversation(const ServiceContext& context, Fields& fields, Conversati
 }
 
 Refusal read_chat_request(const ServiceContext& context, const ordered_json& body, ChatRequest* out) {
-  Fields fields(body, "", "request");
+  Fields fields(body, "", "request", context.field_log);
   fields.string("model", 4096, &out->model);
   if (!fields.failed()) {
     if (Refusal refusal = check_model(context, out->model)) return refusal;

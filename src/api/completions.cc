@@ -44,7 +44,7 @@ Refusal fill_in_the_middle(const ServiceContext& context, const std::string& suf
 }
 
 Refusal read_request(const ServiceContext& context, const ordered_json& body, CompletionRequest* out) {
-  Fields fields(body, "", "request");
+  Fields fields(body, "", "request", context.field_log);
   std::string model;
   fields.string("model", 4096, &model);
   if (!fields.failed()) {

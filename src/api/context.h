@@ -4,6 +4,7 @@
 #include "api/active_requests.h"
 #include "api/answer.h"
 #include "api/errors.h"
+#include "api/fields.h"
 #include "api/model_card.h"
 #include "api/service.h"
 #include "api/special_tokens.h"
@@ -21,6 +22,8 @@ struct ServiceContext {
   ActiveRequests& active;
   const AnswerTokens& answer_tokens;
   text::GrammarCache* grammars;  // null without a tokenizer
+  // Not null: only the fields that the endpoint reads are wanted, and no request is run. See openapi.h.
+  FieldLog* field_log = nullptr;
 };
 
 // Refuses a `model` that is not the served one: 404 model_not_found. An empty name, "default" and the served

@@ -32,7 +32,7 @@ Refusal read_timeout(const http::Request& request, double* out) {
 void handle_abort(const ServiceContext& context, const http::Request& request, http::ResponseWriter& writer) {
   nlohmann::ordered_json body;
   if (Refusal refusal = read_body(request, &body)) return writer.send(error_response(*refusal));
-  Fields fields(body, "", "request");
+  Fields fields(body, "", "request", context.field_log);
   std::vector<std::string> rids;
   bool all = false;
   fields.strings("rid", 4096, kMaxIdBytes, &rids);

@@ -9,6 +9,12 @@ namespace fathom::api {
 void handle_chat(const ServiceContext& context, const http::Request& request, http::ResponseWriter& writer);
 void handle_completions(const ServiceContext& context, const http::Request& request,
                         http::ResponseWriter& writer);
+void handle_responses(const ServiceContext& context, const http::Request& request,
+                      http::ResponseWriter& writer);
+void handle_messages(const ServiceContext& context, const http::Request& request,
+                     http::ResponseWriter& writer);
+void handle_count_tokens(const ServiceContext& context, const http::Request& request,
+                         http::ResponseWriter& writer);
 void handle_generate(const ServiceContext& context, const http::Request& request,
                      http::ResponseWriter& writer);
 void handle_tokenize(const ServiceContext& context, const http::Request& request,
@@ -26,6 +32,8 @@ void handle_flush_cache(const ServiceContext& context, const http::Request& requ
                         http::ResponseWriter& writer);
 
 void handle_models(const ServiceContext& context, const http::Request& request, http::ResponseWriter& writer);
+void handle_openapi(const ServiceContext& context, const http::Request& request,
+                    http::ResponseWriter& writer);
 void handle_model_info(const ServiceContext& context, const http::Request& request,
                        http::ResponseWriter& writer);
 void handle_server_info(const ServiceContext& context, const http::Request& request,

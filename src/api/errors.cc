@@ -66,11 +66,49 @@ ordered_json error_json(const ApiError& error) {
             {"code", text_or_null(error.code)}}}};
 }
 
-http::Response error_response(const ApiError& error) {
-  http::Response response = json_response(error_json(error), error.status);
-  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
-  if (error.status == 503) response.headers.emplace_back("Retry-After", "1");
+namespace {
+
+const char* anthropic_type_of(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "overloaded_error";
+    case 504:
+      return "timeout_error";
+    default:
+      return status < 500 ? "invalid_request_error" : "api_error";
+  }
+}
+
+http::Response with_hints(http::Response response) {
+  if (response.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  if (response.status == 503) response.headers.emplace_back("Retry-After", "1");
   return response;
+}
+
+}  // namespace
+
+http::Response error_response(const ApiError& error) {
+  return with_hints(json_response(error_json(error), error.status));
+}
+
+ordered_json anthropic_error_json(const ApiError& error) {
+  return {{"type", "error"},
+          {"error", {{"type", anthropic_type_of(error.status)}, {"message", error.message}}}};
+}
+
+http::Response error_response(const ApiError& error, std::string_view path) {
+  const bool anthropic = path.starts_with("/v1/messages") || path.starts_with("/anthropic/");
+  return with_hints(json_response(anthropic ? anthropic_error_json(error) : error_json(error), error.status));
 }
 
 std::string dump(const ordered_json& value) {

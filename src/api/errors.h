@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
@@ -27,6 +28,11 @@ ApiError unsupported(std::string param, std::string_view reason);
 
 nlohmann::ordered_json error_json(const ApiError& error);
 http::Response error_response(const ApiError& error);
+
+// In the form of Anthropic's API: {"type": "error", "error": {"type", "message"}}.
+nlohmann::ordered_json anthropic_error_json(const ApiError& error);
+// In the form of the API that `path` belongs to.
+http::Response error_response(const ApiError& error, std::string_view path);
 
 // `value` as text. Bytes that are no UTF-8 become U+FFFD, so that this never fails.
 std::string dump(const nlohmann::ordered_json& value);

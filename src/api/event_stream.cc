@@ -19,6 +19,10 @@ bool EventStream::send(const nlohmann::ordered_json& event) {
   return begin() && writer_.write(http::sse_event(dump(event)));
 }
 
+bool EventStream::send_named(const nlohmann::ordered_json& event) {
+  return begin() && writer_.write(http::sse_event(event["type"].get_ref<const std::string&>(), dump(event)));
+}
+
 bool EventStream::keep_alive() {
   return begin() && writer_.write(http::sse_comment("keep-alive"));
 }
@@ -30,6 +34,10 @@ void EventStream::fail(const ApiError& error) {
 
 void EventStream::finish() {
   if (begin() && writer_.write(http::sse_event("[DONE]"))) writer_.end();
+}
+
+void EventStream::end() {
+  if (begin()) writer_.end();
 }
 
 http::Headers request_id_header(const std::string& rid) {

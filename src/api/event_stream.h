@@ -1,4 +1,4 @@
-// A streamed answer: server-sent events of JSON, then "[DONE]".
+// A streamed answer: server-sent events of JSON.
 #pragma once
 
 #include <string>
@@ -19,10 +19,14 @@ class EventStream {
 
   // False: the client is gone.
   bool send(const nlohmann::ordered_json& event);
+  // The same, named by its "type".
+  bool send_named(const nlohmann::ordered_json& event);
   bool keep_alive();
   // The error as an event, or as a whole response when nothing was sent yet. Ends the answer.
   void fail(const ApiError& error);
-  void finish();
+  void finish();  // "[DONE]", and the end
+  void end();     // without
+  bool begun() const { return begun_; }
 
  private:
   bool begin();

@@ -8,6 +8,7 @@ namespace fathom::api {
 namespace {
 
 using nlohmann::ordered_json;
+using Kind = FieldNote::Kind;
 
 // Cuts at a character's border so that the message stays UTF-8.
 std::string clip(std::string_view text, size_t max) {
@@ -77,8 +78,19 @@ std::string_view nearest_name(std::string_view name, const std::vector<std::stri
   return best;
 }
 
-Fields::Fields(const ordered_json& object, std::string path, std::string_view what)
-    : object_(object), path_(std::move(path)), what_(what) {}
+Fields::Fields(const ordered_json& object, std::string path, std::string_view what, FieldLog* log)
+    : object_(object), path_(std::move(path)), what_(what), log_(log) {}
+
+Fields::Fields(const Fields& outer, const ordered_json& object, std::string_view name)
+    : Fields(object, outer.path_ + std::string(name) + ".", outer.path_ + std::string(name), outer.log_) {}
+
+const ordered_json* Fields::find(std::string_view name, FieldNote note) {
+  if (log_ != nullptr) {
+    note.path = path_ + std::string(name);
+    log_->push_back(std::move(note));
+  }
+  return find(name);
+}
 
 const ordered_json* Fields::find(std::string_view name) {
   known_.push_back(name);
@@ -103,7 +115,7 @@ void Fields::fail_type(std::string_view name, std::string_view expected, const o
 }
 
 bool Fields::boolean(std::string_view name, bool* out) {
-  const ordered_json* value = find(name);
+  const ordered_json* value = find(name, {.kind = Kind::kBoolean});
   if (value == nullptr) return false;
   if (!value->is_boolean()) {
     fail_type(name, "true or false", *value);
@@ -114,7 +126,8 @@ bool Fields::boolean(std::string_view name, bool* out) {
 }
 
 bool Fields::integer(std::string_view name, int64_t min, int64_t max, int64_t* out) {
-  const ordered_json* value = find(name);
+  const ordered_json* value =
+      find(name, {.kind = Kind::kInteger, .range = {static_cast<double>(min), static_cast<double>(max)}});
   if (value == nullptr) return false;
   const std::optional<int64_t> got = as_integer(*value);
   if (!got || *got < min || *got > max) {
@@ -133,7 +146,7 @@ bool Fields::int32(std::string_view name, int32_t min, int32_t max, int32_t* out
 }
 
 bool Fields::number(std::string_view name, Range range, float* out) {
-  const ordered_json* value = find(name);
+  const ordered_json* value = find(name, {.kind = Kind::kNumber, .range = range});
   if (value == nullptr) return false;
   const double got = value->is_number() ? value->get<double>() : NAN;
   const bool low = range.open_min ? got <= range.min : got < range.min;
@@ -149,7 +162,7 @@ bool Fields::number(std::string_view name, Range range, float* out) {
 }
 
 bool Fields::string(std::string_view name, size_t max_bytes, std::string* out) {
-  const ordered_json* value = find(name);
+  const ordered_json* value = find(name, {.kind = Kind::kString, .max_bytes = max_bytes});
   if (value == nullptr) return false;
   if (!value->is_string()) {
     fail_type(name, "a string", *value);
@@ -166,7 +179,8 @@ bool Fields::string(std::string_view name, size_t max_bytes, std::string* out) {
 
 bool Fields::strings(std::string_view name, size_t max_count, size_t max_bytes,
                      std::vector<std::string>* out) {
-  const ordered_json* value = find(name);
+  const ordered_json* value =
+      find(name, {.kind = Kind::kStrings, .max_bytes = max_bytes, .max_count = max_count});
   if (value == nullptr) return false;
   if (!value->is_string() && !value->is_array()) {
     fail_type(name, "a string or a list of strings", *value);
@@ -198,7 +212,9 @@ bool Fields::strings(std::string_view name, size_t max_count, size_t max_bytes,
 
 bool Fields::integers(std::string_view name, size_t max_count, int64_t min, int64_t max,
                       std::vector<int32_t>* out) {
-  const ordered_json* value = list(name);
+  const ordered_json* value = list(name, {.kind = Kind::kIntegers,
+                                          .range = {static_cast<double>(min), static_cast<double>(max)},
+                                          .max_count = max_count});
   if (value == nullptr) return false;
   if (value->size() > max_count) {
     fail(name, fmt::format("got a list of {}, expected at most {}", value->size(), max_count));
@@ -219,30 +235,34 @@ bool Fields::integers(std::string_view name, size_t max_count, int64_t min, int6
 }
 
 const ordered_json* Fields::list(std::string_view name) {
-  const ordered_json* value = find(name);
+  return list(name, {.kind = Kind::kList});
+}
+
+const ordered_json* Fields::list(std::string_view name, FieldNote note) {
+  const ordered_json* value = find(name, std::move(note));
   if (value == nullptr || value->is_array()) return value;
   fail_type(name, "a list", *value);
   return nullptr;
 }
 
 const ordered_json* Fields::object(std::string_view name) {
-  const ordered_json* value = find(name);
+  const ordered_json* value = find(name, {.kind = Kind::kObject});
   if (value == nullptr || value->is_object()) return value;
   fail_type(name, "an object", *value);
   return nullptr;
 }
 
 const ordered_json* Fields::any(std::string_view name) {
-  return find(name);
+  return find(name, {.kind = Kind::kAny});
 }
 
 void Fields::accept(std::initializer_list<std::string_view> names) {
-  known_.insert(known_.end(), names.begin(), names.end());
+  for (std::string_view name : names) find(name, {.kind = Kind::kIgnored});
 }
 
 void Fields::refuse(std::initializer_list<std::string_view> names, std::string_view reason) {
   for (std::string_view name : names) {
-    const ordered_json* value = find(name);
+    const ordered_json* value = find(name, {.kind = Kind::kRefused, .why = reason});
     if (value == nullptr) continue;
     const bool asks_nothing = (value->is_boolean() && !value->get<bool>()) ||
                               (value->is_string() && value->get_ref<const std::string&>().empty()) ||

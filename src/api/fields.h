@@ -26,12 +26,40 @@ struct Range {
   bool open_min = false;  // `min` itself is outside
 };
 
+// What a reader asked for under one name: how /openapi.json learns the fields.
+struct FieldNote {
+  enum class Kind {
+    kBoolean,
+    kInteger,
+    kNumber,
+    kString,
+    kStrings,   // a string or a list of strings
+    kIntegers,  // a list
+    kList,
+    kObject,
+    kAny,
+    kIgnored,  // accepted without effect
+    kRefused,
+  };
+  std::string path = {};  // from the body, e.g. "stream_options.include_usage"
+  Kind kind = Kind::kAny;
+  Range range = {};           // of numbers, or of a list's integers
+  size_t max_bytes = 0;       // of strings; 0: not bounded here
+  size_t max_count = 0;       // of lists; 0: not bounded here
+  std::string_view why = {};  // kRefused
+};
+using FieldLog = std::vector<FieldNote>;
+
 // Keeps the first error and goes on, so that readers need no branch after each field. Not thread safe.
 class Fields {
  public:
   // `object` must be a JSON object and must outlive this. `path` comes before field names in messages, e.g.
   // "messages[3]."; `what` names the object for unknown fields, e.g. "request".
-  Fields(const nlohmann::ordered_json& object, std::string path, std::string_view what);
+  // `log`, where there is one, gets a note for each field read, and must outlive this.
+  Fields(const nlohmann::ordered_json& object, std::string path, std::string_view what,
+         FieldLog* log = nullptr);
+  // The object in the field `name` of `outer`.
+  Fields(const Fields& outer, const nlohmann::ordered_json& object, std::string_view name);
 
   // Each returns true when the field is there and good; otherwise *out keeps its value.
   bool boolean(std::string_view name, bool* out);
@@ -65,11 +93,15 @@ class Fields {
 
  private:
   const nlohmann::ordered_json* find(std::string_view name);
+  // The same, noting what is expected.
+  const nlohmann::ordered_json* find(std::string_view name, FieldNote note);
+  const nlohmann::ordered_json* list(std::string_view name, FieldNote note);
 
   const nlohmann::ordered_json& object_;
   std::string path_;
   std::string what_;
   std::vector<std::string_view> known_;
+  FieldLog* log_ = nullptr;
   Refusal error_;
 };
 

@@ -13,7 +13,7 @@ Refusal read_sampling_params(const ServiceContext& context, const ordered_json& 
   if (!params.is_object()) {
     return ApiError{400, fmt::format("{}: got {}, expected an object", path, describe(params)), path, {}};
   }
-  Fields fields(params, path + ".", "sampling parameters");
+  Fields fields(params, path + ".", "sampling parameters", context.field_log);
   int32_t limit = 0;
   // Null means until the context is full; absent means a default that shrinks to what the context has room
   // for.
@@ -165,7 +165,7 @@ void read_native_prompts(const ServiceContext& context, Fields& fields, Generate
 }  // namespace
 
 Refusal read_generate_request(const ServiceContext& context, const ordered_json& body, GenerateBatch* out) {
-  Fields fields(body, "", "request");
+  Fields fields(body, "", "request", context.field_log);
   std::string model;
   fields.string("model", 4096, &model);
   if (!fields.failed()) {

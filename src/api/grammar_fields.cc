@@ -95,7 +95,7 @@ void read_output_form(Fields& fields, OutputForm* out) {
 void read_response_format(Fields& fields, OutputForm* out) {
   const ordered_json* format = fields.object("response_format");
   if (format == nullptr) return;
-  Fields inner(*format, "response_format.", "response_format");
+  Fields inner(fields, *format, "response_format");
   std::string type;
   inner.string("type", 64, &type);
   const ordered_json* wrapped = inner.object("json_schema");
@@ -109,6 +109,26 @@ void read_response_format(Fields& fields, OutputForm* out) {
     take_schema(fields, "response_format", *schema, out);
   } else if (type != "text") {
     return fields.fail("response_format.type", "expected text, json_object or json_schema");
+  }
+  if (Refusal refusal = inner.finish()) fields.fail(*refusal);
+}
+
+void read_flat_format(Fields& fields, std::string_view name, const std::string& path, OutputForm* out) {
+  const ordered_json* format = fields.object(name);
+  if (format == nullptr) return;
+  Fields inner(fields, *format, name);
+  std::string type;
+  inner.string("type", 64, &type);
+  const ordered_json* schema = inner.object("schema");
+  inner.accept({"name", "description", "strict"});  // labels; a schema is always kept strictly
+  if (type == "json_object") {
+    if (take(fields, name, Kind::kJsonObject, out)) out->field = path;
+  } else if (type == "json_schema") {
+    if (schema == nullptr) inner.fail("schema", "expected a JSON schema, which is an object");
+    if (schema != nullptr) take_schema(fields, name, *schema, out);
+    if (out->kind == Kind::kJsonSchema) out->field = path;
+  } else if (type != "text") {
+    inner.fail("type", "expected text, json_object or json_schema");
   }
   if (Refusal refusal = inner.finish()) fields.fail(*refusal);
 }

@@ -27,6 +27,8 @@ struct OutputForm {
 void read_output_form(Fields& fields, OutputForm* out);
 // OpenAI's response_format: text, json_object, json_schema.
 void read_response_format(Fields& fields, OutputForm* out);
+// The same without the inner object, {"type", "schema"}, in the field `name`, whose whole path is `path`.
+void read_flat_format(Fields& fields, std::string_view name, const std::string& path, OutputForm* out);
 
 // Compiles the form, or finds it compiled; null for kFree. `start`: how the answer begins; thoughts are free.
 Refusal make_mask(const ServiceContext& context, const OutputForm& form, text::ReasoningStart start,

@@ -16,7 +16,7 @@ constexpr size_t kMaxText = size_t{8} << 20;
 Refusal read_text(const ServiceContext& context, const http::Request& request, const char* parser_field,
                   ordered_json* body, std::string* text, text::AnswerParsers* parsers, bool* blocks) {
   if (Refusal refusal = read_body(request, body)) return refusal;
-  Fields fields(*body, "", "request");
+  Fields fields(*body, "", "request", context.field_log);
   std::string parser;
   if (!fields.string("text", kMaxText, text) && !fields.failed())
     fields.fail("text", "is missing, expected a string");
@@ -105,7 +105,7 @@ void handle_apply_template(const ServiceContext& context, const http::Request& r
                            http::ResponseWriter& writer) {
   ordered_json body;
   if (Refusal refusal = read_body(request, &body)) return writer.send(error_response(*refusal));
-  Fields fields(body, "", "request");
+  Fields fields(body, "", "request", context.field_log);
   std::string model;
   fields.string("model", 4096, &model);
   Conversation conversation;

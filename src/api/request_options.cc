@@ -46,7 +46,7 @@ void read_stream_options(Fields& fields, StreamOptions* out) {
   const nlohmann::ordered_json* options = fields.object("stream_options");
   if (options == nullptr) return;
   if (!out->stream) return fields.fail("stream_options", "is only allowed when stream is true");
-  Fields inner(*options, "stream_options.", "stream_options");
+  Fields inner(fields, *options, "stream_options");
   inner.boolean("include_usage", &out->include_usage);
   inner.boolean("continuous_usage_stats", &out->continuous_usage);
   inner.refuse({"include_obfuscation"}, "is not available");

@@ -31,6 +31,7 @@ RequestRun::~RequestRun() {
 }
 
 Refusal RequestRun::start(std::vector<RunSpec> specs) {
+  if (context_.field_log != nullptr) return ApiError{503, "Only the request's fields were wanted", {}, {}};
   auto switches = std::make_shared<std::vector<std::shared_ptr<CancelSwitch>>>();
   std::vector<std::shared_ptr<CancelSwitch>> switch_of(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {

@@ -6,23 +6,20 @@
 #include "api/context.h"
 #include "api/endpoints.h"
 #include "api/health.h"
+#include "api/routes.h"
 #include "http/message.h"
 
 namespace fathom::api {
 namespace {
 
-using Endpoint = void (*)(const ServiceContext&, const http::Request&, http::ResponseWriter&);
-
-struct Route {
-  std::string_view path;
-  std::string_view methods;  // separated by blanks; GET serves HEAD too
-  Endpoint endpoint;
-  bool generates;  // needs a ready engine
-};
-
 constexpr Route kRoutes[] = {
     {"/v1/chat/completions", "POST", handle_chat, true},
     {"/v1/completions", "POST", handle_completions, true},
+    {"/v1/responses", "POST", handle_responses, true},
+    {"/v1/messages", "POST", handle_messages, true},
+    {"/v1/messages/count_tokens", "POST", handle_count_tokens, false},
+    {"/anthropic/v1/messages", "POST", handle_messages, true},
+    {"/anthropic/v1/messages/count_tokens", "POST", handle_count_tokens, false},
     {"/generate", "POST PUT", handle_generate, true},
     {"/tokenize", "POST", handle_tokenize, false},
     {"/v1/tokenize", "POST", handle_tokenize, false},
@@ -33,6 +30,7 @@ constexpr Route kRoutes[] = {
     {"/apply-template", "POST", handle_apply_template, false},
     {"/abort_request", "POST", handle_abort, false},
     {"/flush_cache", "GET POST", handle_flush_cache, false},
+    {"/openapi.json", "GET", handle_openapi, false},
     {"/v1/models", "GET", handle_models, false},
     {"/model_info", "GET", handle_model_info, false},
     {"/get_model_info", "GET", handle_model_info, false},
@@ -63,17 +61,23 @@ bool equal_in_constant_time(std::string_view secret, std::string_view given) {
   return difference == 0;
 }
 
-bool authorized(const std::string& api_key, const http::Request& request) {
-  if (api_key.empty()) return true;
+// The key that came with the request, as OpenAI's clients or as Anthropic's send it; empty when there is
+// none.
+std::string_view given_key(const http::Request& request) {
+  if (const std::string* key = request.header("x-api-key")) return *key;
   const std::string* header = request.header("authorization");
-  if (header == nullptr) return false;
+  if (header == nullptr) return {};
   std::string_view given = *header;
   static constexpr std::string_view kScheme = "bearer ";
-  if (given.size() < kScheme.size()) return false;
+  if (given.size() < kScheme.size()) return {};
   for (size_t i = 0; i < kScheme.size(); ++i) {
-    if (std::tolower(static_cast<unsigned char>(given[i])) != kScheme[i]) return false;
+    if (std::tolower(static_cast<unsigned char>(given[i])) != kScheme[i]) return {};
   }
-  return equal_in_constant_time(api_key, given.substr(kScheme.size()));
+  return given.substr(kScheme.size());
+}
+
+bool authorized(const std::string& api_key, const http::Request& request) {
+  return api_key.empty() || equal_in_constant_time(api_key, given_key(request));
 }
 
 ApiError wrong_method(const http::Request& request, std::string_view methods) {
@@ -84,6 +88,10 @@ ApiError wrong_method(const http::Request& request, std::string_view methods) {
 }
 
 }  // namespace
+
+std::span<const Route> service_routes() {
+  return kRoutes;
+}
 
 Refusal check_model(const ServiceContext& context, const std::string& name) {
   if (name.empty() || name == "default" || name == context.card.served_model_name) return std::nullopt;
@@ -152,8 +160,11 @@ bool Service::State::probe(const http::Request& request, http::ResponseWriter& w
 void Service::State::route(const http::Request& request, http::ResponseWriter& writer) {
   if (probe(request, writer)) return;
   if (!authorized(options.api_key, request)) {
-    return writer.send(error_response(
-        {401, "Missing or wrong API key; send 'Authorization: Bearer KEY'", {}, "invalid_api_key"}));
+    const ApiError refused{401,
+                           "Missing or wrong API key; send 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
+                           {},
+                           "invalid_api_key"};
+    return writer.send(error_response(refused, request.path));
   }
   if (request.path == "/health_generate" && allows("GET", request.method)) {
     if (!taking_work()) return writer.send(error_response(not_ready()));
@@ -162,17 +173,18 @@ void Service::State::route(const http::Request& request, http::ResponseWriter& w
   for (const Route& route : kRoutes) {
     if (request.path != route.path) continue;
     if (!allows(route.methods, request.method)) {
-      return writer.send(error_response(wrong_method(request, route.methods)));
+      return writer.send(error_response(wrong_method(request, route.methods), request.path));
     }
-    if (route.generates && !taking_work()) return writer.send(error_response(not_ready()));
+    if (route.generates && !taking_work()) return writer.send(error_response(not_ready(), request.path));
     return route.endpoint(context, request, writer);
   }
   if (request.path.starts_with(kModelPrefix)) {
     if (!allows("GET", request.method)) return writer.send(error_response(wrong_method(request, "GET")));
     return handle_models(context, request, writer);
   }
-  writer.send(
-      error_response({404, fmt::format("There is no {} {}", request.method, request.path), {}, "not_found"}));
+  const ApiError unknown{
+      404, fmt::format("There is no {} {}", request.method, request.path), {}, "not_found"};
+  writer.send(error_response(unknown, request.path));
 }
 
 Service::Service(ServiceOptions options, ModelCard card, RequestSink& sink, const text::Tokenizer* tokenizer,

@@ -40,7 +40,7 @@ Refusal tokenize_texts(const ServiceContext& context, const ordered_json& prompt
 
 Refusal tokenize(const ServiceContext& context, const ordered_json& body, ordered_json* answer) {
   if (Refusal refusal = need_tokenizer(context)) return refusal;
-  Fields fields(body, "", "request");
+  Fields fields(body, "", "request", context.field_log);
   std::string model;
   fields.string("model", 4096, &model);
   bool add_special_tokens = true;
@@ -67,7 +67,7 @@ Refusal tokenize(const ServiceContext& context, const ordered_json& body, ordere
 
 Refusal detokenize(const ServiceContext& context, const ordered_json& body, ordered_json* answer) {
   if (Refusal refusal = need_tokenizer(context)) return refusal;
-  Fields fields(body, "", "request");
+  Fields fields(body, "", "request", context.field_log);
   std::string model;
   fields.string("model", 4096, &model);
   bool skip_special_tokens = true;
