@@ -55,6 +55,10 @@ fi
 
 if [ "${1:-}" = --tests ]; then
   [ -x .venv/bin/python ] || python3 -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt \
+    -r tests/requirements-clients.txt
+  # Not fatal: where npm's registry cannot be reached, tests/clients/libraries.py says what it leaves out.
+  npm --prefix tests/clients/node install --silent --no-package-lock --no-audit --no-fund ||
+    echo "setup: npm could not install the packages of tests/clients/node"
 fi
 echo "setup: ready"

@@ -65,6 +65,7 @@ step 'verify goldens' scripts/verify_goldens.sh
 step 'tokenizer against Hugging Face' $python tests/tokenizer_judge.py
 step 'templates against jinja2' $python tests/template_judge.py
 step 'clients' $python tests/clients/run.py
+step 'client libraries' $python tests/clients/libraries.py
 step 'commands' $python tests/commands/run.py
 step 'skills' $python tests/skills_test.py
 step 'tools' $python tests/tools_test.py

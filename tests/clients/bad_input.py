@@ -4,7 +4,8 @@ import json
 from runner import check, equal, test
 
 CHAT = "/v1/chat/completions"
-POSTS = (CHAT, "/v1/completions", "/generate", "/tokenize", "/detokenize", "/abort_request")
+POSTS = (CHAT, "/v1/completions", "/generate", "/tokenize", "/detokenize", "/abort_request", "/v1/responses",
+         "/v1/messages", "/v1/messages/count_tokens", "/apply-template", "/separate_reasoning", "/parse_function_call")
 
 
 def refused(t, path, body, statuses=(400,)):

@@ -1,4 +1,4 @@
-"""Tests a running server with the official openai client and with raw HTTP.
+"""Tests a running server with the official openai and anthropic clients and with raw HTTP.
 
   run.py                       starts build/release/fathom on models/demo for the test
   run.py URL [--api-key KEY]   tests the server at URL, which must serve the demo model and nobody else
@@ -12,10 +12,13 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import anthropic_client  # noqa: E402, F401
 import bad_input  # noqa: E402, F401
 import chat_client  # noqa: E402, F401
 import completions_client  # noqa: E402, F401
 import native_api  # noqa: E402, F401
+import openapi_client  # noqa: E402, F401
+import responses_client  # noqa: E402, F401
 import runner  # noqa: E402
 import running_server  # noqa: E402
 import vanishing_clients  # noqa: E402, F401

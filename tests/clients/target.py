@@ -4,6 +4,7 @@ import json
 import socket
 import urllib.parse
 
+import anthropic
 import openai
 
 
@@ -14,6 +15,7 @@ class Target:
         parts = urllib.parse.urlsplit(self.base)
         self.host, self.port = parts.hostname, parts.port
         self.client = openai.OpenAI(base_url=self.base + "/v1", api_key=api_key or "none", max_retries=0, timeout=60)
+        self.anthropic = anthropic.Anthropic(base_url=self.base, api_key=api_key or "none", max_retries=0, timeout=60)
         self.async_client = lambda: openai.AsyncOpenAI(base_url=self.base + "/v1", api_key=api_key or "none",
                                                        max_retries=0, timeout=60)
         self.model = self.client.models.list().data[0].id
