@@ -68,8 +68,24 @@ def stop_and_seed(t):
 
 
 @test
+def the_middle_is_filled_in(t):
+    def count(text):
+        return t.post("/tokenize", {"prompt": text, "add_special_tokens": False})[1]["count"]
+
+    before, after = "def add(a, b):\n    return ", "\nprint(add(1, 2))"
+    answer = complete(t, before, suffix=after, max_tokens=8)
+    check(answer.choices[0].text, answer)
+    # The beginning of the sentence, and the three marks.
+    equal(answer.usage.prompt_tokens, count(before) + count(after) + 4)
+    whole = complete(t, before, suffix=after, max_tokens=8, echo=True)
+    equal(whole.choices[0].text, before + answer.choices[0].text)
+    chunks = list(complete(t, before, suffix=after, max_tokens=8, stream=True))
+    equal("".join(chunk.choices[0].text for chunk in chunks), answer.choices[0].text)
+
+
+@test
 def what_is_not_available_says_so(t):
-    equal(raises(openai.BadRequestError, complete, t, suffix="x").param, "suffix")
+    equal(raises(openai.BadRequestError, complete, t, [5, 6], suffix="x").param, "suffix")
     equal(raises(openai.BadRequestError, complete, t, best_of=3).param, "best_of")
     equal(raises(openai.BadRequestError, complete, t, max_tokens=0).param, "max_tokens")
     equal(raises(openai.NotFoundError, complete, t, model="other").code, "model_not_found")
