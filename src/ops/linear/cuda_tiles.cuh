@@ -89,4 +89,60 @@ __device__ inline void store_outputs(const TileArgs& args, int64_t y_base, int64
   if (n_row + 8 < args.n) store_output(args, y_base, row, n_row + 8, b);
 }
 
+__device__ inline uint32_t pack_outputs(float a, float b) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+// An 8 x 8 matrix of 16-bit values that lies over the warp as a product's does, transposed.
+__device__ inline uint32_t transpose_8x8(uint32_t values) {
+  uint32_t result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(values));
+  return result;
+}
+// Whether what an output goes into is as the shortest way of storing wants it: bf16, overwritten, even
+// places.
+__device__ inline bool plain_bf16(const TileArgs& args) {
+  return !args.y_is_f32 && !args.accumulate && args.y_stride % 2 == 0 && args.y_step % 2 == 0 &&
+         reinterpret_cast<uintptr_t>(args.y) % 4 == 0;
+}
+
+// A warp's results of products with the weights' 16 rows from n_first on as rows and kCount / 4 times 8
+// tokens as columns: lines [first, ...) of the tile, of which those below tile.count are stored. By whole
+// warps.
+template <int kCount>
+__device__ inline void store_sums(const TileArgs& args, int64_t y_base, const RowTile& tile, int first,
+                                  int n_first, const float (&sums)[kCount]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (plain_bf16(args) && n_first + 16 <= args.n) {
+    // Turned round, so that a token's neighbouring outputs are stored together.
+    auto* y =
+        static_cast<__nv_bfloat16*>(args.y) + y_base + (args.swiglu ? n_first / 2 : n_first) + lane % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < kCount / 4; ++j) {
+      const float* sum = sums + 4 * j;
+      const int line = first + j * 8 + lane / 4;
+      auto* to = y + (tile.first + line) * args.y_stride;
+      if (args.swiglu) {
+        const uint32_t pair = transpose_8x8(pack_outputs(silu(sum[0]) * sum[2], silu(sum[1]) * sum[3]));
+        if (line < tile.count) *reinterpret_cast<uint32_t*>(to) = pair;
+      } else {
+        const uint32_t low = transpose_8x8(pack_outputs(sum[0], sum[1]));
+        const uint32_t high = transpose_8x8(pack_outputs(sum[2], sum[3]));
+        if (line < tile.count) {
+          *reinterpret_cast<uint32_t*>(to) = low;
+          *reinterpret_cast<uint32_t*>(to + 8) = high;
+        }
+      }
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kCount / 2; ++i) {
+    const int line = first + i / 2 * 8 + lane % 4 * 2 + i % 2;
+    const int at = i / 2 * 4 + i % 2;
+    if (line < tile.count)
+      store_outputs(args, y_base, tile.first + line, n_first + lane / 4, sums[at], sums[at + 2]);
+  }
+}
+
 }  // namespace fathom::ops::cuda

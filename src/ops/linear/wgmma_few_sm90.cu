@@ -98,14 +98,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, kRe
     wgmma_wait<0>();
 
     device::cuda::wait_for_previous();  // y may have been its output
-    const int64_t y_base = head * args.y_step;
-    const int n_row = n_first + thread / 32 * 16 + lane / 4;
-#pragma unroll
-    for (int i = 0; i < kTokens / 4; ++i) {
-      const int line = i / 2 * 8 + lane % 4 * 2 + i % 2;
-      const int at = i / 2 * 4 + i % 2;
-      if (line < count) store_outputs(args, y_base, first + line, n_row, sum[at], sum[at + 2]);
-    }
+    store_sums(args, head * args.y_step, {head, first, count}, 0, n_first + thread / 32 * 16, sum);
   }
   cluster_sync();  // the others may still write here
 }

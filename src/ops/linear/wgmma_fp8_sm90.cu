@@ -150,13 +150,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1)
     }
 
     device::cuda::wait_for_previous();  // y may have been its output
-    const int n_row = n_first + warp * 16 + lane / 4;
-#pragma unroll
-    for (int i = 0; i < kTokens / 4; ++i) {
-      const int line = i / 2 * 8 + lane % 4 * 2 + i % 2;
-      const int at = i / 2 * 4 + i % 2;
-      if (line < tile.count) store_outputs(args, 0, tile.first + line, n_row, sum[at], sum[at + 2]);
-    }
+    store_sums(args, 0, tile, 0, n_first + warp * 16, sum);
   }
   cluster_sync();  // the others may still write here
 }

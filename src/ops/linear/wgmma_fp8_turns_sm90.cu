@@ -174,13 +174,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     }
 
     device::cuda::wait_for_previous();  // y may have been its output
-    const int n_row = n_first + warp * 16 + lane / 4;
-#pragma unroll
-    for (int i = 0; i < kHalf / 2; ++i) {
-      const int line = turn * (kTokens / 2) + i / 2 * 8 + lane % 4 * 2 + i % 2;
-      const int at = i / 2 * 4 + i % 2;
-      if (line < tile.count) store_outputs(args, 0, tile.first + line, n_row, sum[at], sum[at + 2]);
-    }
+    store_sums(args, 0, tile, turn * (kTokens / 2), n_first + warp * 16, sum);
   }
   cluster_sync();  // the others may still write here
 }

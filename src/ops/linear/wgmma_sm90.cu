@@ -1,6 +1,8 @@
 // Many rows on Hopper: one warp brings tiles with the bulk copy engine, warpgroups multiply them with wgmma.
-// Two CTAs share a multiprocessor, so that one's epilogue hides under the other's products. Each output is
-// one chain of k16 products in the order of k, as in mma.cu.
+// A CTA does one tile of y after another, and while its results go out the next one's operands come in. Each
+// output is one chain of k16 products in the order of k, as in mma.cu.
+#include <algorithm>
+
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
@@ -50,80 +52,73 @@ __device__ inline void store_pair(const TileArgs& args, int64_t at, int32_t colu
   *pair = __floats2bfloat162_rn(a, b);
 }
 
-template <int kConsumers, int kParts>
-__global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kConsumers, kParts>::kCtas)
-    wgmma_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
-                 const __grid_constant__ CUtensorMap weight_map) {
-  using S = Shape<kConsumers, kParts>;
-  extern __shared__ uint8_t shared_bytes[];
-  __shared__ uint64_t full[S::kStages], empty[S::kStages];
-  __shared__ RowTile shared_tile;
-  uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
+// Lane q of a group of four holds, of each eight columns, columns 2 q and 2 q + 1 as one word; stores them as
+// 16 bytes of eight columns. By whole warps.
+template <int kWords>
+__device__ inline void store_words(__nv_bfloat16* to, uint32_t (&words)[kWords], bool inside) {
+  const auto lane = threadIdx.x % 4;
+  const bool odd = (lane & 1U) != 0, upper = (lane & 2U) != 0;
+  const auto swap = [](uint32_t value, int distance) {
+    return __shfl_xor_sync(0xffffffffU, value, distance);
+  };
+#pragma unroll
+  for (int i = 0; i < kWords; i += 4) {
+    // A 4 x 4 matrix of words, lanes by words, transposed: first in blocks of 2 x 2, then those blocks.
+    uint32_t w[4];
+#pragma unroll
+    for (int j = 0; j < 4; j += 2) {
+      const uint32_t got = swap(odd ? words[i + j] : words[i + j + 1], 1);
+      w[j] = odd ? got : words[i + j];
+      w[j + 1] = odd ? words[i + j + 1] : got;
+    }
+    const uint32_t a = swap(upper ? w[0] : w[2], 2), b = swap(upper ? w[1] : w[3], 2);
+    const uint4 line = upper ? make_uint4(a, b, w[2], w[3]) : make_uint4(w[0], w[1], a, b);
+    if (inside) *reinterpret_cast<uint4*>(to + (i + lane) * 8) = line;
+  }
+}
 
+// Whether store_words is for this tile.
+__device__ inline bool takes_words(const TileArgs& args, int n_end) {
+  return !args.y_is_f32 && !args.accumulate && n_end <= args.n && args.y_stride % 8 == 0 &&
+         args.y_step % 8 == 0 && reinterpret_cast<uintptr_t>(args.y) % 16 == 0;
+}
+
+// The warpgroup's 64 rows of the tile from first_row on, columns from n_first on.
+template <int kParts>
+__device__ inline void store_tile(const TileArgs& args, const RowTile& tile, int first_row, int n_first,
+                                  const float (&sums)[kParts][64]) {
   const int thread = static_cast<int>(threadIdx.x);
-  const bool grouped = args.offsets != nullptr;
-  RowTile tile{static_cast<int32_t>(blockIdx.z), static_cast<int32_t>(blockIdx.y) * S::kRows, 0};
-  if (grouped) {
-    if (thread < 32) {
-      const RowTile found = find_row_tile(args, static_cast<int32_t>(blockIdx.y), S::kRows);
-      if (thread == 0) shared_tile = found;
-    }
-  } else {
-    tile.count = min(S::kRows, args.rows - tile.first);
-  }
-  if (thread == 0) {
-    for (int s = 0; s < S::kStages; ++s) {
-      barrier_init(&full[s], 1);
-      barrier_init(&empty[s], kConsumers);
-    }
-    barrier_init_fence();
-  }
-  __syncthreads();
-  if (grouped) tile = shared_tile;
-  if (tile.count <= 0) return;
-
-  const int n_first = static_cast<int>(blockIdx.x) * S::kColumns;
-  const int steps = args.k / kDepth;
-  if (thread >= kConsumers * 128) {
-    if (thread % 32 == 0) {
-      const int32_t x_column = grouped ? 0 : static_cast<int32_t>(tile.group * args.x_step);
-      const int32_t weight_row = tile.group * args.n + n_first;
-      for (int step = 0; step < steps; ++step) {
-        const int s = step % S::kStages;
-        if (step >= S::kStages) barrier_wait(&empty[s], static_cast<uint32_t>(step / S::kStages - 1) & 1U);
-        barrier_expect(&full[s], S::kStageBytes);
-        copy_tile(stages + s * S::kStageBytes, &x_map, &full[s], x_column + step * kDepth, tile.first);
-        copy_tile(stages + s * S::kStageBytes + S::kXBytes, &weight_map, &full[s], step * kDepth, weight_row);
+  const int lane = thread % 32;
+  const int row = first_row + thread % 128 / 32 * 16 + lane / 4;
+  const int64_t y_base = args.offsets != nullptr ? 0 : tile.group * args.y_step;
+  if (takes_words(args, n_first + kParts * kPart)) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int line = row + half * 8;
+      auto* to = static_cast<__nv_bfloat16*>(args.y) + y_base + (tile.first + line) * args.y_stride;
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) {
+        const float(&sum)[64] = sums[p];
+        const int first = n_first + p * kPart;
+        if (args.swiglu) {
+          uint32_t words[8];
+#pragma unroll
+          for (int j = 0; j < 8; ++j) {
+            const float* gate = sum + 8 * j + half * 2;  // and its up four on
+            words[j] = pack_outputs(silu(gate[0]) * gate[4], silu(gate[1]) * gate[5]);
+          }
+          store_words(to + first / 2, words, line < tile.count);
+        } else {
+          uint32_t words[16];
+#pragma unroll
+          for (int j = 0; j < 16; ++j)
+            words[j] = pack_outputs(sum[4 * j + half * 2], sum[4 * j + half * 2 + 1]);
+          store_words(to + first, words, line < tile.count);
+        }
       }
     }
     return;
   }
-
-  const int consumer = thread / 128;
-  float sums[kParts][64];  // set by the first products
-  for (int step = 0; step < steps; ++step) {
-    const int s = step % S::kStages;
-    barrier_wait(&full[s], static_cast<uint32_t>(step / S::kStages) & 1U);
-    const uint64_t x = wgmma_tile(stages + s * S::kStageBytes + consumer * 64 * kDepth * 2);
-    const uint64_t w = wgmma_tile(stages + s * S::kStageBytes + S::kXBytes);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < kDepth / 16; ++k) {
-#pragma unroll
-      for (int p = 0; p < kParts; ++p) {
-        wgmma_shared(sums[p], x + 2 * k, w + p * (kPart * kDepth * 2 / 16) + 2 * k, step > 0 || k > 0);
-      }
-    }
-    wgmma_commit();
-    // The products of the step before are done: its tiles may be overwritten.
-    wgmma_wait<1>();
-    if (step > 0 && thread % 128 == 0) barrier_arrive(&empty[(step - 1) % S::kStages]);
-  }
-  wgmma_wait<0>();
-
-  const int lane = thread % 32;
-  const int row = consumer * 64 + thread % 128 / 32 * 16 + lane / 4;
-  const int64_t y_base = grouped ? 0 : tile.group * args.y_step;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int line = row + half * 8;
@@ -152,6 +147,96 @@ __global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kCo
   }
 }
 
+// All tiles of a call, in the order in which they are done: columns fastest.
+struct TileGrid {
+  int columns, rows, heads;
+
+  __device__ int tiles() const { return columns * rows * heads; }
+  __device__ int column_of(int index) const { return index % columns; }
+  // Where there are groups, count is 0 from the first index on that has no rows. By whole warps.
+  __device__ RowTile rows_of(const TileArgs& args, int index, int height) const {
+    const int row = index / columns % rows;
+    if (args.offsets != nullptr) return find_row_tile(args, row, height);
+    return {index / columns / rows, row * height, min(height, args.rows - row * height)};
+  }
+};
+
+template <int kConsumers, int kParts>
+__global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kConsumers, kParts>::kCtas)
+    wgmma_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
+                 const __grid_constant__ CUtensorMap weight_map, const TileGrid grid) {
+  using S = Shape<kConsumers, kParts>;
+  extern __shared__ uint8_t shared_bytes[];
+  __shared__ uint64_t full[S::kStages], empty[S::kStages];
+  uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
+
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread == 0) {
+    for (int s = 0; s < S::kStages; ++s) {
+      barrier_init(&full[s], 1);
+      barrier_init(&empty[s], kConsumers);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+
+  const bool grouped = args.offsets != nullptr;
+  const int steps = args.k / kDepth;
+  int turn = 0;  // steps of all tiles so far: the stages go round
+  if (thread >= kConsumers * 128) {
+    for (int index = static_cast<int>(blockIdx.x); index < grid.tiles();
+         index += static_cast<int>(gridDim.x)) {
+      const RowTile tile = grid.rows_of(args, index, S::kRows);
+      if (tile.count <= 0) break;
+      if (thread % 32 == 0) {
+        const int32_t x_column = grouped ? 0 : static_cast<int32_t>(tile.group * args.x_step);
+        const int32_t weight_row = tile.group * args.n + grid.column_of(index) * S::kColumns;
+        for (int step = 0; step < steps; ++step, ++turn) {
+          const int s = turn % S::kStages;
+          if (turn >= S::kStages) barrier_wait(&empty[s], static_cast<uint32_t>(turn / S::kStages - 1) & 1U);
+          barrier_expect(&full[s], S::kStageBytes);
+          copy_tile(stages + s * S::kStageBytes, &x_map, &full[s], x_column + step * kDepth, tile.first);
+          copy_tile(stages + s * S::kStageBytes + S::kXBytes, &weight_map, &full[s], step * kDepth,
+                    weight_row);
+        }
+      }
+      __syncwarp();
+    }
+    return;
+  }
+
+  const int consumer = thread / 128;
+  const auto release = [&](int at) {
+    if (thread % 128 == 0) barrier_arrive(&empty[at % S::kStages]);
+  };
+  for (int index = static_cast<int>(blockIdx.x); index < grid.tiles(); index += static_cast<int>(gridDim.x)) {
+    const RowTile tile = grid.rows_of(args, index, S::kRows);
+    if (tile.count <= 0) break;
+    float sums[kParts][64];  // set by the first products
+    for (int step = 0; step < steps; ++step, ++turn) {
+      const int s = turn % S::kStages;
+      barrier_wait(&full[s], static_cast<uint32_t>(turn / S::kStages) & 1U);
+      const uint64_t x = wgmma_tile(stages + s * S::kStageBytes + consumer * 64 * kDepth * 2);
+      const uint64_t w = wgmma_tile(stages + s * S::kStageBytes + S::kXBytes);
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kDepth / 16; ++k) {
+#pragma unroll
+        for (int p = 0; p < kParts; ++p) {
+          wgmma_shared(sums[p], x + 2 * k, w + p * (kPart * kDepth * 2 / 16) + 2 * k, step > 0 || k > 0);
+        }
+      }
+      wgmma_commit();
+      // The products of the step before are done: its tiles may be overwritten.
+      wgmma_wait<1>();
+      if (step > 0) release(turn - 1);
+    }
+    wgmma_wait<0>();
+    release(turn - 1);
+    store_tile<kParts>(args, tile, consumer * 64, grid.column_of(index) * S::kColumns, sums);
+  }
+}
+
 template <int kConsumers, int kParts>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
   using S = Shape<kConsumers, kParts>;
@@ -164,9 +249,12 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
                                                               args.k_stride * 2, S::kColumns, kDepth);
   const auto kernel = wgmma_kernel<kConsumers, kParts>;
   [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
-  const dim3 grid(static_cast<unsigned>((args.n + S::kColumns - 1) / S::kColumns),
-                  static_cast<unsigned>(call.row_tiles(S::kRows)), static_cast<unsigned>(call.heads));
-  kernel<<<grid, S::kThreads, S::kBytes, stream.handle()>>>(args, x_map, weight_map);
+  const TileGrid tiles{static_cast<int>(ceil_div<int64_t>(args.n, S::kColumns)),
+                       static_cast<int>(call.row_tiles(S::kRows)), static_cast<int>(call.heads)};
+  const int ctas =
+      std::min(tiles.columns * tiles.rows * tiles.heads, S::kCtas * stream.gpu().multiprocessors);
+  kernel<<<static_cast<unsigned>(ctas), S::kThreads, S::kBytes, stream.handle()>>>(args, x_map, weight_map,
+                                                                                   tiles);
 }
 
 }  // namespace
