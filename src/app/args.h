@@ -54,7 +54,8 @@ struct ServeArgs {
   std::string served_model_name;
   std::string api_key;
   int32_t max_connections = 4096;
-  int32_t drain_timeout = 30;  // seconds
+  int32_t drain_timeout = 30;         // seconds
+  double keep_alive_interval = 10.0;  // seconds
 };
 
 struct ChatArgs {

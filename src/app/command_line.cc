@@ -114,6 +114,10 @@ int run_command_line(int argc, char** argv) {
   server->add_option("--log-level", serve_args.model.log_level, "debug, info, warning, error or off");
   server->add_option("--drain-timeout", serve_args.drain_timeout, "Seconds to finish requests after SIGTERM")
       ->check(CLI::Range(0, 86400));
+  server
+      ->add_option("--keep-alive-interval", serve_args.keep_alive_interval,
+                   "Seconds between comments in a stream that has nothing to say")
+      ->check(CLI::Range(0.1, 3600.0));
   serve->callback([&] { command = [&] { return run_serve(serve_args); }; });
 
   ChatArgs chat_args;

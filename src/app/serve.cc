@@ -70,7 +70,7 @@ int run_serve(const ServeArgs& args) {
   });
   watcher.detach();
 
-  auto serving = Serving::start(args.model, args.served_model_name, args.api_key);
+  auto serving = Serving::start(args.model, args.served_model_name, args.api_key, args.keep_alive_interval);
   if (!serving.ok()) return fail(serving.error());
   (*serving)->service().set_ready();
   service.store(&(*serving)->service(), std::memory_order_release);

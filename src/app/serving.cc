@@ -120,7 +120,7 @@ Result<void> Serving::load_text(const ModelArgs& args) {
 }
 
 Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std::string& served_name,
-                                                const std::string& api_key) {
+                                                const std::string& api_key, double keep_alive_seconds) {
   std::unique_ptr<Serving> serving(new Serving());
   FATHOM_TRY(serving->load_text(args));
   engine::ModelFacts facts;
@@ -139,6 +139,7 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
   card.context_length = serving->scheduler_->max_request_tokens();
   api::ServiceOptions service_options;
   service_options.api_key = api_key;
+  service_options.keep_alive_seconds = keep_alive_seconds;
   FATHOM_ASSIGN(
       service_options.parsers,
       text::choose_parsers(args.reasoning_parser, args.tool_call_parser,

@@ -1,4 +1,4 @@
-"""Tests `fathom generate`, `fathom chat` and `fathom bench` as a user runs them, on the demo model.
+"""Tests `fathom serve`, `generate`, `chat` and `bench` as a user runs them, on the demo model.
 
 Options: --only TEXT runs the tests whose name holds TEXT; --binary FILE is the binary to run.
 The last line is "N passed, N failed"; the exit code is 1 if any failed.
@@ -15,6 +15,7 @@ import chat_command  # noqa: E402, F401
 import generate_command  # noqa: E402, F401
 import runner  # noqa: E402
 import running_server  # noqa: E402
+import serve_command  # noqa: E402, F401
 from binary import Binary  # noqa: E402
 
 

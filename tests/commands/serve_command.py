@@ -1,0 +1,42 @@
+"""`fathom serve` with flags of its own."""
+import http.client
+import json
+import threading
+
+from runner import check, equal, test, until
+from running_server import RunningServer
+
+
+def post(server, path, body, answers):
+    connection = http.client.HTTPConnection(server.base.split("//")[1], timeout=60)
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    answers[path] = connection.getresponse().read().decode()
+    connection.close()
+
+
+@test
+def comments_keep_a_waiting_stream_alive(b):
+    messages = [{"role": "user", "content": "Tell me a story."}]
+    streams = {"/v1/completions": {"prompt": "a", "max_tokens": 2},
+               "/v1/chat/completions": {"messages": messages, "max_tokens": 2},
+               "/v1/messages": {"messages": messages, "max_tokens": 2},
+               "/v1/responses": {"input": "a", "max_output_tokens": 2}}
+    answers = {}
+    flags = ("--model-path", "models/demo", "--keep-alive-interval", "0.1", "--max-running-requests", "1")
+    with RunningServer(*flags, binary=b.path) as server:
+        threads = [threading.Thread(target=post, args=(server, "/generate", {
+            "text": "a", "rid": "first", "sampling_params": {"max_new_tokens": 3000, "ignore_eos": True}}, answers))]
+        threads[0].start()
+        busy = "\"num_running_reqs\":1"
+        check(until(lambda: busy in server.get("/v1/loads")[1]), "the first request runs")
+        for path, body in streams.items():
+            threads.append(threading.Thread(target=post, args=(server, path, {**body, "stream": True}, answers)))
+            threads[-1].start()
+        check(until(lambda: "\"num_waiting_reqs\":4" in server.get("/v1/loads")[1]), server.get("/v1/loads")[1])
+        threading.Event().wait(0.5)
+        post(server, "/abort_request", {"rid": "first"}, answers)
+        for thread in threads:
+            thread.join(60)
+    for path in streams:
+        check(answers[path].count(": keep-alive\n\n") >= 2, f"{path}: {answers[path][:300]}")
+    equal(json.loads(answers["/generate"])["meta_info"]["finish_reason"]["type"], "abort")
