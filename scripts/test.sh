@@ -70,6 +70,7 @@ step 'commands' $python tests/commands/run.py
 step 'skills' $python tests/skills_test.py
 step 'tools' $python tests/tools_test.py
 step 'constrained output' $python tests/schema_test.py
+step 'official tests of JSON Schema' $python tests/schema_suite_test.py
 step 'demo' scripts/demo.sh --once
 step 'build with ASan and UBSan' scripts/build.sh asan-ubsan "${asan[@]/%/_test}" "${fuzzers[@]}"
 step 'unit tests with ASan and UBSan' env FATHOM_SCHEDULES=0:1000 FATHOM_DEMO_SCHEDULES=4 \

@@ -1,9 +1,10 @@
 """Constrained output through the server: what the demo model writes under random schemas must be valid under them.
 
 Random schemas (nested objects, lists, strings with lengths and patterns, bounded numbers, enums, anyOf, $ref), a random
-temperature up to 2; every answer that ends by itself is judged by `jsonschema`. The demo model knows none of these
-schemas, so its tokens are close to random ones: only the masks keep them valid. An answer that the length ends is
-counted apart; most must end by themselves.
+temperature up to 2; every answer that ends by itself is judged by `jsonschema`, its formats included. The demo model
+knows none of these schemas, so its tokens are close to random ones: only the masks keep them valid. An answer that the
+length ends is counted apart; nearly all must end by themselves. Then hostile grammars, each refused or failing alone
+while ordinary requests go on beside them.
 """
 import concurrent.futures
 import json
@@ -11,6 +12,8 @@ import os
 import pathlib
 import random
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -22,8 +25,13 @@ from running_server import RunningServer  # noqa: E402
 
 SCHEMAS = int(os.environ.get("SCHEMAS", "1000"))
 SEED = int(os.environ.get("SCHEMA_SEED", "1"))
+FORMATS = ["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
 WORDS = ["name", "age", "city", "tags", "a", "b", "größe", "is ok", "q\"uote", "x"]
 PATTERNS = ["^[a-z]{1,6}$", "^\\d{3}-\\d{2}$", "^(yes|no)$", "^[^x]{2}$", "^\\w+$", "^[A-Z][a-z]*( [A-Z][a-z]*)?$"]
+
+# The draft's own formats (the class's default adds older drafts', where a time has no zone), all of them judged.
+CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
+assert set(FORMATS) <= set(CHECKER.checkers), "scripts/setup.sh --tests brings the judges of the formats"
 
 
 def number(rng, kind):
@@ -46,7 +54,7 @@ def string(rng):
     if kind == 1:
         return {"type": "string", "pattern": rng.choice(PATTERNS)}
     if kind == 2:
-        return {"type": "string", "format": rng.choice(["date", "time", "uuid", "ipv4", "email"])}
+        return {"type": "string", "format": rng.choice(FORMATS)}
     return {"type": "string", "maxLength": 20}
 
 
@@ -115,7 +123,7 @@ def judge(base, seed):
     schema = schema_of(seed)
     thinking = rng.random() < 0.2
     status, answer = ask(base, {
-        "model": "default", "temperature": rng.choice([0, 0.7, 1, 2]), "seed": seed, "max_tokens": 600,
+        "model": "default", "temperature": rng.choice([0, 0.7, 1, 2]), "seed": seed, "max_tokens": 3000,
         "messages": [{"role": "user", "content": rng.choice(["Hello", "What is 3 + 4?", "Tell me a story"])}],
         "chat_template_kwargs": {"thinking": thinking},
         "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}})
@@ -125,11 +133,62 @@ def judge(base, seed):
     if choice["finish_reason"] != "stop":
         return "cut"
     try:
-        jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(
+        jsonschema.Draft202012Validator(schema, format_checker=CHECKER).validate(
             json.loads(choice["message"]["content"]))
     except (ValueError, jsonschema.ValidationError) as failure:
         return f"{seed}: {failure}\n{json.dumps(schema)}\n{choice['message']['content']}"
     return "valid"
+
+
+def hostile_bodies():
+    """What must be refused with 400, or end by itself, soon."""
+    deep = {}
+    for _ in range(80):
+        deep = {"items": deep}
+    many = "|".join(f"x[^{chr(97 + i % 26)}]*" for i in range(3000))
+    schemas = [deep, {"type": "array", "minItems": 10000, "items": {"type": "array", "minItems": 10000}},
+               {"type": "string", "minLength": 10**9}, {"enum": [f"word {i}" for i in range(20000)]},
+               {"$ref": "#"}, {"type": "array", "items": {"type": "string", "maxLength": 10000}, "maxItems": 10000},
+               {"type": "string", "pattern": "(a|a)*(a|aa)*(a|b|ab)*c"}, {"properties": {"x" * 100000: {}}}]
+    bodies = [{"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": s}}} for s in schemas]
+    bodies += [{"regex": r} for r in ["(a+)+$", "((a?){60}){20}[ab]*(a?){300}", "(" * 50000, "a{10000}" * 50, many,
+                                      "(a|b|ab|ba|aa|bb)*c(a|b|ab){200}", "(.*a){25}", "((((a{100}){100}){100}){100})"]]
+    chain = "root ::= r0\n" + "".join(f"r{i} ::= r{i + 1} r{i + 1} | \"\"\n" for i in range(300)) + "r300 ::= [a-z]?\n"
+    bodies += [{"ebnf": chain}, {"ebnf": "root ::= root \"a\" | \"b\""}]
+    bodies += [{"structural_tag": {"triggers": ["a" * 400], "structures": [{"begin": "a" * 400, "schema": deep, "end": ""}]}}]
+    return bodies
+
+
+def hostile(base, failures):
+    question = {"messages": [{"role": "user", "content": "What is 3 + 4?"}], "temperature": 0, "max_tokens": 40}
+    alone = ask(base, question)[1]["choices"][0]["message"]["content"]
+    done = threading.Event()
+    waits = []
+
+    def ordinary():
+        while not done.is_set():
+            start = time.monotonic()
+            status, answer = ask(base, question)
+            waits.append(time.monotonic() - start)
+            if status != 200 or answer["choices"][0]["message"]["content"] != alone:
+                failures.append(f"beside hostile grammars: {status} {answer}")
+
+    others = [threading.Thread(target=ordinary) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    for body in hostile_bodies():
+        start = time.monotonic()
+        status, answer = ask(base, {**question, **body, "temperature": 1, "max_tokens": 60})
+        seconds = time.monotonic() - start
+        refused = status == 400 and answer["error"]["message"]
+        if not refused and status != 200:
+            failures.append(f"hostile: {status} {str(answer)[:300]}\n{str(body)[:200]}")
+        if seconds > 30:
+            failures.append(f"hostile: {seconds:.0f} s\n{str(body)[:200]}")
+    done.set()
+    for thread in others:
+        thread.join()
+    print(f"beside hostile grammars: {len(waits)} ordinary requests, the longest {max(waits):.2f} s")
 
 
 def main():
@@ -137,6 +196,7 @@ def main():
     with RunningServer("--model-path", "models/demo") as server:
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             results = list(pool.map(lambda seed: judge(server.base, seed), range(SEED, SEED + SCHEMAS)))
+        hostile(server.base, failures)
         status, answer = ask(server.base, {"messages": [{"role": "user", "content": "Hi"}], "response_format": {
             "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}})
         if status != 400 or "uniqueItems" not in answer["error"]["message"]:
@@ -152,7 +212,7 @@ def main():
     for failure in wrong + failures:
         print("  " + failure)
     valid, cut = results.count("valid"), results.count("cut")
-    good = not wrong and not failures and valid >= 0.8 * len(results)
+    good = not wrong and not failures and valid >= 0.98 * len(results)
     print(f"{valid} valid, {cut} cut by the length, {len(wrong)} wrong of {len(results)} schemas")
     print(f"{int(good)} passed, {int(not good)} failed")
     return 0 if good else 1

@@ -12,10 +12,10 @@ using Kind = OutputForm::Kind;
 
 bool take(Fields& fields, std::string_view field, Kind kind, OutputForm* out) {
   if (out->kind != Kind::kFree) {
-    fields.fail(
-        field, fmt::format("only one of response_format, json_schema, regex and ebnf is allowed; {} is there "
-                           "too",
-                           out->field));
+    fields.fail(field,
+                fmt::format("only one of response_format, json_schema, structural_tag, regex and ebnf is "
+                            "allowed; {} is there too",
+                            out->field));
     return false;
   }
   out->kind = kind;
@@ -23,8 +23,9 @@ bool take(Fields& fields, std::string_view field, Kind kind, OutputForm* out) {
   return true;
 }
 
-void take_schema(Fields& fields, std::string_view field, const ordered_json& schema, OutputForm* out) {
-  if (!take(fields, field, Kind::kJsonSchema, out)) return;
+void take_schema(Fields& fields, std::string_view field, Kind kind, const ordered_json& schema,
+                 OutputForm* out) {
+  if (!take(fields, field, kind, out)) return;
   if (dump(schema).size() > text::kMaxGrammarBytes) {
     return fields.fail(field, fmt::format("a schema of more than {} bytes", text::kMaxGrammarBytes));
   }
@@ -39,6 +40,8 @@ std::string key_of(const OutputForm& form) {
       return "object";
     case Kind::kJsonSchema:
       return "schema" + dump(form.schema);
+    case Kind::kStructuralTag:
+      return "tag" + dump(form.schema);
     case Kind::kRegex:
       return "regex" + form.text;
     case Kind::kEbnf:
@@ -60,6 +63,8 @@ Result<text::Automaton> compile(const text::Tokenizer& tokenizer, const OutputFo
       return text::json_object_grammar();
     case Kind::kJsonSchema:
       return text::json_schema_grammar(form.schema);
+    case Kind::kStructuralTag:
+      return text::structural_tag_grammar(tokenizer, form.schema);
     case Kind::kRegex:
       return text::regex_grammar(form.text);
     case Kind::kEbnf:
@@ -73,15 +78,18 @@ Result<text::Automaton> compile(const text::Tokenizer& tokenizer, const OutputFo
 }  // namespace
 
 void read_output_form(Fields& fields, OutputForm* out) {
-  if (const ordered_json* schema = fields.any("json_schema")) {
+  for (const auto& [field, kind] :
+       {std::pair{"json_schema", Kind::kJsonSchema}, std::pair{"structural_tag", Kind::kStructuralTag}}) {
+    const ordered_json* schema = fields.any(field);
+    if (schema == nullptr) continue;
     if (schema->is_string()) {
       Result<ordered_json> parsed = parse_json_object(schema->get_ref<const std::string&>());
-      if (!parsed.ok()) return fields.fail("json_schema", parsed.error().message);
-      take_schema(fields, "json_schema", *parsed, out);
+      if (!parsed.ok()) return fields.fail(field, parsed.error().message);
+      take_schema(fields, field, kind, *parsed, out);
     } else if (schema->is_object()) {
-      take_schema(fields, "json_schema", *schema, out);
+      take_schema(fields, field, kind, *schema, out);
     } else {
-      fields.fail_type("json_schema", "a JSON schema, as an object or as text", *schema);
+      fields.fail_type(field, "an object, or its text", *schema);
     }
   }
   for (const auto& [field, kind] : {std::pair{"regex", Kind::kRegex}, std::pair{"ebnf", Kind::kEbnf}}) {
@@ -89,7 +97,6 @@ void read_output_form(Fields& fields, OutputForm* out) {
     if (fields.string(field, text::kMaxGrammarBytes, &text) && take(fields, field, kind, out))
       out->text = text;
   }
-  fields.refuse({"structural_tag"}, "is not available; use tools with strict, or an ebnf");
 }
 
 void read_response_format(Fields& fields, OutputForm* out) {
@@ -106,9 +113,12 @@ void read_response_format(Fields& fields, OutputForm* out) {
     if (wrapped == nullptr || schema == wrapped->end() || !schema->is_object()) {
       return fields.fail("response_format.json_schema.schema", "expected a JSON schema, which is an object");
     }
-    take_schema(fields, "response_format", *schema, out);
+    take_schema(fields, "response_format", Kind::kJsonSchema, *schema, out);
+  } else if (type == "structural_tag") {
+    take_schema(fields, "response_format", Kind::kStructuralTag, *format, out);
+    return;  // its fields are the grammar's
   } else if (type != "text") {
-    return fields.fail("response_format.type", "expected text, json_object or json_schema");
+    return fields.fail("response_format.type", "expected text, json_object, json_schema or structural_tag");
   }
   if (Refusal refusal = inner.finish()) fields.fail(*refusal);
 }

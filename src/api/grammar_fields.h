@@ -1,4 +1,4 @@
-// What a request wants its output to look like: response_format, json_schema, regex, ebnf.
+// What a request wants its output to look like: response_format, json_schema, regex, ebnf, structural_tag.
 #pragma once
 
 #include <memory>
@@ -15,17 +15,17 @@ namespace fathom::api {
 struct ServiceContext;
 
 struct OutputForm {
-  enum class Kind { kFree, kJsonObject, kJsonSchema, kRegex, kEbnf, kToolCalls };
+  enum class Kind { kFree, kJsonObject, kJsonSchema, kRegex, kEbnf, kStructuralTag, kToolCalls };
   Kind kind = Kind::kFree;
   std::string field;              // that asked for it, for errors
-  nlohmann::ordered_json schema;  // kJsonSchema
+  nlohmann::ordered_json schema;  // kJsonSchema; kStructuralTag: the tag
   std::string text;               // kRegex, kEbnf
   text::ToolGrammar tools;        // kToolCalls
 };
 
-// json_schema (text or an object), regex and ebnf; at most one.
+// json_schema and structural_tag (text or an object), regex and ebnf; at most one.
 void read_output_form(Fields& fields, OutputForm* out);
-// OpenAI's response_format: text, json_object, json_schema.
+// OpenAI's response_format: text, json_object, json_schema; and the reference's structural_tag.
 void read_response_format(Fields& fields, OutputForm* out);
 // The same without the inner object, {"type", "schema"}, in the field `name`, whose whole path is `path`.
 void read_flat_format(Fields& fields, std::string_view name, const std::string& path, OutputForm* out);

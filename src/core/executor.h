@@ -27,7 +27,6 @@ struct ExecutorLimits {
   int32_t max_context = 0;  // tokens of prompt and output together
   int32_t vocab_size = 0;
   int32_t max_step_tokens = 0;  // tokens of all rows of a step together (workspaces are sized for it)
-  bool token_masks = false;     // requests may have a TokenMaskSource
 };
 
 // How a row's attention is computed. The results agree up to rounding; a token's way is fixed by whether it

@@ -13,12 +13,16 @@ namespace fathom {
 // Where one sequence stands. Used by one thread at a time.
 class TokenMask {
  public:
+  static constexpr int kMaxRollback = 64;
+
   virtual ~TokenMask() = default;
 
-  // A chosen token; call once for each, in order. Tokens that the mask forbade, and tokens after the end,
-  // change nothing.
-  virtual void accept(int32_t token) = 0;
-  // False while every token may come (the model still thinks).
+  // A chosen token, or one that is tried; call for each, in order. False, and nothing changes, where the mask
+  // forbids the token or the output is over.
+  virtual bool accept(int32_t token) = 0;
+  // Takes back the last `count` accepted tokens, at most kMaxRollback of them and those since begin().
+  virtual void rollback(int count) = 0;
+  // False while every token may come.
   virtual bool constrains() const = 0;
   // Bit t of `allowed` (word t / 64, bit t % 64) says whether token t may come; needs constrains() and
   // num_mask_words(vocabulary). Never all zero. An error, of which the request dies, when the grammar turns

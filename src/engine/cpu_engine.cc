@@ -16,6 +16,7 @@ namespace fathom::engine {
 // A running sequence as the rank knows it.
 struct CpuEngine::Slot {
   sample::SlotSampler sampler;
+  std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // null: every token may come, always
   std::vector<int32_t> block_table;
   int32_t last_token = -1;  // the last one chosen: a decode row's input
 };
@@ -29,7 +30,7 @@ struct CpuEngine::Batch {
   std::vector<int32_t> logit_rows;  // the last tokens of the rows that sample
   std::vector<size_t> sampling;     // their plan rows
   std::vector<const sample::SlotSampler*> samplers;
-  std::vector<sample::SlotSampler*> constrained;  // those of them that need a mask
+  std::vector<sample::AllowedTokens> allowed;
   std::vector<TokenOutput> chosen;
 
   void clear() {
@@ -42,13 +43,14 @@ struct CpuEngine::Batch {
     logit_rows.clear();
     sampling.clear();
     samplers.clear();
-    constrained.clear();
+    allowed.clear();
   }
 };
 
 CpuEngine::CpuEngine(const EngineOptions& options)
     : Engine(options),
       launch_(std::make_unique<device::Launch>(*pool_)),
+      masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
       batch_(std::make_unique<Batch>()) {}
 
@@ -65,7 +67,6 @@ Result<std::unique_ptr<Engine>> CpuEngine::start(const EngineOptions& options) {
 
   model::LoadOptions load = options.load;
   load.max_tokens = engine->limits_.max_step_tokens;
-  engine->limits_.token_masks = true;
   load.max_logit_rows = options.max_running;
   load.max_context = engine->limits_.max_context;
   FATHOM_ASSIGN(engine->model_, model::Model::build(options.config, load, *engine->pool_));
@@ -125,15 +126,7 @@ StepResult CpuEngine::run(BatchPlan& plan) {
   forward.logit_rows = batch_->logit_rows;
   forward.cache = &cache_;
   model::ForwardOutput output;
-  // Masks depend on the tokens before, not on the logits: a thread of their own finds them meanwhile.
-  std::future<void> masks;
-  if (!batch_->constrained.empty()) {
-    masks = std::async(std::launch::async, [this] {
-      for (sample::SlotSampler* sampler : batch_->constrained) sampler->find_allowed(limits_.vocab_size);
-    });
-  }
   model_->forward(*launch_, forward, &output);
-  if (masks.valid()) masks.wait();
 
   StepResult result;
   result.step = plan.step;
@@ -152,6 +145,7 @@ void CpuEngine::open_slots(BatchPlan& plan) {
   for (auto& open : plan.open) {
     Slot& slot = slots_.at(static_cast<size_t>(open.slot));
     slot.sampler = sample::SlotSampler(open.init);
+    slot.masks = masks_.open(open.init);
     slot.block_table = std::move(open.pages);
     slot.last_token = open.init.output.empty() ? -1 : open.init.output.back();
   }
@@ -194,7 +188,6 @@ void CpuEngine::lay_out(BatchPlan& plan) {
         batch.sampling.push_back(r);
         batch.logit_rows.push_back(first + count - 1);
         batch.samplers.push_back(&slot.sampler);
-        if (slot.sampler.constrained()) batch.constrained.push_back(&slot.sampler);
       }
     }
   }
@@ -204,13 +197,21 @@ void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logit
   Batch& batch = *batch_;
   if (batch.sampling.empty()) return;
   batch.chosen.assign(batch.sampling.size(), {});
-  sample::sample_rows(*pool_, logits, batch.samplers, batch.chosen);
+  for (const size_t row : batch.sampling) {
+    const Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
+    sample::AllowedTokens& allowed = batch.allowed.emplace_back();
+    if (slot.masks == nullptr) continue;
+    const sample::MaskWorkers::Found& found = masks_.wait(slot.masks, slot.sampler.generated());
+    if (found.constrains) allowed = found.allowed;
+    if (found.error) result->rows[row].error = found.error;
+  }
+  sample::sample_rows(*pool_, logits, batch.samplers, batch.allowed, batch.chosen);
   for (size_t i = 0; i < batch.sampling.size(); ++i) {
     const size_t row = batch.sampling[i];
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     slot.last_token = batch.chosen[i].token;
-    if (slot.sampler.mask_error()) result->rows[row].error = slot.sampler.mask_error();
     slot.sampler.accept(slot.last_token);
+    if (slot.masks != nullptr) masks_.accept(slot.masks, slot.last_token);
     result->rows[row].outputs.push_back(std::move(batch.chosen[i]));
   }
 }

@@ -8,6 +8,7 @@
 
 #include "base/queue.h"
 #include "engine/engine.h"
+#include "sample/mask_workers.h"
 
 namespace fathom::engine {
 
@@ -35,6 +36,7 @@ class CpuEngine final : public Engine {
   void report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
   std::unique_ptr<device::Launch> launch_;
+  sample::MaskWorkers masks_;
   std::unique_ptr<model::Model> model_;
   model::KvPool cache_;
   std::vector<Slot> slots_;

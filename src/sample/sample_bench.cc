@@ -57,7 +57,7 @@ int main(int argc, char** argv) {
       std::vector<float> logits = source;
       const device::Tensor tensor{logits.data(), device::DType::kF32, {rows, kVocab}};
       const auto start = std::chrono::steady_clock::now();
-      sample::sample_rows(pool, tensor, slots, outputs);
+      sample::sample_rows(pool, tensor, slots, {}, outputs);
       const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
       fastest = std::min(fastest, took.count());
     }

@@ -201,7 +201,7 @@ TEST(Sampler, GivesARequestTheSameTokensInAnyBatch) {
         slots.push_back(r == mine ? &me : &other);
       }
       std::vector<TokenOutput> outputs(rows);
-      sample_rows(pool, as_tensor(logits, static_cast<int64_t>(rows)), slots, outputs);
+      sample_rows(pool, as_tensor(logits, static_cast<int64_t>(rows)), slots, {}, outputs);
       me.accept(outputs[mine].token);
       chosen.push_back(outputs[mine]);
     }
@@ -240,27 +240,6 @@ TEST(SlotSampler, AppliesBiasThenPenaltiesThenTheBanOnStopping) {
   EXPECT_EQ(logits, before);
 }
 
-// Allows each token for as long as it has not come, and everything before token 0 has.
-class EachOnce final : public TokenMaskSource {
- public:
-  struct Mask final : TokenMask {
-    void accept(int32_t token) override {
-      constraining = constraining || token == 0;
-      came.push_back(token);
-    }
-    bool constrains() const override { return constraining; }
-    Result<void> fill(std::span<uint64_t> allowed) override {
-      if (came.size() > 8) return error(ErrorCode::kInvalidArgument, "too many tokens");
-      std::fill(allowed.begin(), allowed.end(), ~uint64_t{0});
-      for (int32_t token : came) allowed[static_cast<size_t>(token) / 64] &= ~(uint64_t{1} << (token % 64));
-      return {};
-    }
-    bool constraining = false;
-    std::vector<int32_t> came;
-  };
-  std::unique_ptr<TokenMask> begin() const override { return std::make_unique<Mask>(); }
-};
-
 TEST(SlotSampler, ChoosesAmongTheAllowedAndReportsTheModelsOwnLogprobs) {
   constexpr int64_t kVocab = 100;
   ThreadPool pool(1);
@@ -268,31 +247,26 @@ TEST(SlotSampler, ChoosesAmongTheAllowedAndReportsTheModelsOwnLogprobs) {
     SlotInit init;
     init.sampling = Choice{.temperature = temperature, .seed = 3};
     init.logprobs.output = true;
-    init.mask = std::make_shared<EachOnce>();
-    init.output = {0, 5};  // resumed: the mask has seen these
-    SlotSampler slot(init);
-    std::vector<float> logits(kVocab, 0.0F);
-    logits[5] = 20.0F;
-    logits[70] = 15.0F;
-    const std::vector<float> before = logits;
-    for (int i = 0; i < 7; ++i) {
-      ASSERT_TRUE(slot.constrained());
-      slot.find_allowed(kVocab);
-      ASSERT_FALSE(slot.mask_error());
-      const SlotSampler* slots[] = {&slot};
-      TokenOutput outputs[1];
-      sample_rows(pool, as_tensor(logits, 1), slots, outputs);
-      EXPECT_EQ(logits, before);
-      EXPECT_NE(outputs[0].token, 5);
-      if (i == 0) {
-        EXPECT_EQ(outputs[0].token, 70);
-        EXPECT_LT(outputs[0].logprob, -4.9F);  // token 5 takes nearly all
-      }
-      slot.accept(outputs[0].token);
+    const SlotSampler slot(init);
+    std::vector<float> logits(2 * kVocab, 0.0F);
+    for (const size_t row : {size_t{0}, static_cast<size_t>(kVocab)}) {
+      logits[row + 5] = 20.0F;
+      logits[row + 70] = 15.0F;
     }
-    slot.find_allowed(kVocab);
-    EXPECT_TRUE(slot.mask_error());
-    EXPECT_TRUE(slot.allowed().empty());
+    const std::vector<float> before = logits;
+    const uint64_t all_but_five[] = {~(uint64_t{1} << 5), ~uint64_t{0}};
+    const AllowedTokens allowed[] = {all_but_five, {}};
+    const SlotSampler* slots[] = {&slot, &slot};
+    TokenOutput outputs[2];
+    sample_rows(pool, as_tensor(logits, 2), slots, allowed, outputs);
+    EXPECT_EQ(logits, before);
+    EXPECT_EQ(outputs[0].token, 70);
+    EXPECT_LT(outputs[0].logprob, -4.9F);  // token 5 takes nearly all
+    EXPECT_EQ(outputs[1].token, 5);
+    const uint64_t only_ninety[] = {0, uint64_t{1} << (90 - 64)};
+    const AllowedTokens one[] = {only_ninety, only_ninety};
+    sample_rows(pool, as_tensor(logits, 2), slots, one, outputs);
+    EXPECT_EQ(outputs[0].token, 90);
   }
 }
 
@@ -339,7 +313,7 @@ TEST(Logprobs, AreOfTheUntouchedLogits) {
   const SlotSampler slot(init);
   const SlotSampler* slots[] = {&slot};
   TokenOutput outputs[1];
-  sample_rows(pool, as_tensor(logits, 1), slots, outputs);
+  sample_rows(pool, as_tensor(logits, 1), slots, {}, outputs);
   EXPECT_EQ(outputs[0].token, 17);
   EXPECT_NEAR(outputs[0].logprob, logprob(17), 1e-5);
   ASSERT_EQ(outputs[0].requested.size(), 3U);

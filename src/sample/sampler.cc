@@ -148,7 +148,7 @@ int32_t draw_among_all(const Row& row, double draw) {
 
 // A copy of the row with the other tokens impossible; valid until the thread's next call. The row itself is
 // still needed for log-probabilities.
-const float* only_allowed(const float* row, int64_t vocab, const std::vector<uint64_t>& allowed) {
+const float* only_allowed(const float* row, int64_t vocab, AllowedTokens allowed) {
   thread_local std::vector<float> masked;
   masked.assign(static_cast<size_t>(vocab), -std::numeric_limits<float>::infinity());
   for (size_t word = 0; word < allowed.size(); ++word) {
@@ -198,9 +198,11 @@ int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& p
 }
 
 void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const SlotSampler* const> slots,
-                 std::span<TokenOutput> outputs) {
+                 std::span<const AllowedTokens> allowed, std::span<TokenOutput> outputs) {
   device::check_tensor("logits", logits, device::DType::kF32, {static_cast<int64_t>(slots.size()), -1});
   FATHOM_CHECK_EQ(slots.size(), outputs.size());
+  FATHOM_CHECK(allowed.empty() || allowed.size() == slots.size(), "{} masks for {} rows", allowed.size(),
+               slots.size());
   const int64_t vocab = logits.dim(1);
   pool.parallel_for(logits.dim(0), 1, [&](int64_t begin, int64_t end, int) {
     std::vector<std::pair<int32_t, float>> changed;
@@ -209,7 +211,8 @@ void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const
       float* row = logits.row<float>(r);
       changed.clear();
       if (slot.adjusts()) slot.adjust(row, vocab, slot.logprobs().output ? &changed : nullptr);
-      const float* logits = slot.allowed().empty() ? row : only_allowed(row, vocab, slot.allowed());
+      const AllowedTokens mask = allowed.empty() ? AllowedTokens() : allowed[static_cast<size_t>(r)];
+      const float* logits = mask.empty() ? row : only_allowed(row, vocab, mask);
       const int32_t token = choose_token(logits, vocab, slot.params(), slot.generated());
       TokenOutput& output = outputs[static_cast<size_t>(r)];
       if (slot.logprobs().output) {

@@ -18,11 +18,14 @@
 
 namespace fathom::sample {
 
+// Bit t of word t / 64: token t may come. Empty: every token may.
+using AllowedTokens = std::span<const uint64_t>;
+
 // Chooses one token for each row of logits [R, V] f32, which may be overwritten. slots[r] is row r's state;
-// it is not told of the choice (accept is the caller's). outputs[r] receives the token and what its
-// LogprobParams ask for.
+// it is not told of the choice (accept is the caller's). allowed[r] is row r's mask; none where `allowed` is
+// empty. outputs[r] receives the token and what its LogprobParams ask for.
 void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const SlotSampler* const> slots,
-                 std::span<TokenOutput> outputs);
+                 std::span<const AllowedTokens> allowed, std::span<TokenOutput> outputs);
 
 // The choice alone, for one row of already adjusted logits; `index` is the number of tokens generated before.
 int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index);

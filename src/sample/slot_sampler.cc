@@ -6,7 +6,6 @@ namespace fathom::sample {
 
 SlotSampler::SlotSampler(const SlotInit& init) : params_(init.sampling), logprobs_(init.logprobs) {
   if (params_.repetition_penalty != 1.0F) prompt_tokens_.insert(init.prompt.begin(), init.prompt.end());
-  if (init.mask != nullptr) mask_ = init.mask->begin();
   for (const int32_t token : init.output) accept(token);
 }
 
@@ -17,18 +16,7 @@ bool SlotSampler::penalises() const {
 
 void SlotSampler::accept(int32_t token) {
   ++generated_;
-  allowed_.clear();
-  if (mask_ != nullptr) mask_->accept(token);
   if (penalises()) ++output_counts_[token];
-}
-
-void SlotSampler::find_allowed(int64_t vocab) {
-  if (!constrained()) return;
-  allowed_.resize(num_mask_words(vocab));
-  const Result<void> found = mask_->fill(allowed_);
-  if (found.ok()) return;
-  mask_error_ = found.error();
-  allowed_.clear();
 }
 
 bool SlotSampler::adjusts() const {

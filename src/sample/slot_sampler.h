@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -11,7 +9,6 @@
 
 #include "core/executor.h"
 #include "core/sampling.h"
-#include "core/token_mask.h"
 
 namespace fathom::sample {
 
@@ -28,14 +25,6 @@ class SlotSampler {
   const LogprobParams& logprobs() const { return logprobs_; }
   int64_t generated() const { return generated_; }
 
-  // Whether not every token may come next. Then find_allowed() must be called before the choice; it takes
-  // some time, and other slots' may run at the same time. An error ends the request; nothing is masked then.
-  bool constrained() const { return mask_ != nullptr && mask_->constrains(); }
-  void find_allowed(int64_t vocab);
-  // Bit t of word t / 64: token t may come. Empty: every token may.
-  const std::vector<uint64_t>& allowed() const { return allowed_; }
-  const std::optional<Error>& mask_error() const { return mask_error_; }
-
   // Whether the logits must be changed before choosing.
   bool adjusts() const;
   // Adds logit_bias, applies the penalties, and bans the stop ids before min_new_tokens, in place. Appends
@@ -47,9 +36,6 @@ class SlotSampler {
 
   SamplingParams params_;
   LogprobParams logprobs_;
-  std::unique_ptr<TokenMask> mask_;  // null: every token may come, always
-  std::vector<uint64_t> allowed_;
-  std::optional<Error> mask_error_;
   int64_t generated_ = 0;
   std::unordered_map<int32_t, int32_t> output_counts_;  // kept only when a penalty needs them
   std::unordered_set<int32_t> prompt_tokens_;           // kept only for the repetition penalty

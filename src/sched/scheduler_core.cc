@@ -50,12 +50,6 @@ Result<void> SchedulerCore::admissible(const GenerateRequest& request) const {
     return error(ErrorCode::kInvalidArgument, "max_new_tokens is {}: expected 0 or more",
                  request.sampling.max_new_tokens);
   }
-  if (request.mask != nullptr && !limits_.token_masks) {
-    return error(
-        ErrorCode::kUnsupported,
-        "constrained output (response_format, regex, ebnf, forced or strict tools) is not available on "
-        "this device");
-  }
   int64_t needed = prompt_len + (request.sampling.max_new_tokens > 0 ? 1 : 0);
   if (needed > limits_.max_context) {
     return error(ErrorCode::kInvalidArgument,

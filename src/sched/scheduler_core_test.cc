@@ -173,19 +173,6 @@ TEST_F(SchedulerCoreTest, AnErrorOfARowEndsItsRequestAlone) {
   EXPECT_TRUE(core_->check_integrity().ok());
 }
 
-TEST_F(SchedulerCoreTest, MasksNeedADeviceThatHasThem) {
-  start();
-  struct Anything final : TokenMaskSource {
-    std::unique_ptr<TokenMask> begin() const override { return nullptr; }
-  };
-  auto masked = request("a", 0, 5, 1);
-  masked.mask = std::make_shared<Anything>();
-  EXPECT_EQ(core_->admissible(masked).error().code, ErrorCode::kUnsupported);
-  limits_.token_masks = true;
-  start();
-  EXPECT_TRUE(core_->admissible(masked).ok());
-}
-
 TEST_F(SchedulerCoreTest, AnIdIsUniqueAmongTheLive) {
   start();
   add(request("a", 0, 10, 5));

@@ -48,7 +48,7 @@ Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu&
 }  // namespace
 
 GpuEngine::GpuEngine(const EngineOptions& options)
-    : Engine(options), slots_(static_cast<size_t>(options.max_running)) {}
+    : Engine(options), masks_(options.config.vocab_size), slots_(static_cast<size_t>(options.max_running)) {}
 
 GpuEngine::~GpuEngine() {
   queue_.close();
@@ -111,6 +111,7 @@ Result<void> GpuEngine::allocate_step_memory() {
   FATHOM_ASSIGN(device_tokens_, arena_.allocate_array<int32_t>(slots));
   FATHOM_ASSIGN(adjusted_, arena_.allocate_array<float>(slots * limits_.vocab_size));
   FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(slots, arena_));
+  FATHOM_ASSIGN(device_masks_, DeviceMasks::allocate(slots, limits_.vocab_size, arena_));
   // Padding tokens look at slot 0.
   stream_->fill(tables_.block_tables, 0, static_cast<size_t>(slots * tables_.stride) * sizeof(int32_t));
   stream_->fill(tables_.last_tokens, 0, static_cast<size_t>(slots) * sizeof(int32_t));
@@ -127,6 +128,7 @@ Result<void> GpuEngine::allocate_step_memory() {
   for (size_t f = 0; f < kFrames; ++f) {
     FATHOM_ASSIGN(frames_[f].input, PinnedBuffer::allocate(bytes));
     FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(slots));
+    FATHOM_ASSIGN(frames_[f].masks, StepMasks::allocate(slots, limits_.vocab_size));
     FATHOM_ASSIGN(frames_[f].begun, device::cuda::Event::create(true));
     FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
     free_.push(size_t{f});
@@ -140,9 +142,8 @@ Result<void> GpuEngine::allocate_step_memory() {
   return {};
 }
 
-void GpuEngine::forward_and_sample(const StepLayout& layout,
-                                   const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens,
-                                   bool draws) {
+void GpuEngine::forward(const StepLayout& layout, const std::vector<model::cuda::ExtendPass>& passes,
+                        int64_t extend_tokens) {
   auto* base = static_cast<std::byte*>(device_input_.data());
   auto* ids = reinterpret_cast<int32_t*>(base + layout.ids);
   const auto* slots = reinterpret_cast<const int32_t*>(base + layout.slots);
@@ -160,17 +161,44 @@ void GpuEngine::forward_and_sample(const StepLayout& layout,
   batch.logit_rows = reinterpret_cast<const int32_t*>(base + layout.rows);
   batch.logit_count = layout.logit_rows;
   batch.cache = &cache_;
-  const float* logits = model_->forward(*stream_, batch);
+  model_->forward(*stream_, batch);
+}
+
+void GpuEngine::choose(const StepLayout& layout, bool draws, bool masked) {
   if (layout.logit_rows == 0) return;
+  const auto* base = static_cast<const std::byte*>(device_input_.data());
   sample::cuda::SampleArgs args;
-  args.logits = logits;
+  args.logits = model_->last_logits();
   args.adjusted = adjusted_;
   args.rows = layout.logit_rows;
   args.row_slots = reinterpret_cast<const int32_t*>(base + layout.row_slots);
   args.last_tokens = tables_.last_tokens;
   args.tokens = device_tokens_;
   args.draws = draws;
+  args.allowed = masked ? device_masks_.allowed : nullptr;
+  args.allowed_rows = device_masks_.rows;
   sampler_->sample(args);
+}
+
+void GpuEngine::send_masks(Frame& frame) {
+  frame.masks.clear();
+  for (const int32_t index : input_.row_slots) {
+    const Slot& slot = slots_[static_cast<size_t>(index)];
+    if (slot.masks == nullptr) {
+      frame.masks.add_free_row();
+      continue;
+    }
+    // `chosen` counts this row's token already.
+    const sample::MaskWorkers::Found& found = masks_.wait(slot.masks, slot.chosen - 1);
+    const RowChoice& choice = frame.choices[static_cast<size_t>(frame.masks.rows())];
+    if (found.error) frame.result.rows[choice.row].error = found.error;
+    if (found.constrains) {
+      frame.masks.add_row(found.allowed);
+    } else {
+      frame.masks.add_free_row();
+    }
+  }
+  frame.masks.send(*stream_, device_masks_);
 }
 
 Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
@@ -180,7 +208,11 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
   // Largest first, and once without a graph: what a first launch sets up is then done.
   for (auto size = sizes.rbegin(); size != sizes.rend(); ++size) {
     const StepLayout layout(*size, *size);
-    for (const bool draws : {false, true}) {
+    for (const GraphKind kind : {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kForward}) {
+      const auto queue = [&] {
+        forward(layout, {}, 0);
+        if (kind != GraphKind::kForward) choose(layout, kind == GraphKind::kDraws, false);
+      };
       if (size == sizes.rbegin()) {
         input_.clear();
         std::vector<model::cuda::ExtendPass> passes;
@@ -189,12 +221,11 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
         auto* pinned = static_cast<std::byte*>(frames_[0].input.data());
         const int64_t bytes = input_.write(layout, pinned, device, passes, &none);
         stream_->copy(device, pinned, static_cast<size_t>(bytes));
-        forward_and_sample(layout, {}, 0, draws);
+        queue();
         FATHOM_TRY(stream_->synchronize());
       }
-      FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(
-                                    *stream_, [&] { forward_and_sample(layout, {}, 0, draws); }));
-      graphs_[{*size, draws}] = std::move(graph);
+      FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(*stream_, queue));
+      graphs_[{*size, kind}] = std::move(graph);
     }
   }
   FATHOM_TRY(stream_->synchronize());
@@ -275,11 +306,25 @@ void GpuEngine::answer_steps() {
       if (!ended.ok()) frame.status = ended.error().with_context(fmt::format("step {}", frame.result.step));
     }
     auto promise = std::move(frame.promise);
+    tell_masks(frame);
     Result<StepResult> answer = answer_of(frame);
     if (frame.status.ok()) count_time(frame, last ? &frames_[*last] : nullptr);
     if (last) free_.push(size_t{*last});
     last = *index;
     promise.set_value(std::move(answer));
+  }
+}
+
+// The next masks can be looked for from here on.
+void GpuEngine::tell_masks(const Frame& frame) {
+  for (size_t i = 0; i < frame.choices.size(); ++i) {
+    const auto& masks = frame.choices[i].masks;
+    if (masks == nullptr) continue;
+    if (frame.status.ok()) {
+      masks_.accept(masks, frame.output.token(static_cast<int64_t>(i)).token);
+    } else {
+      masks_.abandon(masks);
+    }
   }
 }
 
@@ -318,8 +363,10 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   bool describes = false;
   for (size_t r = 0; r < plan.rows.size(); ++r) frame.result.rows[r].slot = plan.rows[r].slot;
   for (const size_t row : input_.sampling) {
-    const LogprobParams& params = slots_[static_cast<size_t>(plan.rows[row].slot)].logprobs;
-    frame.choices.push_back({row, params});
+    Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
+    const LogprobParams& params = slot.logprobs;
+    frame.choices.push_back({row, params, slot.masks});
+    ++slot.chosen;
     if (params.output) {
       describes = true;
       shape.widen(params);
@@ -366,6 +413,8 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
     Slot& slot = slots_.at(static_cast<size_t>(open.slot));
     slot.logprobs = open.init.logprobs;
     slot.block_table = std::move(open.pages);
+    slot.masks = masks_.open(open.init);
+    slot.chosen = static_cast<int64_t>(open.init.output.size());
     FATHOM_TRY(sampler_->open(open.slot, open.init));
     for (size_t i = 0; i < slot.block_table.size(); ++i) {
       input_.updates.push_back({open.slot, static_cast<int32_t>(i), slot.block_table[i]});
@@ -422,7 +471,7 @@ void GpuEngine::lay_out(BatchPlan& plan) {
 
 int64_t GpuEngine::graph_size() const {
   if (input_.extend_tokens > 0 || tracing_) return 0;
-  const auto found = graphs_.lower_bound({static_cast<int64_t>(input_.ids.size()), false});
+  const auto found = graphs_.lower_bound({static_cast<int64_t>(input_.ids.size()), GraphKind::kGreedy});
   return found == graphs_.end() ? 0 : found->first.first;
 }
 
@@ -441,11 +490,20 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   stream_->copy(device, frame.input.data(), static_cast<size_t>(bytes));
   apply_updates(*stream_, tables_, updates, static_cast<int64_t>(input_.updates.size()));
   const bool draws = sampler_->draws(input_.row_slots);
-  if (graph > 0) {
-    graphs_.at({graph, draws}).launch(*stream_);
-  } else {
-    forward_and_sample(layout, passes, input_.extend_tokens, draws);
+  const bool masked = std::any_of(frame.choices.begin(), frame.choices.end(),
+                                  [](const RowChoice& choice) { return choice.masks != nullptr; });
+  if (graph > 0 && !masked) {
+    graphs_.at({graph, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
+    return stream_->status();
   }
+  if (graph > 0) {
+    graphs_.at({graph, GraphKind::kForward}).launch(*stream_);
+  } else {
+    forward(layout, passes, input_.extend_tokens);
+  }
+  // The GPU computes while the host waits.
+  if (masked) send_masks(frame);
+  choose(layout, draws, masked);
   return stream_->status();
 }
 

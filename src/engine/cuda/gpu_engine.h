@@ -1,6 +1,8 @@
 // The engine on one GPU. One thread turns plans into queued work and goes on to the next plan; another waits
 // for each step's end and answers it. So the GPU finds its next step queued when this one ends, and the host
-// never waits inside a step (but for prompt logprobs, which are rare).
+// never waits inside a step, but for prompt logprobs, which are rare, and for masks: a row with a mask needs
+// to know the token that the step before chooses. Then the forward pass is queued at once, and the choice
+// when the masks are there, which they are long before the forward pass ends.
 #pragma once
 
 #include <array>
@@ -17,10 +19,12 @@
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
 #include "engine/cuda/step_input.h"
+#include "engine/cuda/step_masks.h"
 #include "engine/cuda/step_output.h"
 #include "engine/engine.h"
 #include "model/cuda/model.h"
 #include "sample/cuda/gpu_sampler.h"
+#include "sample/mask_workers.h"
 
 namespace fathom::engine::cuda {
 
@@ -40,6 +44,8 @@ class GpuEngine final : public Engine {
   struct Slot {
     LogprobParams logprobs;
     std::vector<int32_t> block_table;
+    std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // null: every token may come, always
+    int64_t chosen = 0;  // tokens of the output, those of steps in flight among them
   };
   struct Work {
     BatchPlan plan;
@@ -50,6 +56,7 @@ class GpuEngine final : public Engine {
   struct Frame {
     device::cuda::PinnedBuffer input;
     StepOutput output;
+    StepMasks masks;
     device::cuda::Event begun, done;
     StepResult result;
     std::vector<RowChoice> choices;
@@ -58,6 +65,8 @@ class GpuEngine final : public Engine {
     int64_t rows = 0, tokens = 0;
   };
   static constexpr size_t kFrames = 4;
+  // What a graph holds: the forward pass, and the choice that follows where no row needs a mask.
+  enum class GraphKind { kGreedy, kDraws, kForward };
 
   explicit GpuEngine(const EngineOptions& options);
   Result<void> load(const EngineOptions& options);
@@ -66,6 +75,7 @@ class GpuEngine final : public Engine {
 
   void launch_steps();
   void answer_steps();
+  void tell_masks(const Frame& frame);
   static Result<StepResult> answer_of(Frame& frame);
   void count_time(const Frame& frame, const Frame* before);
   Result<void> queue_step(BatchPlan& plan, Frame& frame);
@@ -74,8 +84,12 @@ class GpuEngine final : public Engine {
   // The padded number of tokens that a graph takes, or 0: the step runs without one.
   int64_t graph_size() const;
   Result<void> queue_forward(Frame& frame);
-  void forward_and_sample(const StepLayout& layout, const std::vector<model::cuda::ExtendPass>& passes,
-                          int64_t extend_tokens, bool draws);
+  void forward(const StepLayout& layout, const std::vector<model::cuda::ExtendPass>& passes,
+               int64_t extend_tokens);
+  // Chooses the rows' tokens from the last forward pass; with masks once they have been sent.
+  void choose(const StepLayout& layout, bool draws, bool masked);
+  // Waits for the masks of the step's rows and sends them.
+  void send_masks(Frame& frame);
   Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
   std::unique_ptr<device::cuda::Stream> stream_;
@@ -83,8 +97,8 @@ class GpuEngine final : public Engine {
   model::cuda::KvPool cache_;
   device::cuda::DeviceArena arena_;
   std::unique_ptr<sample::cuda::GpuSampler> sampler_;
-  std::map<std::pair<int64_t, bool>, device::cuda::Graph>
-      graphs_;  // by padded tokens, and whether any row draws
+  std::map<std::pair<int64_t, GraphKind>, device::cuda::Graph> graphs_;  // by padded tokens
+  sample::MaskWorkers masks_;
   std::vector<Slot> slots_;
 
   bool tracing_ = false;
@@ -93,6 +107,7 @@ class GpuEngine final : public Engine {
   SlotTables tables_;
   int32_t* device_tokens_ = nullptr;  // [slots] the step's choices, by row
   float* adjusted_ = nullptr;         // [slots, V]
+  DeviceMasks device_masks_;
   DeviceLogprobs device_logprobs_;
   StepOutput prompt_output_;  // prompt logprobs: the step's own answer lies in its frame
 

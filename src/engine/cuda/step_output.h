@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/executor.h"
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
 #include "sample/cuda/gpu_sampler.h"
+#include "sample/mask_workers.h"
 
 namespace fathom::engine::cuda {
 
@@ -32,10 +34,11 @@ struct LogprobShape {
   void widen(const LogprobParams& params);
 };
 
-// A row that chose a token: its row in the plan, and what is told about it.
+// A row that chose a token: its row in the plan, what is told about it, and who waits for it.
 struct RowChoice {
   size_t row = 0;
   LogprobParams logprobs;
+  std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // to be told of the token; null: none
 };
 
 // Pinned memory for a step's answer, or a piece of a prompt's.

@@ -1,6 +1,7 @@
 #include "text/grammar/configurations.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace fathom::text {
 namespace {
@@ -11,7 +12,40 @@ uint64_t key(int32_t a, int32_t b) {
   return static_cast<uint64_t>(static_cast<uint32_t>(a)) << 32 | static_cast<uint32_t>(b);
 }
 
+uint64_t mixed(uint64_t key) {
+  key *= 0x9E3779B97F4A7C15U;
+  return key ^ (key >> 32);
+}
+
 }  // namespace
+
+bool Configurations::WaySet::add(uint64_t key) {
+  if (2 * size_ >= places_.size()) {
+    const std::vector<Place> before = std::exchange(places_, std::vector<Place>(2 * places_.size()));
+    const uint32_t round = round_;
+    size_ = 0;
+    for (const Place& place : before) {
+      if (place.round == round) add(place.key);
+    }
+  }
+  for (size_t at = mixed(key);; ++at) {
+    Place& place = places_[at & (places_.size() - 1)];
+    if (place.round != round_) {
+      place = {key, round_};
+      ++size_;
+      return true;
+    }
+    if (place.key == key) return false;
+  }
+}
+
+void Configurations::WaySet::clear() {
+  size_ = 0;
+  if (++round_ == 0) {
+    places_.assign(places_.size(), {});
+    round_ = 1;
+  }
+}
 
 void Configurations::clear() {
   frames_.assign(1, {});
@@ -36,7 +70,7 @@ void Configurations::reach(Way first) {
     const Way way = pending_.back();
     pending_.pop_back();
     if (exhausted()) return pending_.clear();
-    if (!reached_.try_emplace(key(way.stack, way.state), true).second) continue;
+    if (!reached_.add(key(way.stack, way.state))) continue;
     ++work_;
     const GrammarState& state = automaton_.states[static_cast<size_t>(way.state)];
     if (state.end) {
@@ -79,7 +113,7 @@ int32_t Configurations::intern() {
   const auto number = static_cast<int32_t>(entries_.size());
   entry_index_.emplace(hash, number);
   entries_.push_back(std::move(entry));
-  steps_.resize(steps_.size() + 256, kUnknown);
+  steps_.resize(steps_.size() + classes_, kUnknown);
   return number;
 }
 
@@ -98,7 +132,7 @@ int32_t Configurations::compute_next(int32_t configuration, uint8_t byte) {
     }
   }
   const int32_t result = intern();
-  steps_[static_cast<size_t>(configuration) * 256 + byte] = result;
+  steps_[static_cast<size_t>(configuration) * classes_ + automaton_.byte_class[byte]] = result;
   return result;
 }
 
@@ -111,25 +145,34 @@ int32_t Configurations::next_token(int32_t configuration, int32_t token) {
   return intern();
 }
 
-int32_t Configurations::trim(int32_t configuration) {
-  if (entries_.size() <= kMaxKept) return configuration;
+void Configurations::trim(std::span<int32_t*> kept) {
+  if (entries_.size() <= kMaxKept) return;
   // The ways with their stacks written out, innermost frame last.
-  const Entry kept = entries_[static_cast<size_t>(configuration)];
-  std::vector<std::vector<int32_t>> stacks;
-  for (const Way& way : kept.ways) {
-    std::vector<int32_t>& stack = stacks.emplace_back();
-    for (int32_t at = way.stack; at != kBottom; at = frames_[static_cast<size_t>(at)].parent)
-      stack.push_back(frames_[static_cast<size_t>(at)].state);
-    std::reverse(stack.begin(), stack.end());
+  struct Written {
+    Entry entry;
+    std::vector<std::vector<int32_t>> stacks;
+  };
+  std::vector<Written> all;
+  for (const int32_t* number : kept) {
+    Written& written = all.emplace_back();
+    written.entry = entries_[static_cast<size_t>(*number)];
+    for (const Way& way : written.entry.ways) {
+      std::vector<int32_t>& stack = written.stacks.emplace_back();
+      for (int32_t at = way.stack; at != kBottom; at = frames_[static_cast<size_t>(at)].parent)
+        stack.push_back(frames_[static_cast<size_t>(at)].state);
+      std::reverse(stack.begin(), stack.end());
+    }
   }
   clear();
-  made_.ended = kept.ended;
-  for (size_t i = 0; i < stacks.size(); ++i) {
-    int32_t stack = kBottom;
-    for (int32_t state : stacks[i]) stack = push(stack, state);
-    made_.ways.push_back({stack, kept.ways[i].state});
+  for (size_t k = 0; k < kept.size(); ++k) {
+    made_.ended = all[k].entry.ended;
+    for (size_t i = 0; i < all[k].stacks.size(); ++i) {
+      int32_t stack = kBottom;
+      for (int32_t state : all[k].stacks[i]) stack = push(stack, state);
+      made_.ways.push_back({stack, all[k].entry.ways[i].state});
+    }
+    *kept[k] = intern();
   }
-  return intern();
 }
 
 }  // namespace fathom::text

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -17,7 +18,7 @@ class Configurations {
   static constexpr int32_t kDead = -1;
   static constexpr int32_t kBottom = 0;      // the stack of the first rule
   static constexpr int32_t kMaxDepth = 512;  // of calls; what nests deeper is not allowed
-  static constexpr size_t kMaxKept = 4096;   // configurations kept by trim()
+  static constexpr size_t kMaxKept = 1024;   // configurations; trim() forgets when there are more
 
   struct Way {
     int32_t stack = kBottom;
@@ -25,13 +26,17 @@ class Configurations {
     bool operator==(const Way&) const = default;
   };
 
-  explicit Configurations(const Automaton& automaton) : automaton_(automaton) { clear(); }
+  explicit Configurations(const Automaton& automaton)
+      : automaton_(automaton), classes_(static_cast<size_t>(automaton.num_classes)) {
+    clear();
+  }
+  void clear();
 
   // The configuration at a state, before anything is read, in the given stack.
   int32_t at(int32_t stack, int32_t state);
   // The configuration after one more byte, or kDead.
   int32_t next(int32_t configuration, uint8_t byte) {
-    const int32_t known = steps_[static_cast<size_t>(configuration) * 256 + byte];
+    const int32_t known = steps_[static_cast<size_t>(configuration) * classes_ + automaton_.byte_class[byte]];
     return known != kUnknown ? known : compute_next(configuration, byte);
   }
   // After a marker token.
@@ -49,13 +54,21 @@ class Configurations {
     return {frame.parent, frame.state};
   }
 
-  // Work is counted in ways looked at. Once more than `amount` has been done since the call, nothing is
-  // computed any more and what next() and at() say is worthless.
-  void allow_work(uint64_t amount) { limit_ = work_ + amount; }
+  int32_t depth(int32_t stack) const { return frames_[static_cast<size_t>(stack)].depth; }
+
+  // Work is counted in ways looked at, and what spend() adds. Once `amount` has been done since the call,
+  // nothing is computed any more and what next() and at() say is worthless, until clear().
+  void allow_work(uint64_t amount) {
+    work_ = 0;
+    limit_ = amount;
+  }
+  void spend(uint64_t amount) { work_ += amount; }
+  void exhaust() { work_ = limit_ + 1; }
+  uint64_t work() const { return work_; }
   bool exhausted() const { return work_ > limit_; }
   size_t count() const { return entries_.size(); }
-  // Forgets all but one configuration when many have come up; the number that this one has now.
-  int32_t trim(int32_t configuration);
+  // Forgets all but these configurations when many have come up, and gives them their numbers from now on.
+  void trim(std::span<int32_t*> kept);
 
  private:
   static constexpr int32_t kUnknown = -2;
@@ -69,25 +82,41 @@ class Configurations {
     bool ended = false;
   };
 
-  void clear();
   int32_t compute_next(int32_t configuration, uint8_t byte);
   int32_t push(int32_t parent, int32_t state);
   // Adds a way, and what it leads to without reading.
   void reach(Way way);
   int32_t intern();  // of what was reached
 
+  // A set of ways, emptied at no cost.
+  class WaySet {
+   public:
+    bool add(uint64_t key);
+    void clear();
+
+   private:
+    struct Place {
+      uint64_t key = 0;
+      uint32_t round = 0;
+    };
+    std::vector<Place> places_ = std::vector<Place>(64);
+    size_t size_ = 0;
+    uint32_t round_ = 1;
+  };
+
   const Automaton& automaton_;
+  const size_t classes_;
   std::vector<Frame> frames_;
   std::unordered_map<uint64_t, int32_t> frame_index_;
   std::vector<Entry> entries_;
   std::unordered_multimap<uint64_t, int32_t> entry_index_;  // by hash
-  std::vector<int32_t> steps_;                              // [configuration][byte]
+  std::vector<int32_t> steps_;                              // [configuration][class of bytes]
   uint64_t work_ = 0;
   uint64_t limit_ = UINT64_MAX;
   // The configuration being made.
   Entry made_;
   std::vector<Way> pending_;
-  std::unordered_map<uint64_t, bool> reached_;
+  WaySet reached_;
 };
 
 }  // namespace fathom::text

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <set>
+#include <utility>
 
 #include "text/tokenizer/utf8.h"
 
@@ -103,7 +106,7 @@ int32_t GrammarBuilder::state() {
 }
 
 void GrammarBuilder::link(int32_t from, int32_t to) {
-  automaton_.states[static_cast<size_t>(from)].edges.push_back({Kind::kEmpty, 0, 0, 0, to});
+  add_edge(from, {Kind::kEmpty, 0, 0, 0, to});
 }
 
 Fragment GrammarBuilder::empty() {
@@ -113,7 +116,7 @@ Fragment GrammarBuilder::empty() {
 
 Fragment GrammarBuilder::byte_range(uint8_t low, uint8_t high) {
   const Fragment part{state(), state()};
-  automaton_.states[static_cast<size_t>(part.in)].edges.push_back({Kind::kByte, low, high, 0, part.out});
+  add_edge(part.in, {Kind::kByte, low, high, 0, part.out});
   return part;
 }
 
@@ -122,15 +125,35 @@ Fragment GrammarBuilder::literal(std::string_view bytes) {
   for (char c : bytes) {
     const int32_t next = state();
     const auto byte = static_cast<uint8_t>(c);
-    automaton_.states[static_cast<size_t>(part.out)].edges.push_back({Kind::kByte, byte, byte, 0, next});
+    add_edge(part.out, {Kind::kByte, byte, byte, 0, next});
     part.out = next;
   }
   return part;
 }
 
+Fragment GrammarBuilder::any_literal(const std::vector<std::string>& texts) {
+  const Fragment whole{state(), state()};
+  std::map<std::pair<int32_t, uint8_t>, int32_t> next;
+  std::set<int32_t> ends;
+  for (const std::string& text : texts) {
+    int32_t at = whole.in;
+    for (const char c : text) {
+      const auto byte = static_cast<uint8_t>(c);
+      const auto [it, added] = next.try_emplace({at, byte}, -1);
+      if (added) {
+        it->second = state();
+        add_edge(at, {Kind::kByte, byte, byte, 0, it->second});
+      }
+      at = it->second;
+    }
+    if (ends.insert(at).second) link(at, whole.out);
+  }
+  return whole;
+}
+
 Fragment GrammarBuilder::token(int32_t id) {
   const Fragment part{state(), state()};
-  automaton_.states[static_cast<size_t>(part.in)].edges.push_back({Kind::kToken, 0, 0, id, part.out});
+  add_edge(part.in, {Kind::kToken, 0, 0, id, part.out});
   return part;
 }
 
@@ -140,8 +163,7 @@ Fragment GrammarBuilder::characters(const CodePoints& set) {
     int32_t at = part.in;
     for (size_t i = 0; i < product.length; ++i) {
       const int32_t next = i + 1 == product.length ? part.out : state();
-      automaton_.states[static_cast<size_t>(at)].edges.push_back(
-          {Kind::kByte, product.ranges[i].first, product.ranges[i].second, 0, next});
+      add_edge(at, {Kind::kByte, product.ranges[i].first, product.ranges[i].second, 0, next});
       at = next;
     }
   }
@@ -196,7 +218,7 @@ void GrammarBuilder::define_rule(int32_t rule, Fragment body) {
 
 Fragment GrammarBuilder::call(int32_t rule) {
   const Fragment part{state(), state()};
-  automaton_.states[static_cast<size_t>(part.in)].edges.push_back({Kind::kCall, 0, 0, rule, part.out});
+  add_edge(part.in, {Kind::kCall, 0, 0, rule, part.out});
   return part;
 }
 
@@ -212,6 +234,7 @@ class Condenser {
     seen_.assign(from.states.size(), 0);
   }
 
+  // Stops early when there is too much; too_large() then.
   Automaton run(int32_t root) {
     out_.root = root;
     out_.rules = from_.rules;
@@ -221,7 +244,7 @@ class Condenser {
     for (size_t i = 0; i < rules.size(); ++i) {
       GrammarRule& rule = out_.rules[static_cast<size_t>(rules[i])];
       rule.start = place(rule.start);
-      while (next_ < work_.size()) {
+      while (next_ < work_.size() && !too_large()) {
         const int32_t state = work_[next_++];
         GrammarState condensed = condense(state);
         for (GrammarEdge& edge : condensed.edges) {
@@ -235,8 +258,13 @@ class Condenser {
     }
     return std::move(out_);
   }
+  bool too_large() const { return visited_ > kMaxVisited || edges_ > kMaxEdges; }
 
  private:
+  // A chain of n optional parts has n * n / 2 ways from one to another.
+  static constexpr size_t kMaxVisited = 20'000'000;
+  static constexpr size_t kMaxEdges = 8 * GrammarBuilder::kMaxStates;
+
   int32_t place(int32_t state) {
     int32_t& place = place_[static_cast<size_t>(state)];
     if (place < 0) {
@@ -255,9 +283,11 @@ class Condenser {
     while (!stack.empty()) {
       const int32_t at = stack.back();
       stack.pop_back();
+      ++visited_;
       if (is_end_[static_cast<size_t>(at)]) out.end = true;
       for (const GrammarEdge& edge : from_.states[static_cast<size_t>(at)].edges) {
         if (edge.kind != Kind::kEmpty) {
+          ++edges_;
           out.edges.push_back(edge);
         } else if (seen_[static_cast<size_t>(edge.target)] != mark_) {
           seen_[static_cast<size_t>(edge.target)] = mark_;
@@ -276,130 +306,151 @@ class Condenser {
   uint32_t mark_ = 0;
   std::vector<int32_t> work_;
   size_t next_ = 0;
+  size_t visited_ = 0, edges_ = 0;
 };
 
-// Which rules can match nothing, and which can come to an end at all.
-struct RuleFacts {
-  std::vector<bool> nullable;
-  std::vector<bool> ending;
+// Which states come to their rule's end, and which rules to an end at all: over edges that read bytes or
+// tokens only where `reading`, and over calls of rules that come to an end themselves.
+struct Ending {
+  std::vector<bool> states, rules;
 };
-
-// States from which the rule's end is reached, by edges that `passes`.
-template <class Passes>
-std::vector<bool> reaching_end(const Automaton& automaton, Passes passes) {
-  std::vector<std::vector<int32_t>> before(automaton.states.size());
-  std::vector<int32_t> stack;
-  std::vector<bool> reached(automaton.states.size());
+Ending find_ending(const Automaton& automaton, bool reading) {
+  std::vector<std::vector<const GrammarEdge*>> into(automaton.states.size());
+  std::vector<std::vector<int32_t>> from(automaton.states.size());
+  std::vector<std::vector<size_t>> started_by(automaton.states.size());  // the rules that begin at a state
   for (size_t s = 0; s < automaton.states.size(); ++s) {
     for (const GrammarEdge& edge : automaton.states[s].edges) {
-      if (passes(edge)) before[static_cast<size_t>(edge.target)].push_back(static_cast<int32_t>(s));
-    }
-    if (automaton.states[s].end) {
-      reached[s] = true;
-      stack.push_back(static_cast<int32_t>(s));
+      if (edge.kind != Kind::kCall && !reading) continue;
+      into[static_cast<size_t>(edge.target)].push_back(&edge);
+      from[static_cast<size_t>(edge.target)].push_back(static_cast<int32_t>(s));
     }
   }
-  while (!stack.empty()) {
-    const int32_t at = stack.back();
-    stack.pop_back();
-    for (int32_t from : before[static_cast<size_t>(at)]) {
-      if (reached[static_cast<size_t>(from)]) continue;
-      reached[static_cast<size_t>(from)] = true;
-      stack.push_back(from);
+  for (size_t r = 0; r < automaton.rules.size(); ++r) {
+    const int32_t start = automaton.rules[r].start;
+    if (start >= 0 && static_cast<size_t>(start) < automaton.states.size())
+      started_by[static_cast<size_t>(start)].push_back(r);
+  }
+  Ending ending{std::vector<bool>(automaton.states.size()), std::vector<bool>(automaton.rules.size())};
+  std::vector<std::vector<int32_t>> waiting(automaton.rules.size());  // states that end once the rule does
+  std::vector<int32_t> work;
+  const auto reach = [&](int32_t state) {
+    if (ending.states[static_cast<size_t>(state)]) return;
+    ending.states[static_cast<size_t>(state)] = true;
+    work.push_back(state);
+  };
+  for (size_t s = 0; s < automaton.states.size(); ++s) {
+    if (automaton.states[s].end) reach(static_cast<int32_t>(s));
+  }
+  while (!work.empty()) {
+    const auto at = static_cast<size_t>(work.back());
+    work.pop_back();
+    for (size_t i = 0; i < into[at].size(); ++i) {
+      const GrammarEdge& edge = *into[at][i];
+      if (edge.kind != Kind::kCall || ending.rules[static_cast<size_t>(edge.argument)]) {
+        reach(from[at][i]);
+      } else {
+        waiting[static_cast<size_t>(edge.argument)].push_back(from[at][i]);
+      }
+    }
+    for (const size_t rule : started_by[at]) {
+      ending.rules[rule] = true;
+      for (const int32_t state : std::exchange(waiting[rule], {})) reach(state);
     }
   }
-  return reached;
-}
-
-// Grows `facts` until nothing changes: each round takes calls of the rules known so far as passable.
-std::vector<bool> fixed_point(const Automaton& automaton, bool bytes_pass) {
-  std::vector<bool> known(automaton.rules.size());
-  for (;;) {
-    const std::vector<bool> reached = reaching_end(automaton, [&](const GrammarEdge& edge) {
-      return edge.kind == Kind::kCall ? known[static_cast<size_t>(edge.argument)] : bytes_pass;
-    });
-    bool changed = false;
-    for (size_t r = 0; r < known.size(); ++r) {
-      const int32_t start = automaton.rules[r].start;
-      if (known[r] || start < 0 || static_cast<size_t>(start) >= reached.size() ||
-          !reached[static_cast<size_t>(start)])
-        continue;
-      known[r] = true;
-      changed = true;
-    }
-    if (!changed) return known;
-  }
+  return ending;
 }
 
 // Removes edges that lead nowhere, so that what is allowed can always be finished.
-void drop_dead_ends(Automaton* automaton, const std::vector<bool>& ending) {
-  const std::vector<bool> alive = reaching_end(*automaton, [&](const GrammarEdge& edge) {
-    return edge.kind != Kind::kCall || ending[static_cast<size_t>(edge.argument)];
-  });
+void drop_dead_ends(Automaton* automaton, const Ending& ending) {
   for (GrammarState& state : automaton->states) {
     std::erase_if(state.edges, [&](const GrammarEdge& edge) {
-      return !alive[static_cast<size_t>(edge.target)] ||
-             (edge.kind == Kind::kCall && !ending[static_cast<size_t>(edge.argument)]);
+      return !ending.states[static_cast<size_t>(edge.target)] ||
+             (edge.kind == Kind::kCall && !ending.rules[static_cast<size_t>(edge.argument)]);
     });
   }
 }
 
-// A rule that can call itself before it reads anything; -1: none.
-int32_t left_recursive_rule(const Automaton& automaton, const std::vector<bool>& nullable) {
-  // The rules that each rule can call first.
+void number_byte_classes(Automaton* automaton) {
+  std::array<bool, 257> border{};
+  for (const GrammarState& state : automaton->states) {
+    for (const GrammarEdge& edge : state.edges) {
+      if (edge.kind != Kind::kByte) continue;
+      border[edge.low] = true;
+      border[edge.high + 1] = true;
+    }
+  }
+  int32_t number = 0;
+  for (size_t byte = 0; byte < 256; ++byte) {
+    if (byte > 0 && border[byte]) ++number;
+    automaton->byte_class[byte] = static_cast<uint8_t>(number);
+  }
+  automaton->num_classes = number + 1;
+}
+
+// The rules that a rule can call before it reads anything.
+std::vector<std::vector<int32_t>> first_calls(const Automaton& automaton, const std::vector<bool>& nullable) {
   std::vector<std::vector<int32_t>> first(automaton.rules.size());
+  std::vector<size_t> seen(automaton.states.size(), SIZE_MAX);  // by which rule
   for (size_t r = 0; r < automaton.rules.size(); ++r) {
     const int32_t start = automaton.rules[r].start;
     if (start < 0 || static_cast<size_t>(start) >= automaton.states.size()) continue;
     std::vector<int32_t> stack = {start};
-    std::vector<bool> seen(automaton.states.size());
-    seen[static_cast<size_t>(start)] = true;
+    seen[static_cast<size_t>(start)] = r;
     while (!stack.empty()) {
       const int32_t at = stack.back();
       stack.pop_back();
       for (const GrammarEdge& edge : automaton.states[static_cast<size_t>(at)].edges) {
         if (edge.kind != Kind::kCall) continue;
         first[r].push_back(edge.argument);
-        if (!nullable[static_cast<size_t>(edge.argument)] || seen[static_cast<size_t>(edge.target)]) continue;
-        seen[static_cast<size_t>(edge.target)] = true;
+        if (!nullable[static_cast<size_t>(edge.argument)] || seen[static_cast<size_t>(edge.target)] == r)
+          continue;
+        seen[static_cast<size_t>(edge.target)] = r;
         stack.push_back(edge.target);
       }
     }
   }
-  // A cycle, by removing rules whose first calls are all removed.
-  std::vector<bool> free(automaton.rules.size());
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (size_t r = 0; r < first.size(); ++r) {
-      if (free[r]) continue;
-      free[r] = std::all_of(first[r].begin(), first[r].end(),
-                            [&](int32_t called) { return free[static_cast<size_t>(called)]; });
-      changed = changed || free[r];
+  return first;
+}
+
+// A rule that can call itself before it reads anything; -1: none.
+int32_t left_recursive_rule(const Automaton& automaton, const std::vector<bool>& nullable) {
+  const auto first = first_calls(automaton, nullable);
+  // Rules whose first calls are all free of it are free as well; what remains has a cycle.
+  std::vector<std::vector<int32_t>> callers(first.size());
+  std::vector<size_t> open(first.size());
+  std::vector<int32_t> free;
+  for (size_t r = 0; r < first.size(); ++r) {
+    open[r] = first[r].size();
+    for (const int32_t called : first[r])
+      callers[static_cast<size_t>(called)].push_back(static_cast<int32_t>(r));
+    if (open[r] == 0) free.push_back(static_cast<int32_t>(r));
+  }
+  for (size_t i = 0; i < free.size(); ++i) {
+    for (const int32_t caller : callers[static_cast<size_t>(free[i])]) {
+      if (--open[static_cast<size_t>(caller)] == 0) free.push_back(caller);
     }
   }
-  for (size_t r = 0; r < free.size(); ++r) {
-    if (!free[r]) return static_cast<int32_t>(r);
-  }
-  return -1;
+  const auto found = std::find_if(open.begin(), open.end(), [](size_t calls) { return calls > 0; });
+  return found == open.end() ? -1 : static_cast<int32_t>(found - open.begin());
 }
 
 }  // namespace
 
 Result<Automaton> GrammarBuilder::finish(int32_t root) {
-  if (too_large()) {
-    return error(ErrorCode::kInvalidArgument, "the grammar has more than {} states: make it smaller",
-                 kMaxStates);
-  }
+  const auto refused = [] {
+    return error(
+        ErrorCode::kInvalidArgument,
+        "the grammar is too large: more than {} states, {} edges, or optional parts in a row that make "
+        "as many; make it smaller",
+        kMaxStates, kMaxEdges);
+  };
+  if (too_large()) return refused();
   for (const GrammarRule& rule : automaton_.rules) {
     if (rule.start < 0) return error(ErrorCode::kInvalidArgument, "rule '{}' is not defined", rule.name);
   }
-  Automaton automaton = Condenser(automaton_, ends_).run(root);
-  size_t edges = 0;
-  for (const GrammarState& state : automaton.states) edges += state.edges.size();
-  if (edges > 8 * kMaxStates) {
-    return error(ErrorCode::kInvalidArgument, "the grammar has more than {} edges: make it smaller",
-                 8 * kMaxStates);
-  }
+  Condenser condenser(automaton_, ends_);
+  Automaton automaton = condenser.run(root);
+  if (condenser.too_large()) return refused();
   // Rules that nothing calls were not condensed; their starts mean nothing.
   std::vector<bool> used(automaton.rules.size());
   used[static_cast<size_t>(root)] = true;
@@ -411,16 +462,17 @@ Result<Automaton> GrammarBuilder::finish(int32_t root) {
   for (size_t r = 0; r < used.size(); ++r) {
     if (!used[r]) automaton.rules[r].start = -1;
   }
-  const std::vector<bool> ending = fixed_point(automaton, true);
-  if (!ending[static_cast<size_t>(root)]) {
+  const Ending ending = find_ending(automaton, true);
+  if (!ending.rules[static_cast<size_t>(root)]) {
     return error(ErrorCode::kInvalidArgument, "no text can match the grammar");
   }
   drop_dead_ends(&automaton, ending);
-  const int32_t recursive = left_recursive_rule(automaton, fixed_point(automaton, false));
+  const int32_t recursive = left_recursive_rule(automaton, find_ending(automaton, false).rules);
   if (recursive >= 0) {
     return error(ErrorCode::kInvalidArgument, "rule '{}' can begin with itself (left recursion): rewrite it",
                  automaton.rules[static_cast<size_t>(recursive)].name);
   }
+  number_byte_classes(&automaton);
   return automaton;
 }
 

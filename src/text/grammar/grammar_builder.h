@@ -3,6 +3,7 @@
 // into a larger one.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -45,6 +46,9 @@ struct Automaton {
   std::vector<GrammarState> states;
   std::vector<GrammarRule> rules;
   int32_t root = 0;  // a rule
+  // Bytes that no edge tells apart have one class, 0 .. num_classes - 1.
+  std::array<uint8_t, 256> byte_class{};
+  int32_t num_classes = 1;
 };
 
 // A part of an automaton with one way in and one way out. Each fragment is used once.
@@ -55,13 +59,15 @@ struct Fragment {
 
 class GrammarBuilder {
  public:
-  // A grammar with more states than this is refused by finish().
+  // A grammar with more than this is refused by finish().
   static constexpr size_t kMaxStates = 200'000;
+  static constexpr size_t kMaxEdges = 2'000'000;
   static constexpr int kMaxRepeats = 10'000;
 
   Fragment empty();
   Fragment byte_range(uint8_t low, uint8_t high);
   Fragment literal(std::string_view bytes);
+  Fragment any_literal(const std::vector<std::string>& texts);  // one of them; common beginnings are shared
   Fragment token(int32_t id);
   Fragment characters(const CodePoints& set);  // one character of the set, in UTF-8
   Fragment sequence(std::vector<Fragment> parts);
@@ -86,21 +92,28 @@ class GrammarBuilder {
     return {whole.in, out};
   }
 
+  // For graphs that no expression gives: a state of its own, and a way between states that reads nothing.
+  int32_t state();
+  void link(int32_t from, int32_t to);
+
   int32_t declare_rule(std::string name);
   void define_rule(int32_t rule, Fragment body);
   Fragment call(int32_t rule);
 
-  bool too_large() const { return automaton_.states.size() > kMaxStates; }
+  bool too_large() const { return automaton_.states.size() > kMaxStates || edges_ > kMaxEdges; }
 
   // The automaton with all rules defined, without empty edges. kInvalidArgument when it is too large, a rule
   // calls itself before reading anything, or nothing can match.
   Result<Automaton> finish(int32_t root);
 
  private:
-  int32_t state();
-  void link(int32_t from, int32_t to);
+  void add_edge(int32_t from, GrammarEdge edge) {
+    automaton_.states[static_cast<size_t>(from)].edges.push_back(edge);
+    ++edges_;
+  }
 
   Automaton automaton_;
+  size_t edges_ = 0;
   std::vector<int32_t> ends_;  // by rule: the end state
 };
 

@@ -15,7 +15,9 @@ namespace fathom::text {
 
 class GrammarCache {
  public:
-  static constexpr size_t kMaxKept = 128;  // the last used ones
+  static constexpr size_t kMaxKept = 128;                 // the last used ones, ...
+  static constexpr size_t kMaxBytes = size_t{256} << 20;  // ... and no more than this
+  static constexpr uint64_t kPrepareBudget = 2'000'000;   // some ten milliseconds, off the step loop
 
   GrammarCache(const Tokenizer& tokenizer, std::vector<int32_t> eos_ids)
       : tokens_(std::make_shared<GrammarTokens>(tokenizer, std::move(eos_ids))) {}

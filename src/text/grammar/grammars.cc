@@ -6,11 +6,14 @@
 #include "text/grammar/json_rules.h"
 #include "text/grammar/json_schema.h"
 #include "text/grammar/pattern.h"
+#include "text/grammar/structural_tags.h"
 #include "text/tokenizer/tokenizer.h"
 #include "text/tools/marked_splitter.h"
 
 namespace fathom::text {
 namespace {
+
+using nlohmann::ordered_json;
 
 Result<Automaton> finish(GrammarBuilder* builder, Fragment body) {
   const int32_t root = builder->declare_rule("root");
@@ -43,20 +46,24 @@ Result<Automaton> json_schema_grammar(const nlohmann::ordered_json& schema) {
   return finish(&builder, body);
 }
 
-Result<Automaton> regex_grammar(std::string_view text) {
+Result<Fragment> regex_fragment(GrammarBuilder& builder, std::string_view text) {
   if (text.size() > kMaxGrammarBytes) return too_long(text.size());
   FATHOM_ASSIGN(const RegexPattern regex, parse_regex(text));
-  GrammarBuilder builder;
   const PatternEmitter emitter{builder, [&](const CodePoints& set) { return builder.characters(set); },
                                nullptr};
-  return finish(&builder, emitter.emit(regex, false));
+  return emitter.emit(regex, false);
 }
 
-Result<Automaton> ebnf_grammar(std::string_view text) {
+Result<Automaton> regex_grammar(std::string_view text) {
+  GrammarBuilder builder;
+  FATHOM_ASSIGN(const Fragment body, regex_fragment(builder, text));
+  return finish(&builder, body);
+}
+
+Result<Fragment> ebnf_fragment(GrammarBuilder& builder, std::string_view text) {
   if (text.size() > kMaxGrammarBytes) return too_long(text.size());
   FATHOM_ASSIGN(const auto patterns, parse_ebnf(text));
   if (!patterns.contains("root")) return error(ErrorCode::kInvalidArgument, "EBNF: there is no rule 'root'");
-  GrammarBuilder builder;
   std::map<std::string, int32_t> rules;
   for (const auto& [name, pattern] : patterns) rules[name] = builder.declare_rule(name);
   for (const auto& [name, pattern] : patterns) {
@@ -72,9 +79,39 @@ Result<Automaton> ebnf_grammar(std::string_view text) {
   const PatternEmitter emitter{builder, [&](const CodePoints& set) { return builder.characters(set); },
                                [&](const std::string& name) { return builder.call(rules.at(name)); }};
   for (const auto& [name, pattern] : patterns) builder.define_rule(rules.at(name), emitter.emit(pattern));
-  return builder.finish(rules.at("root"));
+  return builder.call(rules.at("root"));
 }
 
+Result<Automaton> ebnf_grammar(std::string_view text) {
+  GrammarBuilder builder;
+  FATHOM_ASSIGN(const Fragment body, ebnf_fragment(builder, text));
+  return finish(&builder, body);
+}
+
+Result<Automaton> structural_tag_grammar(const Tokenizer& tokenizer, const ordered_json& tag) {
+  GrammarBuilder builder;
+  JsonRules rules(builder);
+  FATHOM_ASSIGN(const Fragment body, StructuralTags(builder, rules, tokenizer).compile(tag));
+  return finish(&builder, body);
+}
+
+namespace {
+
+// What a tool's arguments must look like.
+Result<ordered_json> arguments_of(const ToolGrammar::Tool& tool) {
+  const ordered_json any_object = {{"type", "object"}};
+  if (tool.parameters.is_null() || tool.parameters.empty()) return any_object;
+  GrammarBuilder scratch;
+  JsonRules rules(scratch);
+  const Result<Fragment> schema = JsonSchema(scratch, rules, tool.parameters).compile();
+  if (schema.ok()) return tool.parameters;
+  if (tool.strict) return schema.error().with_context("tool '" + tool.name + "': parameters");
+  return any_object;
+}
+
+}  // namespace
+
+// The calls are structural tags, as the reference has them.
 Result<Automaton> tool_call_grammar(const Tokenizer& tokenizer, const ToolGrammar& grammar) {
   const bool v3 = grammar.format == ToolFormat::kV3;
   if (!v3 && grammar.format != ToolFormat::kV31) {
@@ -82,49 +119,37 @@ Result<Automaton> tool_call_grammar(const Tokenizer& tokenizer, const ToolGramma
         ErrorCode::kUnsupported,
         "tool calls are constrained in the formats deepseekv3 and deepseekv31 only (--tool-call-parser)");
   }
-  GrammarBuilder builder;
-  JsonRules rules(builder);
   for (std::string_view marker : {kCallsBegin, kCallsEnd, kCallBegin, kCallEnd, kToolSeparator}) {
     if (!tokenizer.token_to_id(marker)) {
       return error(ErrorCode::kUnsupported, "the tokenizer has no {}, which constrained tool calls need",
                    marker);
     }
   }
-  const auto marker = [&](std::string_view text) { return builder.token(*tokenizer.token_to_id(text)); };
-
-  std::vector<Fragment> options;
+  ordered_json calls = ordered_json::array();
   for (const ToolGrammar::Tool& tool : grammar.tools) {
-    Fragment arguments{};
-    bool any = tool.parameters.is_null() || tool.parameters.empty();
-    if (!any) {
-      Result<Fragment> schema = JsonSchema(builder, rules, tool.parameters).compile();
-      if (schema.ok()) {
-        arguments = *schema;
-      } else if (tool.strict) {
-        return schema.error().with_context("tool '" + tool.name + "': parameters");
-      } else {
-        any = true;
-      }
-    }
-    if (any) arguments = rules.object();
-    options.push_back(v3 ? builder.sequence({builder.literal("function"), marker(kToolSeparator),
-                                             builder.literal(tool.name + "\n```json\n"), arguments,
-                                             builder.literal("\n```")})
-                         : builder.sequence({builder.literal(tool.name), marker(kToolSeparator), arguments}));
+    FATHOM_ASSIGN(ordered_json arguments, arguments_of(tool));
+    const std::string begin =
+        v3 ? fmt::format("{}function{}{}\n```json\n", kCallBegin, kToolSeparator, tool.name)
+           : fmt::format("{}{}{}", kCallBegin, tool.name, kToolSeparator);
+    calls.push_back({{"begin", begin},
+                     {"content", {{"type", "json_schema"}, {"json_schema", std::move(arguments)}}},
+                     {"end", fmt::format("{}{}", v3 ? "\n```" : "", kCallEnd)}});
   }
-  const int32_t call = builder.declare_rule("call");
-  builder.define_rule(
-      call, builder.sequence({marker(kCallBegin), builder.choice(std::move(options)), marker(kCallEnd)}));
-  std::vector<Fragment> calls = {marker(kCallsBegin), builder.call(call)};
-  if (grammar.parallel) {
-    calls.push_back(builder.star(v3 ? builder.sequence({builder.literal("\n"), builder.call(call)})
-                                    : builder.call(call)));
-  }
-  calls.push_back(marker(kCallsEnd));
-  const Fragment block = builder.sequence(std::move(calls));
-  if (grammar.required) return finish(&builder, block);
-  const Fragment text = builder.star(builder.characters({{0, 0x10FFFF}}));
-  return finish(&builder, builder.sequence({text, builder.optional(block)}));
+  ordered_json block = {{"type", "tag"},
+                        {"begin", kCallsBegin},
+                        {"content",
+                         {{"type", "tags_with_separator"},
+                          {"tags", std::move(calls)},
+                          {"separator", v3 ? "\n" : ""},
+                          {"at_least_one", true},
+                          {"stop_after_first", !grammar.parallel}}},
+                        {"end", kCallsEnd}};
+  if (grammar.required) return structural_tag_grammar(tokenizer, {{"format", std::move(block)}});
+  return structural_tag_grammar(tokenizer, {{"format",
+                                             {{"type", "triggered_tags"},
+                                              {"triggers", ordered_json::array({kCallsBegin})},
+                                              {"tags", ordered_json::array({std::move(block)})},
+                                              {"stop_after_first", true}}}});
 }
 
 }  // namespace fathom::text

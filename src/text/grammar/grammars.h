@@ -19,6 +19,12 @@ Result<Automaton> json_schema_grammar(const nlohmann::ordered_json& schema);
 Result<Automaton> regex_grammar(std::string_view regex);
 // Begins with the rule "root".
 Result<Automaton> ebnf_grammar(std::string_view text);
+// structural_tags.h says what it looks like.
+Result<Automaton> structural_tag_grammar(const Tokenizer& tokenizer, const nlohmann::ordered_json& tag);
+
+// The same as parts of others.
+Result<Fragment> regex_fragment(GrammarBuilder& builder, std::string_view regex);
+Result<Fragment> ebnf_fragment(GrammarBuilder& builder, std::string_view text);
 
 struct ToolGrammar {
   struct Tool {

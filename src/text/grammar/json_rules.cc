@@ -68,9 +68,10 @@ Fragment JsonRules::number() {
   });
 }
 
-// Half of a surrogate pair is no character.
+// Half of a surrogate pair is no character. What stands as it is is no rule of its own: a token of many
+// characters would otherwise leave it at each.
 Fragment JsonRules::character() {
-  return rule(&character_, "character", [&] {
+  const Fragment rest = rule(&escape_, "escape", [&] {
     std::vector<Fragment> escapes;
     for (const Escape& escape : kEscapes)
       escapes.push_back(builder_.literal(std::string_view(escape.text).substr(1)));
@@ -87,10 +88,10 @@ Fragment JsonRules::character() {
         {builder_.choice({builder_.literal("d"), builder_.literal("D")}), builder_.byte_range('0', '7')});
     escapes.push_back(
         builder_.sequence({builder_.literal("u"), builder_.choice({other, below}), hex(), hex()}));
-    return builder_.choice(
-        {builder_.characters(plain_characters()),
-         builder_.sequence({builder_.literal("\\"), builder_.choice(std::move(escapes))})});
+    return builder_.choice(std::move(escapes));
   });
+  return builder_.choice(
+      {builder_.characters(plain_characters()), builder_.sequence({builder_.literal("\\"), rest})});
 }
 
 Fragment JsonRules::character_of(const CodePoints& given) {

@@ -48,7 +48,7 @@ class JsonRules {
 
   GrammarBuilder& builder_;
   int32_t blanks_ = -1, value_ = -1, object_ = -1, array_ = -1, string_ = -1, number_ = -1, integer_ = -1,
-          character_ = -1, plain_ = -1;
+          escape_ = -1, plain_ = -1;
 };
 
 }  // namespace fathom::text

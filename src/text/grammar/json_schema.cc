@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "text/grammar/number_range.h"
+#include "text/grammar/json_schema_words.h"
 #include "text/grammar/pattern.h"
 #include "text/grammar/string_formats.h"
 
@@ -11,48 +11,6 @@ namespace fathom::text {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// Enforced somewhere, or annotations without effect.
-constexpr std::string_view kEnforced[] = {"type",
-                                          "enum",
-                                          "const",
-                                          "anyOf",
-                                          "oneOf",
-                                          "allOf",
-                                          "$ref",
-                                          "properties",
-                                          "required",
-                                          "additionalProperties",
-                                          "minProperties",
-                                          "maxProperties",
-                                          "items",
-                                          "prefixItems",
-                                          "additionalItems",
-                                          "minItems",
-                                          "maxItems",
-                                          "minLength",
-                                          "maxLength",
-                                          "pattern",
-                                          "format",
-                                          "minimum",
-                                          "maximum",
-                                          "exclusiveMinimum",
-                                          "exclusiveMaximum",
-                                          "$defs",
-                                          "definitions"};
-constexpr std::string_view kAnnotations[] = {
-    "title",     "description", "default", "examples", "example", "deprecated",       "readOnly",
-    "writeOnly", "$schema",     "$id",     "$comment", "strict",  "contentMediaType", "contentEncoding"};
-constexpr std::string_view kAsserting[] = {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"};
-
-bool is_in(std::string_view word, const auto& list) {
-  return std::find(std::begin(list), std::end(list), word) != std::end(list);
-}
-
-const Json* get(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  return it == object.end() ? nullptr : &*it;
-}
 
 bool of_type(const Json& value, const std::string& type) {
   if (type == "object") return value.is_object();
@@ -84,55 +42,6 @@ std::string spaced(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-// A bound of a number; nothing when it has too many digits.
-std::optional<Decimal> to_decimal(const Json& value) {
-  Decimal out;
-  std::string text = value.dump();
-  const bool negative = text[0] == '-';
-  int exponent = 0;
-  if (const size_t e = text.find('e'); e != std::string::npos) {
-    exponent = std::stoi(text.substr(e + 1));
-    text.resize(e);
-  }
-  int digits = 0;
-  bool fraction = false;
-  for (char c : text) {
-    if (c == '.') fraction = true;
-    if (c < '0' || c > '9') continue;
-    if (++digits > 18) return std::nullopt;
-    out.value = out.value * 10 + (c - '0');
-    if (fraction) ++out.decimals;
-  }
-  for (; exponent > 0; --exponent) {
-    if (out.decimals > 0) {
-      --out.decimals;
-    } else if (++digits > 18) {
-      return std::nullopt;
-    } else {
-      out.value *= 10;
-    }
-  }
-  out.decimals -= exponent;
-  while (out.decimals > 0 && out.value % 10 == 0) {
-    out.value /= 10;
-    --out.decimals;
-  }
-  if (out.decimals > kMaxDecimals - 2) return std::nullopt;
-  if (negative) out.value = -out.value;
-  return out;
-}
-
-// A little above (or, with -1, below) the bound.
-Decimal beside(Decimal bound, int direction, bool integer) {
-  if (integer && bound.decimals > 0) return bound;  // no integer itself
-  if (!integer) {
-    bound.value *= 100;
-    bound.decimals += 2;
-  }
-  bound.value += direction;
-  return bound;
-}
-
 }  // namespace
 
 Fragment JsonSchema::fail(ErrorCode code, std::string path, std::string message) {
@@ -148,6 +57,11 @@ Result<Fragment> JsonSchema::compile() {
 
 void JsonSchema::check_keywords(const Json& schema, const std::string& path) {
   for (const auto& [key, value] : schema.items()) {
+    // It would change what references within it mean.
+    if (key == "$id" && &schema != &root_) {
+      fail(ErrorCode::kUnsupported, path + "/$id", "is only read on the outermost schema");
+      continue;
+    }
     if (is_in(key, kEnforced) || is_in(key, kAnnotations) || key.starts_with("x-")) continue;
     if (key == "uniqueItems" && value == false) continue;
     if (key == "nullable" && value == false) continue;
@@ -240,13 +154,15 @@ Fragment JsonSchema::values(const Json& schema, const std::string& path) {
     return fail(ErrorCode::kInvalidArgument, path + "/enum", "expected a list of at most 10000 values");
   if (constant != nullptr) {
     const bool listed =
-        options == nullptr || std::find(options->begin(), options->end(), *constant) != options->end();
+        options == nullptr || std::any_of(options->begin(), options->end(), [&](const Json& option) {
+          return canonical(option) == canonical(*constant);
+        });
     if (listed) list.push_back(*constant);
   } else {
     list = *options;
   }
   const Json* type = get(schema, "type");
-  std::vector<Fragment> texts;
+  std::vector<std::string> texts;
   for (const Json& value : list) {
     bool fits = type == nullptr;
     if (type != nullptr && type->is_string()) fits = of_type(value, type->get<std::string>());
@@ -254,10 +170,10 @@ Fragment JsonSchema::values(const Json& schema, const std::string& path) {
       for (const Json& one : *type)
         fits = fits || (one.is_string() && of_type(value, one.get<std::string>()));
     }
-    if (fits) texts.push_back(builder_.literal(spaced(value)));
+    if (fits) texts.push_back(spaced(value));
   }
   if (texts.empty()) return fail(ErrorCode::kInvalidArgument, path, "no value of enum or const is allowed");
-  return builder_.choice(std::move(texts));
+  return builder_.any_literal(texts);
 }
 
 const Json* JsonSchema::resolve(const std::string& pointer) const {
@@ -324,180 +240,6 @@ Fragment JsonSchema::reference(const Json& schema, const std::string& path) {
   return builder_.call(rule);
 }
 
-unsigned JsonSchema::kinds(const Json& schema, int depth) const {
-  if (!schema.is_object() || depth > 8) return kAny;
-  if (const Json* ref = get(schema, "$ref"); ref != nullptr && ref->is_string()) {
-    const Json* target = resolve(ref->get<std::string>());
-    return target == nullptr ? unsigned{kAny} : kinds(*target, depth + 1);
-  }
-  const auto of = [](const Json& value) -> unsigned {
-    if (value.is_object()) return kObject;
-    if (value.is_array()) return kArray;
-    if (value.is_string()) return kString;
-    if (value.is_number()) return kNumber;
-    return value.is_boolean() ? kBoolean : kNull;
-  };
-  if (const Json* constant = get(schema, "const")) return of(*constant);
-  unsigned found = 0;
-  for (const char* keyword : {"anyOf", "oneOf"}) {
-    const Json* list = get(schema, keyword);
-    if (list == nullptr || !list->is_array()) continue;
-    for (const Json& one : *list) found |= kinds(one, depth + 1);
-    return found;
-  }
-  if (const Json* list = get(schema, "enum"); list != nullptr && list->is_array()) {
-    for (const Json& one : *list) found |= of(one);
-    return found;
-  }
-  const auto named = [](const std::string& name) -> unsigned {
-    if (name == "object") return kObject;
-    if (name == "array") return kArray;
-    if (name == "string") return kString;
-    if (name == "number" || name == "integer") return kNumber;
-    return name == "boolean" ? kBoolean : name == "null" ? kNull : kAny;
-  };
-  const Json* type = get(schema, "type");
-  if (type == nullptr) return kAny;
-  if (type->is_string()) return named(type->get<std::string>());
-  for (const Json& one : *type) found |= one.is_string() ? named(one.get<std::string>()) : unsigned{kAny};
-  return found;
-}
-
-// Can no value be valid under both?
-bool JsonSchema::apart(const Json& first, const Json& second) const {
-  if ((kinds(first, 0) & kinds(second, 0)) == 0) return true;
-  const auto target = [&](const Json& schema) -> const Json& {
-    const Json* at = &schema;
-    for (int i = 0; i < 8 && at->is_object() && at->contains("$ref") && (*at)["$ref"].is_string(); ++i) {
-      const Json* next = resolve((*at)["$ref"].get<std::string>());
-      if (next == nullptr) break;
-      at = next;
-    }
-    return *at;
-  };
-  const auto constants = [](const Json& schema) {
-    Json list = Json::array();
-    if (!schema.is_object()) return list;
-    if (const Json* constant = get(schema, "const")) {
-      list.push_back(*constant);
-    } else if (const Json* options = get(schema, "enum"); options != nullptr && options->is_array()) {
-      list = *options;
-    }
-    return list;
-  };
-  const auto differ = [](const Json& a, const Json& b) {
-    if (a.empty() || b.empty()) return false;
-    return std::none_of(a.begin(), a.end(),
-                        [&](const Json& value) { return std::find(b.begin(), b.end(), value) != b.end(); });
-  };
-  const Json& a = target(first);
-  const Json& b = target(second);
-  if (!a.is_object() || !b.is_object()) return false;
-  if (differ(constants(a), constants(b))) return true;
-  // Objects told apart by a member that both must have.
-  const Json* mine = get(a, "properties");
-  const Json* others = get(b, "properties");
-  if (mine == nullptr || others == nullptr || kinds(a, 0) != kObject || kinds(b, 0) != kObject) return false;
-  const auto required = [](const Json& schema, const std::string& name) {
-    const Json* list = get(schema, "required");
-    return list != nullptr && list->is_array() && std::find(list->begin(), list->end(), name) != list->end();
-  };
-  for (const auto& [name, schema] : mine->items()) {
-    const Json* other = get(*others, name.c_str());
-    if (other != nullptr && required(a, name) && required(b, name) &&
-        differ(constants(schema), constants(*other)))
-      return true;
-  }
-  return false;
-}
-
-Fragment JsonSchema::any_of(const Json& schema, const char* keyword, const std::string& path) {
-  for (const auto& [key, value] : schema.items()) {
-    const bool same_kind = key == "type";  // often repeated beside the branches
-    if (key != keyword && !same_kind && key != "$defs" && key != "definitions" && is_in(key, kEnforced)) {
-      return fail(ErrorCode::kUnsupported, path + "/" + key,
-                  fmt::format("is not enforced beside {}", keyword));
-    }
-  }
-  const Json& list = schema[keyword];
-  if (!list.is_array() || list.empty() || list.size() > 256)
-    return fail(ErrorCode::kInvalidArgument, path + "/" + keyword, "expected a list of 1 to 256 schemas");
-  if (schema.contains("type")) {
-    for (const Json& one : list) {
-      const Json type_alone = {{"type", schema["type"]}};
-      if ((kinds(one, 0) & ~kinds(type_alone, 0)) != 0)
-        return fail(ErrorCode::kUnsupported, path + "/type",
-                    fmt::format("is not enforced beside {}: say it in each branch", keyword));
-    }
-  }
-  if (std::string_view(keyword) == "oneOf") {
-    for (size_t i = 0; i < list.size(); ++i) {
-      for (size_t k = 0; k < i; ++k) {
-        if (!apart(list[i], list[k])) {
-          return fail(
-              ErrorCode::kUnsupported, path + "/oneOf",
-              fmt::format("values may be valid under both {} and {}; use anyOf, or a required member with "
-                          "a const in each",
-                          k, i));
-        }
-      }
-    }
-  }
-  std::vector<Fragment> options;
-  for (size_t i = 0; i < list.size(); ++i)
-    options.push_back(this->schema(list[i], fmt::format("{}/{}/{}", path, keyword, i)));
-  return builder_.choice(std::move(options));
-}
-
-// One schema of all the parts, where no two of them say something about the same.
-Fragment JsonSchema::all_of(const Json& schema, const std::string& path) {
-  const Json& list = schema["allOf"];
-  if (!list.is_array() || list.empty())
-    return fail(ErrorCode::kInvalidArgument, path + "/allOf", "expected a list of schemas");
-  Json merged = Json::object();
-  std::vector<const Json*> parts;
-  Json own = schema;
-  own.erase("allOf");
-  parts.push_back(&own);
-  for (const Json& one : list) {
-    const Json* at = &one;
-    for (int i = 0;
-         i < 8 && at->is_object() && at->size() == 1 && at->contains("$ref") && (*at)["$ref"].is_string();
-         ++i) {
-      const Json* next = resolve((*at)["$ref"].get<std::string>());
-      if (next == nullptr) break;
-      at = next;
-    }
-    if (!at->is_object()) return fail(ErrorCode::kUnsupported, path + "/allOf", "only objects are merged");
-    parts.push_back(at);
-  }
-  size_t with_members = 0;
-  for (const Json* part : parts) {
-    with_members += part->contains("properties") || part->contains("additionalProperties") ? 1 : 0;
-    for (const auto& [key, value] : part->items()) {
-      if (is_in(key, kAnnotations) || key == "$defs" || key == "definitions") continue;
-      if (!merged.contains(key)) {
-        merged[key] = value;
-      } else if (key == "properties" && value.is_object() && merged[key].is_object()) {
-        for (const auto& [name, member] : value.items()) {
-          if (merged[key].contains(name) && merged[key][name] != member)
-            return fail(ErrorCode::kUnsupported, path + "/allOf",
-                        fmt::format("two parts have the property '{}'", name));
-          merged[key][name] = member;
-        }
-      } else if (key == "required" && value.is_array() && merged[key].is_array()) {
-        for (const Json& name : value) merged[key].push_back(name);
-      } else if (merged[key] != value) {
-        return fail(ErrorCode::kUnsupported, path + "/allOf", fmt::format("two parts have '{}'", key));
-      }
-    }
-  }
-  if (with_members > 1 && merged.contains("additionalProperties"))
-    return fail(ErrorCode::kUnsupported, path + "/allOf",
-                "is not enforced with additionalProperties in a part");
-  return this->schema(merged, path + "/allOf");
-}
-
 Fragment JsonSchema::string(const Json& schema, const std::string& path) {
   const Json* pattern = get(schema, "pattern");
   const Json* format = get(schema, "format");
@@ -535,30 +277,6 @@ Fragment JsonSchema::string(const Json& schema, const std::string& path) {
   const PatternEmitter emitter{builder_, [&](const CodePoints& set) { return rules_.character_of(set); },
                                nullptr};
   return quote(emitter.emit(*regex, format == nullptr));
-}
-
-Fragment JsonSchema::number(const Json& schema, bool integer, const std::string& path) {
-  NumberRange range;
-  bool bounded = false;
-  for (const auto& [keyword, low, exclusive] :
-       {std::tuple{"minimum", true, false}, std::tuple{"exclusiveMinimum", true, true},
-        std::tuple{"maximum", false, false}, std::tuple{"exclusiveMaximum", false, true}}) {
-    const Json* value = get(schema, keyword);
-    if (value == nullptr) continue;
-    const std::optional<Decimal> bound = value->is_number() ? to_decimal(*value) : std::nullopt;
-    if (!bound)
-      return fail(ErrorCode::kUnsupported, path + "/" + keyword,
-                  fmt::format("got {}, expected a number of at most 18 digits and {} decimals", value->dump(),
-                              kMaxDecimals - 2));
-    const Decimal inclusive = exclusive ? beside(*bound, low ? 1 : -1, integer) : *bound;
-    std::optional<Decimal>& side = low ? range.low : range.high;
-    if (side)
-      return fail(ErrorCode::kUnsupported, path + "/" + keyword, "two bounds on one side are not enforced");
-    side = inclusive;
-    bounded = true;
-  }
-  if (!bounded) return integer ? rules_.integer() : rules_.number();
-  return integer ? integers_in(builder_, range) : numbers_in(builder_, range);
 }
 
 Fragment JsonSchema::array(const Json& schema, const std::string& path) {

@@ -50,7 +50,9 @@ class JsonSchema {
 
   const Json* resolve(const std::string& pointer) const;
   unsigned kinds(const Json& schema, int depth) const;
-  bool apart(const Json& a, const Json& b) const;
+  struct Marks;
+  Marks marks(const Json& branch) const;
+  static bool apart(const Marks& a, const Marks& b);
   // Refuses keywords beside the known ones.
   void check_keywords(const Json& schema, const std::string& path);
   int count(const Json& schema, const char* keyword, int fallback, const std::string& path);

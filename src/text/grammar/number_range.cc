@@ -8,7 +8,7 @@ namespace {
 
 using Wide = Decimal::Wide;
 
-constexpr int kDigits = 19;  // of the largest numbers written where there is no bound
+constexpr int kDigits = 20;  // of the largest numbers written where there is no bound
 
 Wide power(int exponent) {
   Wide result = 1;

@@ -14,14 +14,14 @@ struct Decimal {
   int decimals = 0;
 };
 
-inline constexpr int kMaxDecimals = 9;
+inline constexpr int kMaxDecimals = 14;
 
 struct NumberRange {
   std::optional<Decimal> low, high;  // inclusive
 };
 
 // Integers, or numbers without exponent, in the range; nothing else. A range that holds none gives a fragment
-// that nothing matches. |bounds| must be below 10^18.
+// that nothing matches. |bounds| must be below 10^20.
 Fragment integers_in(GrammarBuilder& builder, const NumberRange& range);
 Fragment numbers_in(GrammarBuilder& builder, const NumberRange& range);
 

@@ -3,16 +3,19 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <string_view>
 #include <vector>
 
 #include "text/tokenizer/tokenizer.h"
 
 namespace fathom::text {
 
-// Immutable. Holds the tokens that make up text; added tokens (markers) are not among them.
+// Immutable. Holds the tokens that make up text, or those of them that `holds`; added tokens (markers) are
+// not among them.
 class TokenTrie {
  public:
-  explicit TokenTrie(const Tokenizer& tokenizer);
+  TokenTrie(const Tokenizer& tokenizer, const std::function<bool(std::string_view)>& holds);
 
   // In preorder: the nodes below node i are i + 1 .. end - 1.
   struct Node {
@@ -22,10 +25,12 @@ class TokenTrie {
     int32_t end = 0;
   };
   const std::vector<Node>& nodes() const { return nodes_; }
+  int32_t max_depth() const { return max_depth_; }
   bool has_children(int32_t node) const { return nodes_[static_cast<size_t>(node)].end > node + 1; }
 
  private:
   std::vector<Node> nodes_;
+  int32_t max_depth_ = 0;
 };
 
 }  // namespace fathom::text
