@@ -71,7 +71,7 @@ void Configurations::reach(Way first) {
     pending_.pop_back();
     if (exhausted()) return pending_.clear();
     if (!reached_.add(key(way.stack, way.state))) continue;
-    ++work_;
+    work_ += kWayWork;
     const GrammarState& state = automaton_.states[static_cast<size_t>(way.state)];
     if (state.end) {
       if (way.stack == kBottom) {
@@ -127,7 +127,7 @@ int32_t Configurations::compute_next(int32_t configuration, uint8_t byte) {
   const std::vector<Way>& ways = entries_[static_cast<size_t>(configuration)].ways;
   for (const Way& way : ways) {
     for (const GrammarEdge& edge : automaton_.states[static_cast<size_t>(way.state)].edges) {
-      ++work_;
+      work_ += 2;
       if (edge.kind == Kind::kByte && edge.low <= byte && byte <= edge.high) reach({way.stack, edge.target});
     }
   }

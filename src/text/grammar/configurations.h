@@ -56,8 +56,9 @@ class Configurations {
 
   int32_t depth(int32_t stack) const { return frames_[static_cast<size_t>(stack)].depth; }
 
-  // Work is counted in ways looked at, and what spend() adds. Once `amount` has been done since the call,
-  // nothing is computed any more and what next() and at() say is worthless, until clear().
+  // Work is counted in nodes of a trie (some five nanoseconds); a way counts kWayWork. spend() adds to it.
+  // Once `amount` has been done since the call, nothing is computed any more and what next() and at() say is
+  // worthless, until clear().
   void allow_work(uint64_t amount) {
     work_ = 0;
     limit_ = amount;
@@ -72,6 +73,7 @@ class Configurations {
 
  private:
   static constexpr int32_t kUnknown = -2;
+  static constexpr uint64_t kWayWork = 16;  // found, sorted, compared
   struct Frame {
     int32_t parent = -1;
     int32_t state = -1;  // of the caller, after the call

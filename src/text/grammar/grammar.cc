@@ -48,7 +48,8 @@ Grammar::Grammar(std::shared_ptr<GrammarTokens> tokens, Automaton automaton)
 }
 
 void Grammar::start_work(uint64_t budget) {
-  if (configurations_.count() > Configurations::kMaxKept) configurations_.clear();
+  constexpr size_t kMaxConfigurations = 16'384;
+  if (configurations_.count() > kMaxConfigurations) configurations_.clear();
   configurations_.allow_work(budget);
 }
 
@@ -104,6 +105,8 @@ Result<std::shared_ptr<const BaseMask>> Grammar::find_base(int32_t state, uint64
       start == Configurations::kDead ? std::nullopt : plain_.count(&configurations_, start, returns);
   std::string shape;
   if (plain && *plain > 0) {
+    constexpr uint64_t kShapeWork = 1000;
+    configurations_.spend(kShapeWork);
     shape = shape_of(state);
     if (auto known = shape.empty() ? nullptr : tokens_->find(shape); known != nullptr) return known;
   }
@@ -180,6 +183,9 @@ Result<void> Grammar::allow(const Configurations& configurations, const Configur
   std::lock_guard lock(mutex_);
   forget_when_large();
   FATHOM_ASSIGN(Layer * layer, layer_of(way.state, budget));
+  const uint64_t cost = 16 + (layer->mask->tokens.is_large() ? tokens_->words() / 8 : 0);
+  if (*budget <= cost) return too_costly();
+  *budget -= cost;
   layer->mask->tokens.add_to(allowed);
   for (int32_t stack = way.stack; stack != Configurations::kBottom && !layer->mask->exits.empty();) {
     const Configurations::Way back = configurations.caller(stack);

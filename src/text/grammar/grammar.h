@@ -32,8 +32,8 @@ class Grammar {
   const GrammarTokens& tokens() const { return *tokens_; }
   const Automaton& automaton() const { return automaton_; }
 
-  // Sets the tokens that a way allows. `budget` is the work that may be done, in looks at something, each
-  // some ten nanoseconds; what was done is taken from it. An error when it does not suffice.
+  // Sets the tokens that a way allows. `budget` is the work that may be done, as Configurations
+  // counts it; what was done is taken from it. An error when it does not suffice.
   Result<void> allow(const Configurations& configurations, const Configurations::Way& way, uint64_t* budget,
                      std::span<uint64_t> allowed);
   // Finds what states allow before anybody waits for it, as far as the budget goes.

@@ -10,12 +10,12 @@ namespace {
 
 using Kind = GrammarEdge::Kind;
 
-// Work, in looks at something of some ten nanoseconds each. Ordinary grammars need some hundreds a token, and
-// some ten thousands where a mask is found for the first time. What an output has not used it keeps for
-// later.
-constexpr uint64_t kBudgetAtStart = 8'000'000;
-constexpr uint64_t kBudgetEachToken = 50'000;
-constexpr uint64_t kMostBudget = 8'000'000;
+// Work, in nodes of a trie of some five nanoseconds each. Ordinary grammars need some hundreds a token, and
+// some ten thousands, at most 400,000 (all nodes), where a mask is found for the first time. What an output
+// has not used it keeps for later.
+constexpr uint64_t kBudgetAtStart = 30'000'000;
+constexpr uint64_t kBudgetEachToken = 400'000;
+constexpr uint64_t kMostBudget = 30'000'000;
 
 Error too_costly() {
   return error(

@@ -198,8 +198,10 @@ Fragment JsonSchema::all_of(const Json& schema, const std::string& path) {
     parts.push_back(at);
   }
   size_t with_members = 0;
+  size_t with_items = 0;
   for (const Json* part : parts) {
     with_members += part->contains("properties") || part->contains("additionalProperties") ? 1 : 0;
+    with_items += part->contains("items") || part->contains("prefixItems") ? 1 : 0;
     for (const auto& [key, value] : part->items()) {
       if (is_in(key, kAnnotations) || key == "$defs" || key == "definitions") continue;
       if (!merged.contains(key)) {
@@ -221,6 +223,8 @@ Fragment JsonSchema::all_of(const Json& schema, const std::string& path) {
   if (with_members > 1 && merged.contains("additionalProperties"))
     return fail(ErrorCode::kUnsupported, path + "/allOf",
                 "is not enforced with additionalProperties in a part");
+  if (with_items > 1)
+    return fail(ErrorCode::kUnsupported, path + "/allOf", "two parts say something about items");
   return this->schema(merged, path + "/allOf");
 }
 

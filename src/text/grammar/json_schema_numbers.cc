@@ -97,7 +97,8 @@ Fragment JsonSchema::number(const Json& schema, bool integer, const std::string&
       return fail(ErrorCode::kInvalidArgument, path + "/" + keyword,
                   fmt::format("got {}, expected a number", value->dump()));
     const Bound bound = to_bound(*value, low);
-    if (bound.beyond && bound.negative == low) continue;  // no number that is written reaches it
+    bounded = true;
+    if (bound.beyond && bound.negative == low) continue;  // no number without an exponent reaches it
     if (bound.beyond)
       return fail(ErrorCode::kUnsupported, path + "/" + keyword,
                   fmt::format("got {}, but numbers are written with at most {} digits", value->dump(),
@@ -105,7 +106,6 @@ Fragment JsonSchema::number(const Json& schema, bool integer, const std::string&
     const Decimal inclusive = exclusive && bound.exact ? beside(bound.at, low ? 1 : -1, integer) : bound.at;
     std::optional<Decimal>& side = low ? range.low : range.high;
     if (!side || (low ? less(*side, inclusive) : less(inclusive, *side))) side = inclusive;
-    bounded = true;
   }
   if (!bounded) return integer ? rules_.integer() : rules_.number();
   return integer ? integers_in(builder_, range) : numbers_in(builder_, range);

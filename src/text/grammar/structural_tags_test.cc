@@ -52,15 +52,12 @@ TEST(StructuralTags, FormatsAreATree) {
       {"<a></a>", "<a>x </b> < </a>", "<a>é<b>"}, {"<a>x", "<a></a>x", "<a><b></a>"});
   check(R"({"format": {"type": "any_text", "excludes": ["abc", "bcd"]}})", {"", "ab", "abd bc abbc"},
         {"abc", "xbcd", "aabc"});
-  check(R"({"format": {"type": "tags_with_separator", "separator": ", ", "at_least_one": true, "tags": [
-          {"begin": "(", "content": {"type": "json_schema", "json_schema": {"type": "integer"}}, "end": ")"
-}]
-}
-})",
+  check(R"x({"format": {"type": "tags_with_separator", "separator": ", ", "at_least_one": true, "tags": [
+          {"begin": "(", "content": {"type": "json_schema", "json_schema": {"type": "integer"}}, "end": ")"}]}})x",
         {"(1)", "(1), (22)"}, {"", "(1),", "(1)(2)", "(1), "});
-check(R"({"format": {"type": "tags_with_separator", "separator": "", "stop_after_first": true, "tags": [
+  check(R"({"format": {"type": "tags_with_separator", "separator": "", "stop_after_first": true, "tags": [
           {"begin": "a", "content": {"type": "const_string", "value": ""}, "end": ""}]}})",
-      {"", "a"}, {"aa"});
+        {"", "a"}, {"aa"});
 }
 
 TEST(StructuralTags, TriggeredTagsMayBeForcedAndLimited) {
