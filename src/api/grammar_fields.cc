@@ -135,7 +135,7 @@ void read_flat_format(Fields& fields, std::string_view name, const std::string& 
     if (take(fields, name, Kind::kJsonObject, out)) out->field = path;
   } else if (type == "json_schema") {
     if (schema == nullptr) inner.fail("schema", "expected a JSON schema, which is an object");
-    if (schema != nullptr) take_schema(fields, name, *schema, out);
+    if (schema != nullptr) take_schema(fields, name, Kind::kJsonSchema, *schema, out);
     if (out->kind == Kind::kJsonSchema) out->field = path;
   } else if (type != "text") {
     inner.fail("type", "expected text, json_object or json_schema");
