@@ -18,7 +18,8 @@ using nlohmann::ordered_json;
 ordered_json guard_messages(const ServiceContext& context, const ordered_json& messages) {
   ordered_json guarded = messages;
   for (ordered_json& message : guarded) {
-    if (message["role"] != "user" && message["role"] != "tool") continue;
+    const ordered_json& role = message["role"];
+    if (role != "user" && role != "tool" && role != "latest_reminder") continue;
     ordered_json& content = message["content"];
     if (content.is_string()) content = context.guard->mark(content.get_ref<const std::string&>());
   }
@@ -63,12 +64,17 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
   }
   if (context.chat_template == nullptr) {
     return ApiError{
-        400, "messages: the model has no chat template; use /v1/completions or input_ids", "messages", {}};
+        400,
+        "messages: the model has no chat template; use /v1/completions or input_ids, or start the "
+        "server with --chat-template",
+        "messages",
+        {}};
   }
   if (Refusal refusal = check_text_length(context, content_bytes(conversation.messages))) return refusal;
   ordered_json variables = conversation.template_kwargs;
   variables["messages"] = guard_messages(context, conversation.messages);
   variables["tools"] = conversation.tools;
+  if (!conversation.response_format.is_null()) variables["response_format"] = conversation.response_format;
   variables["add_generation_prompt"] = true;
   variables["bos_token"] = context.tokenizer->bos_token();
   variables["eos_token"] = context.tokenizer->eos_token();

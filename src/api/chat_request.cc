@@ -1,6 +1,7 @@
 #include "api/chat_request.h"
 
 #include "api/chat_messages.h"
+#include "text/template/chat_template.h"
 
 namespace fathom::api {
 namespace {
@@ -91,6 +92,21 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
       out->template_kwargs[key] = value;
     }
   }
+}
+
+std::optional<text::PromptEncoding> encoding_of(const ServiceContext& context) {
+  return context.chat_template == nullptr ? std::nullopt : context.chat_template->encoding();
+}
+
+// V4's small jobs: a title, a search query, ...
+void read_task(const ServiceContext& context, Fields& fields, Conversation* out) {
+  std::string task;
+  if (!fields.string("task", 64, &task)) return;
+  const auto encoding = encoding_of(context);
+  if (!encoding || *encoding == text::PromptEncoding::kV32) {
+    return fields.fail(unsupported("task", "is V4's, and this model has another prompt format"));
+  }
+  out->template_kwargs["task"] = task;
 }
 
 bool is_true(const ordered_json& object, const char* key) {
@@ -191,7 +207,6 @@ void read_openai_extras(Fields& fields) {
   fields.refuse({"functions", "function_call"}, "is not available; use tools and tool_choice");
   fields.refuse({"audio"}, "is not available: the model writes text only");
   fields.refuse({"web_search_options"}, "the server reads nothing from the network");
-  fields.refuse({"task", "latest_reminder"}, "is not available for this model");
   // Labels, hints and switches of the hosted service.
   fields.accept({"user", "user_id", "store", "metadata", "service_tier", "prediction", "verbosity",
                  "safety_identifier", "prompt_cache_key", "prompt_cache_retention"});
@@ -241,10 +256,13 @@ void set_answer_options(const ServiceContext& context, Fields& fields, ChatReque
 void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out) {
   const ordered_json* messages = fields.list("messages");
   if (messages != nullptr) {
-    if (Refusal refusal = normalize_messages(*messages, &out->messages)) fields.fail(*refusal);
+    if (Refusal refusal = normalize_messages(*messages, encoding_of(context), &out->messages)) {
+      fields.fail(*refusal);
+    }
   }
   read_tools(fields, out);
   read_template_kwargs(context, fields, out);
+  read_task(context, fields, out);
   read_continuation(messages, fields, out);
 }
 
@@ -261,6 +279,10 @@ Refusal read_chat_request(const ServiceContext& context, const ordered_json& bod
   }
   read_token_limit(fields, out);
   read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);
+  const OutputForm& form = out->sampling.form;
+  if (encoding_of(context) && form.kind == OutputForm::Kind::kJsonSchema) {
+    out->conversation.response_format = form.schema;
+  }
   read_answer_options(context, fields, out);
   read_logprobs(fields, out);
   read_stream_options(fields, &out->stream);

@@ -18,7 +18,8 @@ struct Conversation {
   nlohmann::ordered_json messages;  // normalised: see chat_messages.h
   nlohmann::ordered_json tools;     // null, or a list
   ToolChoice tool_choice = ToolChoice::kNone;
-  std::string named_tool;  // kNamed
+  std::string named_tool;                  // kNamed
+  nlohmann::ordered_json response_format;  // null, or a schema that the prompt has words for
   nlohmann::ordered_json template_kwargs = nlohmann::ordered_json::object();
   // The last message is an unfinished assistant's one, taken out of `messages`: the answer goes on after it.
   bool continues = false;

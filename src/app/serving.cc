@@ -106,7 +106,10 @@ Result<void> Serving::load_text(const ModelArgs& args) {
   }
   tokenizer_ = std::move(*loaded);
   std::string source = tokenizer_->chat_template();
-  if (!args.chat_template.empty()) {
+  if (const auto encoding = text::parse_prompt_encoding(args.chat_template)) {
+    template_.emplace(*encoding);
+    source.clear();
+  } else if (!args.chat_template.empty()) {
     FATHOM_ASSIGN(source, read_file(args.chat_template));
   }
   if (!source.empty()) {
@@ -114,9 +117,23 @@ Result<void> Serving::load_text(const ModelArgs& args) {
     if (!parsed.ok()) return parsed.error().with_context("chat template");
     template_.emplace(std::move(*parsed));
   }
-  LOG_INFO("tokenizer: {} tokens, {} chat template, loaded in {:.3f} s", tokenizer_->vocab_size(),
-           template_ ? "with a" : "no", seconds_since(start_ns));
+  LOG_INFO("tokenizer: {} tokens, loaded in {:.3f} s", tokenizer_->vocab_size(), seconds_since(start_ns));
   return {};
+}
+
+// For checkpoints that ship an encoder in Python instead of a template; it is read, not run.
+void Serving::find_encoding(const ModelArgs& args, const std::string& architecture) {
+  if (tokenizer_ == nullptr) return;
+  if (!template_) {
+    const auto encoder = read_file(args.model_path + "/encoding/encoding_dsv4.py");
+    const auto encoding = text::find_prompt_encoding(architecture, encoder.ok() ? *encoder : std::string());
+    if (encoding) template_.emplace(*encoding);
+  }
+  if (!template_) {
+    LOG_INFO("prompts: no chat template: /v1/chat/completions takes input_ids only (--chat-template)");
+  } else {
+    LOG_INFO("prompts: {}", template_->encoding() ? to_string(*template_->encoding()) : "a Jinja template");
+  }
 }
 
 Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std::string& served_name,
@@ -125,6 +142,7 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
   FATHOM_TRY(serving->load_text(args));
   engine::ModelFacts facts;
   FATHOM_ASSIGN(serving->engine_, engine::start_engine(engine_settings(args), &facts));
+  serving->find_encoding(args, facts.architecture);
   const ExecutorLimits& limits = serving->engine_->limits();
   FATHOM_ASSIGN(const auto options, scheduler_options(args, limits));
   serving->scheduler_ = std::make_unique<sched::Scheduler>(options, *serving->engine_);
