@@ -58,7 +58,8 @@ Refusal continue_prompt(const Conversation& conversation, std::string* prompt) {
 
 }  // namespace
 
-Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation, ChatPrompt* out) {
+Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation,
+                         const std::string& cache_namespace, ChatPrompt* out) {
   if (context.tokenizer == nullptr) {
     return ApiError{400, "messages: this server runs without a tokenizer; send input_ids", "messages", {}};
   }
@@ -88,8 +89,12 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
     if (Refusal refusal = continue_prompt(conversation, &prompt.value())) return refusal;
   }
   if (Refusal refusal = check_text_length(context, prompt->size())) return refusal;
-  out->ids = context.guard->encode(*prompt);
-  out->text = context.guard->unmark(std::move(*prompt));
+  TurnMemory::Begin known = context.turns->recall(cache_namespace, *prompt);
+  const std::vector<int32_t> rest = context.guard->encode(std::string_view(*prompt).substr(known.bytes));
+  out->ids = std::move(known.ids);
+  out->ids.insert(out->ids.end(), rest.begin(), rest.end());
+  out->text = context.guard->unmark(*prompt);
+  out->marked = std::make_shared<const std::string>(std::move(*prompt));
   return std::nullopt;
 }
 

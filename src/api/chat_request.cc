@@ -82,6 +82,8 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
     } else {
       set_thinking(*type == "enabled", &out->template_kwargs);
     }
+    int32_t budget = 0;
+    if (inner.int32("budget_tokens", 0, INT32_MAX, &budget)) out->thinking_budget = budget;
     if (Refusal refusal = inner.finish()) fields.fail(*refusal);
   }
   if (const ordered_json* kwargs = fields.object("chat_template_kwargs")) {
@@ -90,6 +92,14 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
         return fields.fail("chat_template_kwargs." + key, "is set by the server");
       }
       out->template_kwargs[key] = value;
+    }
+    // One name stands for both, or the server's default under the other would win.
+    const auto thinking = kwargs->find("thinking");
+    const auto enabled = kwargs->find("enable_thinking");
+    if (thinking != kwargs->end() && enabled == kwargs->end()) {
+      out->template_kwargs["enable_thinking"] = *thinking;
+    } else if (thinking == kwargs->end() && enabled != kwargs->end()) {
+      out->template_kwargs["thinking"] = *enabled;
     }
   }
 }
@@ -279,6 +289,13 @@ Refusal read_chat_request(const ServiceContext& context, const ordered_json& bod
   }
   read_token_limit(fields, out);
   read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);
+  if (out->conversation.thinking_budget) {
+    std::optional<int32_t>& budget = out->sampling.rules.thinking_budget;
+    if (budget && budget != out->conversation.thinking_budget) {
+      fields.fail("thinking.budget_tokens", fmt::format("differs from thinking_budget, {}", *budget));
+    }
+    budget = out->conversation.thinking_budget;
+  }
   const OutputForm& form = out->sampling.form;
   if (encoding_of(context) && form.kind == OutputForm::Kind::kJsonSchema) {
     out->conversation.response_format = form.schema;
@@ -287,6 +304,8 @@ Refusal read_chat_request(const ServiceContext& context, const ordered_json& bod
   read_logprobs(fields, out);
   read_stream_options(fields, &out->stream);
   read_request_options(fields, &out->options);
+  // Where a stream tells of the prompt.
+  out->stream.include_usage = out->stream.include_usage || out->options.explain_cache;
   fields.boolean("return_prompt_token_ids", &out->return_prompt_token_ids);
   fields.boolean("return_token_ids", &out->return_token_ids);
   fields.boolean("return_meta_info", &out->return_meta_info);

@@ -98,7 +98,8 @@ TEST(Encodings, KnowTheirRolesAndFields) {
   v32.desk.json(kChat, R"({"messages": [{"role": "system", "content": "x", "tools": [1]}]})", 400);
   v32.desk.json(kChat, R"({"messages": [{"role": "system", "content": "x", "response_format": 1}]})", 400);
   const auto refused = v32.desk.json(kChat, R"({"messages": [{"role": "tool", "content": "x"}]})", 400);
-  EXPECT_NE(refused["message"].get<std::string>().find("messages[0]: a tool's message without a tool call"),
+  EXPECT_NE(refused["error"]["message"].get<std::string>().find(
+                "messages[0]: a tool's message without a tool call"),
             std::string::npos);
 }
 

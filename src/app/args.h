@@ -22,6 +22,8 @@ struct ModelArgs {
   std::string reasoning_parser = "auto";
   std::string tool_call_parser = "auto";
   std::string reasoning_field = "both";  // both | reasoning_content | reasoning
+  bool enable_custom_logit_processor = false;
+  std::string cache_explanations = "text";  // off | reasons | text | all
   bool disable_mla = false;
 
   std::string device = "auto";  // auto | cpu | cuda

@@ -57,6 +57,15 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
         .add_option("--reasoning-field", args.reasoning_field,
                     "Where answers have their reasoning: both, reasoning_content or reasoning")
         ->check(CLI::IsMember({"both", "reasoning_content", "reasoning"}));
+    group
+        .add_option(
+            "--cache-explanations", args.cache_explanations,
+            "What explain_cache may tell: off, reasons, text (how a prompt differs from cached ones of "
+            "its salt) or all (whether another salt has it)")
+        ->check(CLI::IsMember({"off", "reasons", "text", "all"}));
+    group.add_flag(
+        "--enable-custom-logit-processor", args.enable_custom_logit_processor,
+        "Take the known processors by name: thinking budget, disallowed tokens, no repeated n-grams");
   }
 }
 

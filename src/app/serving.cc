@@ -50,6 +50,12 @@ Result<api::ReasoningField> parse_reasoning_field(const std::string& name) {
                "--reasoning-field: got '{}', expected both, reasoning_content or reasoning", name);
 }
 
+api::CacheExplanations parse_cache_explanations(const std::string& name) {
+  if (name == "off") return api::CacheExplanations::kOff;
+  if (name == "reasons") return api::CacheExplanations::kReasons;
+  return name == "all" ? api::CacheExplanations::kAll : api::CacheExplanations::kText;
+}
+
 std::string or_none(const std::string& name) {
   return name.empty() ? "none" : name;
 }
@@ -161,6 +167,8 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
       service_options.parsers,
       text::choose_parsers(args.reasoning_parser, args.tool_call_parser,
                            serving->template_ ? &*serving->template_ : nullptr, facts.architecture));
+  service_options.cache_explanations = parse_cache_explanations(args.cache_explanations);
+  service_options.custom_logit_processors = args.enable_custom_logit_processor;
   FATHOM_ASSIGN(service_options.reasoning_field, parse_reasoning_field(args.reasoning_field));
   LOG_INFO("answers: reasoning parser {}, tool call parser {}",
            or_none(service_options.parsers.reasoning_name), or_none(service_options.parsers.tools_name));

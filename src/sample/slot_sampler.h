@@ -36,6 +36,9 @@ class SlotSampler {
   const std::vector<uint64_t>& allowed() const { return allowed_; }
   const std::optional<Error>& mask_error() const { return mask_error_; }
 
+  // The token that must come next whatever the logits say, or -1.
+  int32_t forced() const { return thinking_.forced(params_.thinking); }
+
   // Whether the logits must be changed before choosing.
   bool adjusts() const;
   // Adds logit_bias, applies the penalties, and bans the stop ids before min_new_tokens, in place. Appends
@@ -46,6 +49,7 @@ class SlotSampler {
   bool penalises() const;
 
   SamplingParams params_;
+  ThinkingState thinking_;
   LogprobParams logprobs_;
   std::unique_ptr<TokenMask> mask_;  // null: every token may come, always
   std::vector<uint64_t> allowed_;
