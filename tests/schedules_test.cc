@@ -74,6 +74,14 @@ GenerateRequest make_request(std::mt19937& random, const text::Tokenizer& tokeni
   request.sampling.max_new_tokens = static_cast<int32_t>(random() % 24) + 1;
   request.sampling.stop_token_ids = {1};
   request.sampling.temperature = 0.0F;
+  if (random() % 2 == 0) {
+    ThinkingBudget& budget = request.sampling.thinking;
+    budget.tokens = static_cast<int32_t>(random() % 12);
+    budget.start = *tokenizer.token_to_id("<think>");
+    budget.end = *tokenizer.token_to_id("</think>");
+    budget.line_break = tokenizer.encode("\n", false).at(0);
+    budget.begun = request.prompt.back() == budget.start ? 0 : -1;
+  }
   if (random() % 4 == 0) {
     request.sampling.temperature = 0.8F;
     request.sampling.top_p = 0.9F;
@@ -138,8 +146,19 @@ std::string key_of(const GenerateRequest& request) {
   std::string key;
   for (const int32_t token : request.prompt) key += std::to_string(token) + ' ';
   const auto& s = request.sampling;
-  return key + fmt::format("| {} {} {} {} {}", s.max_new_tokens, s.temperature, s.top_p, s.seed,
-                           s.frequency_penalty);
+  return key + fmt::format("| {} {} {} {} {} {}", s.max_new_tokens, s.temperature, s.top_p, s.seed,
+                           s.frequency_penalty, s.thinking.tokens);
+}
+
+// Whether the thoughts end when they must: a line break and the tag after so many tokens.
+bool keeps_budget(const ThinkingBudget& budget, const std::vector<int32_t>& tokens) {
+  ThinkingState state;
+  state.thought = budget.begun;
+  for (const int32_t token : tokens) {
+    state.accept(budget, token);
+    if (budget.tokens >= 0 && state.thought > budget.tokens + 1) return false;
+  }
+  return true;
 }
 
 class Schedules : public testing::TestWithParam<Config> {
@@ -184,6 +203,8 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
       FinishReason::Kind kind;
       const auto tokens = collect(*streams[i], &kind);
       tokens_seen += static_cast<int64_t>(tokens.size());
+      ASSERT_TRUE(keeps_budget(requests[i].sampling.thinking, tokens))
+          << "schedule " << s << " request " << i;
       auto& wanted = expected[key_of(requests[i])];
       if (wanted.empty()) {
         FinishReason::Kind alone_kind;

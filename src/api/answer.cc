@@ -11,6 +11,8 @@ AnswerTokens find_answer_tokens(const text::Tokenizer& tokenizer) {
   AnswerTokens tokens;
   tokens.think_start = tokenizer.token_to_id(text::kThinkStart).value_or(-1);
   tokens.think_end = tokenizer.token_to_id(text::kThinkEnd).value_or(-1);
+  const std::vector<int32_t> line_break = tokenizer.encode("\n", false);
+  if (line_break.size() == 1) tokens.line_break = line_break[0];
   for (std::string_view marker :
        {text::kThinkStart, text::kThinkEnd, text::kCallsBegin, text::kCallsEnd, text::kCallBegin,
         text::kCallEnd, text::kToolSeparator, std::string_view("｜DSML｜")}) {

@@ -24,11 +24,12 @@ struct Answer {
   int64_t reasoning_tokens = 0;  // up to and with the closing tag
 };
 
-// The tokens that the parsers look for, as far as they are one token each.
+// The tokens of tags and calls, as far as they are one token each.
 struct AnswerTokens {
   int32_t think_start = -1;
   int32_t think_end = -1;
-  std::vector<int32_t> markers;  // all of them
+  int32_t line_break = -1;
+  std::vector<int32_t> markers;  // what the parsers look for
 };
 AnswerTokens find_answer_tokens(const text::Tokenizer& tokenizer);
 

@@ -59,7 +59,10 @@ void read_thinking(Fields& fields, MessagesRequest* out) {
   } else {
     inner.fail("type", "expected enabled, adaptive or disabled");
   }
-  inner.refuse({"budget_tokens"}, "thinking budgets are not available; use {\"type\": \"adaptive\"}");
+  int32_t budget = 0;
+  if (inner.int32("budget_tokens", 0, INT32_MAX, &budget)) {
+    out->chat.sampling.rules.thinking_budget = budget;
+  }
   if (Refusal refusal = inner.finish()) fields.fail(*refusal);
 }
 

@@ -30,15 +30,21 @@ std::string lower(std::string text) {
   return text;
 }
 
-Refusal read_role(const ordered_json& message, const std::string& path, std::string* role) {
+using Encoding = std::optional<text::PromptEncoding>;
+
+Refusal read_role(const ordered_json& message, const std::string& path, Encoding encoding,
+                  std::string* role) {
   const ordered_json* value = get(message, "role");
   static constexpr std::string_view kExpected = "one of system, developer, user, assistant, tool, function";
   if (value == nullptr) return wrong(path + "role", fmt::format("is missing, expected {}", kExpected));
   if (!value->is_string()) return wrong_type(path + "role", kExpected, *value);
   *role = lower(value->get<std::string>());
-  if (*role == "developer") *role = "system";
+  if (*role == "developer" && !encoding) *role = "system";
   if (*role == "function") *role = "tool";
-  if (*role == "system" || *role == "user" || *role == "assistant" || *role == "tool") return std::nullopt;
+  for (std::string_view known : {"system", "developer", "user", "assistant", "tool"}) {
+    if (*role == known) return std::nullopt;
+  }
+  if (*role == "latest_reminder" && encoding && *encoding != text::PromptEncoding::kV32) return std::nullopt;
   return wrong_type(path + "role", kExpected, *value);
 }
 
@@ -96,9 +102,30 @@ Refusal check_tool_calls(const ordered_json& calls, const std::string& path) {
   return std::nullopt;
 }
 
-Refusal normalize_message(const ordered_json& message, const std::string& path, ordered_json* out) {
+// What DeepSeek's encodings take from messages besides OpenAI's fields.
+Refusal check_encoded_fields(const ordered_json& message, const std::string& role, const std::string& path) {
+  const bool instructs = role == "system" || role == "developer";
+  const ordered_json* tools = instructs ? get(message, "tools") : nullptr;
+  if (tools != nullptr && !tools->is_array()) return wrong_type(path + "tools", "a list of tools", *tools);
+  if (tools != nullptr) {
+    if (Refusal refusal = check_tools(*tools, path + "tools")) return refusal;
+  }
+  const ordered_json* format = instructs ? get(message, "response_format") : nullptr;
+  if (format != nullptr && !format->is_object()) {
+    return wrong_type(path + "response_format", "a JSON schema, which is an object", *format);
+  }
+  const ordered_json* task = get(message, "task");
+  if (task != nullptr && !task->is_string()) return wrong_type(path + "task", "a string", *task);
+  return std::nullopt;
+}
+
+Refusal normalize_message(const ordered_json& message, const std::string& path, Encoding encoding,
+                          ordered_json* out) {
   std::string role;
-  if (Refusal refusal = read_role(message, path, &role)) return refusal;
+  if (Refusal refusal = read_role(message, path, encoding, &role)) return refusal;
+  if (encoding) {
+    if (Refusal refusal = check_encoded_fields(message, role, path)) return refusal;
+  }
   const bool assistant = role == "assistant";
   if (get(message, "function_call") != nullptr) {
     return unsupported(path + "function_call", "is not available; use tool_calls");
@@ -151,7 +178,8 @@ Refusal normalize_message(const ordered_json& message, const std::string& path, 
 
 }  // namespace
 
-Refusal normalize_messages(const ordered_json& messages, ordered_json* out) {
+Refusal normalize_messages(const ordered_json& messages, std::optional<text::PromptEncoding> encoding,
+                           ordered_json* out) {
   if (messages.empty()) return wrong("messages", "the list is empty, expected at least one message");
   if (messages.size() > kMaxMessages) {
     return wrong("messages",
@@ -162,17 +190,17 @@ Refusal normalize_messages(const ordered_json& messages, ordered_json* out) {
     const std::string path = fmt::format("messages[{}]", i);
     if (!messages[i].is_object()) return wrong_type(path, "an object with role and content", messages[i]);
     ordered_json& message = out->emplace_back();
-    if (Refusal refusal = normalize_message(messages[i], path + ".", &message)) return refusal;
+    if (Refusal refusal = normalize_message(messages[i], path + ".", encoding, &message)) return refusal;
   }
   return std::nullopt;
 }
 
-Refusal check_tools(const ordered_json& tools) {
+Refusal check_tools(const ordered_json& tools, const std::string& field) {
   if (tools.size() > kMaxTools) {
-    return wrong("tools", fmt::format("got a list of {}, expected at most {}", tools.size(), kMaxTools));
+    return wrong(field, fmt::format("got a list of {}, expected at most {}", tools.size(), kMaxTools));
   }
   for (size_t i = 0; i < tools.size(); ++i) {
-    const std::string path = fmt::format("tools[{}]", i);
+    const std::string path = fmt::format("{}[{}]", field, i);
     if (!tools[i].is_object()) return wrong_type(path, "an object", tools[i]);
     const ordered_json* type = get(tools[i], "type");
     if (type == nullptr || *type != "function") {

@@ -1,20 +1,27 @@
 // The messages and tools of a chat, checked and brought into the form that templates expect: lower-case roles
 // (developer becomes system, function becomes tool), text content joined to one string, no nulls. Fields that
-// are not OpenAI's are passed to the template as they are.
+// are not OpenAI's are passed to the template as they are. DeepSeek's own encodings keep developer, V4's know
+// latest_reminder, and system and developer messages may carry tools and a response_format.
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 
 #include "api/errors.h"
+#include "text/encoding/prompt_encoding.h"
 
 namespace fathom::api {
 
 inline constexpr size_t kMaxMessages = 16384;
 inline constexpr size_t kMaxTools = 128;
 
-Refusal normalize_messages(const nlohmann::ordered_json& messages, nlohmann::ordered_json* out);
+// `encoding`: what takes the place of a template, if anything does.
+Refusal normalize_messages(const nlohmann::ordered_json& messages,
+                           std::optional<text::PromptEncoding> encoding, nlohmann::ordered_json* out);
 
-// Each tool must be {"type": "function", "function": {"name", "description", "parameters"}}.
-Refusal check_tools(const nlohmann::ordered_json& tools);
+// Each tool must be {"type": "function", "function": {"name", "description", "parameters"}}. Errors name
+// `field`.
+Refusal check_tools(const nlohmann::ordered_json& tools, const std::string& field = "tools");
 
 }  // namespace fathom::api

@@ -3,6 +3,7 @@
 #include <ctime>
 #include <utility>
 
+#include "api/cache_report.h"
 #include "api/meta_info.h"
 
 namespace fathom::api {
@@ -139,6 +140,7 @@ ordered_json chat_completion(const ServiceContext& context, const ChatRequest& r
     choices.push_back(std::move(entry));
   }
   answer["usage"] = usage_json(run.choices(), run.choices().size());
+  add_cache_miss(context, run.choices(), &answer["usage"]);
   answer["metadata"] = {{"weight_version", kWeightVersion}};
   return answer;
 }
@@ -219,12 +221,14 @@ std::vector<ordered_json> ChatChunks::advance(const Choice& choice, const Growth
 }
 
 ordered_json ChatChunks::usage_chunk(const std::vector<Choice>& choices) const {
-  return {{"id", head_.id},
-          {"object", "chat.completion.chunk"},
-          {"created", head_.created},
-          {"model", head_.model},
-          {"choices", ordered_json::array()},
-          {"usage", usage_json(choices, choices.size())}};
+  ordered_json chunk = {{"id", head_.id},
+                        {"object", "chat.completion.chunk"},
+                        {"created", head_.created},
+                        {"model", head_.model},
+                        {"choices", ordered_json::array()},
+                        {"usage", usage_json(choices, choices.size())}};
+  add_cache_miss(context_, choices, &chunk["usage"]);
+  return chunk;
 }
 
 }  // namespace fathom::api

@@ -18,7 +18,8 @@ using nlohmann::ordered_json;
 ordered_json guard_messages(const ServiceContext& context, const ordered_json& messages) {
   ordered_json guarded = messages;
   for (ordered_json& message : guarded) {
-    if (message["role"] != "user" && message["role"] != "tool") continue;
+    const ordered_json& role = message["role"];
+    if (role != "user" && role != "tool" && role != "latest_reminder") continue;
     ordered_json& content = message["content"];
     if (content.is_string()) content = context.guard->mark(content.get_ref<const std::string&>());
   }
@@ -57,18 +58,24 @@ Refusal continue_prompt(const Conversation& conversation, std::string* prompt) {
 
 }  // namespace
 
-Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation, ChatPrompt* out) {
+Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation,
+                         const std::string& cache_namespace, ChatPrompt* out) {
   if (context.tokenizer == nullptr) {
     return ApiError{400, "messages: this server runs without a tokenizer; send input_ids", "messages", {}};
   }
   if (context.chat_template == nullptr) {
     return ApiError{
-        400, "messages: the model has no chat template; use /v1/completions or input_ids", "messages", {}};
+        400,
+        "messages: the model has no chat template; use /v1/completions or input_ids, or start the "
+        "server with --chat-template",
+        "messages",
+        {}};
   }
   if (Refusal refusal = check_text_length(context, content_bytes(conversation.messages))) return refusal;
   ordered_json variables = conversation.template_kwargs;
   variables["messages"] = guard_messages(context, conversation.messages);
   variables["tools"] = conversation.tools;
+  if (!conversation.response_format.is_null()) variables["response_format"] = conversation.response_format;
   variables["add_generation_prompt"] = true;
   variables["bos_token"] = context.tokenizer->bos_token();
   variables["eos_token"] = context.tokenizer->eos_token();
@@ -82,8 +89,12 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
     if (Refusal refusal = continue_prompt(conversation, &prompt.value())) return refusal;
   }
   if (Refusal refusal = check_text_length(context, prompt->size())) return refusal;
-  out->ids = context.guard->encode(*prompt);
-  out->text = context.guard->unmark(std::move(*prompt));
+  TurnMemory::Begin known = context.turns->recall(cache_namespace, *prompt);
+  const std::vector<int32_t> rest = context.guard->encode(std::string_view(*prompt).substr(known.bytes));
+  out->ids = std::move(known.ids);
+  out->ids.insert(out->ids.end(), rest.begin(), rest.end());
+  out->text = context.guard->unmark(*prompt);
+  out->marked = std::make_shared<const std::string>(std::move(*prompt));
   return std::nullopt;
 }
 

@@ -1,6 +1,7 @@
 #include "api/chat_request.h"
 
 #include "api/chat_messages.h"
+#include "text/template/chat_template.h"
 
 namespace fathom::api {
 namespace {
@@ -81,6 +82,8 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
     } else {
       set_thinking(*type == "enabled", &out->template_kwargs);
     }
+    int32_t budget = 0;
+    if (inner.int32("budget_tokens", 0, INT32_MAX, &budget)) out->thinking_budget = budget;
     if (Refusal refusal = inner.finish()) fields.fail(*refusal);
   }
   if (const ordered_json* kwargs = fields.object("chat_template_kwargs")) {
@@ -90,7 +93,30 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
       }
       out->template_kwargs[key] = value;
     }
+    // One name stands for both, or the server's default under the other would win.
+    const auto thinking = kwargs->find("thinking");
+    const auto enabled = kwargs->find("enable_thinking");
+    if (thinking != kwargs->end() && enabled == kwargs->end()) {
+      out->template_kwargs["enable_thinking"] = *thinking;
+    } else if (thinking == kwargs->end() && enabled != kwargs->end()) {
+      out->template_kwargs["thinking"] = *enabled;
+    }
   }
+}
+
+std::optional<text::PromptEncoding> encoding_of(const ServiceContext& context) {
+  return context.chat_template == nullptr ? std::nullopt : context.chat_template->encoding();
+}
+
+// V4's small jobs: a title, a search query, ...
+void read_task(const ServiceContext& context, Fields& fields, Conversation* out) {
+  std::string task;
+  if (!fields.string("task", 64, &task)) return;
+  const auto encoding = encoding_of(context);
+  if (!encoding || *encoding == text::PromptEncoding::kV32) {
+    return fields.fail(unsupported("task", "is V4's, and this model has another prompt format"));
+  }
+  out->template_kwargs["task"] = task;
 }
 
 bool is_true(const ordered_json& object, const char* key) {
@@ -191,7 +217,6 @@ void read_openai_extras(Fields& fields) {
   fields.refuse({"functions", "function_call"}, "is not available; use tools and tool_choice");
   fields.refuse({"audio"}, "is not available: the model writes text only");
   fields.refuse({"web_search_options"}, "the server reads nothing from the network");
-  fields.refuse({"task", "latest_reminder"}, "is not available for this model");
   // Labels, hints and switches of the hosted service.
   fields.accept({"user", "user_id", "store", "metadata", "service_tier", "prediction", "verbosity",
                  "safety_identifier", "prompt_cache_key", "prompt_cache_retention"});
@@ -241,10 +266,13 @@ void set_answer_options(const ServiceContext& context, Fields& fields, ChatReque
 void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out) {
   const ordered_json* messages = fields.list("messages");
   if (messages != nullptr) {
-    if (Refusal refusal = normalize_messages(*messages, &out->messages)) fields.fail(*refusal);
+    if (Refusal refusal = normalize_messages(*messages, encoding_of(context), &out->messages)) {
+      fields.fail(*refusal);
+    }
   }
   read_tools(fields, out);
   read_template_kwargs(context, fields, out);
+  read_task(context, fields, out);
   read_continuation(messages, fields, out);
 }
 
@@ -261,10 +289,23 @@ Refusal read_chat_request(const ServiceContext& context, const ordered_json& bod
   }
   read_token_limit(fields, out);
   read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);
+  if (out->conversation.thinking_budget) {
+    std::optional<int32_t>& budget = out->sampling.rules.thinking_budget;
+    if (budget && budget != out->conversation.thinking_budget) {
+      fields.fail("thinking.budget_tokens", fmt::format("differs from thinking_budget, {}", *budget));
+    }
+    budget = out->conversation.thinking_budget;
+  }
+  const OutputForm& form = out->sampling.form;
+  if (encoding_of(context) && form.kind == OutputForm::Kind::kJsonSchema) {
+    out->conversation.response_format = form.schema;
+  }
   read_answer_options(context, fields, out);
   read_logprobs(fields, out);
   read_stream_options(fields, &out->stream);
   read_request_options(fields, &out->options);
+  // Where a stream tells of the prompt.
+  out->stream.include_usage = out->stream.include_usage || out->options.explain_cache;
   fields.boolean("return_prompt_token_ids", &out->return_prompt_token_ids);
   fields.boolean("return_token_ids", &out->return_token_ids);
   fields.boolean("return_meta_info", &out->return_meta_info);

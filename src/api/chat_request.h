@@ -18,8 +18,10 @@ struct Conversation {
   nlohmann::ordered_json messages;  // normalised: see chat_messages.h
   nlohmann::ordered_json tools;     // null, or a list
   ToolChoice tool_choice = ToolChoice::kNone;
-  std::string named_tool;  // kNamed
+  std::string named_tool;                  // kNamed
+  nlohmann::ordered_json response_format;  // null, or a schema that the prompt has words for
   nlohmann::ordered_json template_kwargs = nlohmann::ordered_json::object();
+  std::optional<int32_t> thinking_budget;  // thinking.budget_tokens
   // The last message is an unfinished assistant's one, taken out of `messages`: the answer goes on after it.
   bool continues = false;
   std::string continued_reasoning;
@@ -63,10 +65,13 @@ void set_answer_options(const ServiceContext& context, Fields& fields, ChatReque
 struct ChatPrompt {
   std::vector<int32_t> ids;
   std::string text;  // as the template wrote it, special tokens typed by users included
+  std::shared_ptr<const std::string> marked;  // what was tokenised: users' special tokens are broken by marks
 };
 
-// Renders and tokenises. The template writes the BOS token itself, so none is added.
-Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation, ChatPrompt* out);
+// Renders and tokenises. The template writes the BOS token itself, so none is added. Answers given before, in
+// this cache namespace, become the tokens they were made of.
+Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conversation,
+                         const std::string& cache_namespace, ChatPrompt* out);
 
 // How the answer to a prompt begins.
 text::ReasoningStart chat_answer_start(const ServiceContext& context, const ChatRequest& request,

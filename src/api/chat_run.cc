@@ -5,7 +5,7 @@ namespace fathom::api {
 Refusal chat_request_prompt(const ServiceContext& context, const ChatRequest& request, ChatPrompt* out) {
   out->ids = request.input_ids;
   if (!out->ids.empty()) return std::nullopt;
-  return make_chat_prompt(context, request.conversation, out);
+  return make_chat_prompt(context, request.conversation, request.options.cache_namespace, out);
 }
 
 Refusal plan_chat(const ServiceContext& context, ChatRequest* request, std::vector<RunSpec>* specs) {
@@ -30,8 +30,12 @@ Refusal plan_chat(const ServiceContext& context, ChatRequest* request, std::vect
     spec.text = request->sampling.text_options();
     spec.answer = request->answer;
     spec.mask = mask;
+    const Refusal refusal = apply_logit_rules(context, request->sampling.rules, &spec);
+    if (refusal) return refusal;
     spec.priority = request->options.priority;
     spec.cache_namespace = request->options.cache_namespace;
+    spec.explain_cache = request->options.explain_cache;
+    spec.turn_text = prompt.marked;
   }
   return std::nullopt;
 }

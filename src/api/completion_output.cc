@@ -1,5 +1,7 @@
 #include "api/completion_output.h"
 
+#include "api/cache_report.h"
+
 #include <algorithm>
 
 #include "api/meta_info.h"
@@ -107,6 +109,7 @@ ordered_json completion_json(const ServiceContext& context, const CompletionRequ
                     {"matched_stop", matched_stop(*choice.finish)}});
   }
   answer["usage"] = usage_json(choices, static_cast<size_t>(request.sampling.n));
+  add_cache_miss(context, choices, &answer["usage"]);
   answer["metadata"] = {{"weight_version", kWeightVersion}};
   return answer;
 }
@@ -137,6 +140,7 @@ ordered_json CompletionChunks::usage_chunk(const std::vector<Choice>& choices) c
   ordered_json chunk = head_json(head_);
   chunk["choices"] = ordered_json::array();
   chunk["usage"] = usage_json(choices, static_cast<size_t>(request_.sampling.n));
+  add_cache_miss(context_, choices, &chunk["usage"]);
   return chunk;
 }
 

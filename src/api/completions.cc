@@ -68,6 +68,8 @@ Refusal read_request(const ServiceContext& context, const ordered_json& body, Co
   out->logprobs = fields.int32("logprobs", 0, kMaxTopLogprobs, &out->top_logprobs);
   read_stream_options(fields, &out->stream);
   read_request_options(fields, &out->options);
+  // Where a stream tells of the prompt.
+  out->stream.include_usage = out->stream.include_usage || out->options.explain_cache;
   std::string suffix;
   if (fields.string("suffix", kMaxSuffix, &suffix) && !suffix.empty() && !fields.failed()) {
     if (Refusal refusal = fill_in_the_middle(context, suffix, &out->prompts)) fields.fail(*refusal);
@@ -92,12 +94,14 @@ Refusal make_specs(const ServiceContext& context, const CompletionRequest& reque
       spec.prompt = prompt;
       spec.sampling = request.sampling.for_choice(i, length.max_new_tokens);
       spec.mask = mask;
+      if (Refusal refusal = apply_logit_rules(context, request.sampling.rules, &spec)) return refusal;
       spec.logprobs.output = request.logprobs;
       spec.logprobs.top = request.top_logprobs;
       if (request.logprobs && request.echo) spec.logprobs.prompt_start = 0;
       spec.text = request.sampling.text_options();
       spec.priority = request.options.priority;
       spec.cache_namespace = request.options.cache_namespace;
+      spec.explain_cache = request.options.explain_cache;
     }
   }
   return std::nullopt;

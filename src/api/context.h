@@ -8,6 +8,7 @@
 #include "api/model_card.h"
 #include "api/service.h"
 #include "api/special_tokens.h"
+#include "api/turn_memory.h"
 #include "text/grammar/grammar_cache.h"
 
 namespace fathom::api {
@@ -22,6 +23,7 @@ struct ServiceContext {
   ActiveRequests& active;
   const AnswerTokens& answer_tokens;
   text::GrammarCache* grammars;  // null without a tokenizer
+  TurnMemory* turns;             // null without a tokenizer
   // Not null: only the fields that the endpoint reads are wanted, and no request is run. See openapi.h.
   FieldLog* field_log = nullptr;
 };

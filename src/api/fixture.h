@@ -105,9 +105,11 @@ inline ServiceOptions parsing_options() {
 class Desk {
  public:
   explicit Desk(FakeSink::Script script, ServiceOptions options = {}, bool with_tokenizer = true)
-      : sink(std::move(script)),
-        service(std::move(options), demo_card(), sink, with_tokenizer ? &demo_tokenizer() : nullptr,
-                with_tokenizer ? &demo_template() : nullptr) {
+      : Desk(std::move(script), std::move(options), with_tokenizer ? &demo_tokenizer() : nullptr,
+             with_tokenizer ? &demo_template() : nullptr) {}
+  Desk(FakeSink::Script script, ServiceOptions options, const text::Tokenizer* tokenizer,
+       const text::ChatTemplate* chat_template)
+      : sink(std::move(script)), service(std::move(options), demo_card(), sink, tokenizer, chat_template) {
     service.set_ready();
   }
 

@@ -22,7 +22,8 @@ Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Na
                    std::vector<RunSpec>* specs) {
   for (size_t k = 0; k < batch.items.size(); ++k) {
     const GenerateItem& item = batch.items[k];
-    const auto& [sampling, default_length] = batch.sampling[item.sampling];
+    const SamplingRequest& sampling = batch.sampling[item.sampling].sampling;
+    const std::optional<int32_t> default_length = batch.sampling[item.sampling].default_length;
     Length length = resolve_length(context, sampling, item.prompt.size(), default_length);
     if (length.refusal) return length.refusal;
     std::shared_ptr<const TokenMaskSource> mask;
@@ -35,12 +36,14 @@ Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Na
       spec.prompt = item.prompt;
       spec.sampling = sampling.for_choice(i, length.max_new_tokens);
       spec.mask = mask;
+      if (Refusal refusal = apply_logit_rules(context, item.rules, &spec)) return refusal;
       if (item.logprobs.wanted) {
         spec.logprobs = {true, item.logprobs.top, item.logprobs.start, item.logprob_ids};
       }
       spec.text = sampling.text_options();
       spec.priority = batch.options.priority;
       spec.cache_namespace = batch.options.cache_namespace;
+      spec.explain_cache = batch.options.explain_cache;
     }
   }
   return std::nullopt;

@@ -119,6 +119,45 @@ void read_logprob_fields(const ServiceContext& context, Fields& fields, Generate
   }
 }
 
+// The bounds may stand in the sampling parameters or beside them; the processor stands beside its parameters.
+void read_logit_rules(const ServiceContext& context, Fields& fields, GenerateBatch* out) {
+  for (GenerateItem& item : out->items) item.rules = out->sampling[item.sampling].sampling.rules;
+  for (const char* name : {"thinking_budget", "max_thinking_tokens"}) {
+    read_per_item(fields, name, out, false, [](GenerateItem& item, const ordered_json& value) {
+      int32_t budget = 0;
+      const bool good = to_int(value, 0, INT32_MAX, &budget);
+      if (!good) return std::string("a number of tokens");
+      if (item.rules.thinking_budget && *item.rules.thinking_budget != budget) {
+        return fmt::format("the {} of the request's other field", *item.rules.thinking_budget);
+      }
+      item.rules.thinking_budget = budget;
+      return std::string();
+    });
+  }
+  const ordered_json* processors = fields.any("custom_logit_processor");
+  if (processors != nullptr && processors->is_array() && processors->size() != out->items.size()) {
+    return fields.fail("custom_logit_processor",
+                       fmt::format("got a list of {} for {} prompts", processors->size(), out->items.size()));
+  }
+  for (size_t i = 0; i < out->items.size() && !fields.failed(); ++i) {
+    GenerateItem& item = out->items[i];
+    const bool list = processors != nullptr && processors->is_array();
+    const ordered_json processor = processors == nullptr ? ordered_json()
+                                   : list                ? (*processors)[i]
+                                                         : *processors;
+    const ordered_json& params = out->sampling[item.sampling].sampling.custom_params;
+    if (processor.is_null()) {
+      if (params.is_null()) continue;
+      return fields.fail("sampling_params.custom_params",
+                         "belongs to custom_logit_processor, which is not there");
+    }
+    const std::string name = list ? fmt::format("custom_logit_processor[{}]", i) : "custom_logit_processor";
+    if (Refusal refusal = read_logit_processor(context, name, processor, params, &item.rules)) {
+      fields.fail(*refusal);
+    }
+  }
+}
+
 void read_rids(Fields& fields, GenerateBatch* out) {
   const ordered_json* rid = fields.any("rid");
   const bool batch = out->items.size() > 1;
@@ -176,6 +215,7 @@ Refusal read_generate_request(const ServiceContext& context, const ordered_json&
   read_all_sampling(context, fields, out);
   read_rids(fields, out);
   read_logprob_fields(context, fields, out);
+  if (!fields.failed()) read_logit_rules(context, fields, out);
   fields.boolean("stream", &out->stream);
   fields.boolean("return_prompt_token_ids", &out->return_prompt_token_ids);
   read_scheduling_options(fields, &out->options);

@@ -23,6 +23,7 @@ struct GenerateItem {
   size_t sampling = 0;  // index into GenerateBatch::sampling
   NativeLogprobs logprobs;
   std::vector<int32_t> logprob_ids;  // token_ids_logprob
+  LogitRules rules;                  // of its sampling parameters, and of the request's own fields
 };
 
 struct GenerateBatch {

@@ -27,6 +27,12 @@ double ratio(int64_t part, int64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
 }
 
+ordered_json by_reason(const std::array<int64_t, kMissReasons>& counts) {
+  ordered_json out = ordered_json::object();
+  for (size_t i = 0; i < kMissReasons; ++i) out[std::string(kMissReasonNames[i])] = counts[i];
+  return out;
+}
+
 ordered_json load_json(const SchedulerStats& stats) {
   return {{"dp_rank", 0},
           {"num_running_reqs", stats.running_requests},
@@ -37,7 +43,9 @@ ordered_json load_json(const SchedulerStats& stats) {
           {"max_total_num_tokens", stats.total_tokens},
           {"token_usage", ratio(stats.used_tokens, stats.total_tokens)},
           {"gen_throughput", stats.generation_rate},
-          {"cache_hit_rate", ratio(stats.prompt_cached_tokens, stats.prompt_tokens)}};
+          {"cache_hit_rate", ratio(stats.prompt_cached_tokens, stats.prompt_tokens)},
+          {"cache_miss_requests", by_reason(stats.cache_misses.requests)},
+          {"cache_miss_tokens", by_reason(stats.cache_misses.tokens)}};
 }
 
 std::string utc_now() {

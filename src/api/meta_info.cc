@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "api/cache_report.h"
 #include "api/token_text.h"
 
 namespace fathom::api {
@@ -98,6 +99,7 @@ ordered_json meta_info(const ServiceContext& context, const Choice& choice, cons
   if (logprobs.wanted) write_logprobs(context, choice, logprobs, &info);
   info["completion_tokens"] = choice.output_ids.size();
   info["cached_tokens"] = choice.cached_tokens;
+  if (choice.cache_miss) info["prompt_cache_miss"] = cache_miss_json(context, choice);
   info["reasoning_tokens"] = 0;
   if (seconds >= 0) info["e2e_latency"] = seconds;
   return info;

@@ -116,7 +116,7 @@ void handle_apply_template(const ServiceContext& context, const http::Request& r
   Refusal refusal = fields.finish();
   if (!refusal) refusal = check_model(context, model);
   ChatPrompt prompt;
-  if (!refusal) refusal = make_chat_prompt(context, conversation, &prompt);
+  if (!refusal) refusal = make_chat_prompt(context, conversation, {}, &prompt);
   if (refusal) return writer.send(error_response(*refusal));
   writer.send(json_response({{"prompt", prompt.text}, {"count", prompt.ids.size()}}));
 }

@@ -25,6 +25,7 @@ Refusal read_body(const http::Request& request, nlohmann::ordered_json* out) {
 
 void read_scheduling_options(Fields& fields, RequestOptions* out) {
   fields.int32("priority", INT32_MIN, INT32_MAX, &out->priority);
+  fields.boolean("explain_cache", &out->explain_cache);
   std::string salt;
   std::string extra_key;
   fields.string("cache_salt", kMaxIdBytes, &salt);
@@ -55,7 +56,6 @@ void read_stream_options(Fields& fields, StreamOptions* out) {
 
 void refuse_unavailable(Fields& fields) {
   fields.refuse({"lora_path", "lora_id"}, "LoRA adapters are not available");
-  fields.refuse({"custom_logit_processor"}, "runs code from the request, which this server never does");
   fields.refuse({"image_data", "video_data", "audio_data", "images_config", "max_dynamic_patch"},
                 "images, video and audio are not available: the model reads text only");
   fields.refuse({"session_id", "session_params"},
@@ -66,7 +66,7 @@ void refuse_unavailable(Fields& fields) {
   fields.refuse({"return_hidden_states", "return_routed_experts", "return_indexer_topk", "return_entropy",
                  "return_spec_tokens_details", "return_cached_tokens_details", "return_bytes"},
                 "is not available");
-  fields.refuse({"max_thinking_tokens", "require_reasoning"}, "thinking budgets are not available");
+  fields.refuse({"require_reasoning"}, "is not available; the prompt decides whether the model thinks");
 }
 
 }  // namespace fathom::api

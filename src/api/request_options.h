@@ -17,6 +17,7 @@ struct RequestOptions {
   std::string rid;  // the client's, or a random one
   int32_t priority = 0;
   std::string cache_namespace;  // requests share cached prefixes within one only
+  bool explain_cache = false;   // why the prompt was not all cached
 };
 
 void read_request_options(Fields& fields, RequestOptions* out);

@@ -62,6 +62,14 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
     request.mask = spec.mask;
     request.priority = spec.priority;
     request.cache_namespace = spec.cache_namespace;
+    if (spec.explain_cache) {
+      const CacheExplanations told = context_.options.cache_explanations;
+      if (told == CacheExplanations::kOff) {
+        return unsupported("explain_cache", "is turned off on this server (--cache-explanations)");
+      }
+      request.explain_miss =
+          told == CacheExplanations::kAll ? ExplainMiss::kAllNamespaces : ExplainMiss::kOwnNamespace;
+    }
     std::string sink_id = request.id;
     auto stream = context_.sink.submit(std::move(request));
     if (!stream.ok()) return to_api_error(stream.error());
@@ -108,6 +116,7 @@ std::string RequestRun::take_tokens(size_t index, TokenEvent* event_taken) {
   Running& running = running_[index];
   choice.cached_tokens = event.cached_tokens;
   choice.retractions = event.retractions;
+  if (event.cache_miss) choice.cache_miss = std::move(event.cache_miss);
   if (choice.spec.logprobs.any()) {
     count_logprobs(index, event.prompt_logprobs);
     count_logprobs(index, event.outputs);
@@ -154,7 +163,13 @@ Growth RequestRun::absorb(size_t index, TokenEvent event) {
       context_.sink.cancel(running.sink_id);
     }
   }
-  if (choice.finish) running.cancel->remove(running.sink_id);
+  if (choice.finish) {
+    running.cancel->remove(running.sink_id);
+    if (choice.spec.turn_text != nullptr && context_.turns != nullptr) {
+      context_.turns->remember(choice.spec.cache_namespace, *choice.spec.turn_text, choice.spec.prompt,
+                               choice.output_ids);
+    }
+  }
   return growth;
 }
 

@@ -27,6 +27,9 @@ struct RunSpec {
   std::optional<AnswerOptions> answer;  // nothing: the text is not taken apart
   int32_t priority = 0;
   std::string cache_namespace;
+  bool explain_cache = false;
+  // The text of a chat's prompt, for TurnMemory; null: the answer need not be remembered.
+  std::shared_ptr<const std::string> turn_text;
 };
 
 struct ChoiceFinish {
@@ -47,6 +50,7 @@ struct Choice {
   std::vector<TokenOutput> prompt_logprobs;  // the prompt's last positions, one entry each
   int32_t cached_tokens = 0;
   int32_t retractions = 0;
+  std::optional<CacheMiss> cache_miss;  // where the spec asks for it
   std::optional<ChoiceFinish> finish;
 };
 

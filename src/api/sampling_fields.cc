@@ -108,7 +108,17 @@ void read_sampling(const ServiceContext& context, Dialect dialect, Fields& field
         fmt::format("cannot be kept beside {}: the output ends where its form does", out->form.field));
   }
   fields.refuse({"stop_regex"}, "is not available; use stop or stop_token_ids");
-  fields.refuse({"custom_params"}, "custom logit processors are not available");
+  read_thinking_budget(fields, &out->rules);
+  const ordered_json* custom_params = fields.any("custom_params");
+  if (custom_params != nullptr) out->custom_params = *custom_params;
+  if (native) return;
+  if (const ordered_json* processor = fields.any("custom_logit_processor")) {
+    Refusal refusal =
+        read_logit_processor(context, "custom_logit_processor", *processor, out->custom_params, &out->rules);
+    if (refusal) fields.fail(*refusal);
+  } else if (custom_params != nullptr) {
+    fields.fail("custom_params", "belongs to custom_logit_processor, which is not there");
+  }
 }
 
 SamplingParams SamplingRequest::for_choice(int index, int32_t max_new_tokens) const {

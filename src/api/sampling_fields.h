@@ -8,6 +8,7 @@
 #include "api/context.h"
 #include "api/fields.h"
 #include "api/grammar_fields.h"
+#include "api/logit_rules.h"
 #include "api/token_text.h"
 #include "core/sampling.h"
 
@@ -31,6 +32,8 @@ struct SamplingRequest {
   bool no_stop_trim = false;
   bool skip_special_tokens = true;
   OutputForm form;
+  LogitRules rules;
+  nlohmann::ordered_json custom_params;      // kNative: of a processor that is named elsewhere; or null
   std::vector<int32_t> kept_special_tokens;  // stay in the text, for the answer's parsers
 
   // The parameters of choice `index`. Choice 0 has the request's own seed, the others' follow from it, so

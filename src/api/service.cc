@@ -106,9 +106,10 @@ struct Service::State {
         guard(tokenizer == nullptr ? nullptr : std::make_unique<SpecialTokenGuard>(*tokenizer)),
         grammars(tokenizer == nullptr ? nullptr
                                       : std::make_unique<text::GrammarCache>(*tokenizer, card.eos_token_ids)),
+        turns(tokenizer == nullptr ? nullptr : std::make_unique<TurnMemory>(*tokenizer)),
         answer_tokens(tokenizer == nullptr ? AnswerTokens() : find_answer_tokens(*tokenizer)),
-        context{options,     card,   sink,          tokenizer,     chat_template,
-                guard.get(), active, answer_tokens, grammars.get()},
+        context{options,     card,   sink,          tokenizer,      chat_template,
+                guard.get(), active, answer_tokens, grammars.get(), turns.get()},
         health(options) {}
 
   bool taking_work() const { return ready.load() && !draining.load(); }
@@ -137,6 +138,7 @@ struct Service::State {
   const std::unique_ptr<SpecialTokenGuard> guard;
   ActiveRequests active;
   const std::unique_ptr<text::GrammarCache> grammars;
+  const std::unique_ptr<TurnMemory> turns;
   const AnswerTokens answer_tokens;
   const ServiceContext context;
   HealthWatch health;

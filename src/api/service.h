@@ -37,12 +37,23 @@ enum class ReasoningField {
   kReasoning,         // others'
 };
 
+// What explain_cache may tell. A cache namespace is one trust domain: who shares cached prefixes can find out
+// about them by their speed as well.
+enum class CacheExplanations {
+  kOff,
+  kReasons,  // no word of what is cached
+  kText,     // and where and how the prompt differs from what its own namespace has
+  kAll,      // and whether another namespace has it
+};
+
 struct ServiceOptions {
   std::string api_key;  // empty: none is asked for. /health, /ready and /ping are always open.
   // Template variables where a request's chat_template_kwargs do not say (--default-chat-template-kwargs).
   nlohmann::ordered_json default_chat_template_kwargs = nlohmann::ordered_json::object();
-  text::AnswerParsers parsers;  // none: answers are plain text
+  text::AnswerParsers parsers;           // none: answers are plain text
+  bool custom_logit_processors = false;  // requests may name the known ones
   ReasoningField reasoning_field = ReasoningField::kBoth;
+  CacheExplanations cache_explanations = CacheExplanations::kText;
   // Extra keys of /server_info: the flags in force, memory, versions. Called per request, from any thread.
   std::function<nlohmann::ordered_json()> server_info;
   // An error when the engine is known to be dead (a device fault); /health then answers 503 with it.

@@ -57,7 +57,7 @@ Refusal tokenize(const ServiceContext& context, const ordered_json& body, ordere
     if (Refusal refusal = tokenize_texts(context, *prompt, add_special_tokens, answer)) return refusal;
   } else {
     ChatPrompt chat;
-    if (Refusal refusal = make_chat_prompt(context, conversation, &chat)) return refusal;
+    if (Refusal refusal = make_chat_prompt(context, conversation, {}, &chat)) return refusal;
     (*answer)["tokens"] = chat.ids;
     (*answer)["count"] = chat.ids.size();
   }

@@ -18,10 +18,12 @@ struct ModelArgs {
   std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32 | fp8_e4m3 | fp8_e5m2
   int32_t context_length = 0;           // 0: the model's
   bool skip_tokenizer_init = false;
-  std::string chat_template;  // a file; empty: the checkpoint's
+  std::string chat_template;  // a file or an encoding's name; empty: the checkpoint's
   std::string reasoning_parser = "auto";
   std::string tool_call_parser = "auto";
   std::string reasoning_field = "both";  // both | reasoning_content | reasoning
+  bool enable_custom_logit_processor = false;
+  std::string cache_explanations = "text";  // off | reasons | text | all
   bool disable_mla = false;
 
   std::string device = "auto";  // auto | cpu | cuda

@@ -1,7 +1,13 @@
 #include "app/model_flags.h"
 
+#include "text/encoding/prompt_encoding.h"
+
 namespace fathom::app {
 namespace {
+
+std::string check_chat_template(const std::string& given) {
+  return text::parse_prompt_encoding(given) ? std::string() : CLI::ExistingFile(given);
+}
 
 void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group
@@ -34,8 +40,9 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                      "Folder of tokenizer.json; default: the model's");
     group
         .add_option("--chat-template", args.chat_template,
-                    "Jinja file to use instead of the checkpoint's template")
-        ->check(CLI::ExistingFile);
+                    "Instead of the checkpoint's: a Jinja file, or DeepSeek's own encoding deepseek-v32, "
+                    "deepseek-v4 or deepseek-v4-preview")
+        ->check(check_chat_template);
   }
   if (parts.ids_only) {
     group.add_flag("--skip-tokenizer-init", args.skip_tokenizer_init,
@@ -50,6 +57,15 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
         .add_option("--reasoning-field", args.reasoning_field,
                     "Where answers have their reasoning: both, reasoning_content or reasoning")
         ->check(CLI::IsMember({"both", "reasoning_content", "reasoning"}));
+    group
+        .add_option(
+            "--cache-explanations", args.cache_explanations,
+            "What explain_cache may tell: off, reasons, text (how a prompt differs from cached ones of "
+            "its salt) or all (whether another salt has it)")
+        ->check(CLI::IsMember({"off", "reasons", "text", "all"}));
+    group.add_flag(
+        "--enable-custom-logit-processor", args.enable_custom_logit_processor,
+        "Take the known processors by name: thinking budget, disallowed tokens, no repeated n-grams");
   }
 }
 

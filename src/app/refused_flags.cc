@@ -41,7 +41,7 @@ constexpr std::array kRefusals = {
     Refusal{"--speculative-num-draft-tokens", kNoSpeculation},
     Refusal{"--speculative-draft-model-path", kNoSpeculation},
     Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
-    Refusal{"--enable-custom-logit-processor", "custom logit processors are not built yet; leave it out"},
+    Refusal{"--enable-strict-thinking", "max_thinking_tokens needs no flag; leave it out"},
     Refusal{"--enable-torch-compile",
             "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out"},
     Refusal{"--torch-compile-max-bs",

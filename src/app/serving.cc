@@ -50,6 +50,12 @@ Result<api::ReasoningField> parse_reasoning_field(const std::string& name) {
                "--reasoning-field: got '{}', expected both, reasoning_content or reasoning", name);
 }
 
+api::CacheExplanations parse_cache_explanations(const std::string& name) {
+  if (name == "off") return api::CacheExplanations::kOff;
+  if (name == "reasons") return api::CacheExplanations::kReasons;
+  return name == "all" ? api::CacheExplanations::kAll : api::CacheExplanations::kText;
+}
+
 std::string or_none(const std::string& name) {
   return name.empty() ? "none" : name;
 }
@@ -106,7 +112,10 @@ Result<void> Serving::load_text(const ModelArgs& args) {
   }
   tokenizer_ = std::move(*loaded);
   std::string source = tokenizer_->chat_template();
-  if (!args.chat_template.empty()) {
+  if (const auto encoding = text::parse_prompt_encoding(args.chat_template)) {
+    template_.emplace(*encoding);
+    source.clear();
+  } else if (!args.chat_template.empty()) {
     FATHOM_ASSIGN(source, read_file(args.chat_template));
   }
   if (!source.empty()) {
@@ -114,9 +123,23 @@ Result<void> Serving::load_text(const ModelArgs& args) {
     if (!parsed.ok()) return parsed.error().with_context("chat template");
     template_.emplace(std::move(*parsed));
   }
-  LOG_INFO("tokenizer: {} tokens, {} chat template, loaded in {:.3f} s", tokenizer_->vocab_size(),
-           template_ ? "with a" : "no", seconds_since(start_ns));
+  LOG_INFO("tokenizer: {} tokens, loaded in {:.3f} s", tokenizer_->vocab_size(), seconds_since(start_ns));
   return {};
+}
+
+// For checkpoints that ship an encoder in Python instead of a template; it is read, not run.
+void Serving::find_encoding(const ModelArgs& args, const std::string& architecture) {
+  if (tokenizer_ == nullptr) return;
+  if (!template_) {
+    const auto encoder = read_file(args.model_path + "/encoding/encoding_dsv4.py");
+    const auto encoding = text::find_prompt_encoding(architecture, encoder.ok() ? *encoder : std::string());
+    if (encoding) template_.emplace(*encoding);
+  }
+  if (!template_) {
+    LOG_INFO("prompts: no chat template: /v1/chat/completions takes input_ids only (--chat-template)");
+  } else {
+    LOG_INFO("prompts: {}", template_->encoding() ? to_string(*template_->encoding()) : "a Jinja template");
+  }
 }
 
 Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std::string& served_name,
@@ -125,6 +148,7 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
   FATHOM_TRY(serving->load_text(args));
   engine::ModelFacts facts;
   FATHOM_ASSIGN(serving->engine_, engine::start_engine(engine_settings(args), &facts));
+  serving->find_encoding(args, facts.architecture);
   const ExecutorLimits& limits = serving->engine_->limits();
   FATHOM_ASSIGN(const auto options, scheduler_options(args, limits));
   serving->scheduler_ = std::make_unique<sched::Scheduler>(options, *serving->engine_);
@@ -144,6 +168,8 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
       service_options.parsers,
       text::choose_parsers(args.reasoning_parser, args.tool_call_parser,
                            serving->template_ ? &*serving->template_ : nullptr, facts.architecture));
+  service_options.cache_explanations = parse_cache_explanations(args.cache_explanations);
+  service_options.custom_logit_processors = args.enable_custom_logit_processor;
   FATHOM_ASSIGN(service_options.reasoning_field, parse_reasoning_field(args.reasoning_field));
   LOG_INFO("answers: reasoning parser {}, tool call parser {}",
            or_none(service_options.parsers.reasoning_name), or_none(service_options.parsers.tools_name));

@@ -46,6 +46,7 @@ class Serving {
  private:
   Serving() = default;
   Result<void> load_text(const ModelArgs& args);
+  void find_encoding(const ModelArgs& args, const std::string& architecture);
   nlohmann::ordered_json describe(const ModelArgs& args) const;
 
   std::unique_ptr<text::Tokenizer> tokenizer_;

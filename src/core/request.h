@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "core/cache_miss.h"
 #include "core/sampling.h"
 #include "core/token_mask.h"
 
@@ -25,6 +26,7 @@ struct GenerateRequest {
   std::shared_ptr<const TokenMaskSource> mask;  // what the output must look like; null: anything
   int32_t priority = 0;                         // larger first, where the policy looks at it
   std::string cache_namespace;                  // requests share cached prefixes within one namespace only
+  ExplainMiss explain_miss = ExplainMiss::kNo;
 };
 
 struct FinishReason {
@@ -43,9 +45,10 @@ struct TokenEvent {
   std::vector<TokenOutput> outputs;  // new tokens, in order; a matched stop token is among them
   // Prompt positions from LogprobParams::prompt_start on, once, with the event that carries the first output.
   std::vector<TokenOutput> prompt_logprobs;
-  std::optional<FinishReason> finish;  // the last event has it
-  int32_t cached_tokens = 0;           // prompt tokens taken from the prefix cache
-  int32_t retractions = 0;             // times the request was preempted so far
+  std::optional<FinishReason> finish;   // the last event has it
+  int32_t cached_tokens = 0;            // prompt tokens taken from the prefix cache
+  int32_t retractions = 0;              // times the request was preempted so far
+  std::optional<CacheMiss> cache_miss;  // once, with the first event, where it was asked for
 };
 
 // The consumer's end of a running request: a queue of events with one producer (the scheduler) and one
@@ -90,6 +93,7 @@ struct SchedulerStats {
   int64_t retractions = 0;
   int64_t prompt_tokens = 0;  // counted when computed or found in the cache
   int64_t prompt_cached_tokens = 0;
+  MissCounters cache_misses;
   int64_t generated_tokens = 0;
   double generation_rate = 0.0;  // tokens per second, over the last seconds
 };

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/thinking_budget.h"
+
 namespace fathom {
 
 // Validated by api before it reaches the engine; the ranges are the reference system's.
@@ -16,7 +18,8 @@ struct SamplingParams {
   float repetition_penalty = 1.0F;                    // (0, 2], over prompt and output
   float frequency_penalty = 0.0F;                     // [-2, 2], over the output
   float presence_penalty = 0.0F;                      // [-2, 2], over the output
-  std::vector<std::pair<int32_t, float>> logit_bias;  // token id, added to its logit
+  std::vector<std::pair<int32_t, float>> logit_bias;  // token id, added to its logit; -inf: never chosen
+  ThinkingBudget thinking;                            // comes before everything else
 
   int32_t max_new_tokens = 128;  // >= 0; 0 computes the prompt (and its logprobs) only
   int32_t min_new_tokens = 0;    // the stop ids below cannot be chosen before

@@ -25,6 +25,12 @@ BlockTable KvCache::open(const std::string& cache_namespace, std::span<const int
   return table;
 }
 
+CacheMiss KvCache::explain(const BlockTable& table, std::span<const int32_t> tokens,
+                           bool other_namespaces) const {
+  if (!radix_cache_) return {MissReason::kCacheOff, 0, {}};
+  return tree_.explain(table.lock, table.committed * page_size_, tokens, other_namespaces);
+}
+
 int32_t KvCache::pages_to_grow(const BlockTable& table, int32_t tokens) const {
   return std::max(0, ceil_div(tokens, page_size_) - static_cast<int32_t>(table.pages.size()));
 }

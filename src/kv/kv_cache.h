@@ -55,6 +55,9 @@ class KvCache {
   // A table that holds the cached prefix of `tokens`, pinned.
   BlockTable open(const std::string& cache_namespace, std::span<const int32_t> tokens);
 
+  // Why open found no more of `tokens` than the table holds. To be asked at once after it.
+  CacheMiss explain(const BlockTable& table, std::span<const int32_t> tokens, bool other_namespaces) const;
+
   // Pages that grow would have to allocate.
   int32_t pages_to_grow(const BlockTable& table, int32_t tokens) const;
   // Makes room for `tokens` positions, evicting where needed, and appends the pages added to `added` too.

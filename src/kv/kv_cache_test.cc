@@ -36,6 +36,60 @@ TEST(KvCacheTest, MatchIsRoundedDownToWholePages) {
   EXPECT_EQ(cache.cached_tokens("", iota(1, 8)), 0);
 }
 
+CacheMiss miss_of(KvCache& cache, const std::string& ns, const std::vector<int32_t>& tokens,
+                  bool others = false) {
+  BlockTable table = cache.open(ns, tokens);
+  CacheMiss miss = cache.explain(table, tokens, others);
+  cache.close(std::move(table), {});
+  return miss;
+}
+
+TEST(KvCacheTest, ExplainsWhatItDoesNotHave) {
+  KvCache cache({.num_pages = 8, .page_size = 4});
+  EXPECT_EQ(miss_of(cache, "", iota(0, 9)).reason, MissReason::kNeverSeen);
+  run_request(cache, "", iota(0, 16));
+  EXPECT_EQ(miss_of(cache, "", iota(0, 15)).reason, MissReason::kPageTail);
+  EXPECT_EQ(miss_of(cache, "", iota(0, 15)).at_token, 12);
+  // A longer prompt than was ever cached.
+  EXPECT_EQ(miss_of(cache, "", iota(0, 30)).reason, MissReason::kNeverSeen);
+  EXPECT_EQ(miss_of(cache, "", iota(0, 30)).at_token, 16);
+  // The same beginning, another token in the second page.
+  auto other = iota(0, 16);
+  other[6] = 99;
+  const CacheMiss differs = miss_of(cache, "", other);
+  EXPECT_EQ(differs.reason, MissReason::kFirstDifference);
+  EXPECT_EQ(differs.at_token, 6);
+  EXPECT_EQ(differs.expected, iota(6, 6)) << "to the end of what was matched together";
+  // Another beginning.
+  EXPECT_EQ(miss_of(cache, "", iota(50, 16)).reason, MissReason::kNeverSeen);
+}
+
+TEST(KvCacheTest, ExplainsByEvictionAndBySalt) {
+  KvCache cache({.num_pages = 8, .page_size = 4});
+  run_request(cache, "a", iota(0, 16));
+  EXPECT_EQ(miss_of(cache, "b", iota(0, 16)).reason, MissReason::kNeverSeen) << "others are others' business";
+  EXPECT_EQ(miss_of(cache, "b", iota(0, 16), true).reason, MissReason::kOtherSalt);
+  run_request(cache, "a", iota(100, 24));  // takes the last pages of the first one
+  const CacheMiss gone = miss_of(cache, "a", iota(0, 16));
+  EXPECT_EQ(gone.reason, MissReason::kEvicted);
+  EXPECT_EQ(gone.at_token, 8);
+  EXPECT_EQ(miss_of(cache, "b", iota(0, 16)).reason, MissReason::kNeverSeen);
+  run_request(cache, "a", iota(0, 16));
+  EXPECT_EQ(miss_of(cache, "a", iota(0, 16)).reason, MissReason::kPageTail);
+  KvCache off({.num_pages = 8, .page_size = 4, .radix_cache = false});
+  EXPECT_EQ(miss_of(off, "a", iota(0, 16)).reason, MissReason::kCacheOff);
+}
+
+TEST(EvictedPagesTest, ForgetsTheOldest) {
+  EvictedPages pages;
+  for (uint64_t i = 0; i < EvictedPages::kCapacity + 10; ++i) pages.add(i);
+  pages.add(EvictedPages::kCapacity);  // twice there
+  EXPECT_EQ(pages.size(), EvictedPages::kCapacity);
+  EXPECT_FALSE(pages.contains(10));
+  EXPECT_TRUE(pages.contains(11));
+  EXPECT_TRUE(pages.contains(EvictedPages::kCapacity));
+}
+
 TEST(KvCacheTest, NamespacesDoNotShare) {
   KvCache cache({.num_pages = 8, .page_size = 2});
   run_request(cache, "a", iota(0, 4));

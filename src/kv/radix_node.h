@@ -15,6 +15,7 @@ struct RadixTree::Node {
   std::string cache_namespace;  // of a root
   std::vector<int32_t> tokens;  // page_size for each page
   std::vector<int32_t> pages;
+  std::vector<uint64_t> chains;  // of each page: a hash of all from the namespace up to the page's end
   // By the hash of the child's first page. A multimap, since two pages may have the same hash.
   std::unordered_multimap<uint64_t, Node*> children;
   uint64_t last_use = 0;

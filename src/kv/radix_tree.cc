@@ -83,6 +83,8 @@ RadixTree::Node* RadixTree::split(Node* node, size_t pages) {
   auto token_cut = static_cast<std::ptrdiff_t>(pages * page_size_);
   upper->pages.assign(node->pages.begin(), node->pages.begin() + page_cut);
   upper->tokens.assign(node->tokens.begin(), node->tokens.begin() + token_cut);
+  upper->chains.assign(node->chains.begin(), node->chains.begin() + page_cut);
+  node->chains.erase(node->chains.begin(), node->chains.begin() + page_cut);
   node->pages.erase(node->pages.begin(), node->pages.begin() + page_cut);
   node->tokens.erase(node->tokens.begin(), node->tokens.begin() + token_cut);
   upper->locks = node->locks;
@@ -183,6 +185,12 @@ void RadixTree::insert(Lock* lock, std::span<const int32_t> tokens, std::span<co
     Node* child = new_node(node);
     child->tokens.assign(tokens.begin(), tokens.end());
     child->pages.assign(pages.begin(), pages.end());
+    child->chains.reserve(pages.size());
+    uint64_t chain = chain_of(node);
+    for (size_t page = 0; page < pages.size(); ++page) {
+      chain = next_chain(chain, tokens.subspan(page * page_size_, page_size_));
+      child->chains.push_back(chain);
+    }
     child->locks = 1;
     child->last_use = tick_;
     protected_pages_ += static_cast<int32_t>(pages.size());
@@ -195,6 +203,66 @@ void RadixTree::insert(Lock* lock, std::span<const int32_t> tokens, std::span<co
 
 bool RadixTree::has_next(Lock lock, std::span<const int32_t> page_tokens) const {
   return find_child(lock.node, page_tokens) != nullptr;
+}
+
+uint64_t RadixTree::chain_of(const Node* node) {
+  return node->chains.empty() ? std::hash<std::string>()(node->cache_namespace) : node->chains.back();
+}
+
+uint64_t RadixTree::next_chain(uint64_t chain, std::span<const int32_t> page_tokens) const {
+  return mix64(chain * 0x9e3779b97f4a7c15ULL + hash_page(page_tokens));
+}
+
+bool RadixTree::cached_elsewhere(const Node* root, std::span<const int32_t> prompt, size_t pages) const {
+  size_t looked_at = 0;
+  for (const auto& [name, other] : roots_) {
+    if (++looked_at > kMaxLookedAt) return false;
+    if (other == root) continue;
+    if (match(name, prompt) > static_cast<int32_t>(pages)) return true;
+  }
+  return false;
+}
+
+CacheMiss RadixTree::explain(Lock lock, int32_t prefix_tokens, std::span<const int32_t> prompt,
+                             bool other_namespaces) const {
+  constexpr size_t kExpected = 16;  // tokens told of
+  CacheMiss miss;
+  miss.at_token = prefix_tokens;
+  const auto rest = prompt.subspan(static_cast<size_t>(prefix_tokens));
+  if (rest.size() < page_size_) return miss;
+  const Node* node = lock.node;
+  if (evicted_.contains(next_chain(chain_of(node), rest))) {
+    miss.reason = MissReason::kEvicted;
+    return miss;
+  }
+  const Node* root = node;
+  while (root->parent != nullptr) root = root->parent;
+  if (other_namespaces && cached_elsewhere(root, prompt, static_cast<size_t>(prefix_tokens) / page_size_)) {
+    miss.reason = MissReason::kOtherSalt;
+    return miss;
+  }
+  miss.reason = MissReason::kNeverSeen;
+  const Node* nearest = nullptr;
+  size_t common = 0;
+  size_t looked_at = 0;
+  for (const auto& [hash, child] : node->children) {
+    if (++looked_at > kMaxLookedAt) break;
+    const auto differ = std::mismatch(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(page_size_),
+                                      child->tokens.begin());
+    const auto length = static_cast<size_t>(differ.first - rest.begin());
+    if (nearest != nullptr && length <= common) continue;
+    nearest = child;
+    common = length;
+  }
+  // At a root everything begins; there a likeness must have begun.
+  if (nearest == nullptr || (common == 0 && node->parent == nullptr)) return miss;
+  miss.reason = MissReason::kFirstDifference;
+  miss.at_token += static_cast<int32_t>(common);
+  const auto& tokens = nearest->tokens;
+  miss.expected.assign(
+      tokens.begin() + static_cast<std::ptrdiff_t>(common),
+      tokens.begin() + static_cast<std::ptrdiff_t>(std::min(tokens.size(), common + kExpected)));
+  return miss;
 }
 
 void RadixTree::unlock(Lock lock) {
@@ -223,6 +291,8 @@ int32_t RadixTree::evict(int32_t pages) {
     auto count = std::min<size_t>(static_cast<size_t>(pages - evicted), node->pages.size());
     size_t kept = node->pages.size() - count;
     pool_.release(std::span<const int32_t>(node->pages).subspan(kept));
+    for (size_t page = kept; page < node->chains.size(); ++page) evicted_.add(node->chains[page]);
+    node->chains.resize(kept);
     evicted += static_cast<int32_t>(count);
     evictable_pages_ -= static_cast<int32_t>(count);
     ++version_;

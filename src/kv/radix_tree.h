@@ -21,6 +21,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "core/cache_miss.h"
+#include "kv/evicted_pages.h"
 #include "kv/page_pool.h"
 
 namespace fathom::kv {
@@ -54,6 +56,11 @@ class RadixTree {
   // Does the tree have a page for `page_tokens`, one page, right below the lock?
   bool has_next(Lock lock, std::span<const int32_t> page_tokens) const;
 
+  // Why the tree has no page below the lock for the tokens of `prompt` after the locked `prefix_tokens`.
+  // Looks into other namespaces only if it may, and at most at kMaxLookedAt of them.
+  CacheMiss explain(Lock lock, int32_t prefix_tokens, std::span<const int32_t> prompt,
+                    bool other_namespaces) const;
+
   // Ends a lock; the path counts as used now.
   void unlock(Lock lock);
 
@@ -72,6 +79,8 @@ class RadixTree {
   // eviction order and the lock counts (against `locks`, all locks that live) are right.
   Result<void> check_integrity(std::span<const Lock> locks) const;
 
+  static constexpr size_t kMaxLookedAt = 256;  // siblings and namespaces, by explain()
+
   // The pages in the tree, for checks of ownership.
   std::vector<int32_t> pages() const;
 
@@ -89,12 +98,16 @@ class RadixTree {
   void drop_root_if_unused(Node* root);
   uint64_t hash_page(std::span<const int32_t> tokens) const;
   size_t common_pages(const Node* node, std::span<const int32_t> tokens) const;
+  static uint64_t chain_of(const Node* node);  // of its last page; of a root, of its namespace
+  uint64_t next_chain(uint64_t chain, std::span<const int32_t> page_tokens) const;
+  bool cached_elsewhere(const Node* root, std::span<const int32_t> prompt, size_t pages) const;
 
   PagePool& pool_;
   size_t page_size_;
   std::vector<std::unique_ptr<Node>> nodes_;  // all, roots included; Node::index is the place here
   std::unordered_map<std::string, Node*> roots_;
   std::set<std::pair<uint64_t, Node*>> evictable_;  // unlocked leaves by last use
+  EvictedPages evicted_;
   uint64_t tick_ = 0;
   uint64_t version_ = 0;
   int32_t evictable_pages_ = 0;

@@ -36,6 +36,15 @@ Result<void> RadixTree::check_integrity(std::span<const Lock> locks) const {
     if (node->tokens.size() != node->pages.size() * page_size_) {
       return wrong("node {} has {} tokens for {} pages", i, node->tokens.size(), node->pages.size());
     }
+    if (node->chains.size() != node->pages.size()) {
+      return wrong("node {} has {} hashes for {} pages", i, node->chains.size(), node->pages.size());
+    }
+    for (size_t page = 0; page < node->pages.size(); ++page) {
+      const uint64_t before = page > 0 ? node->chains[page - 1] : chain_of(node->parent);
+      const auto tokens = std::span<const int32_t>(node->tokens).subspan(page * page_size_, page_size_);
+      if (node->chains[page] != next_chain(before, tokens))
+        return wrong("page {} of node {} has a wrong hash", page, i);
+    }
     if (node->parent == nullptr) {
       ++roots;
       auto root = roots_.find(node->cache_namespace);

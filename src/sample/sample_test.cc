@@ -339,5 +339,60 @@ TEST(Logprobs, OfABannedTokenAreMinusInfinity) {
   EXPECT_NEAR(output.requested[0].logprob, std::log(0.5), 1e-6);
 }
 
+TEST(ThinkingBudget, ClosesThoughtsInTime) {
+  constexpr ThinkingBudget kBudget{3, 7, 8, 9, 0};
+  ThinkingState state;
+  state.thought = kBudget.begun;
+  for (const int32_t token : {1, 2, 3}) {
+    EXPECT_EQ(state.forced(kBudget), -1);
+    state.accept(kBudget, token);
+  }
+  EXPECT_EQ(state.forced(kBudget), 9);
+  state.accept(kBudget, 9);
+  EXPECT_EQ(state.forced(kBudget), 8);
+  state.accept(kBudget, 8);
+  EXPECT_EQ(state.forced(kBudget), -1);
+  // Thoughts that the model opens itself are bounded too, and a second tag does not begin them anew.
+  for (const int32_t token : {5, 7, 1, 7}) {
+    EXPECT_EQ(state.forced(kBudget), -1);
+    state.accept(kBudget, token);
+  }
+  state.accept(kBudget, 9);
+  EXPECT_EQ(state.forced(kBudget), 8) << "the line break is there already";
+}
+
+TEST(ThinkingBudget, NeedsNoLineBreakAndMayBeZeroOrUsedUp) {
+  ThinkingState open;
+  open.thought = 0;
+  EXPECT_EQ(open.forced({0, 7, 8, -1, 0}), 8);
+  EXPECT_EQ(open.forced({0, 7, 8, 9, 0}), 9);
+  open.thought = 50;
+  EXPECT_EQ(open.forced({20, 7, 8, 9, 50}), 9);
+  EXPECT_EQ(open.forced({-1, 7, 8, 9, 50}), -1);
+  EXPECT_EQ(ThinkingState{}.forced({0, 7, 8, 9, -1}), -1) << "nobody thinks";
+}
+
+TEST(Sampler, ChoosesWhatTheBudgetForces) {
+  std::vector<float> logits = make_logits(64, 3, Shape::kPeaked);
+  SlotInit init;
+  init.sampling.temperature = 1.0F;
+  init.sampling.logit_bias = {{9, -kInfinity}};
+  init.sampling.thinking = {2, 7, 8, 9, 0};
+  init.logprobs = output_logprobs(0);
+  init.output = {1, 2};  // a resumed sequence
+  SlotSampler slot(init);
+  ThreadPool pool(1);
+  const SlotSampler* slots[] = {&slot};
+  std::vector<TokenOutput> outputs(1);
+  for (const int32_t wanted : {9, 8}) {
+    std::vector<float> row = logits;
+    sample_rows(pool, as_tensor(row, 1), slots, outputs);
+    EXPECT_EQ(outputs[0].token, wanted);
+    EXPECT_TRUE(std::isfinite(outputs[0].logprob)) << "the model's own";
+    slot.accept(outputs[0].token);
+  }
+  EXPECT_EQ(slot.forced(), -1);
+}
+
 }  // namespace
 }  // namespace fathom::sample

@@ -211,9 +211,11 @@ void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const
       float* row = logits.row<float>(r);
       changed.clear();
       if (slot.adjusts()) slot.adjust(row, vocab, slot.logprobs().output ? &changed : nullptr);
+      const int32_t forced = slot.forced();
       const AllowedTokens mask = allowed.empty() ? AllowedTokens() : allowed[static_cast<size_t>(r)];
       const float* logits = mask.empty() ? row : only_allowed(row, vocab, mask);
-      const int32_t token = choose_token(logits, vocab, slot.params(), slot.generated());
+      const int32_t token =
+          forced >= 0 ? forced : choose_token(logits, vocab, slot.params(), slot.generated());
       TokenOutput& output = outputs[static_cast<size_t>(r)];
       if (slot.logprobs().output) {
         for (const auto& [id, value] : changed) row[id] = value;

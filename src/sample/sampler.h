@@ -1,4 +1,5 @@
-// Logits to tokens. For each row, in this order: logit_bias, penalties, banned ids, the mask, temperature,
+// Logits to tokens. A token that the thinking budget forces is chosen as it is. For each other row, in this
+// order: logit_bias, penalties, banned ids, the mask, temperature,
 // top_k, top_p, min_p, draw. The draw of a request's i-th token is a function of its seed and i alone, so its
 // tokens do not depend on the batch. Logprobs are of the untouched logits.
 //

@@ -5,6 +5,7 @@
 namespace fathom::sample {
 
 SlotSampler::SlotSampler(const SlotInit& init) : params_(init.sampling), logprobs_(init.logprobs) {
+  thinking_.thought = params_.thinking.begun;
   if (params_.repetition_penalty != 1.0F) prompt_tokens_.insert(init.prompt.begin(), init.prompt.end());
   for (const int32_t token : init.output) accept(token);
 }
@@ -16,6 +17,7 @@ bool SlotSampler::penalises() const {
 
 void SlotSampler::accept(int32_t token) {
   ++generated_;
+  thinking_.accept(params_.thinking, token);
   if (penalises()) ++output_counts_[token];
 }
 

@@ -25,6 +25,9 @@ class SlotSampler {
   const LogprobParams& logprobs() const { return logprobs_; }
   int64_t generated() const { return generated_; }
 
+  // The token that must come next whatever the logits say, or -1.
+  int32_t forced() const { return thinking_.forced(params_.thinking); }
+
   // Whether the logits must be changed before choosing.
   bool adjusts() const;
   // Adds logit_bias, applies the penalties, and bans the stop ids before min_new_tokens, in place. Appends
@@ -35,6 +38,7 @@ class SlotSampler {
   bool penalises() const;
 
   SamplingParams params_;
+  ThinkingState thinking_;
   LogprobParams logprobs_;
   int64_t generated_ = 0;
   std::unordered_map<int32_t, int32_t> output_counts_;  // kept only when a penalty needs them

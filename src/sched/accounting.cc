@@ -1,6 +1,7 @@
 // SchedulerCore: what a finished step means for its sequences.
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "sched/draft.h"
 
@@ -40,6 +41,7 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
     if (sequence->max_outputs == 0 && sequence->computed_len == sequence->prompt_len) {
       TokenEvent event;
       event.prompt_logprobs = std::move(sequence->prompt_logprobs);
+      event.cache_miss = std::exchange(sequence->cache_miss, std::nullopt);
       return end(sequence, {FinishReason::Kind::kLength, std::nullopt, std::nullopt}, std::move(event));
     }
   }
@@ -52,6 +54,7 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
   ++counters_.generated_tokens;
   TokenEvent event;
   event.outputs = std::move(result.outputs);
+  event.cache_miss = std::exchange(sequence->cache_miss, std::nullopt);
   if (sequence->num_outputs() == 1) event.prompt_logprobs = std::move(sequence->prompt_logprobs);
   const auto& stops = sequence->request.sampling.stop_token_ids;
   if (std::find(stops.begin(), stops.end(), token) != stops.end()) {

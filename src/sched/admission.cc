@@ -34,11 +34,26 @@ Sequence* SchedulerCore::admit_next(Draft* draft) {
       candidate->counted_prompt = candidate->planned_len;
       counters_.prompt_tokens += candidate->planned_len;
       counters_.prompt_cached_tokens += candidate->planned_len;
+      explain_miss(candidate, limit);
     }
     if (candidate->in_prompt() && cache_.commits(candidate->table)) draft->computing.push_back(candidate);
     return candidate;
   }
   return nullptr;
+}
+
+// Counts why the prompt was not found whole, and keeps it for a client who wants to know. `limit`: the tokens
+// that were looked up.
+void SchedulerCore::explain_miss(Sequence* sequence, size_t limit) {
+  const ExplainMiss wanted = sequence->request.explain_miss;
+  CacheMiss miss = cache_.explain(sequence->table, std::span<const int32_t>(sequence->tokens).first(limit),
+                                  wanted == ExplainMiss::kAllNamespaces);
+  const bool whole = miss.reason == MissReason::kPageTail;
+  if (whole && static_cast<int32_t>(limit) + 1 < sequence->prompt_len) miss.reason = MissReason::kLogprobs;
+  const auto reason = static_cast<size_t>(miss.reason);
+  ++counters_.cache_misses.requests[reason];
+  counters_.cache_misses.tokens[reason] += sequence->prompt_len - sequence->cached_tokens;
+  if (wanted != ExplainMiss::kNo) sequence->cache_miss = std::move(miss);
 }
 
 // Does a running sequence compute a prefix of this prompt right now that is not in the cache yet?

@@ -89,6 +89,7 @@ class SchedulerCore {
   // admission.cc
   Sequence* admit_next(Draft* draft);
   bool waits_for_prefix(Sequence* candidate, const Draft& draft) const;
+  void explain_miss(Sequence* sequence, size_t limit);
   bool fits(const Sequence& candidate, const kv::BlockTable& table) const;
   int32_t pages_expected_by_running() const;
 

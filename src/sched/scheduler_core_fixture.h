@@ -22,6 +22,7 @@ struct Seen {
   std::optional<FinishReason> finish;
   int32_t cached_tokens = 0;
   int32_t retractions = 0;
+  std::vector<CacheMiss> cache_misses;
 };
 
 class SchedulerCoreTest : public testing::Test {
@@ -81,6 +82,7 @@ class SchedulerCoreTest : public testing::Test {
       if (event->finish) seen.finish = event->finish;
       seen.cached_tokens = event->cached_tokens;
       seen.retractions = event->retractions;
+      if (event->cache_miss) seen.cache_misses.push_back(*event->cache_miss);
     }
     return seen;
   }

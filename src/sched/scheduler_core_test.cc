@@ -17,6 +17,45 @@ TEST_F(SchedulerCoreTest, NamespacesDoNotShare) {
   EXPECT_EQ(see("b").cached_tokens, 0);
 }
 
+TEST_F(SchedulerCoreTest, ExplainsMissesWhereAskedAndCountsThemAll) {
+  start();
+  add(request("first", 0, 40, 3));
+  run_all();
+  EXPECT_TRUE(see("first").cache_misses.empty());
+  auto again = request("again", 0, 40, 1);
+  again.explain_miss = ExplainMiss::kOwnNamespace;
+  add(again);
+  auto differs = request("differs", 0, 40, 0);
+  differs.prompt[21] = 7;
+  differs.explain_miss = ExplainMiss::kOwnNamespace;
+  add(differs);
+  auto logprobs = request("logprobs", 0, 40, 1);
+  logprobs.logprobs.prompt_start = 10;
+  logprobs.explain_miss = ExplainMiss::kOwnNamespace;
+  add(logprobs);
+  auto elsewhere = request("elsewhere", 0, 40, 1);
+  elsewhere.cache_namespace = "tenant";
+  elsewhere.explain_miss = ExplainMiss::kAllNamespaces;
+  add(elsewhere);
+  run_all();
+  ASSERT_EQ(see("again").cache_misses.size(), 1u);
+  EXPECT_EQ(see("again").cache_misses[0].reason, MissReason::kPageTail);
+  ASSERT_EQ(see("differs").cache_misses.size(), 1u) << "a request without outputs is told too";
+  EXPECT_EQ(see("differs").cache_misses[0].reason, MissReason::kFirstDifference);
+  EXPECT_EQ(see("differs").cache_misses[0].at_token, 21);
+  EXPECT_EQ(see("differs").cache_misses[0].expected.at(0), 21);
+  EXPECT_EQ(see("logprobs").cache_misses.at(0).reason, MissReason::kLogprobs);
+  EXPECT_EQ(see("elsewhere").cache_misses.at(0).reason, MissReason::kOtherSalt);
+  const MissCounters counts = core_->stats().cache_misses;
+  EXPECT_EQ(counts.requests[static_cast<size_t>(MissReason::kNeverSeen)], 1);
+  EXPECT_EQ(counts.tokens[static_cast<size_t>(MissReason::kNeverSeen)], 40);
+  EXPECT_EQ(counts.requests[static_cast<size_t>(MissReason::kFirstDifference)], 1);
+  EXPECT_EQ(counts.tokens[static_cast<size_t>(MissReason::kFirstDifference)], 20);
+  EXPECT_EQ(counts.requests[static_cast<size_t>(MissReason::kPageTail)], 1);
+  EXPECT_EQ(counts.requests[static_cast<size_t>(MissReason::kLogprobs)], 1);
+  EXPECT_EQ(counts.requests[static_cast<size_t>(MissReason::kOtherSalt)], 1);
+}
+
 TEST_F(SchedulerCoreTest, CancelFreesThePagesWithinAStep) {
   start();
   add(request("running", 0, 100, 100));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/request.h"
@@ -30,6 +31,7 @@ struct Sequence {
   int32_t counted_prompt = 0;                // prompt tokens in the statistics
   int32_t retractions = 0;
   bool admitted_before = false;
+  std::optional<CacheMiss> cache_miss;  // until the first event
 
   // While running. The planned values are ahead of the accounted ones by the steps in flight.
   int32_t slot = -1;

@@ -16,11 +16,13 @@ import anthropic_client  # noqa: E402, F401
 import bad_input  # noqa: E402, F401
 import chat_client  # noqa: E402, F401
 import completions_client  # noqa: E402, F401
+import logit_processors  # noqa: E402, F401
 import native_api  # noqa: E402, F401
 import openapi_client  # noqa: E402, F401
 import responses_client  # noqa: E402, F401
 import runner  # noqa: E402
 import running_server  # noqa: E402
+import turns  # noqa: E402, F401
 import vanishing_clients  # noqa: E402, F401
 from target import Target  # noqa: E402
 

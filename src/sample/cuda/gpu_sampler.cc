@@ -27,6 +27,9 @@ Slot state_of(const SlotInit& init) {
   slot.min_new_tokens = params.min_new_tokens;
   slot.generated = static_cast<int32_t>(init.output.size());
   slot.num_stops = static_cast<int32_t>(params.stop_token_ids.size());
+  slot.budget = params.thinking;
+  slot.thinking.thought = params.thinking.begun;
+  for (const int32_t token : init.output) slot.thinking.accept(params.thinking, token);
   return slot;
 }
 

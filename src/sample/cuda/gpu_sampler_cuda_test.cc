@@ -213,6 +213,70 @@ TEST(GpuSampler, ChoosesAsTheHostDoes) {
   EXPECT_LE(differing, 2 + choices / 500) << "of " << choices;
 }
 
+// The budget's tokens come, the sequence's own go on afterwards as on the host, and a resumed sequence stands
+// where it stood.
+TEST(GpuSampler, ClosesThoughtsAsTheHostDoes) {
+  SKIP_WITHOUT_GPU();
+  constexpr int64_t kVocab = 1000;
+  constexpr int32_t kRows = 12;
+  Sampling setup = make_sampler(kRows, kVocab, kRows);
+  std::vector<SlotInit> inits(kRows);
+  std::vector<SlotSampler> hosts(kRows);
+  std::vector<int32_t> slots;
+  for (int32_t r = 0; r < kRows; ++r) {
+    SlotInit& init = inits[static_cast<size_t>(r)];
+    init.sampling.temperature = r % 2 == 0 ? 0.0F : 1.0F;
+    init.sampling.seed = static_cast<uint64_t>(r);
+    init.sampling.frequency_penalty = r % 3 == 0 ? 0.5F : 0.0F;
+    init.sampling.thinking = {r % 4, 7, 8, r % 5 == 0 ? -1 : 9, r % 6 == 0 ? -1 : r % 2};
+    hosts[static_cast<size_t>(r)] = SlotSampler(init);
+    ASSERT_TRUE(setup.sampler->open(r, init).ok());
+    slots.push_back(r);
+  }
+  const DeviceArray<int32_t> device_slots(slots), last(kRows), tokens(kRows);
+  const DeviceArray<float> adjusted(kRows * kVocab);
+  int forced = 0;
+  for (int step = 0; step < 12; ++step) {
+    std::vector<float> all;
+    for (int32_t r = 0; r < kRows; ++r) {
+      auto row = make_logits(kVocab, static_cast<uint64_t>(step * kRows + r), Shape::kSmooth);
+      if (step == 8) row[7] = 100.0F;  // "<think>" again
+      all.insert(all.end(), row.begin(), row.end());
+    }
+    const DeviceArray<float> logits(all);
+    SampleArgs args;
+    args.logits = logits.data();
+    args.adjusted = adjusted.data();
+    args.rows = kRows;
+    args.row_slots = device_slots.data();
+    args.last_tokens = last.data();
+    args.tokens = tokens.data();
+    setup.sampler->flush();
+    setup.sampler->sample(args);
+    const auto got = tokens.get();
+    for (int32_t r = 0; r < kRows; ++r) {
+      const auto at = static_cast<size_t>(r);
+      const int32_t must = hosts[at].forced();
+      if (must >= 0) {
+        ++forced;
+        ASSERT_EQ(got[at], must) << "row " << r << " step " << step;
+      } else {
+        std::vector<float> row(all.begin() + r * kVocab, all.begin() + (r + 1) * kVocab);
+        if (hosts[at].adjusts()) hosts[at].adjust(row.data(), kVocab, nullptr);
+        const SamplingParams& params = inits[at].sampling;
+        const int32_t want = choose_token(row.data(), kVocab, params, hosts[at].generated());
+        ASSERT_TRUE(got[at] == want || possible(row, params, hosts[at].generated(), got[at]));
+      }
+      hosts[at].accept(got[at]);
+      inits[at].output.push_back(got[at]);
+      if (step % 4 == 1) {  // preempted and resumed
+        ASSERT_TRUE(setup.sampler->open(r, inits[at]).ok());
+      }
+    }
+  }
+  EXPECT_GT(forced, 2 * kRows);
+}
+
 std::vector<int32_t> run(GpuSampler& sampler, int64_t vocab, const std::vector<int32_t>& slots,
                          const std::vector<float>& logits, int32_t num_slots, bool draws = true) {
   const auto rows = static_cast<int64_t>(slots.size());

@@ -9,7 +9,8 @@ namespace fathom::sample::cuda {
 // What is wanted of a row: a slot's parameters; logprobs are the most likely tokens at temperature 1.
 struct Wish {
   bool skip;
-  bool greedy;
+  bool greedy;     // the row's token is known after the scan
+  int32_t forced;  // the token, whatever the logits say; -1: none
   float scale, top_p, min_p;
   int32_t top_k;  // 0: no limit
 
@@ -18,13 +19,14 @@ struct Wish {
 
 __device__ inline Wish wish_of(const Call& call, int64_t r) {
   if (call.logprob.logits != nullptr) {
-    return {call.logprob.tokens[r] < 0, false, 1.0F, 1.0F, 0.0F, max(call.logprob.top, 1)};
+    return {call.logprob.tokens[r] < 0, false, -1, 1.0F, 1.0F, 0.0F, max(call.logprob.top, 1)};
   }
   const int32_t s = call.sample.row_slots[r];
-  if (s < 0) return {true, true, 1.0F, 1.0F, 0.0F, 0};
+  if (s < 0) return {true, true, -1, 1.0F, 1.0F, 0.0F, 0};
   const Slot& slot = call.pools.slots[s];
   const int32_t top_k = slot.top_k < call.vocab ? slot.top_k : 0;
-  return {false, slot.greedy != 0, slot.scale, slot.top_p, slot.min_p, top_k};
+  const int32_t forced = slot.thinking.forced(slot.budget);
+  return {false, slot.greedy != 0 || forced >= 0, forced, slot.scale, slot.top_p, slot.min_p, top_k};
 }
 
 // Row r's mask, or null.
@@ -56,6 +58,7 @@ __device__ inline void accept(const Call& call, int64_t r, int32_t token) {
   Slot& slot = call.pools.slots[s];
   if (slot.penalises != 0) ++call.pools.counts[s * call.vocab + token];
   ++slot.generated;
+  slot.thinking.accept(slot.budget, token);
   call.sample.last_tokens[s] = token;
   call.sample.tokens[r] = token;
 }

@@ -136,7 +136,8 @@ __device__ void conclude(const Call& call, int64_t r, const Wish& wish) {
   const bool sampling = call.sample.logits != nullptr;
   if (!isfinite(highest) || wish.greedy) {
     if (threadIdx.x == 0) {
-      if (sampling) accept(call, r, static_cast<int32_t>(id_of(shared_best)));
+      if (sampling)
+        accept(call, r, wish.forced >= 0 ? wish.forced : static_cast<int32_t>(id_of(shared_best)));
       row.state = sampling ? kDone : kNotFinite;
     }
     return;

@@ -19,6 +19,8 @@ struct Slot {
   int32_t generated;
   int32_t num_bias, num_stops;
   int32_t greedy, penalises;  // booleans
+  ThinkingBudget budget;
+  ThinkingState thinking;
 };
 
 // All slots' state.

@@ -55,6 +55,9 @@ std::string_view detect_reasoning(const ChatTemplate* chat_template, std::string
     if (architecture.starts_with("DeepseekV4")) return "deepseek-v4";
     return architecture.starts_with("DeepseekV32") ? "deepseek-v3" : "none";
   }
+  if (const auto encoding = chat_template->encoding()) {
+    return encoding == PromptEncoding::kV32 ? "deepseek-v3" : "deepseek-v4";
+  }
   if (opens_thinking(*chat_template, false)) return "deepseek-r1";
   if (opens_thinking(*chat_template, true)) return "deepseek-v3";
   // A template that leaves old thoughts out, but leaves it to the model to open new ones.
@@ -65,6 +68,9 @@ std::string_view detect_tools(const ChatTemplate* chat_template, std::string_vie
   if (chat_template == nullptr) {
     if (architecture.starts_with("DeepseekV4")) return "deepseekv4";
     return architecture.starts_with("DeepseekV32") ? "deepseekv32" : "none";
+  }
+  if (const auto encoding = chat_template->encoding()) {
+    return encoding == PromptEncoding::kV32 ? "deepseekv32" : "deepseekv4";
   }
   const std::string& source = chat_template->source();
   const auto holds = [&](std::string_view text) { return source.find(text) != std::string::npos; };

@@ -12,6 +12,7 @@ namespace fathom::text {
 struct ChatTemplate::Parsed {
   std::string source;
   jinja::Program program;
+  std::optional<PromptEncoding> encoding;  // instead of the program
 };
 
 namespace {
@@ -40,11 +41,18 @@ Result<ChatTemplate> ChatTemplate::parse(std::string source) {
   }
 }
 
+ChatTemplate::ChatTemplate(PromptEncoding encoding) {
+  auto parsed = std::make_shared<Parsed>();
+  parsed->encoding = encoding;
+  parsed_ = std::move(parsed);
+}
+
 Result<std::string> ChatTemplate::render(const nlohmann::ordered_json& variables, RenderLimits limits) const {
   if (!variables.is_object()) {
     return error(ErrorCode::kInvalidArgument,
                  "the variables of a chat template must be a JSON object, not {}", variables.type_name());
   }
+  if (parsed_->encoding) return encode_prompt(*parsed_->encoding, variables, limits.max_output_bytes);
   try {
     return jinja::Interpreter(parsed_->program, variables, limits).run();
   } catch (const jinja::Failure& failure) {
@@ -54,6 +62,10 @@ Result<std::string> ChatTemplate::render(const nlohmann::ordered_json& variables
 
 const std::string& ChatTemplate::source() const {
   return parsed_->source;
+}
+
+std::optional<PromptEncoding> ChatTemplate::encoding() const {
+  return parsed_->encoding;
 }
 
 }  // namespace fathom::text

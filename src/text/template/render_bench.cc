@@ -1,6 +1,6 @@
 // Renders templates from standard input, one JSON object {"template", "variables"} a line, and answers each
-// with
-// {"output"} or {"error"}: how tests/template_judge.py compares Fathom with jinja2. With an argument N,
+// with {"output"} or {"error"}: how tests/template_judge.py compares Fathom with jinja2. {"encoding", ...}
+// names one of DeepSeek's encodings instead of a template (tests/encoding_judge.py). With an argument N,
 // renders each N times and adds "microseconds", of the fastest.
 #include <chrono>
 #include <cstdlib>
@@ -12,14 +12,25 @@
 
 using fathom::text::ChatTemplate;
 
+namespace {
+
+fathom::Result<ChatTemplate> template_of(const nlohmann::ordered_json& request) {
+  if (!request.contains("encoding")) return ChatTemplate::parse(request["template"].get<std::string>());
+  const auto encoding = fathom::text::parse_prompt_encoding(request["encoding"].get<std::string>());
+  if (!encoding) return fathom::error(fathom::ErrorCode::kInvalidArgument, "no such encoding");
+  return ChatTemplate(*encoding);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   const int repeats = argc > 1 ? std::atoi(argv[1]) : 1;
   std::map<std::string, fathom::Result<ChatTemplate>> parsed;
   for (std::string line; std::getline(std::cin, line);) {
     const auto request = nlohmann::ordered_json::parse(line);
-    const std::string source = request["template"];
+    const std::string source = request.value("encoding", "") + '\n' + request.value("template", "");
     auto it = parsed.find(source);
-    if (it == parsed.end()) it = parsed.emplace(source, ChatTemplate::parse(source)).first;
+    if (it == parsed.end()) it = parsed.emplace(source, template_of(request)).first;
     nlohmann::ordered_json answer;
     if (!it->second.ok()) {
       answer["error"] = it->second.error().message;
