@@ -82,6 +82,15 @@ void write_logprobs(const ServiceContext& context, const Choice& choice, const N
   output.write("output", out);
 }
 
+void write_speculation(const SpeculationCounts& counts, ordered_json* info) {
+  (*info)["spec_verify_ct"] = counts.verify_steps;
+  (*info)["spec_accept_length"] = counts.accept_length();
+  (*info)["spec_accept_rate"] = counts.accept_rate();
+  (*info)["spec_accept_token_num"] = counts.accepted_tokens;
+  (*info)["spec_draft_token_num"] = counts.draft_tokens;
+  (*info)["spec_accept_histogram"] = counts.histogram;
+}
+
 }  // namespace
 
 double logprob_json(float logprob) {
@@ -99,6 +108,7 @@ ordered_json meta_info(const ServiceContext& context, const Choice& choice, cons
   info["completion_tokens"] = choice.output_ids.size();
   info["cached_tokens"] = choice.cached_tokens;
   info["reasoning_tokens"] = 0;
+  if (choice.speculation) write_speculation(*choice.speculation, &info);
   if (seconds >= 0) info["e2e_latency"] = seconds;
   return info;
 }

@@ -108,6 +108,7 @@ std::string RequestRun::take_tokens(size_t index, TokenEvent* event_taken) {
   Running& running = running_[index];
   choice.cached_tokens = event.cached_tokens;
   choice.retractions = event.retractions;
+  if (event.speculation) choice.speculation = std::move(event.speculation);
   if (choice.spec.logprobs.any()) {
     count_logprobs(index, event.prompt_logprobs);
     count_logprobs(index, event.outputs);
