@@ -25,7 +25,7 @@ KINDS = {
     "EAGLE (1, 1, 2)": (["--speculative-algorithm", "EAGLE", "--speculative-num-steps", "1", "--speculative-eagle-topk",
                          "1", "--speculative-num-draft-tokens", "2"], 1.9),
     "NEXTN (3, 1, 4)": (["--speculative-algorithm", "NEXTN"], 2.4),
-    "NGRAM (3, 1, 4)": (["--speculative-algorithm", "NGRAM"], 1.05),
+    "NGRAM (3, 1, 4)": (["--speculative-algorithm", "NGRAM"], 1.2),
 }
 
 
