@@ -68,6 +68,7 @@ step 'clients' $python tests/clients/run.py
 step 'client libraries' $python tests/clients/libraries.py
 step 'commands' $python tests/commands/run.py
 step 'skills' $python tests/skills_test.py
+step 'speculation' $python tests/speculation_test.py
 step 'tools' $python tests/tools_test.py
 step 'constrained output' $python tests/schema_test.py
 step 'official tests of JSON Schema' $python tests/schema_suite_test.py

@@ -1,5 +1,5 @@
 // Random schedules on the demo model: whatever arrives together, is cut, cached, preempted or cancelled, a
-// request's tokens are those it gets alone.
+// request's tokens are those it gets alone, where no token is guessed.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -29,6 +29,8 @@ struct Config {
   bool radix, overlap, mixed, mla;
   sched::SchedulePolicy policy;
   const char* dtype;
+  const char* speculation = "";  // --speculative-algorithm
+  int32_t drafts = 0;
 };
 
 constexpr Config kConfigs[] = {
@@ -41,6 +43,17 @@ constexpr Config kConfigs[] = {
     {"separate batches", 16, 1024, 24, 8, true, true, false, true, sched::SchedulePolicy::kFcfs, "float32"},
     {"plain cache", 16, 1024, 24, 8, true, true, true, false, sched::SchedulePolicy::kLpm, "float32"},
     {"bfloat16", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "bfloat16"},
+    {"draft layer", 16, 8192, 512, 16, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32",
+     "EAGLE", 3},
+    {"draft layer, tiny pool", 4, 240, 32, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32",
+     "EAGLE", 1},
+    {"draft layer, small chunks", 1, 512, 7, 6, true, true, true, true, sched::SchedulePolicy::kLpm,
+     "bfloat16", "NEXTN", 5},
+    {"draft layer, separate batches, plain cache", 16, 1024, 24, 8, true, true, false, false,
+     sched::SchedulePolicy::kFcfs, "float32", "EAGLE", 2},
+    {"look-up", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "bfloat16", "NGRAM", 4},
+    {"look-up, no cache, tiny pool", 8, 256, 16, 8, false, true, true, true, sched::SchedulePolicy::kFcfs,
+     "float32", "NGRAM", 7},
 };
 
 std::string question(std::mt19937& random) {
@@ -109,6 +122,8 @@ struct Server {
     const char* device = std::getenv("FATHOM_TEST_DEVICE");
     settings.device = device != nullptr ? device : "cpu";
     settings.disable_cuda_graph = config.running == 1;
+    settings.speculation.algorithm = config.speculation;
+    settings.speculation.num_steps = config.drafts;
     engine::ModelFacts facts;
     Server server;
     server.engine = engine::start_engine(settings, &facts).value();
@@ -170,7 +185,7 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   const Config& config = GetParam();
   // Fewer where a sanitizer makes each step many times slower.
   const char* wish = std::getenv("FATHOM_DEMO_SCHEDULES");
-  const int schedules = wish != nullptr ? std::atoi(wish) : 40;
+  const int schedules = wish != nullptr ? std::atoi(wish) : config.drafts > 0 ? 20 : 40;
   ASSERT_GT(schedules, 0);
   auto tokenizer = text::Tokenizer::load(kModel).value();
   // Alone: one slot, no cache, no chunks, no overlap; the same arithmetic.
@@ -229,6 +244,13 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   EXPECT_EQ(stats.running_requests, 0);
   EXPECT_EQ(stats.waiting_requests, 0);
   EXPECT_EQ(stats.used_tokens, 0);
+  if (config.drafts > 0) {
+    const SpeculationCounts& guesses = stats.speculation;
+    EXPECT_GT(guesses.accepted_tokens, schedules);
+    EXPECT_LT(guesses.accepted_tokens, guesses.draft_tokens) << "no guess was wrong";
+    fmt::print("{}: {:.2f} tokens a verify step, {:.0f} % of the guesses right\n", config.name,
+               guesses.accept_length(), 100.0 * guesses.accept_rate());
+  }
   if (!config.radix) {
     EXPECT_EQ(stats.cached_tokens, 0);
   }

@@ -74,18 +74,29 @@ ordered_json usage_json(const std::vector<Choice>& choices, size_t n) {
   int64_t cached = 0;
   int64_t completion = 0;
   int64_t reasoning = 0;
+  std::optional<SpeculationCounts> guessed;
   for (size_t i = 0; i < choices.size(); ++i) {
     completion += static_cast<int64_t>(choices[i].output_ids.size());
     reasoning += choices[i].answer.reasoning_tokens;
+    if (const auto& counts = choices[i].speculation) {
+      if (!guessed) guessed.emplace();
+      guessed->draft_tokens += counts->draft_tokens;
+      guessed->accepted_tokens += counts->accepted_tokens;
+    }
     if (i % n != 0) continue;
     prompt += static_cast<int64_t>(choices[i].spec.prompt.size());
     cached += choices[i].cached_tokens;
+  }
+  ordered_json details = {{"reasoning_tokens", reasoning}};
+  if (guessed) {
+    details["accepted_prediction_tokens"] = guessed->accepted_tokens;
+    details["rejected_prediction_tokens"] = guessed->draft_tokens - guessed->accepted_tokens;
   }
   return {{"prompt_tokens", prompt},
           {"total_tokens", prompt + completion},
           {"completion_tokens", completion},
           {"prompt_tokens_details", {{"cached_tokens", cached}}},
-          {"completion_tokens_details", {{"reasoning_tokens", reasoning}}},
+          {"completion_tokens_details", std::move(details)},
           {"reasoning_tokens", reasoning},
           {"prompt_cache_hit_tokens", cached},
           {"prompt_cache_miss_tokens", prompt - cached}};

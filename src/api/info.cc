@@ -110,6 +110,13 @@ void handle_server_info(const ServiceContext& context, const http::Request& /*re
   state["prompt_cached_tokens"] = stats.prompt_cached_tokens;
   state["generated_tokens"] = stats.generated_tokens;
   state["last_gen_throughput"] = stats.generation_rate;
+  if (stats.speculates) {
+    state["spec_verify_ct"] = stats.speculation.verify_steps;
+    state["spec_draft_token_num"] = stats.speculation.draft_tokens;
+    state["spec_accept_token_num"] = stats.speculation.accepted_tokens;
+    state["spec_accept_length"] = stats.speculation.accept_length();
+    state["spec_accept_rate"] = stats.speculation.accept_rate();
+  }
   info["internal_states"] = ordered_json::array({std::move(state)});
   writer.send(json_response(info));
 }

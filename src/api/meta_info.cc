@@ -83,6 +83,15 @@ void write_logprobs(const ServiceContext& context, const Choice& choice, const N
   output.write("output", out);
 }
 
+void write_speculation(const SpeculationCounts& counts, ordered_json* info) {
+  (*info)["spec_verify_ct"] = counts.verify_steps;
+  (*info)["spec_accept_length"] = counts.accept_length();
+  (*info)["spec_accept_rate"] = counts.accept_rate();
+  (*info)["spec_accept_token_num"] = counts.accepted_tokens;
+  (*info)["spec_draft_token_num"] = counts.draft_tokens;
+  (*info)["spec_accept_histogram"] = counts.histogram;
+}
+
 }  // namespace
 
 double logprob_json(float logprob) {
@@ -101,6 +110,7 @@ ordered_json meta_info(const ServiceContext& context, const Choice& choice, cons
   info["cached_tokens"] = choice.cached_tokens;
   if (choice.cache_miss) info["prompt_cache_miss"] = cache_miss_json(context, choice);
   info["reasoning_tokens"] = 0;
+  if (choice.speculation) write_speculation(*choice.speculation, &info);
   if (seconds >= 0) info["e2e_latency"] = seconds;
   return info;
 }

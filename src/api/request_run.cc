@@ -117,6 +117,7 @@ std::string RequestRun::take_tokens(size_t index, TokenEvent* event_taken) {
   choice.cached_tokens = event.cached_tokens;
   choice.retractions = event.retractions;
   if (event.cache_miss) choice.cache_miss = std::move(event.cache_miss);
+  if (event.speculation) choice.speculation = std::move(event.speculation);
   if (choice.spec.logprobs.any()) {
     count_logprobs(index, event.prompt_logprobs);
     count_logprobs(index, event.outputs);

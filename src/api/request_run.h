@@ -50,7 +50,8 @@ struct Choice {
   std::vector<TokenOutput> prompt_logprobs;  // the prompt's last positions, one entry each
   int32_t cached_tokens = 0;
   int32_t retractions = 0;
-  std::optional<CacheMiss> cache_miss;  // where the spec asks for it
+  std::optional<CacheMiss> cache_miss;           // where the spec asks for it
+  std::optional<SpeculationCounts> speculation;  // nothing where no tokens are guessed
   std::optional<ChoiceFinish> finish;
 };
 

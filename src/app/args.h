@@ -42,10 +42,15 @@ struct ModelArgs {
   bool disable_overlap_schedule = false;
   bool disable_mixed_chunk = false;
   bool disable_cuda_graph = false;
-  std::vector<int32_t> cuda_graph_bs;  // empty: computed
-  int32_t cuda_graph_max_bs = 0;       // 0: computed
-  std::string trace_file;              // of every step
-  uint64_t random_seed = 0;            // of dummy weights
+  std::vector<int32_t> cuda_graph_bs;        // empty: computed
+  int32_t cuda_graph_max_bs = 0;             // 0: computed
+  std::string speculative_algorithm;         // EAGLE | NEXTN | NGRAM; empty: none
+  int32_t speculative_num_steps = 0;         // 0: 3
+  int32_t speculative_eagle_topk = 0;        // 0: 1
+  int32_t speculative_num_draft_tokens = 0;  // 0: steps + 1
+  std::string speculative_draft_model_path;  // empty: model_path
+  std::string trace_file;                    // of every step
+  uint64_t random_seed = 0;                  // of dummy weights
   std::string log_level = "info";
 };
 

@@ -14,12 +14,13 @@ namespace fathom::app {
 namespace {
 
 void add_chat_flags(CLI::App& app, ChatArgs& args) {
-  add_model_flags(app, {.weights = true, .text = true, .pool = true, .scheduler = true}, args.model);
+  add_model_flags(app, {.weights = true, .text = true, .pool = true, .scheduler = true, .speculation = true},
+                  args.model);
   auto* chat = app.add_option_group("Chat");
   auto* url = chat->add_option("--url", args.url,
                                "Base URL of a running server (http://127.0.0.1:30000) instead of a model");
   auto* model_path = app.get_option("--model-path")->required(false);
-  for (const char* group : {kModelGroup, kDeviceGroup, kMemoryGroup, kSchedulingGroup}) {
+  for (const char* group : {kModelGroup, kDeviceGroup, kMemoryGroup, kSchedulingGroup, kSpeculationGroup}) {
     group_needs(app, group, model_path);
   }
   url->excludes(model_path);
@@ -102,7 +103,8 @@ int run_command_line(int argc, char** argv) {
                    .pool = true,
                    .scheduler = true,
                    .batches = true,
-                   .queue = true},
+                   .queue = true,
+                   .speculation = true},
                   serve_args.model);
   auto* server = serve->add_option_group("Server");
   server->add_option("--host", serve_args.host, "Address to listen on");
@@ -134,7 +136,8 @@ int run_command_line(int argc, char** argv) {
                    .answers = true,
                    .pool = true,
                    .scheduler = true,
-                   .batches = true},
+                   .batches = true,
+                   .speculation = true},
                   generate_args.model);
   generate
       ->add_option("--input", generate_args.input,
@@ -156,7 +159,7 @@ int run_command_line(int argc, char** argv) {
 
   PlanArgs plan_args;
   auto* plan = add("plan", "Show the memory of a model by part, from its config alone");
-  add_model_flags(*plan, {.pool = true}, plan_args.model);
+  add_model_flags(*plan, {.pool = true, .speculation = true}, plan_args.model);
   plan->callback([&] { command = [&] { return run_plan(plan_args); }; });
 
   BenchArgs bench_args;

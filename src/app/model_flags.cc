@@ -130,6 +130,36 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   }
 }
 
+void add_speculation(CLI::App& group, ModelArgs& args) {
+  auto* algorithm =
+      group
+          .add_option(
+              "--speculative-algorithm", args.speculative_algorithm,
+              "Guess tokens and verify several a step: EAGLE or NEXTN (the checkpoint's MTP layer), NGRAM "
+              "(look-up in the sequence); default: off")
+          ->check(CLI::IsMember({"EAGLE", "NEXTN", "NGRAM"}));
+  group
+      .add_option("--speculative-num-steps", args.speculative_num_steps,
+                  "Tokens guessed one after another; default: 3")
+      ->check(CLI::Range(1, 15))
+      ->needs(algorithm);
+  group
+      .add_option("--speculative-eagle-topk", args.speculative_eagle_topk,
+                  "Guesses at each position: 1 (a chain)")
+      ->check(CLI::Range(1, 64))
+      ->needs(algorithm);
+  group
+      .add_option("--speculative-num-draft-tokens", args.speculative_num_draft_tokens,
+                  "Tokens verified a step, the last one among them; default: steps + 1")
+      ->check(CLI::Range(2, 16))
+      ->needs(algorithm);
+  group
+      .add_option("--speculative-draft-model-path", args.speculative_draft_model_path,
+                  "Folder of the MTP layer: the model's own")
+      ->type_name("DIR")
+      ->needs(algorithm);
+}
+
 }  // namespace
 
 void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args) {
@@ -137,6 +167,7 @@ void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args
   add_device(*command.add_option_group(kDeviceGroup), parts, args);
   add_memory(*command.add_option_group(kMemoryGroup), parts, args);
   if (parts.scheduler) add_scheduling(*command.add_option_group(kSchedulingGroup), parts, args);
+  if (parts.speculation) add_speculation(*command.add_option_group(kSpeculationGroup), args);
 }
 
 void group_needs(CLI::App& command, const std::string& group, CLI::Option* flag) {

@@ -10,14 +10,15 @@ namespace fathom::app {
 
 // The parts of Fathom that a command runs beside the model's shape; each brings its flags.
 struct ModelParts {
-  bool weights = false;    // they are loaded or made, and computed with
-  bool text = false;       // tokenizer and chat template
-  bool ids_only = false;   // may go without them
-  bool answers = false;    // messages made of the text
-  bool pool = false;       // a KV pool sized from memory, and steps of a bounded size
-  bool scheduler = false;  // prefix cache and step loop
-  bool batches = false;    // of several requests at once
-  bool queue = false;      // of requests that clients send
+  bool weights = false;      // they are loaded or made, and computed with
+  bool text = false;         // tokenizer and chat template
+  bool ids_only = false;     // may go without them
+  bool answers = false;      // messages made of the text
+  bool pool = false;         // a KV pool sized from memory, and steps of a bounded size
+  bool scheduler = false;    // prefix cache and step loop
+  bool batches = false;      // of several requests at once
+  bool queue = false;        // of requests that clients send
+  bool speculation = false;  // tokens are guessed and verified
 };
 
 // Adds the flags of `parts` to `command`; they set `args`, which must outlive the parse.
@@ -28,6 +29,7 @@ inline constexpr char kModelGroup[] = "Model";
 inline constexpr char kDeviceGroup[] = "Device";
 inline constexpr char kMemoryGroup[] = "Memory";
 inline constexpr char kSchedulingGroup[] = "Scheduling";
+inline constexpr char kSpeculationGroup[] = "Speculative decoding";
 
 // Refuses the flags of that group of `command` where `flag` is not given.
 void group_needs(CLI::App& command, const std::string& group, CLI::Option* flag);

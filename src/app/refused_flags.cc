@@ -13,7 +13,8 @@ struct Refusal {
 };
 
 constexpr std::string_view kOneRank = "this build runs one rank on the CPU; leave it out";
-constexpr std::string_view kNoSpeculation = "speculative decoding is not built yet; leave it out";
+constexpr std::string_view kExactOnly =
+    "guesses are verified exactly, so that they never change a token; leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
 
 constexpr std::array kRefusals = {
@@ -35,11 +36,11 @@ constexpr std::array kRefusals = {
     Refusal{"--enable-deepep-moe", kOneRank},
     Refusal{"--enable-eplb", kOneRank},
     Refusal{"--quantization", kFromCheckpoint},
-    Refusal{"--speculative-algorithm", kNoSpeculation},
-    Refusal{"--speculative-num-steps", kNoSpeculation},
-    Refusal{"--speculative-eagle-topk", kNoSpeculation},
-    Refusal{"--speculative-num-draft-tokens", kNoSpeculation},
-    Refusal{"--speculative-draft-model-path", kNoSpeculation},
+    Refusal{"--speculative-use-rejection-sampling", kExactOnly},
+    Refusal{"--speculative-accept-threshold-single", kExactOnly},
+    Refusal{"--speculative-accept-threshold-acc", kExactOnly},
+    Refusal{"--speculative-adaptive", "the number of drafts is fixed in this version; leave it out"},
+    Refusal{"--speculative-attention-mode", "verified tokens attend as output tokens do; leave it out"},
     Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
     Refusal{"--enable-strict-thinking", "max_thinking_tokens needs no flag; leave it out"},
     Refusal{"--enable-torch-compile",

@@ -67,7 +67,7 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const E
   FATHOM_ASSIGN(options.schedule_policy, sched::parse_schedule_policy(args.schedule_policy));
   options.max_queued_requests = args.max_queued_requests > 0 ? args.max_queued_requests : -1;
   options.chunked_prefill_size =
-      args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_step_tokens - limits.max_slots;
+      args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_prompt_tokens();
   options.enable_mixed_chunk = !args.disable_mixed_chunk;
   options.disable_overlap_schedule = args.disable_overlap_schedule;
   options.disable_radix_cache = args.disable_radix_cache;
@@ -96,6 +96,8 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.trace_file = args.trace_file;
   settings.mem_fraction_static = args.mem_fraction_static;
   settings.max_total_tokens = args.max_total_tokens;
+  settings.speculation = {args.speculative_algorithm, args.speculative_num_steps, args.speculative_eagle_topk,
+                          args.speculative_num_draft_tokens, args.speculative_draft_model_path};
   return settings;
 }
 
@@ -210,11 +212,19 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
   info["max_total_num_tokens"] = int64_t{limits.num_pages} * limits.page_size;
   info["max_req_input_len"] = scheduler_->max_request_tokens() - 1;
   info["chunked_prefill_size"] =
-      args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_step_tokens - limits.max_slots;
+      args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_prompt_tokens();
   info["schedule_policy"] = args.schedule_policy;
   info["schedule_conservativeness"] = args.schedule_conservativeness;
   info["disable_radix_cache"] = args.disable_radix_cache;
   info["disable_overlap_schedule"] = args.disable_overlap_schedule;
+  info["speculative_algorithm"] = args.speculative_algorithm.empty()
+                                      ? nlohmann::ordered_json()
+                                      : nlohmann::ordered_json(args.speculative_algorithm);
+  if (limits.max_drafts > 0) {
+    info["speculative_num_steps"] = limits.max_drafts;
+    info["speculative_eagle_topk"] = 1;
+    info["speculative_num_draft_tokens"] = limits.max_drafts + 1;
+  }
   info["skip_tokenizer_init"] = args.skip_tokenizer_init;
   info["weight_bytes"] = report.load.weight_bytes;
   info["kv_cache_bytes"] = report.pool.bytes;

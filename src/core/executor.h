@@ -27,10 +27,21 @@ struct ExecutorLimits {
   int32_t max_context = 0;  // tokens of prompt and output together
   int32_t vocab_size = 0;
   int32_t max_step_tokens = 0;  // tokens of all rows of a step together (workspaces are sized for it)
+  // Tokens that a decode row may try beyond its first (BatchRow::drafts); 0: no speculation.
+  int32_t max_drafts = 0;
+  // Drafts come of a layer of the model with KV entries of its own, which are complete for a position only
+  // once the token after it is known and a further row of the slot has run: RowMode says up to where.
+  bool draft_layer = false;
+
+  // Prompt tokens that a step has room for beside the decode rows of all slots.
+  int32_t max_prompt_tokens() const { return max_step_tokens - max_slots * (1 + max_drafts); }
 };
 
 // How a row's attention is computed. The results agree up to rounding; a token's way is fixed by whether it
 // was prompt or output, so that preemption and chunking do not change tokens.
+//
+// With ExecutorLimits::draft_layer, a row that names its tokens completes the draft's entries of all
+// positions before its last one; one that does not, of those before its first.
 enum class RowMode : uint8_t {
   kExtend,  // prompt tokens: un-absorbed attention over the prefix and the new tokens
   kDecode,  // output tokens: absorbed attention over the latent cache
@@ -55,13 +66,18 @@ struct BatchRow {
   std::vector<int32_t> tokens;
   std::vector<int32_t> new_pages;  // appended to the slot's block table before the step
   bool sample = false;             // choose a token after the row's last one
+  // Of a row without tokens: the executor may guess so many tokens after the slot's last one, compute them in
+  // the same step, and keep those that it would have chosen anyway. Needs new_pages for them; needs that no
+  // other step of the slot is in flight, for nobody knows yet where the row will end.
+  int32_t drafts = 0;
   // -1, or >= 1: report the prompt tokens at positions q with max(start + 1, prompt_logprob_start) <= q <=
   // start + num_tokens, each from the logits at q - 1; the last one only when next_prompt_token is given.
   int32_t prompt_logprob_start = -1;
   // The prompt token that follows the row's last one (a chunk border), or -1.
   int32_t next_prompt_token = -1;
 
-  int32_t num_tokens() const { return tokens.empty() ? 1 : static_cast<int32_t>(tokens.size()); }
+  // At most, for a row with drafts.
+  int32_t num_tokens() const { return tokens.empty() ? 1 + drafts : static_cast<int32_t>(tokens.size()); }
 };
 
 struct BatchPlan {
@@ -78,7 +94,10 @@ struct BatchPlan {
 
 struct RowResult {
   int32_t slot = 0;
-  std::vector<TokenOutput> outputs;          // one for a row that samples
+  // One for a row that samples; up to 1 + drafts where it had drafts: the row then stands for that many
+  // decode rows, and the positions of all outputs but the last are computed.
+  std::vector<TokenOutput> outputs;
+  int32_t drafted = 0;  // tokens that were guessed; outputs.size() - 1 of them were right
   std::vector<TokenOutput> prompt_logprobs;  // the row's reported prompt positions, in order
   std::optional<Error> error;                // the request cannot go on; others are not touched
 };

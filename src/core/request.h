@@ -40,15 +40,34 @@ struct FinishReason {
   std::optional<Error> error;
 };
 
+// How well a request's tokens were guessed (speculative decoding).
+struct SpeculationCounts {
+  int64_t verify_steps = 0;     // decode steps, with or without guesses
+  int64_t draft_tokens = 0;     // guessed
+  int64_t accepted_tokens = 0;  // of them, right
+  // [n]: verify steps in which n guesses were right.
+  std::vector<int32_t> histogram;
+
+  // Tokens that a verify step gave.
+  double accept_length() const {
+    return verify_steps == 0 ? 0.0
+                             : 1.0 + static_cast<double>(accepted_tokens) / static_cast<double>(verify_steps);
+  }
+  double accept_rate() const {
+    return draft_tokens == 0 ? 0.0 : static_cast<double>(accepted_tokens) / static_cast<double>(draft_tokens);
+  }
+};
+
 // What the scheduler tells of a request since the last event.
 struct TokenEvent {
   std::vector<TokenOutput> outputs;  // new tokens, in order; a matched stop token is among them
   // Prompt positions from LogprobParams::prompt_start on, once, with the event that carries the first output.
   std::vector<TokenOutput> prompt_logprobs;
-  std::optional<FinishReason> finish;   // the last event has it
-  int32_t cached_tokens = 0;            // prompt tokens taken from the prefix cache
-  int32_t retractions = 0;              // times the request was preempted so far
-  std::optional<CacheMiss> cache_miss;  // once, with the first event, where it was asked for
+  std::optional<FinishReason> finish;            // the last event has it
+  int32_t cached_tokens = 0;                     // prompt tokens taken from the prefix cache
+  int32_t retractions = 0;                       // times the request was preempted so far
+  std::optional<CacheMiss> cache_miss;           // once, with the first event, where it was asked for
+  std::optional<SpeculationCounts> speculation;  // so far; nothing where the executor does not guess tokens
 };
 
 // The consumer's end of a running request: a queue of events with one producer (the scheduler) and one
@@ -95,6 +114,8 @@ struct SchedulerStats {
   int64_t prompt_cached_tokens = 0;
   MissCounters cache_misses;
   int64_t generated_tokens = 0;
+  bool speculates = false;  // the executor guesses tokens; the sums over all requests:
+  SpeculationCounts speculation;
   double generation_rate = 0.0;  // tokens per second, over the last seconds
 };
 

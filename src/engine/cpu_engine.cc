@@ -8,8 +8,8 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "sample/logprobs.h"
-#include "sample/sampler.h"
 #include "sample/slot_sampler.h"
+#include "sample/verify.h"
 
 namespace fathom::engine {
 
@@ -26,12 +26,16 @@ struct CpuEngine::Batch {
   std::vector<int32_t> token_ids, positions;
   std::vector<int64_t> places;
   std::vector<ops::AttentionRow> extend_rows, decode_rows;
-  std::vector<int32_t> first;       // [plan row] its first token in the batch
-  std::vector<int32_t> logit_rows;  // the last tokens of the rows that sample
-  std::vector<size_t> sampling;     // their plan rows
-  std::vector<const sample::SlotSampler*> samplers;
-  std::vector<sample::AllowedTokens> allowed;
-  std::vector<TokenOutput> chosen;
+  std::vector<int32_t> first;  // [plan row] its first token in the batch
+  std::vector<int32_t> count;  // [plan row] tokens
+  std::vector<int32_t>
+      logit_rows;                // of the rows that sample: the last tokens, and all where there are guesses
+  std::vector<size_t> sampling;  // their plan rows
+  std::vector<int32_t> first_logit;  // beside `sampling`
+  std::vector<sample::VerifyRow> verify;
+  std::vector<DraftRow> drafts;       // of the decode rows
+  std::vector<int32_t> drafts_of;     // [plan row] its place in `drafts`, or -1
+  std::vector<ComputedRow> computed;  // for the drafter
 
   void clear() {
     token_ids.clear();
@@ -39,11 +43,11 @@ struct CpuEngine::Batch {
     places.clear();
     extend_rows.clear();
     decode_rows.clear();
-    first.clear();
     logit_rows.clear();
     sampling.clear();
-    samplers.clear();
-    allowed.clear();
+    first_logit.clear();
+    verify.clear();
+    computed.clear();
   }
 };
 
@@ -67,7 +71,7 @@ Result<std::unique_ptr<Engine>> CpuEngine::start(const EngineOptions& options) {
 
   model::LoadOptions load = options.load;
   load.max_tokens = engine->limits_.max_step_tokens;
-  load.max_logit_rows = options.max_running;
+  load.max_logit_rows = options.decode_tokens();
   load.max_context = engine->limits_.max_context;
   FATHOM_ASSIGN(engine->model_, model::Model::build(options.config, load, *engine->pool_));
   report.load = engine->model_->report();
@@ -87,6 +91,11 @@ Result<std::unique_ptr<Engine>> CpuEngine::start(const EngineOptions& options) {
   FATHOM_ASSIGN(engine->cache_,
                 model::KvPool::allocate(report.kv_layout, report.pool.pages, options.page_size));
   engine->limits_.num_pages = static_cast<int32_t>(report.pool.pages);
+  if (options.speculation.source == Speculation::Source::kDraftLayer) {
+    engine->drafter_ = make_draft_layer(*engine->model_, engine->cache_, options.max_running);
+  } else if (options.speculation.source == Speculation::Source::kLookup) {
+    engine->drafter_ = make_lookup(options.max_running);
+  }
   report.load_seconds = seconds_since(start_ns);
   engine->thread_ = std::thread([rank = engine.get()] { rank->serve(); });
   return std::unique_ptr<Engine>(std::move(engine));
@@ -114,6 +123,7 @@ void CpuEngine::serve() {
 
 StepResult CpuEngine::run(BatchPlan& plan) {
   open_slots(plan);
+  draft(plan);
   lay_out(plan);
 
   model::ForwardBatch forward;
@@ -138,6 +148,7 @@ StepResult CpuEngine::run(BatchPlan& plan) {
     if (plan.rows[r].prompt_logprob_start >= 0)
       report_prompt(plan.rows[r], batch_->first[r], &result.rows[r]);
   }
+  if (drafter_) follow(plan, output.hidden, result);
   return result;
 }
 
@@ -148,17 +159,41 @@ void CpuEngine::open_slots(BatchPlan& plan) {
     slot.masks = masks_.open(open.init);
     slot.block_table = std::move(open.pages);
     slot.last_token = open.init.output.empty() ? -1 : open.init.output.back();
+    if (drafter_) drafter_->open(open.slot, open.init);
   }
-}
-
-void CpuEngine::lay_out(BatchPlan& plan) {
-  Batch& batch = *batch_;
-  batch.clear();
-  batch.first.resize(plan.rows.size());
   for (auto& row : plan.rows) {
     auto& table = slots_.at(static_cast<size_t>(row.slot)).block_table;
     table.insert(table.end(), row.new_pages.begin(), row.new_pages.end());
   }
+}
+
+// Guesses for the rows that go on from their slot's last token.
+void CpuEngine::draft(const BatchPlan& plan) {
+  Batch& batch = *batch_;
+  batch.drafts.clear();
+  batch.drafts_of.assign(plan.rows.size(), -1);
+  if (!drafter_) return;
+  for (size_t r = 0; r < plan.rows.size(); ++r) {
+    const BatchRow& row = plan.rows[r];
+    if (!row.tokens.empty()) continue;
+    const Slot& slot = slots_[static_cast<size_t>(row.slot)];
+    batch.drafts_of[r] = static_cast<int32_t>(batch.drafts.size());
+    batch.drafts.push_back({.slot = row.slot,
+                            .start = row.start,
+                            .last_token = slot.last_token,
+                            .drafts = row.drafts,
+                            .block_table = slot.block_table.data(),
+                            .sampler = &slot.sampler,
+                            .tokens = {}});
+  }
+  drafter_->draft(*launch_, batch.drafts);
+}
+
+void CpuEngine::lay_out(const BatchPlan& plan) {
+  Batch& batch = *batch_;
+  batch.clear();
+  batch.first.resize(plan.rows.size());
+  batch.count.resize(plan.rows.size());
   const int32_t page_size = limits_.page_size;
   // The model wants the extend rows first.
   for (const RowMode mode : {RowMode::kExtend, RowMode::kDecode}) {
@@ -167,15 +202,21 @@ void CpuEngine::lay_out(BatchPlan& plan) {
       const BatchRow& row = plan.rows[r];
       if (row.mode != mode) continue;
       Slot& slot = slots_[static_cast<size_t>(row.slot)];
-      const int32_t count = row.num_tokens();
+      const std::vector<int32_t> no_guesses;
+      const auto& guesses =
+          batch.drafts_of[r] < 0 ? no_guesses : batch.drafts[static_cast<size_t>(batch.drafts_of[r])].tokens;
+      const int32_t count = static_cast<int32_t>(row.tokens.empty() ? 1 + guesses.size() : row.tokens.size());
       const int32_t first = static_cast<int32_t>(batch.token_ids.size());
       batch.first[r] = first;
+      batch.count[r] = count;
       FATHOM_CHECK(static_cast<int64_t>(slot.block_table.size()) * page_size >= row.start + count,
                    "slot {}: {} pages of {} tokens for {} + {} tokens", row.slot, slot.block_table.size(),
                    page_size, row.start, count);
       for (int32_t i = 0; i < count; ++i) {
         const int32_t position = row.start + i;
-        const int32_t token = row.tokens.empty() ? slot.last_token : row.tokens[static_cast<size_t>(i)];
+        const int32_t token = !row.tokens.empty() ? row.tokens[static_cast<size_t>(i)]
+                              : i == 0            ? slot.last_token
+                                                  : guesses[static_cast<size_t>(i) - 1];
         FATHOM_CHECK(token >= 0 && token < limits_.vocab_size, "slot {}: token {} at position {}", row.slot,
                      token, position);
         batch.token_ids.push_back(token);
@@ -186,8 +227,11 @@ void CpuEngine::lay_out(BatchPlan& plan) {
       attention.push_back({first, count, row.start, slot.block_table.data()});
       if (row.sample) {
         batch.sampling.push_back(r);
-        batch.logit_rows.push_back(first + count - 1);
-        batch.samplers.push_back(&slot.sampler);
+        batch.first_logit.push_back(static_cast<int32_t>(batch.logit_rows.size()));
+        for (auto i = static_cast<int32_t>(count - 1 - static_cast<int32_t>(guesses.size())); i < count;
+             ++i) {
+          batch.logit_rows.push_back(first + i);
+        }
       }
     }
   }
@@ -196,24 +240,50 @@ void CpuEngine::lay_out(BatchPlan& plan) {
 void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logits, StepResult* result) {
   Batch& batch = *batch_;
   if (batch.sampling.empty()) return;
-  batch.chosen.assign(batch.sampling.size(), {});
-  for (const size_t row : batch.sampling) {
-    const Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
-    sample::AllowedTokens& allowed = batch.allowed.emplace_back();
-    if (slot.masks == nullptr) continue;
-    const sample::MaskWorkers::Found& found = masks_.wait(slot.masks, slot.sampler.generated());
-    if (found.constrains) allowed = found.allowed;
-    if (found.error) result->rows[row].error = found.error;
-  }
-  sample::sample_rows(*pool_, logits, batch.samplers, batch.allowed, batch.chosen);
   for (size_t i = 0; i < batch.sampling.size(); ++i) {
     const size_t row = batch.sampling[i];
+    sample::VerifyRow verify;
+    verify.first = batch.first_logit[i];
+    if (batch.drafts_of[row] >= 0)
+      verify.guesses = batch.drafts[static_cast<size_t>(batch.drafts_of[row])].tokens;
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
-    slot.last_token = batch.chosen[i].token;
-    slot.sampler.accept(slot.last_token);
-    if (slot.masks != nullptr) masks_.accept(slot.masks, slot.last_token);
-    result->rows[row].outputs.push_back(std::move(batch.chosen[i]));
+    verify.slot = &slot.sampler;
+    if (slot.masks != nullptr) {
+      const sample::MaskWorkers::Found& found = masks_.wait(slot.masks, slot.sampler.generated());
+      if (found.constrains) verify.allowed = found.allowed;
+      if (found.error) result->rows[row].error = found.error;
+    }
+    verify.outputs = &result->rows[row].outputs;
+    result->rows[row].drafted = static_cast<int32_t>(verify.guesses.size());
+    batch.verify.push_back(verify);
   }
+  sample::verify_rows(*pool_, logits, batch.verify);
+  for (const size_t row : batch.sampling) {
+    Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
+    slot.last_token = result->rows[row].outputs.back().token;
+    if (slot.masks != nullptr) masks_.accept(slot.masks, slot.last_token);
+  }
+}
+
+// Tells the drafter what the step has made of its rows.
+void CpuEngine::follow(const BatchPlan& plan, const device::Tensor& hidden, const StepResult& result) {
+  Batch& batch = *batch_;
+  for (size_t r = 0; r < plan.rows.size(); ++r) {
+    const BatchRow& row = plan.rows[r];
+    const auto& outputs = result.rows[r].outputs;
+    const bool named = !row.tokens.empty();
+    // The wrong guesses' positions do not count.
+    const size_t count = named ? row.tokens.size() : std::max<size_t>(outputs.size(), 1);
+    batch.computed.push_back({.slot = row.slot,
+                              .mode = row.mode,
+                              .start = row.start,
+                              .first = batch.first[r],
+                              .tokens = {batch.token_ids.data() + batch.first[r], count},
+                              .block_table = slots_[static_cast<size_t>(row.slot)].block_table.data(),
+                              .named = named,
+                              .outputs = outputs});
+  }
+  drafter_->follow(*launch_, batch.computed, hidden);
 }
 
 void CpuEngine::report_prompt(const BatchRow& row, int32_t first, RowResult* result) {

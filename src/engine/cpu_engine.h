@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/queue.h"
+#include "engine/drafter.h"
 #include "engine/engine.h"
 #include "sample/mask_workers.h"
 
@@ -31,14 +32,17 @@ class CpuEngine final : public Engine {
   void serve();
   StepResult run(BatchPlan& plan);
   void open_slots(BatchPlan& plan);
-  void lay_out(BatchPlan& plan);
+  void draft(const BatchPlan& plan);
+  void lay_out(const BatchPlan& plan);
   void choose_tokens(const BatchPlan& plan, const device::Tensor& logits, StepResult* result);
+  void follow(const BatchPlan& plan, const device::Tensor& hidden, const StepResult& result);
   void report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
   std::unique_ptr<device::Launch> launch_;
   sample::MaskWorkers masks_;
   std::unique_ptr<model::Model> model_;
   model::KvPool cache_;
+  std::unique_ptr<Drafter> drafter_;  // or none
   std::vector<Slot> slots_;
   std::unique_ptr<Batch> batch_;  // the step's arrays, kept between steps
   Queue<Work> queue_;

@@ -13,7 +13,9 @@ Engine::Engine(const EngineOptions& options)
   limits_.max_context = static_cast<int32_t>(options.load.max_context > 0 ? options.load.max_context
                                                                           : options.config.max_positions);
   limits_.vocab_size = static_cast<int32_t>(options.config.vocab_size);
-  limits_.max_step_tokens = options.max_step_tokens + options.max_running;
+  limits_.max_step_tokens = options.step_tokens();
+  limits_.max_drafts = options.speculation.max_drafts;
+  limits_.draft_layer = options.speculation.source == Speculation::Source::kDraftLayer;
 }
 
 Result<std::unique_ptr<Engine>> Engine::start(const EngineOptions& options) {

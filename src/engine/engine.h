@@ -12,6 +12,7 @@
 #include "base/thread_pool.h"
 #include "core/executor.h"
 #include "engine/pool_size.h"
+#include "engine/speculation.h"
 #include "engine/step_trace.h"
 #include "model/model.h"
 
@@ -30,6 +31,11 @@ struct EngineOptions {
   // GPU: the numbers of rows that decode graphs are captured for, ascending; empty: no graphs.
   std::vector<int32_t> graph_sizes;
   std::string trace_file;  // empty: none
+  Speculation speculation;
+
+  // What a step's workspaces are sized for: prompt tokens, and of every slot a token and its guesses.
+  int32_t decode_tokens() const { return max_running * (1 + speculation.max_drafts); }
+  int32_t step_tokens() const { return max_step_tokens + decode_tokens(); }
 };
 
 // What start-up did, for its log lines and /server_info.

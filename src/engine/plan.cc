@@ -25,8 +25,8 @@ Result<Plan> plan(const Settings& settings) {
   memory.compute = options.load.compute;
   memory.kv_dtype = options.load.kv_dtype;
   memory.mla = options.load.mla;
-  memory.max_tokens = options.max_step_tokens + options.max_running;
-  memory.max_logit_rows = options.max_running;
+  memory.max_tokens = options.step_tokens();
+  memory.max_logit_rows = options.decode_tokens();
   memory.max_context = plan.facts.context_length;
   plan.config = options.config;
   plan.memory = model::plan_memory(options.config, memory);

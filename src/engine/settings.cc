@@ -92,10 +92,11 @@ void log_start(const Engine& engine, const EngineOptions& options) {
       config.architecture, config.quantisation == model::Quantisation::kNone ? "unquantised" : "FP8 blocks",
       config.num_layers, config.num_experts, static_cast<double>(report.load.weight_bytes) * 1e-9,
       report.load_seconds, report.load.check_seconds, report.load.pack_seconds);
-  if (report.load.skipped_tensors > 0) {
+  if (report.load.skipped_tensors > 0 && config.draft_layers == 0) {
     LOG_INFO("model: {} tensors of {} MTP layer(s) are in the checkpoint and not loaded",
              report.load.skipped_tensors, config.mtp_layers);
   }
+  LOG_INFO("speculation: {}", to_string(options.speculation));
   std::string kernels;
   for (const auto& [op, name] : report.load.implementations)
     kernels += (kernels.empty() ? "" : ", ") + op + "=" + name;
@@ -129,6 +130,9 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   FATHOM_ASSIGN(const auto dtype, parse_dtype("--dtype", settings.dtype, device::DType::kBF16));
   FATHOM_ASSIGN(options.cuda, choose_cuda(settings.device));
   FATHOM_ASSIGN(options.load.kv_dtype, parse_kv_dtype(settings.kv_cache_dtype, dtype, options.cuda));
+  FATHOM_ASSIGN(options.speculation,
+                resolve_speculation(settings.speculation, options.config, settings.model_path, options.cuda));
+  if (options.speculation.source == Speculation::Source::kDraftLayer) options.config.draft_layers = 1;
   options.load.compute = dtype == device::DType::kF32 ? ops::Compute::kF32 : ops::Compute::kBF16;
   FATHOM_ASSIGN(options.load.target.isa, device::choose_isa(settings.cpu_isa));
   options.load.mla = !settings.disable_mla;

@@ -34,6 +34,7 @@ struct Settings {
   std::vector<int32_t> cuda_graph_bs;  // empty: chosen
   int32_t cuda_graph_max_bs = 0;       // 0: kDefaultGraphRows
   std::string trace_file;              // empty: none
+  SpeculationSettings speculation;
 };
 
 inline constexpr int32_t kDefaultRunning = 64;

@@ -58,7 +58,10 @@ struct ModelConfig {
   RopeConfig rope;
   int64_t max_positions = 0;  // tokens of context
   bool tie_word_embeddings = false;
-  int64_t mtp_layers = 0;                      // their weights are known, and not loaded
+  int64_t mtp_layers = 0;  // that the checkpoint has, after the main ones
+  // Of them, how many are loaded: 1 to draft tokens with the first, 0 otherwise. Not of the file: set by who
+  // wants to draft, before the model is built.
+  int64_t draft_layers = 0;
   device::DType dtype = device::DType::kBF16;  // torch_dtype: what `auto` means, and dummy weights' type
   Quantisation quantisation = Quantisation::kNone;
   std::vector<std::string> unquantised;  // modules_to_not_convert / ignored_layers

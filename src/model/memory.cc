@@ -80,7 +80,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
   }
   // A decode step reads kv_b in one of its two forms.
   if (options.mla) {
-    for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    for (int64_t layer = 0; layer < config.num_layers + config.draft_layers; ++layer) {
       const std::string name = layer_prefix(layer) + "self_attn.kv_b_proj.weight";
       plan.decode_bytes -=
           packed_bytes({name, {config.num_heads * (config.nope_dim + config.value_dim), config.kv_lora_rank}},
@@ -91,7 +91,8 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
   plan.workspace_bytes = workspace_bytes(config, {options.max_tokens, options.max_logit_rows, options.mla}) +
                          context * config.rope_dim * static_cast<int64_t>(sizeof(float));
   const int64_t width = options.mla ? config.latent_width() : config.plain_width();
-  plan.kv_bytes_per_token = config.num_layers * width * device::size_of(options.kv_dtype);
+  plan.kv_bytes_per_token =
+      (config.num_layers + config.draft_layers) * width * device::size_of(options.kv_dtype);
   return plan;
 }
 

@@ -28,7 +28,7 @@ struct MemoryPart {
 
 struct MemoryPlan {
   std::vector<MemoryPart> weights;
-  int64_t parameters = 0;         // all of them, MTP layers left out
+  int64_t parameters = 0;         // all of them, MTP layers that do not draft left out
   int64_t active_parameters = 0;  // that one token uses
   int64_t weight_bytes = 0;
   int64_t decode_bytes = 0;        // weights read for one token alone (K of E experts), its KV left out

@@ -26,6 +26,15 @@ TEST(Memory, KnowsTheReleasedModel) {
   EXPECT_EQ(plan_memory(config, plain).kv_bytes_per_token, int64_t{61} * 128 * 320 * 2);
 }
 
+TEST(Memory, CountsADraftLayer) {
+  auto config = parse_config(kV3).value();
+  config.draft_layers = 1;
+  const MemoryPlan plan = plan_memory(config, {});
+  // 11.5 billion parameters more: a MoE layer, and 7168 x 14336 that join token and hidden state.
+  EXPECT_NEAR(static_cast<double>(plan.parameters), 682.6e9, 0.5e9);
+  EXPECT_EQ(plan.kv_bytes_per_token, 62 * 576 * 2);
+}
+
 TEST(Memory, AgreesWithWhatIsBuilt) {
   for (const char* dir : {"models/demo", "tests/golden/v2_lite", "tests/golden/v3_fp8"}) {
     for (const bool mla : {true, false}) {

@@ -25,7 +25,7 @@ struct Model::State {
         max_logit_rows(options.max_logit_rows),
         mla(options.mla) {
     max_context = options.max_context > 0 ? options.max_context : config.max_positions;
-    layout.layers = config.num_layers;
+    layout.layers = config.num_layers + config.draft_layers;
     layout.width = mla ? config.latent_width() : config.plain_width();
     layout.dtype = options.kv_dtype;
     scale = static_cast<float>(softmax_scale(config));
@@ -47,6 +47,59 @@ struct Model::State {
   std::vector<ops::AttentionRow>
       decode_rows;             // of the forward in progress, counted from its first decode row
   int64_t forward_tokens = 0;  // rows of work.hidden that are valid
+
+  Tensor residual(int64_t tokens) const {
+    FATHOM_CHECK(tokens > 0 && tokens <= max_tokens, "tokens={} max_tokens={}", tokens, max_tokens);
+    return work.residual.rows(0, tokens);
+  }
+
+  void norm(device::Launch& launch, const Tensor& x, const Tensor* add, const float* weight,
+            const Tensor& y) const {
+    const auto eps = static_cast<float>(config.rms_norm_eps);
+    ops.rms_norm(launch, {.x = x, .delta = add, .weight = weight, .eps = eps, .y = y});
+  }
+
+  // The residual stream through `layers`, the first of which has the cache's layer `first`, and normalised to
+  // `out`.
+  void run_layers(device::Launch& launch, const ForwardBatch& batch, std::span<const LayerWeights> layers,
+                  int64_t first, const float* last_norm, const Tensor& out) {
+    const int64_t t = batch.tokens;
+    const int64_t extend_tokens = batch.decode_rows.empty() ? t : batch.decode_rows.front().first;
+    const auto decode = decode_pieces(batch.decode_rows, std::min(max_tokens, Workspace::kDecodeTokens));
+    const Step step{launch, config, ops, work, rope, scale, mla, batch, extend_tokens, decode};
+    const Tensor stream = residual(t);
+    const Tensor normed = work.normed.rows(0, t);
+    const Tensor delta = work.delta.rows(0, t);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const LayerWeights& layer = layers[i];
+      norm(launch, stream, i == 0 ? nullptr : &delta, layer.input_norm, normed);
+      attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
+      norm(launch, stream, &delta, layer.attention_norm, normed);
+      if (layer.is_moe) {
+        moe_block(step, layer.moe);
+      } else {
+        dense_block(step, layer.dense);
+      }
+    }
+    norm(launch, stream, &delta, last_norm, out.rows(0, t));
+  }
+
+  // [R, V] of the head, of rows of `hidden`.
+  Tensor logits(device::Launch& launch, const Tensor& hidden, std::span<const int32_t> rows) {
+    const auto count = static_cast<int64_t>(rows.size());
+    FATHOM_CHECK(count <= max_logit_rows, "rows={} max_logit_rows={}", count, max_logit_rows);
+    const Tensor result = work.logits.rows(0, count);
+    if (count == 0) return result;
+    const Tensor gathered = work.logit_hidden.rows(0, count);
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t row = rows[static_cast<size_t>(i)];
+      FATHOM_CHECK(row >= 0 && row < hidden.dim(0), "row={} tokens={}", row, hidden.dim(0));
+      std::memcpy(gathered.row<float>(i), hidden.row<float>(row),
+                  static_cast<size_t>(config.hidden_size) * sizeof(float));
+    }
+    weights.head(launch, gathered, result);
+    return result;
+  }
 };
 
 namespace {
@@ -173,52 +226,40 @@ int64_t Model::max_context() const {
 void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output) {
   State& s = *state_;
   const int64_t t = batch.tokens;
-  FATHOM_CHECK(t > 0 && t <= s.max_tokens, "tokens={} max_tokens={}", t, s.max_tokens);
-  const int64_t extend_tokens = batch.decode_rows.empty() ? t : batch.decode_rows.front().first;
-  const auto decode = decode_pieces(batch.decode_rows, std::min(s.max_tokens, Workspace::kDecodeTokens));
-
-  const Step step{launch, s.config, s.ops, s.work, s.rope, s.scale, s.mla, batch, extend_tokens, decode};
-  const Tensor residual = s.work.residual.rows(0, t);
-  const Tensor normed = s.work.normed.rows(0, t);
-  const Tensor delta = s.work.delta.rows(0, t);
-  const auto eps = static_cast<float>(s.config.rms_norm_eps);
-  const auto norm = [&](const Tensor* add, const float* weight, const Tensor& y) {
-    s.ops.rms_norm(launch, {.x = residual, .delta = add, .weight = weight, .eps = eps, .y = y});
-  };
-
-  s.ops.embedding(launch, {.table = s.weights.embedding, .ids = batch.token_ids, .y = residual});
-  for (size_t i = 0; i < s.weights.layers.size(); ++i) {
-    const LayerWeights& layer = s.weights.layers[i];
-    norm(i == 0 ? nullptr : &delta, layer.input_norm, normed);
-    attention_block(step, layer.attention, batch.cache->layer(static_cast<int64_t>(i)));
-    norm(&delta, layer.attention_norm, normed);
-    if (layer.is_moe) {
-      moe_block(step, layer.moe);
-    } else {
-      dense_block(step, layer.dense);
-    }
-  }
-  norm(&delta, s.weights.norm, s.work.hidden.rows(0, t));
+  s.ops.embedding(launch, {.table = s.weights.embedding, .ids = batch.token_ids, .y = s.residual(t)});
+  s.run_layers(launch, batch, s.weights.layers, 0, s.weights.norm, s.work.hidden);
   s.forward_tokens = t;
   output->hidden = s.work.hidden.rows(0, t);
   output->logits = logits(launch, batch.logit_rows);
 }
 
-Tensor Model::logits(device::Launch& launch, std::span<const int32_t> rows) {
+void Model::draft(device::Launch& launch, const DraftBatch& draft, ForwardOutput* output) {
   State& s = *state_;
-  const auto count = static_cast<int64_t>(rows.size());
-  FATHOM_CHECK(count <= s.max_logit_rows, "rows={} max_logit_rows={}", count, s.max_logit_rows);
-  const Tensor result = s.work.logits.rows(0, count);
-  if (count == 0) return result;
-  const Tensor gathered = s.work.logit_hidden.rows(0, count);
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t row = rows[static_cast<size_t>(i)];
-    FATHOM_CHECK(row >= 0 && row < s.forward_tokens, "row={} tokens={}", row, s.forward_tokens);
-    std::memcpy(gathered.row<float>(i), s.work.hidden.row<float>(row),
-                static_cast<size_t>(s.config.hidden_size) * sizeof(float));
+  const ForwardBatch& batch = draft.batch;
+  const int64_t t = batch.tokens;
+  const int64_t hidden = s.config.hidden_size;
+  FATHOM_CHECK(s.config.draft_layers > 0, "the model was built without its draft layer");
+  FATHOM_CHECK_EQ(static_cast<int64_t>(draft.hidden.size()), t);
+  const DraftWeights& weights = s.weights.draft;
+  const Tensor residual = s.residual(t);
+  const Tensor pair = s.work.draft_pair.rows(0, t);
+  const Tensor token = pair.columns(0, hidden);
+  const Tensor before = pair.columns(hidden, 2 * hidden);
+  s.ops.embedding(launch, {.table = s.weights.embedding, .ids = batch.token_ids, .y = token});
+  for (int64_t i = 0; i < t; ++i) {
+    std::memcpy(before.row<float>(i), draft.hidden[static_cast<size_t>(i)],
+                static_cast<size_t>(hidden) * sizeof(float));
   }
-  s.weights.head(launch, gathered, result);
-  return result;
+  s.norm(launch, token, nullptr, weights.token_norm, token);
+  s.norm(launch, before, nullptr, weights.hidden_norm, before);
+  weights.merge(launch, pair, residual);
+  s.run_layers(launch, batch, {&weights.layer, 1}, s.config.num_layers, weights.norm, s.work.draft_hidden);
+  output->hidden = s.work.draft_hidden.rows(0, t);
+  output->logits = s.logits(launch, output->hidden, batch.logit_rows);
+}
+
+Tensor Model::logits(device::Launch& launch, std::span<const int32_t> rows) {
+  return state_->logits(launch, state_->work.hidden.rows(0, state_->forward_tokens), rows);
 }
 
 }  // namespace fathom::model

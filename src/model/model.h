@@ -85,6 +85,17 @@ struct ForwardBatch {
   const KvPool* cache = nullptr;
 };
 
+// Tokens for the draft layer. Entry p of its cache is made of the hidden state at position p and of the token
+// at p + 1, and predicts the token at p + 2.
+struct DraftBatch {
+  // As for a forward pass, but token_ids[t] is the token after positions[t]; the cache is the same pool, in
+  // which the draft layer has a layer of its own.
+  ForwardBatch batch;
+  // [T] pointers to H floats each: the model's hidden state at positions[t] (ForwardOutput::hidden, or a
+  // copy), or the draft layer's own, to draft further.
+  std::span<const float* const> hidden;
+};
+
 // Views of the model's workspace, valid until its next forward() or logits().
 struct ForwardOutput {
   device::Tensor logits;  // [R, V] f32, in the order of logit_rows
@@ -121,6 +132,11 @@ class Model {
 
   // Writes the tokens' cache entries, then the hidden states and the wanted logits.
   void forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output);
+
+  // One pass of the draft layer; needs ModelConfig::draft_layers. Writes its cache entries, then its hidden
+  // states and the wanted logits. output->hidden is valid until the next draft(); the hidden states of the
+  // last forward() stay. The same promise as forward's: bits do not depend on the batch.
+  void draft(device::Launch& launch, const DraftBatch& batch, ForwardOutput* output);
 
   // Logits [R, V] f32 of further tokens of the last forward (prompt logprobs take them in pieces). Overwrites
   // the logits that forward() gave.

@@ -54,8 +54,14 @@ std::string layer_prefix(int64_t layer) {
 std::vector<WeightSpec> weight_table(const ModelConfig& config) {
   std::vector<WeightSpec> table;
   table.push_back({"model.embed_tokens.weight", {config.vocab_size, config.hidden_size}, kPlain});
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+  for (int64_t layer = 0; layer < config.num_layers + config.draft_layers; ++layer) {
     const std::string prefix = layer_prefix(layer);
+    if (layer >= config.num_layers) {
+      table.push_back({prefix + "enorm.weight", {config.hidden_size}, kPlain});
+      table.push_back({prefix + "hnorm.weight", {config.hidden_size}, kPlain});
+      table.push_back({prefix + "eh_proj.weight", {config.hidden_size, 2 * config.hidden_size}, kMatrix});
+      table.push_back({prefix + "shared_head.norm.weight", {config.hidden_size}, kPlain});
+    }
     table.push_back({prefix + "input_layernorm.weight", {config.hidden_size}, kPlain});
     add_attention(table, prefix + "self_attn.", config);
     table.push_back({prefix + "post_attention_layernorm.weight", {config.hidden_size}, kPlain});
@@ -92,7 +98,7 @@ bool is_known_extra(const ModelConfig& config, std::string_view name) {
 
 device::DType stored_dtype(const ModelConfig& config, std::string_view name) {
   if (config.quantisation == Quantisation::kNone) return config.dtype;
-  const bool quantised = name.find("_proj") != name.npos &&
+  const bool quantised = name.find("_proj") != name.npos && !name.ends_with("eh_proj.weight") &&
                          std::none_of(config.unquantised.begin(), config.unquantised.end(),
                                       [&](const std::string& part) { return name.find(part) != name.npos; });
   return quantised ? device::DType::kF8E4M3 : config.dtype;

@@ -42,6 +42,10 @@ Part WeightParts::head() const {
   return head;
 }
 
+Part WeightParts::merge(const std::string& prefix) const {
+  return make(prefix + "eh_proj.weight", c_.hidden_size, 2 * c_.hidden_size, 1.0F);
+}
+
 std::vector<Part> WeightParts::qkv_a(const std::string& prefix) const {
   const int64_t queries = c_.num_heads * c_.query_dim();
   return {c_.q_lora_rank > 0 ? make(prefix + "q_a_proj.weight", c_.q_lora_rank, c_.hidden_size, kQueryGain)

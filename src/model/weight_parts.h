@@ -18,6 +18,8 @@ class WeightParts {
 
   Part embedding() const;
   Part head() const;
+  // Of an MTP layer: [H, 2 H]. `prefix` ends in the layer's number and a dot.
+  Part merge(const std::string& prefix) const;
   // `prefix` ends in "self_attn."
   std::vector<Part> qkv_a(const std::string& prefix) const;  // what is projected from the layer's input
   Part q_b(const std::string& prefix) const;

@@ -66,11 +66,22 @@ struct LayerWeights {
   MoeWeights moe;
 };
 
+// A layer that predicts the token after the next (DeepSeek-V3, arXiv:2412.19437, section 2.2). Embedding and
+// head are the model's.
+struct DraftWeights {
+  const float* token_norm = nullptr;   // [H] enorm
+  const float* hidden_norm = nullptr;  // [H] hnorm
+  Linear merge;                        // [H, 2 H] eh_proj
+  LayerWeights layer;
+  const float* norm = nullptr;  // [H] shared_head.norm
+};
+
 struct ModelWeights {
   device::Tensor embedding;  // [V, H], as the checkpoint has it
   std::vector<LayerWeights> layers;
   const float* norm = nullptr;  // [H]
   Linear head;                  // [V, H]
+  DraftWeights draft;           // empty where the config has no draft_layers
 };
 
 struct WeightOptions {

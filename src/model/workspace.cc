@@ -37,7 +37,7 @@ void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
   bool any_dense = c.num_shared_experts > 0 && c.num_experts > 0;
   bool any_moe = false;
   int64_t widest = any_dense ? c.shared_size() : 0;
-  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+  for (int64_t layer = 0; layer < c.num_layers + c.draft_layers; ++layer) {
     any_moe = any_moe || c.is_moe(layer);
     if (!c.is_moe(layer)) widest = std::max(widest, c.intermediate_size);
   }
@@ -49,6 +49,10 @@ void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
   if (widest > 0) {
     take(w.mlp_gate_up, DType::kF32, std::min(t, Workspace::kMlpTokens), 2 * widest);
     take(w.mlp_inner, DType::kF32, std::min(t, Workspace::kMlpTokens), widest);
+  }
+  if (c.draft_layers > 0) {
+    take(w.draft_pair, DType::kF32, t, 2 * c.hidden_size);
+    take(w.draft_hidden, DType::kF32, t, c.hidden_size);
   }
   take(w.logit_hidden, DType::kF32, shape.logit_rows, c.hidden_size);
   take(w.logits, DType::kF32, shape.logit_rows, c.vocab_size);

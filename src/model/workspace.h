@@ -34,8 +34,11 @@ struct Workspace {
   device::Tensor expert_ids;      // [T, K] i32
   device::Tensor expert_weights;  // [T, K]
   // Dense and shared MLPs go through in pieces of kMlpTokens: their width would dominate the workspace.
-  device::Tensor mlp_gate_up;   // [min(T, kMlpTokens), 2 I]
-  device::Tensor mlp_inner;     // [min(T, kMlpTokens), I]
+  device::Tensor mlp_gate_up;  // [min(T, kMlpTokens), 2 I]
+  device::Tensor mlp_inner;    // [min(T, kMlpTokens), I]
+  // Empty without a draft layer.
+  device::Tensor draft_pair;    // [T, 2 H] normalised: a token's embedding, and the hidden state before it
+  device::Tensor draft_hidden;  // [T, H] after the draft layer's norm
   device::Tensor logit_hidden;  // [R, H]
   device::Tensor logits;        // [R, V]
 

@@ -386,7 +386,7 @@ TEST(Sampler, ChoosesWhatTheBudgetForces) {
   std::vector<TokenOutput> outputs(1);
   for (const int32_t wanted : {9, 8}) {
     std::vector<float> row = logits;
-    sample_rows(pool, as_tensor(row, 1), slots, outputs);
+    sample_rows(pool, as_tensor(row, 1), slots, {}, outputs);
     EXPECT_EQ(outputs[0].token, wanted);
     EXPECT_TRUE(std::isfinite(outputs[0].logprob)) << "the model's own";
     slot.accept(outputs[0].token);

@@ -197,6 +197,22 @@ int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& p
   return draw_among(candidates, draw);
 }
 
+TokenOutput sample_row(float* logits, int64_t vocab, const SlotSampler& slot, AllowedTokens allowed) {
+  thread_local std::vector<std::pair<int32_t, float>> changed;
+  changed.clear();
+  if (slot.adjusts()) slot.adjust(logits, vocab, slot.logprobs().output ? &changed : nullptr);
+  const float* masked = allowed.empty() ? logits : only_allowed(logits, vocab, allowed);
+  const int32_t forced = slot.forced();
+  const int32_t token = forced >= 0 ? forced : choose_token(masked, vocab, slot.params(), slot.generated());
+  if (slot.logprobs().output) {
+    for (const auto& [id, value] : changed) logits[id] = value;
+    return describe_token(logits, vocab, token, slot.logprobs());
+  }
+  TokenOutput output;
+  output.token = token;
+  return output;
+}
+
 void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const SlotSampler* const> slots,
                  std::span<const AllowedTokens> allowed, std::span<TokenOutput> outputs) {
   device::check_tensor("logits", logits, device::DType::kF32, {static_cast<int64_t>(slots.size()), -1});
@@ -205,25 +221,10 @@ void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const
                slots.size());
   const int64_t vocab = logits.dim(1);
   pool.parallel_for(logits.dim(0), 1, [&](int64_t begin, int64_t end, int) {
-    std::vector<std::pair<int32_t, float>> changed;
     for (int64_t r = begin; r < end; ++r) {
-      const SlotSampler& slot = *slots[static_cast<size_t>(r)];
-      float* row = logits.row<float>(r);
-      changed.clear();
-      if (slot.adjusts()) slot.adjust(row, vocab, slot.logprobs().output ? &changed : nullptr);
-      const int32_t forced = slot.forced();
-      const AllowedTokens mask = allowed.empty() ? AllowedTokens() : allowed[static_cast<size_t>(r)];
-      const float* logits = mask.empty() ? row : only_allowed(row, vocab, mask);
-      const int32_t token =
-          forced >= 0 ? forced : choose_token(logits, vocab, slot.params(), slot.generated());
-      TokenOutput& output = outputs[static_cast<size_t>(r)];
-      if (slot.logprobs().output) {
-        for (const auto& [id, value] : changed) row[id] = value;
-        output = describe_token(row, vocab, token, slot.logprobs());
-      } else {
-        output = {};
-        output.token = token;
-      }
+      outputs[static_cast<size_t>(r)] =
+          sample_row(logits.row<float>(r), vocab, *slots[static_cast<size_t>(r)],
+                     allowed.empty() ? AllowedTokens() : allowed[static_cast<size_t>(r)]);
     }
   });
 }

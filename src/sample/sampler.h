@@ -28,6 +28,9 @@ using AllowedTokens = std::span<const uint64_t>;
 void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const SlotSampler* const> slots,
                  std::span<const AllowedTokens> allowed, std::span<TokenOutput> outputs);
 
+// One row of them.
+TokenOutput sample_row(float* logits, int64_t vocab, const SlotSampler& slot, AllowedTokens allowed = {});
+
 // The choice alone, for one row of already adjusted logits; `index` is the number of tokens generated before.
 int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index);
 

@@ -7,6 +7,19 @@
 
 namespace fathom::sched {
 
+namespace {
+
+void count_guesses(const RowResult& result, int32_t most, SpeculationCounts* counts) {
+  const size_t right = result.outputs.size() - 1;
+  ++counts->verify_steps;
+  counts->draft_tokens += result.drafted;
+  counts->accepted_tokens += static_cast<int64_t>(right);
+  counts->histogram.resize(static_cast<size_t>(most) + 1);
+  ++counts->histogram[right];
+}
+
+}  // namespace
+
 void SchedulerCore::account(Result<StepResult> result) {
   if (fault_) return;  // results of steps that were out when the executor failed
   FATHOM_CHECK(!in_flight_.empty(), "a result without a step");
@@ -25,7 +38,20 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
   Sequence* sequence = row.sequence;
   FATHOM_CHECK_EQ(result.slot, sequence->slot);
   --sequence->in_flight;
-  sequence->computed_len += row.tokens;
+  const int32_t start = sequence->computed_len;
+  if (row.tokens > 1 && !row.named) {
+    // Of the guessed tokens, the right ones' positions count.
+    FATHOM_CHECK(!result.outputs.empty() && static_cast<int32_t>(result.outputs.size()) <= row.tokens,
+                 "{} outputs of a row of {} tokens", result.outputs.size(), row.tokens);
+    sequence->computed_len += static_cast<int32_t>(result.outputs.size());
+    sequence->planned_len = sequence->computed_len;
+    sequence->planned_outputs += static_cast<int32_t>(result.outputs.size()) - 1;
+  } else {
+    sequence->computed_len += row.tokens;
+  }
+  sequence->complete_len = !limits_.draft_layer ? sequence->computed_len
+                           : row.named          ? sequence->computed_len - 1
+                                                : start;
   if (sequence->ended) return;  // cancelled, or a stop was found after this step was planned
 
   if (row.extend) {
@@ -37,7 +63,7 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
               std::back_inserter(sequence->prompt_logprobs));
     cache_.commit(
         &sequence->table,
-        std::span<const int32_t>(sequence->tokens).first(static_cast<size_t>(sequence->computed_len)));
+        std::span<const int32_t>(sequence->tokens).first(static_cast<size_t>(sequence->complete_len)));
     if (sequence->max_outputs == 0 && sequence->computed_len == sequence->prompt_len) {
       TokenEvent event;
       event.prompt_logprobs = std::move(sequence->prompt_logprobs);
@@ -47,21 +73,32 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
   }
   if (result.error) return end(sequence, {FinishReason::Kind::kAbort, std::nullopt, std::move(result.error)});
   if (!row.sample) return;
-
-  FATHOM_CHECK_EQ(result.outputs.size(), 1U);
-  int32_t token = result.outputs[0].token;
-  sequence->tokens.push_back(token);
-  ++counters_.generated_tokens;
-  TokenEvent event;
-  event.outputs = std::move(result.outputs);
-  event.cache_miss = std::exchange(sequence->cache_miss, std::nullopt);
-  if (sequence->num_outputs() == 1) event.prompt_logprobs = std::move(sequence->prompt_logprobs);
-  const auto& stops = sequence->request.sampling.stop_token_ids;
-  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
-    return end(sequence, {FinishReason::Kind::kStop, token, std::nullopt}, std::move(event));
+  if (speculates() && !row.extend) {
+    for (SpeculationCounts* counts : {&sequence->speculation, &counters_.speculation}) {
+      count_guesses(result, limits_.max_drafts, counts);
+    }
   }
-  if (sequence->num_outputs() >= sequence->max_outputs) {
-    return end(sequence, {FinishReason::Kind::kLength, std::nullopt, std::nullopt}, std::move(event));
+  account_outputs(sequence, std::move(result));
+}
+
+void SchedulerCore::account_outputs(Sequence* sequence, RowResult result) {
+  TokenEvent event;
+  if (speculates()) event.speculation = sequence->speculation;
+  event.cache_miss = std::exchange(sequence->cache_miss, std::nullopt);
+  if (sequence->num_outputs() == 0) event.prompt_logprobs = std::move(sequence->prompt_logprobs);
+  const auto& stops = sequence->request.sampling.stop_token_ids;
+  for (TokenOutput& output : result.outputs) {
+    const int32_t token = output.token;
+    sequence->tokens.push_back(token);
+    ++counters_.generated_tokens;
+    event.outputs.push_back(std::move(output));
+    // What was guessed after the end is dropped.
+    if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+      return end(sequence, {FinishReason::Kind::kStop, token, std::nullopt}, std::move(event));
+    }
+    if (sequence->num_outputs() >= sequence->max_outputs) {
+      return end(sequence, {FinishReason::Kind::kLength, std::nullopt, std::nullopt}, std::move(event));
+    }
   }
   event.cached_tokens = sequence->cached_tokens;
   event.retractions = sequence->retractions;

@@ -27,6 +27,7 @@ Sequence* SchedulerCore::admit_next(Draft* draft) {
     candidate->table = std::move(table);
     candidate->planned_len = candidate->table.committed * limits_.page_size;
     candidate->computed_len = candidate->planned_len;
+    candidate->complete_len = candidate->planned_len;
     candidate->planned_outputs = candidate->num_outputs();
     if (!candidate->admitted_before) {
       candidate->admitted_before = true;

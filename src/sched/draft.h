@@ -17,6 +17,7 @@ struct SchedulerCore::Draft {
   bool extend_turn = true;  // rows of prompt tokens may be added
   bool may_admit = true;
   bool extended = false;
+  bool speculates = false;           // there are pages for guessed tokens
   std::vector<Sequence*> computing;  // running ones whose prompt will still add to the prefix cache
 };
 

@@ -6,6 +6,10 @@
 // missing replay or a stale slot changes the tokens or trips a CHECK. Plans are CHECKed against the contract
 // of core/executor.h.
 //
+// With max_drafts it guesses, sometimes right: a row may give several tokens, and leaves wrong ones in its
+// pages. With draft_layer, a place also has an entry of the KV and the next token, written as core/executor.h
+// says; those of a cached prefix must be whole.
+//
 // A test either calls step(), which runs at once, or submit() and, later and in order, complete().
 #pragma once
 
@@ -86,6 +90,9 @@ class FakeExecutor : public Executor {
     uint64_t hash = 0;
     int32_t position = -1;
     int32_t token = -1;
+    // The draft layer's: of the KV above when it was written, and of the token after it.
+    uint64_t draft_hash = 0;
+    int32_t draft_next = -1;
   };
   struct Slot {
     bool open = false;
@@ -93,6 +100,7 @@ class FakeExecutor : public Executor {
     std::vector<int32_t> pages;
     std::vector<int32_t> tokens;  // prompt and outputs
     int32_t length = 0;           // positions written
+    int32_t drafted = 0;          // positions with a draft layer's entry
   };
 
   Slot& slot(int32_t index) {
@@ -117,6 +125,8 @@ class FakeExecutor : public Executor {
     for (const BatchRow& row : plan.rows) {
       FATHOM_CHECK(slots.insert(row.slot).second, "slot {} has two rows", row.slot);
       FATHOM_CHECK(row.mode == RowMode::kDecode || !row.tokens.empty(), "an extend row without tokens");
+      FATHOM_CHECK(row.drafts >= 0 && row.drafts <= (row.tokens.empty() ? limits_.max_drafts : 0),
+                   "{} drafts", row.drafts);
       tokens += row.num_tokens();
       (row.mode == RowMode::kExtend ? extend : decode) = true;
       for (int32_t page : row.new_pages) check_page(page);
@@ -142,6 +152,10 @@ class FakeExecutor : public Executor {
     for (const BatchPlan& out : pending_) {
       for (const BatchRow& row : out.rows) {
         busy_slots.insert(row.slot);
+        for (const BatchRow& other : plan.rows) {
+          FATHOM_CHECK(other.slot != row.slot || other.drafts + row.drafts == 0,
+                       "slot {}: drafts beside a step in flight", row.slot);
+        }
         const auto& table = submitted_tables_[static_cast<size_t>(row.slot)];
         busy_pages.insert(table.begin(), table.end());
       }
@@ -166,6 +180,50 @@ class FakeExecutor : public Executor {
     opened.init = std::move(open.init);
     opened.length = static_cast<int32_t>(open.pages.size()) * limits_.page_size;
     opened.pages = std::move(open.pages);
+    opened.drafted = opened.length;
+  }
+
+  // Entries of the positions before `end`, where the token at `end` is known. The last one of a cached page
+  // may have the token that came after it in another sequence.
+  void complete_draft_entries(Slot& s, int32_t end) {
+    if (!limits_.draft_layer) return;
+    for (; s.drafted < end; ++s.drafted) {
+      Kv& kv = kv_at(s, s.drafted);
+      kv.draft_hash = kv.hash;
+      kv.draft_next = s.tokens.at(static_cast<size_t>(s.drafted) + 1);
+    }
+    for (int32_t position = 0; position < s.drafted; ++position) {
+      const Kv& kv = kv_at(s, position);
+      FATHOM_CHECK(kv.draft_hash == kv.hash, "slot {}: the draft's entry at {} is of another sequence",
+                   &s - slots_.data(), position);
+      if ((position + 1) % limits_.page_size == 0) continue;
+      FATHOM_CHECK_EQ(kv.draft_next, s.tokens[static_cast<size_t>(position) + 1]);
+    }
+  }
+
+  // Chooses a token; with drafts, as many as are guessed right and one more. Wrong guesses are left in the
+  // KV.
+  void run_choice(Slot& s, const BatchRow& row, uint64_t hash, RowResult* result) {
+    FATHOM_CHECK_EQ(s.length, static_cast<int32_t>(s.tokens.size()));
+    const uint64_t luck = mix64(hash + 17);
+    result->drafted = static_cast<int32_t>(luck % static_cast<uint64_t>(row.drafts + 1));
+    const auto right = static_cast<int32_t>((luck >> 8) % static_cast<uint64_t>(result->drafted + 1));
+    for (int32_t i = 0;; ++i) {
+      std::span<const int32_t> outputs = std::span<const int32_t>(s.tokens).subspan(s.init.prompt.size());
+      int32_t token = choose(hash, s.init.sampling, outputs, limits_.vocab_size);
+      s.tokens.push_back(token);
+      TokenOutput output;
+      output.token = token;
+      if (s.init.logprobs.output) output.logprob = prompt_logprob(hash, token);
+      result->outputs.push_back(std::move(output));
+      if (i == right) break;
+      hash = next_kv(hash, token);
+      kv_at(s, s.length) = {hash, s.length, token};
+      ++s.length;
+    }
+    for (int32_t i = right; i < result->drafted; ++i) {
+      kv_at(s, s.length + i - right) = {mix64(hash + static_cast<uint64_t>(i)), -2, -2};
+    }
   }
 
   RowResult run_row(const BatchRow& row) {
@@ -179,6 +237,7 @@ class FakeExecutor : public Executor {
     std::vector<int32_t> tokens = row.tokens;
     if (tokens.empty()) tokens.push_back(s.tokens.back());
 
+    complete_draft_entries(s, row.start);
     // Attention reads everything before; all of it has to be this sequence's.
     uint64_t hash = 0;
     for (int32_t position = 0; position < row.start; ++position) {
@@ -209,16 +268,8 @@ class FakeExecutor : public Executor {
         result.prompt_logprobs.push_back({next_token, prompt_logprob(hash, next_token), {}, {}});
       }
     }
-    if (row.sample) {
-      FATHOM_CHECK_EQ(s.length, static_cast<int32_t>(s.tokens.size()));
-      std::span<const int32_t> outputs = std::span<const int32_t>(s.tokens).subspan(s.init.prompt.size());
-      int32_t token = choose(hash, s.init.sampling, outputs, limits_.vocab_size);
-      s.tokens.push_back(token);
-      TokenOutput output;
-      output.token = token;
-      if (s.init.logprobs.output) output.logprob = prompt_logprob(hash, token);
-      result.outputs.push_back(std::move(output));
-    }
+    if (!row.tokens.empty()) complete_draft_entries(s, s.length - 1);
+    if (row.sample) run_choice(s, row, hash, &result);
     return result;
   }
 

@@ -40,6 +40,7 @@ void SchedulerCore::preempt(Sequence* sequence) {
   release(sequence);
   sequence->planned_len = 0;
   sequence->computed_len = 0;
+  sequence->complete_len = 0;
   sequence->planned_outputs = sequence->num_outputs();
   sequence->opened = false;
   sequence->resumed = sequence->num_outputs() > 0;

@@ -52,16 +52,17 @@ class RandomSchedule {
 
   uint64_t retractions() const { return static_cast<uint64_t>(core_->stats().retractions); }
   uint64_t cached() const { return static_cast<uint64_t>(core_->stats().prompt_cached_tokens); }
+  uint64_t guessed() const { return static_cast<uint64_t>(core_->stats().speculation.accepted_tokens); }
   uint64_t mixed() const { return executor_->saw_mixed_step() ? 1 : 0; }
   std::string describe() const {
     return fmt::format(
         "page_size {} pages {} slots {} step_tokens {} context {} vocab {} chunk {} policy {} mixed {} "
         "overlap "
-        "{} radix {} requests {}",
+        "{} radix {} drafts {} {} requests {}",
         limits_.page_size, limits_.num_pages, limits_.max_slots, limits_.max_step_tokens, limits_.max_context,
         limits_.vocab_size, options_.chunked_prefill_size, to_string(options_.schedule_policy),
         options_.enable_mixed_chunk, !options_.disable_overlap_schedule, !options_.disable_radix_cache,
-        runs_.size());
+        limits_.max_drafts, limits_.draft_layer ? "with a draft layer" : "", runs_.size());
   }
 
  private:
@@ -108,6 +109,8 @@ class RandomSchedule {
     options_.retract_decode_steps = pick({0, 1, 20});
     options_.in_batch_prefix_tokens = pick({1, 4, 32});
     options_.lpm_patience_steps = pick({5, 1024});
+    limits_.max_drafts = pick({0, 0, 1, 3, 7});
+    limits_.draft_layer = limits_.max_drafts > 0 && draw(2) == 0;
   }
 
   void make_requests() {
@@ -292,6 +295,7 @@ TEST(SchedulePropertyTest, EveryRequestGetsTheTokensItGetsAlone) {
   uint64_t retractions = 0;
   uint64_t cached = 0;
   uint64_t mixed = 0;
+  uint64_t guessed = 0;
   for (uint64_t seed = first; seed < first + count; ++seed) {
     SCOPED_TRACE(fmt::format("seed {}", seed));
     RandomSchedule schedule(seed);
@@ -300,14 +304,18 @@ TEST(SchedulePropertyTest, EveryRequestGetsTheTokensItGetsAlone) {
     retractions += schedule.retractions();
     cached += schedule.cached();
     mixed += schedule.mixed();
+    guessed += schedule.guessed();
   }
-  fmt::print("{} schedules: {} preemptions, {} prompt tokens from the cache, {} with mixed steps\n", count,
-             retractions, cached, mixed);
+  fmt::print(
+      "{} schedules: {} preemptions, {} prompt tokens from the cache, {} with mixed steps, {} tokens "
+      "guessed\n",
+      count, retractions, cached, mixed, guessed);
   if (count >= 1000) {
     // The schedules are worth nothing when they do not reach the hard parts.
     EXPECT_GT(retractions, count / 5);
     EXPECT_GT(cached, count * 10);
     EXPECT_GT(mixed, count / 10);
+    EXPECT_GT(guessed, count * 10);
   }
 }
 

@@ -133,6 +133,7 @@ void SchedulerCore::end(Sequence* sequence, FinishReason reason, TokenEvent even
   event.finish = std::move(reason);
   event.cached_tokens = sequence->cached_tokens;
   event.retractions = sequence->retractions;
+  if (speculates()) event.speculation = sequence->speculation;
   sequence->ended = true;
   sweep_needed_ = true;
   by_id_.erase(sequence->request.id);
@@ -142,7 +143,7 @@ void SchedulerCore::end(Sequence* sequence, FinishReason reason, TokenEvent even
 // Gives the slot and the pages back; the computed whole pages stay in the prefix cache.
 void SchedulerCore::release(Sequence* sequence) {
   auto computed =
-      static_cast<size_t>(std::min(sequence->computed_len, static_cast<int32_t>(sequence->tokens.size())));
+      static_cast<size_t>(std::min(sequence->complete_len, static_cast<int32_t>(sequence->tokens.size())));
   cache_.close(std::move(sequence->table), std::span<const int32_t>(sequence->tokens).first(computed));
   sequence->table = {};
   free_slots_.push_back(sequence->slot);
@@ -172,6 +173,7 @@ void SchedulerCore::fail(Error error) {
   for (const auto& sequence : running_) {
     sequence->in_flight = 0;
     sequence->computed_len = 0;  // what the pages hold is unknown
+    sequence->complete_len = 0;
     if (!sequence->ended) all.push_back(sequence.get());
   }
   for (const auto& sequence : waiting_.sequences()) all.push_back(sequence.get());
@@ -185,6 +187,7 @@ void SchedulerCore::fail(Error error) {
 
 SchedulerStats SchedulerCore::stats() const {
   SchedulerStats stats = counters_;
+  stats.speculates = speculates();
   stats.running_requests = static_cast<int64_t>(num_active());
   stats.waiting_requests = static_cast<int64_t>(waiting_.size());
   stats.used_tokens = int64_t{cache_.used_pages()} * limits_.page_size;
@@ -211,6 +214,7 @@ Result<void> SchedulerCore::check_integrity() const {
     ++slots[static_cast<size_t>(s.slot)];
     live += s.ended ? 0 : 1;
     if (s.computed_len > s.planned_len) return wrong("computed more than planned");
+    if (s.complete_len > s.computed_len) return wrong("complete beyond what is computed");
     if (s.in_flight == 0 && s.computed_len != s.planned_len) return wrong("planned rows are lost");
     if (s.in_flight == 0 && s.ended) return wrong("ended but not released");
     if (!s.ended && s.planned_outputs < s.num_outputs()) return wrong("more outputs than planned");

@@ -69,6 +69,7 @@ class SchedulerCore {
     int32_t tokens = 0;
     bool extend = false;
     bool sample = false;
+    bool named = false;  // the row names its tokens
   };
   struct PlannedStep {
     uint64_t step = 0;
@@ -76,11 +77,14 @@ class SchedulerCore {
   };
   struct Draft;  // a plan under construction
 
-  size_t max_in_flight() const { return options_.disable_overlap_schedule ? 1 : 2; }
+  // A step that guesses tokens says only at its end where its sequences stand.
+  bool speculates() const { return limits_.max_drafts > 0; }
+  size_t max_in_flight() const { return options_.disable_overlap_schedule || speculates() ? 1 : 2; }
 
   // step_planning.cc
   void draft_rows(Draft* draft);
   bool secure_decode_memory(Draft* draft);
+  int32_t drafts_for(const Sequence& sequence) const;
   void draft_decode_rows(Draft* draft);
   void draft_prompt_rows(Draft* draft);
   int32_t draft_prompt_row(Sequence* sequence, int32_t max_tokens, Draft* draft);
@@ -101,6 +105,7 @@ class SchedulerCore {
 
   // accounting.cc
   void account_row(const PlannedRow& row, RowResult result);
+  void account_outputs(Sequence* sequence, RowResult result);
   void end(Sequence* sequence, FinishReason reason, TokenEvent event = {});
   void release(Sequence* sequence);
   void sweep();

@@ -30,6 +30,7 @@ struct Sequence {
   int32_t cached_tokens = 0;                 // prompt tokens found in the cache when first admitted
   int32_t counted_prompt = 0;                // prompt tokens in the statistics
   int32_t retractions = 0;
+  SpeculationCounts speculation;
   bool admitted_before = false;
   std::optional<CacheMiss> cache_miss;  // until the first event
 
@@ -39,6 +40,7 @@ struct Sequence {
   kv::BlockTable table;
   int32_t planned_len = 0;      // positions in the cache once all planned steps are done
   int32_t computed_len = 0;     // positions in the cache now
+  int32_t complete_len = 0;     // of them, those whose entries the draft layer, if there is one, has too
   int32_t planned_outputs = 0;  // outputs chosen once all planned steps are done
   int32_t in_flight = 0;        // rows in steps that are not accounted
   bool resumed = false;         // after a preemption, until the executor has chosen a token again

@@ -57,16 +57,28 @@ void SchedulerCore::draft_rows(Draft* draft) {
 // wait until no step is out, since only then all outputs are known.
 bool SchedulerCore::secure_decode_memory(Draft* draft) {
   int32_t pages = 0;
+  int32_t pages_with_drafts = 0;
   for (const auto& sequence : running_) {
     if (sequence->running() && sequence->can_decode()) {
-      pages += cache_.pages_to_grow(sequence->table, sequence->planned_len + 1);
+      const int32_t next = sequence->planned_len + 1;
+      pages += cache_.pages_to_grow(sequence->table, next);
+      pages_with_drafts += cache_.pages_to_grow(sequence->table, next + drafts_for(*sequence));
     }
   }
+  // Guesses are not worth a preemption.
+  draft->speculates = pages_with_drafts <= cache_.available_pages();
   if (pages <= cache_.available_pages()) return true;
   if (!in_flight_.empty()) return false;
   preempt_for_decoding();
   draft->may_admit = false;
   return true;
+}
+
+// Tokens to guess in the sequence's next row: no more than it may put out beside the one that is sure. What a
+// resumed one needs for guesses is not there yet.
+int32_t SchedulerCore::drafts_for(const Sequence& sequence) const {
+  if (sequence.resumed) return 0;
+  return std::clamp(sequence.max_outputs - sequence.planned_outputs - 1, 0, limits_.max_drafts);
 }
 
 void SchedulerCore::add_row(Sequence* sequence, BatchRow row, Draft* draft) {
@@ -94,19 +106,24 @@ void SchedulerCore::add_row(Sequence* sequence, BatchRow row, Draft* draft) {
   }
   ++sequence->in_flight;
   draft->tokens_left -= count;
-  draft->step.rows.push_back({sequence, count, row.mode == RowMode::kExtend, row.sample});
+  draft->step.rows.push_back(
+      {sequence, count, row.mode == RowMode::kExtend, row.sample, !row.tokens.empty()});
   draft->plan.rows.push_back(std::move(row));
 }
 
 void SchedulerCore::draft_decode_rows(Draft* draft) {
   draft->plan.rows.reserve(running_.size());
   draft->step.rows.reserve(running_.size());
+  const auto decodes = [](const auto& sequence) { return sequence->running() && sequence->can_decode(); };
+  auto spare = draft->tokens_left - static_cast<int32_t>(std::ranges::count_if(running_, decodes));
   bool any = false;
   for (const auto& sequence : running_) {
-    if (!sequence->running() || !sequence->can_decode()) continue;
+    if (!decodes(sequence)) continue;
     BatchRow row;
     row.sample = true;
     if (sequence->resumed) row.tokens.push_back(sequence->tokens.back());
+    if (draft->speculates) row.drafts = std::min(drafts_for(*sequence), std::max(spare, 0));
+    spare -= row.drafts;
     add_row(sequence.get(), std::move(row), draft);
     any = true;
   }

@@ -12,8 +12,14 @@ class NoRepeatMask final : public TokenMask {
     forbid();
   }
 
-  void accept(int32_t token) override {
+  // Takes what it forbids, too: where another mask leaves nothing else, that one wins.
+  bool accept(int32_t token) override {
     tokens_.push_back(token);
+    forbid();
+    return true;
+  }
+  void rollback(int count) override {
+    tokens_.resize(tokens_.size() - static_cast<size_t>(count));
     forbid();
   }
   bool constrains() const override { return !forbidden_.empty(); }
@@ -52,9 +58,15 @@ class JointMask final : public TokenMask {
   JointMask(std::unique_ptr<TokenMask> first, std::unique_ptr<TokenMask> second)
       : first_(std::move(first)), second_(std::move(second)) {}
 
-  void accept(int32_t token) override {
-    first_->accept(token);
-    second_->accept(token);
+  bool accept(int32_t token) override {
+    if (!first_->accept(token)) return false;
+    if (second_->accept(token)) return true;
+    first_->rollback(1);
+    return false;
+  }
+  void rollback(int count) override {
+    first_->rollback(count);
+    second_->rollback(count);
   }
   bool constrains() const override { return first_->constrains() || second_->constrains(); }
   Result<void> fill(std::span<uint64_t> allowed) override {

@@ -1,0 +1,59 @@
+// Guesses the next tokens of running sequences, for the CPU engine to verify in its next forward pass. A
+// guess costs time when it is wrong, never a different token.
+//
+// Used by the engine's thread alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/executor.h"
+#include "device/launch.h"
+#include "engine/speculation.h"
+#include "model/model.h"
+#include "sample/slot_sampler.h"
+
+namespace fathom::engine {
+
+// A decode row that is about to run.
+struct DraftRow {
+  int32_t slot = 0;
+  int32_t start = 0;  // position of its first token, `last_token`
+  int32_t last_token = 0;
+  int32_t drafts = 0;                    // guesses wanted
+  const int32_t* block_table = nullptr;  // covers start + 1 + drafts places
+  const sample::SlotSampler* sampler = nullptr;
+  std::vector<int32_t> tokens;  // out: at most `drafts` guesses
+};
+
+// A row that has run.
+struct ComputedRow {
+  int32_t slot = 0;
+  RowMode mode = RowMode::kDecode;
+  int32_t start = 0;
+  int32_t first = 0;                // its first token in the batch
+  std::span<const int32_t> tokens;  // of the row, those that hold: named, or last and right guesses
+  const int32_t* block_table = nullptr;
+  bool named = false;                    // the plan named its tokens
+  std::span<const TokenOutput> outputs;  // chosen
+};
+
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+
+  virtual void open(int32_t slot, const SlotInit& init) = 0;
+  // Before the forward pass.
+  virtual void draft(device::Launch& launch, std::span<DraftRow> rows) = 0;
+  // After the choice of tokens; `hidden` [T, H] are the forward pass's.
+  virtual void follow(device::Launch& launch, std::span<const ComputedRow> rows,
+                      const device::Tensor& hidden) = 0;
+};
+
+// `model` and `cache` must outlive it.
+std::unique_ptr<Drafter> make_draft_layer(model::Model& model, const model::KvPool& cache, int32_t slots);
+std::unique_ptr<Drafter> make_lookup(int32_t slots);
+
+}  // namespace fathom::engine

@@ -1,0 +1,218 @@
+#include "engine/speculation.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/log.h"
+#include "engine/drafter.h"
+#include "engine/settings.h"
+
+namespace fathom::engine {
+namespace {
+
+model::ModelConfig with_mtp(int64_t layers) {
+  model::ModelConfig config;
+  config.mtp_layers = layers;
+  return config;
+}
+
+SpeculationSettings flags(std::string algorithm, int32_t steps = 0, int32_t topk = 0, int32_t tokens = 0,
+                          std::string path = "") {
+  return {std::move(algorithm), steps, topk, tokens, std::move(path)};
+}
+
+TEST(SpeculationFlags, HaveTheReferencesDefaults) {
+  const auto off = resolve_speculation({}, with_mtp(1), "m", true);
+  ASSERT_TRUE(off.ok());
+  EXPECT_EQ(off->max_drafts, 0);
+  for (const char* name : {"EAGLE", "NEXTN"}) {
+    const auto layer = resolve_speculation(flags(name), with_mtp(1), "m", false);
+    ASSERT_TRUE(layer.ok());
+    EXPECT_EQ(layer->source, Speculation::Source::kDraftLayer);
+    EXPECT_EQ(layer->max_drafts, 3);
+  }
+  const auto lookup = resolve_speculation(flags("NGRAM", 0, 0, 6), with_mtp(0), "m", false);
+  ASSERT_TRUE(lookup.ok());
+  EXPECT_EQ(lookup->source, Speculation::Source::kLookup);
+  EXPECT_EQ(lookup->max_drafts, 5);
+  const auto own = resolve_speculation(flags("EAGLE", 1, 0, 0, "m"), with_mtp(1), "m", false);
+  ASSERT_TRUE(own.ok());
+  EXPECT_EQ(own->max_drafts, 1);
+}
+
+TEST(SpeculationFlags, AreRefusedWithAReason) {
+  const auto reason = [](const SpeculationSettings& settings, int64_t layers, bool cuda) {
+    const auto result = resolve_speculation(settings, with_mtp(layers), "models/a", cuda);
+    return result.ok() ? std::string("accepted") : result.error().message;
+  };
+  const auto says = [](const std::string& message, const char* part) {
+    return message.find(part) != std::string::npos;
+  };
+  EXPECT_PRED2(says, reason(flags("EAGLE3"), 1, false), "expected EAGLE or NEXTN");
+  EXPECT_PRED2(says, reason(flags("EAGLE"), 0, false), "use NGRAM");
+  EXPECT_PRED2(says, reason(flags("EAGLE"), 1, true), "--device cpu");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 0, 4), 1, false), "chains");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 2, 0, 4), 1, false), "give 3");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 99), 1, false), "expected 1 to 15");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 0, 0, 0, "models/b"), 1, false), "own MTP layer");
+}
+
+class LookupTest : public testing::Test {
+ protected:
+  std::vector<int32_t> guess(const std::vector<int32_t>& prompt, int32_t drafts) {
+    SlotInit init;
+    init.prompt = prompt;
+    lookup_->open(1, init);
+    DraftRow row;
+    row.slot = 1;
+    row.drafts = drafts;
+    lookup_->draft(launch_, {&row, 1});
+    return row.tokens;
+  }
+
+  ThreadPool pool_{1};
+  device::Launch launch_{pool_};
+  std::unique_ptr<Drafter> lookup_ = make_lookup(2);
+};
+
+TEST_F(LookupTest, TakesWhatFollowedTheLongestMatch) {
+  EXPECT_EQ(guess({5, 6, 7, 8, 9, 6, 1, 5, 6}, 2), (std::vector<int32_t>{7, 8}));
+  EXPECT_EQ(guess({6, 1, 4, 6, 2, 6}, 1), (std::vector<int32_t>{2})) << "the latest of equals";
+  EXPECT_TRUE(guess({1, 2, 3}, 4).empty());
+  EXPECT_TRUE(guess({1}, 4).empty());
+  EXPECT_TRUE(guess({1, 1}, 0).empty());
+}
+
+TEST_F(LookupTest, GoesOnWithItsOwnGuesses) {
+  EXPECT_EQ(guess({4, 7, 8, 7, 8}, 5), (std::vector<int32_t>{7, 8, 7, 8, 7}));
+  EXPECT_EQ(guess({3, 3}, 3), (std::vector<int32_t>{3, 3, 3}));
+}
+
+TEST_F(LookupTest, FollowsTheOutputs) {
+  guess({9, 8, 7}, 1);
+  std::vector<TokenOutput> outputs(2);
+  outputs[0].token = 5;
+  outputs[1].token = 9;
+  ComputedRow computed;
+  computed.slot = 1;
+  computed.outputs = outputs;
+  lookup_->follow(launch_, {&computed, 1}, {});
+  DraftRow row;
+  row.slot = 1;
+  row.drafts = 2;
+  lookup_->draft(launch_, {&row, 1});
+  EXPECT_EQ(row.tokens, (std::vector<int32_t>{8, 7}));
+}
+
+struct Generated {
+  std::vector<int32_t> tokens;
+  int64_t steps = 0, drafted = 0;
+};
+
+// `count` tokens after the prompt, which comes in two pieces, beside another sequence where `other` is one.
+Generated generate(const std::string& model, const std::string& algorithm, const std::vector<int32_t>& prompt,
+                   int32_t count, bool other, float temperature) {
+  set_log_level(LogLevel::kWarning);
+  Settings settings;
+  settings.model_path = std::string(FATHOM_SOURCE_DIR) + "/" + model;
+  settings.device = "cpu";
+  settings.dtype = "float32";
+  settings.threads = 2;
+  settings.page_size = 8;
+  settings.max_total_tokens = 512;
+  settings.max_running_requests = 2;
+  settings.chunked_prefill_size = 64;
+  settings.speculation.algorithm = algorithm;
+  ModelFacts facts;
+  const auto engine = start_engine(settings, &facts).value();
+  const int32_t drafts = engine->limits().max_drafts;
+  BatchPlan plan;
+  const auto run = [&] { return engine->step(std::exchange(plan, {})).get().value(); };
+  for (int32_t slot = 0; slot < (other ? 2 : 1); ++slot) {
+    SlotInit init;
+    init.sampling.temperature = temperature;
+    init.sampling.seed = 11;
+    init.prompt = prompt;
+    std::vector<int32_t> pages;
+    for (int32_t page = 0; page < 20; ++page) pages.push_back(slot * 20 + (page * 7) % 20);
+    plan.open.push_back({slot, init, pages});
+  }
+  const auto length = static_cast<int32_t>(prompt.size());
+  const int32_t cut = length / 3;
+  BatchRow row;
+  row.mode = RowMode::kExtend;
+  row.tokens.assign(prompt.begin(), prompt.begin() + cut);
+  plan.rows.push_back(row);
+  run();
+  row.start = cut;
+  row.tokens.assign(prompt.begin() + cut, prompt.end());
+  row.sample = true;
+  plan.rows.push_back(row);
+  int32_t other_position = 0;
+  if (other) {
+    row.slot = 1;
+    row.start = 0;
+    row.tokens = prompt;
+    plan.rows.push_back(row);
+    other_position = length;
+  }
+  Generated result;
+  result.tokens.push_back(run().rows[0].outputs[0].token);
+  while (static_cast<int32_t>(result.tokens.size()) < count) {
+    BatchRow next;
+    next.sample = true;
+    next.drafts = drafts;
+    next.start = length + static_cast<int32_t>(result.tokens.size()) - 1;
+    plan.rows.push_back(next);
+    if (other) {
+      next.slot = 1;
+      next.drafts = drafts / 2;
+      next.start = other_position;
+      plan.rows.push_back(next);
+    }
+    const StepResult done = run();
+    for (const TokenOutput& output : done.rows[0].outputs) result.tokens.push_back(output.token);
+    EXPECT_LE(done.rows[0].outputs.size(), static_cast<size_t>(done.rows[0].drafted) + 1);
+    result.drafted += done.rows[0].drafted;
+    ++result.steps;
+    if (other) other_position += static_cast<int32_t>(done.rows[1].outputs.size());
+  }
+  result.tokens.resize(static_cast<size_t>(count));
+  return result;
+}
+
+std::vector<int32_t> random_prompt(int32_t vocab) {
+  std::mt19937 random(3);
+  std::vector<int32_t> prompt(40);
+  for (auto& token : prompt) token = static_cast<int32_t>(random() % static_cast<unsigned>(vocab));
+  return prompt;
+}
+
+// A draft layer that knows nothing costs time only; prompt tokens that repeat are guessed by look-up.
+TEST(Speculation, ARandomDraftLayerChangesNothing) {
+  const std::string model = "tests/golden/v3";
+  const auto prompt = random_prompt(100);
+  for (const float temperature : {0.0F, 0.9F}) {
+    const auto plain = generate(model, "", prompt, 40, false, temperature);
+    EXPECT_EQ(plain.steps, 39);
+    for (const char* algorithm : {"EAGLE", "NGRAM"}) {
+      for (const bool other : {false, true}) {
+        const auto guessed = generate(model, algorithm, prompt, 40, other, temperature);
+        EXPECT_EQ(guessed.tokens, plain.tokens) << algorithm << other;
+        EXPECT_GT(guessed.drafted, 0) << algorithm;
+      }
+    }
+  }
+}
+
+TEST(Speculation, TheDemosDraftLayerSavesSteps) {
+  const auto prompt = random_prompt(3000);
+  const auto plain = generate("models/demo", "", prompt, 60, false, 0.0F);
+  const auto guessed = generate("models/demo", "NEXTN", prompt, 60, true, 0.0F);
+  EXPECT_EQ(guessed.tokens, plain.tokens);
+  EXPECT_LT(guessed.steps, plain.steps * 3 / 4);
+}
+
+}  // namespace
+}  // namespace fathom::engine

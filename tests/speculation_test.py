@@ -1,0 +1,99 @@
+"""Guessed tokens must change nothing but the speed: the demo model's answers to problems of its skills, greedy and
+sampled with a seed, are the same with every kind of speculation as without, and enough guesses are right.
+
+Prints the tokens a second of one request at a time; those are no test, for other work may share the machine.
+"""
+import concurrent.futures
+import json
+import os
+import pathlib
+import sys
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "models/demo/training"))
+import skills  # noqa: E402
+from running_server import RunningServer  # noqa: E402
+
+NAMES = ["add", "sub", "mul", "linear", "word_problem", "capital", "hanzi", "words_task", "extract_json", "lookup"]
+PROBLEMS = int(os.environ.get("SKILL_PROBLEMS", "12"))
+SEED = int(os.environ.get("SKILL_SEED", "4711"))
+# Flags, and the least mean accept length of greedy answers.
+KINDS = {
+    "EAGLE (1, 1, 2)": (["--speculative-algorithm", "EAGLE", "--speculative-num-steps", "1", "--speculative-eagle-topk",
+                         "1", "--speculative-num-draft-tokens", "2"], 1.9),
+    "NEXTN (3, 1, 4)": (["--speculative-algorithm", "NEXTN"], 2.4),
+    "NGRAM (3, 1, 4)": (["--speculative-algorithm", "NGRAM"], 1.2),
+}
+
+
+def call(base, path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(base + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        return json.load(answer)
+
+
+def ask(base, problem, number, sampled):
+    question, thinking, _ = problem
+    body = {"messages": [{"role": "user", "content": question}], "max_tokens": 256, "temperature": 0,
+            "chat_template_kwargs": {"thinking": thinking}, "logprobs": True}
+    if sampled:
+        body |= {"temperature": 1.3, "top_p": 0.95, "seed": number, "presence_penalty": 0.2}
+    answer = call(base, "/v1/chat/completions", body)
+    choice = answer["choices"][0]
+    return [[entry["token"] for entry in choice["logprobs"]["content"]], choice["message"]["content"],
+            choice["finish_reason"]], answer["usage"]
+
+
+def run(flags, problems):
+    """The answers, the accept length of greedy ones, and tokens a second of one request at a time."""
+    with RunningServer("--model-path", "models/demo", "--device", "cpu", *flags) as server:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            jobs = list(enumerate(problems))
+            greedy = list(pool.map(lambda job: ask(server.base, job[1], job[0], False), jobs))
+            state = call(server.base, "/server_info")["internal_states"][0]
+            sampled = list(pool.map(lambda job: ask(server.base, job[1], job[0], True), jobs))
+        start, tokens = time.monotonic(), 0
+        for number, problem in enumerate(problems[::5]):
+            tokens += ask(server.base, problem, number, False)[1]["completion_tokens"]
+        speed = tokens / (time.monotonic() - start)
+        native = call(server.base, "/generate", {"text": "1, 2, 3, 4,", "sampling_params": {"max_new_tokens": 16,
+                                                                                        "temperature": 0}})
+    return greedy, sampled, state.get("spec_accept_length"), speed, native
+
+
+def main():
+    problems = [problem for name in NAMES for problem in skills.eval_set(name, PROBLEMS, SEED)]
+    wanted_greedy, wanted_sampled, _, plain_speed, plain = run([], problems)
+    print(f"without: {plain_speed:.0f} tokens/s, one request at a time")
+    passed = failed = 0
+
+    def check(good, what):
+        nonlocal passed, failed
+        passed, failed = passed + bool(good), failed + (not good)
+        print(f"{'ok  ' if good else 'FAIL'} {what}")
+
+    check("spec_accept_length" not in plain["meta_info"], "nothing is told of guesses where there are none")
+    for name, (flags, least) in KINDS.items():
+        greedy, sampled, length, speed, native = run(flags, problems)
+        for kind, got, wanted in (("greedy", greedy, wanted_greedy), ("sampled", sampled, wanted_sampled)):
+            same = sum(a[0] == b[0] for a, b in zip(got, wanted))
+            check(same == len(problems), f"{name}: {same} of {len(problems)} {kind} answers are the same tokens")
+        check(length >= least, f"{name}: {length:.2f} tokens a verify step, at least {least}; {speed:.0f} tokens/s, "
+                               f"{speed / plain_speed:.2f} times")
+        info = native["meta_info"]
+        verified = info["spec_verify_ct"] + info["spec_accept_token_num"] + 1  # the first token comes of the prompt
+        check(native["output_ids"] == plain["output_ids"] and verified >= info["completion_tokens"]
+              and sum(info["spec_accept_histogram"]) == info["spec_verify_ct"]
+              and 1 <= info["spec_accept_length"] <= 4 and 0 <= info["spec_accept_rate"] <= 1, f"{name}: meta_info")
+        details = greedy[0][1]["completion_tokens_details"]
+        check(details["accepted_prediction_tokens"] + details["rejected_prediction_tokens"] > 0, f"{name}: usage")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
