@@ -1,7 +1,7 @@
 """Constrained output through the server: what the demo model writes under random schemas must be valid under them.
 
 Random schemas (nested objects, lists, strings with lengths and patterns, bounded numbers, enums, anyOf, $ref), a random
-temperature up to 2; every answer that ends by itself is judged by `jsonschema`. The demo model knows none of these
+temperature up to 2; every answer that ends by itself is judged by `jsonschema`, its formats included. The demo model knows none of these
 schemas, so its tokens are close to random ones: only the masks keep them valid. An answer that the length ends is
 counted apart; most must end by themselves.
 """
@@ -25,16 +25,20 @@ SEED = int(os.environ.get("SCHEMA_SEED", "1"))
 WORDS = ["name", "age", "city", "tags", "a", "b", "größe", "is ok", "q\"uote", "x"]
 PATTERNS = ["^[a-z]{1,6}$", "^\\d{3}-\\d{2}$", "^(yes|no)$", "^[^x]{2}$", "^\\w+$", "^[A-Z][a-z]*( [A-Z][a-z]*)?$"]
 
+# The draft's own formats: the class's default adds older drafts', where a time has no zone.
+CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
+assert {"date", "time", "uuid", "ipv4", "email"} <= set(CHECKER.checkers), "scripts/setup.sh --tests brings the judges"
+
 
 def number(rng, kind):
     schema = {"type": kind}
     low = rng.randrange(-200, 200)
     if kind == "number" and rng.random() < 0.5:
-        low += rng.randrange(100) / 100
+        low = round(low + rng.randrange(100) / 100, 2)
     if rng.random() < 0.6:
         schema[rng.choice(["minimum", "exclusiveMinimum"])] = low
     if rng.random() < 0.6:
-        schema[rng.choice(["maximum", "exclusiveMaximum"])] = low + rng.randrange(2, 500)
+        schema[rng.choice(["maximum", "exclusiveMaximum"])] = round(low + rng.randrange(2, 500), 2)
     return schema
 
 
@@ -125,7 +129,7 @@ def judge(base, seed):
     if choice["finish_reason"] != "stop":
         return "cut"
     try:
-        jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(
+        jsonschema.Draft202012Validator(schema, format_checker=CHECKER).validate(
             json.loads(choice["message"]["content"]))
     except (ValueError, jsonschema.ValidationError) as failure:
         return f"{seed}: {failure}\n{json.dumps(schema)}\n{choice['message']['content']}"

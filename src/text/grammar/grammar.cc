@@ -49,6 +49,11 @@ void set_bit(std::span<uint64_t> bits, int32_t token) {
   if (word < bits.size()) bits[word] |= uint64_t{1} << (token % 64);
 }
 
+void clear_bit(std::span<uint64_t> bits, int32_t token) {
+  const auto word = static_cast<size_t>(token) / 64;
+  if (word < bits.size()) bits[word] &= ~(uint64_t{1} << (token % 64));
+}
+
 class GrammarMask final : public TokenMask {
  public:
   GrammarMask(std::shared_ptr<Grammar> grammar, int32_t after_token)
@@ -59,7 +64,7 @@ class GrammarMask final : public TokenMask {
     at_ = configurations_.at(Configurations::kBottom, start);
   }
 
-  bool constrains() const override { return after_token_ < 0; }
+  bool constrains() const override { return true; }
 
   void accept(int32_t token) override {
     if (after_token_ >= 0) {
@@ -85,6 +90,11 @@ class GrammarMask final : public TokenMask {
   }
 
   Result<void> fill(std::span<uint64_t> allowed) override {
+    if (after_token_ >= 0) {  // thoughts are free, but must end before the output does
+      std::fill(allowed.begin(), allowed.end(), ~uint64_t{0});
+      for (int32_t id : grammar_->tokens().eos_ids()) clear_bit(allowed, id);
+      return {};
+    }
     std::fill(allowed.begin(), allowed.end(), 0);
     if (configurations_.exhausted()) return too_costly();
     if (!over_) {

@@ -43,7 +43,6 @@ constexpr std::string_view kEnforced[] = {"type",
 constexpr std::string_view kAnnotations[] = {
     "title",     "description", "default", "examples", "example", "deprecated",       "readOnly",
     "writeOnly", "$schema",     "$id",     "$comment", "strict",  "contentMediaType", "contentEncoding"};
-constexpr std::string_view kAsserting[] = {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"};
 
 bool is_in(std::string_view word, const auto& list) {
   return std::find(std::begin(list), std::end(list), word) != std::end(list);
