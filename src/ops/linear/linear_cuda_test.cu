@@ -181,6 +181,21 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
             << c.rows << " rows: " << got[i] << ", " << whole[i];
       }
     }
+    // BF16 out, overwritten: the same sums, rounded, by the kernels' own ways of storing them.
+    for (const int64_t rows : {c.rows, int64_t{7}, int64_t{20}, int64_t{40}, int64_t{64}, int64_t{96}}) {
+      if (rows > c.rows) continue;
+      DeviceArray<uint16_t> y(rows * c.n);
+      linear(*stream, {.x = x.matrix.first_rows(rows),
+                       .y = Matrix(y.data(), DType::kBF16, rows, c.n),
+                       .weight = &weight.weight});
+      ASSERT_TRUE(stream->synchronize().ok()) << what << ": " << stream->status().error().message;
+      const std::vector<uint16_t> got = y.get();
+      for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_EQ(got[i], device::f32_to_bf16(whole[i]))
+            << what << " bf16, " << rows << " rows, row " << i / static_cast<size_t>(c.n) << " column "
+            << i % static_cast<size_t>(c.n);
+      }
+    }
     // BF16 out, added to what is there.
     TestRows y(seed + 7, DType::kBF16, c.rows, c.n);
     linear(*stream, {.x = x.matrix, .y = y.matrix, .weight = &weight.weight, .accumulate = true});
@@ -261,6 +276,22 @@ TEST(CudaLinear, GroupsReadTheirOwnRows) {
           }
           for (size_t i = static_cast<size_t>(rows * out); i < got.size(); ++i)
             ASSERT_TRUE(std::isnan(got[i])) << "wrote past the rows";
+          // The same in BF16, within its rounding.
+          DeviceArray<uint16_t> rounded((rows + 5) * out);
+          args.linear.y = Matrix(rounded.data(), DType::kBF16, rows + 5, out);
+          grouped_linear(*stream, args);
+          ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+          const std::vector<uint16_t> short_got = rounded.get();
+          for (size_t i = 0; i < short_got.size(); ++i) {
+            const float value = device::bf16_to_f32(short_got[i]);
+            if (i >= static_cast<size_t>(rows * out)) {
+              ASSERT_TRUE(std::isnan(value)) << "wrote past the rows";
+            } else {
+              ASSERT_LE(std::abs(value - got[i]), 0x1p-8F * std::abs(got[i]) + 1e-30F)
+                  << to_string(w) << " bf16 scale " << scale << " swiglu " << swiglu << " row "
+                  << i / static_cast<size_t>(out) << " column " << i % static_cast<size_t>(out);
+            }
+          }
         }
       }
     }
@@ -271,7 +302,7 @@ TEST(CudaLinear, HeadsAreIndependent) {
   auto* stream = test_stream();
   if (stream == nullptr) GTEST_SKIP() << "no GPU";
   for (const DType w : {DType::kF32, DType::kBF16, DType::kF8E4M3}) {
-    for (const int64_t rows : {1, 20, 200}) {
+    for (const int64_t rows : {1, 20, 60, 120, 200}) {
       const int64_t heads = 6;
       const int64_t n = 128;
       const int64_t k = 64;
