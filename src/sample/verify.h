@@ -24,7 +24,7 @@ struct VerifyRow {
   int64_t first = 0;                 // its logits: rows first .. first + guesses.size()
   std::span<const int32_t> guesses;  // none: one token is chosen
   SlotSampler* slot = nullptr;
-  AllowedTokens allowed;                        // of the first position; a row with a mask has no guesses
+  AllowedTokens allowed{};                      // of the first position; a row with a mask has no guesses
   std::vector<TokenOutput>* outputs = nullptr;  // appended: the right guesses, and one token more
 };
 
