@@ -66,9 +66,9 @@ TEST(BadInput, ValuesOutOfRangeOrOfTheWrongType) {
 TEST(BadInput, WhatIsNotAvailableIsRefusedByName) {
   Desk desk(says("x"));
   for (const char* field :
-       {R"("stop_regex": "x")", R"("structural_tag": "x")", R"("functions": [{"name": "f"}])",
-        R"("audio": {"voice": "x"})", R"("modalities": ["text", "audio"])", R"("lora_path": "x")",
-        R"("return_hidden_states": true)", R"("session_params": {"id": 1})", R"("bootstrap_host": "x")"}) {
+       {R"("stop_regex": "x")", R"("functions": [{"name": "f"}])", R"("audio": {"voice": "x"})",
+        R"("modalities": ["text", "audio"])", R"("lora_path": "x")", R"("return_hidden_states": true)",
+        R"("session_params": {"id": 1})", R"("bootstrap_host": "x")"}) {
     const ordered_json answer = desk.json(kChat, std::string("{") + kHello + ", " + field + "}", 400);
     EXPECT_EQ(answer["error"]["code"], "unsupported_field") << field;
     const std::string name = answer["error"]["param"];
