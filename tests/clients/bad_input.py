@@ -1,7 +1,7 @@
 """Malformed and hostile requests: a clear error each, and the server goes on."""
 import json
 
-from runner import check, equal, test
+from runner import check, equal, test, until
 
 CHAT = "/v1/chat/completions"
 POSTS = (CHAT, "/v1/completions", "/generate", "/tokenize", "/detokenize", "/abort_request", "/v1/responses",

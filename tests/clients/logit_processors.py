@@ -25,7 +25,9 @@ def importable(name):
     """A class that pickles by its module's name, as an installed package's does."""
     parts = MODULE.split(".")
     for i in range(1, len(parts) + 1):
-        sys.modules.setdefault(".".join(parts[:i]), types.ModuleType(".".join(parts[:i])))
+        module = sys.modules.setdefault(".".join(parts[:i]), types.ModuleType(".".join(parts[:i])))
+        if i > 1:  # as an import would: dill looks for it there
+            setattr(sys.modules[".".join(parts[:i - 1])], parts[i - 1], module)
     kind = type(name, (), {"__module__": MODULE})
     setattr(sys.modules[MODULE], name, kind)
     return kind

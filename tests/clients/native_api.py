@@ -127,6 +127,7 @@ def the_key_is_asked_for_where_there_is_one(t):
 
 @test
 def abort_by_id(t):
+    check(until(lambda: t.busy() == 0), "nothing of the tests before runs")
     answers = []
     thread = threading.Thread(target=lambda: answers.append(t.post("/generate", {
         "text": PROMPT, "rid": "to-be-aborted",

@@ -19,12 +19,13 @@ def odd_tokenisations_hit_the_cache(t):
     messages = [{"role": "user", "content": "Say something odd. " * 4}]
     odd = 0
     before = None
-    for number in range(6):
+    for number in range(10):
         content, prompt, output, cached, miss = turn(t, messages, seed=number, cache_salt="odd turns")
         if before is not None:
             equal(prompt[:len(before)], before, "the tokens of the turns before")
-            # The last token of an answer is chosen and never computed.
-            equal(cached, (len(before) - 1) // PAGE * PAGE, "cached tokens")
+            # The last token of an answer is computed only if its step began before the end was known.
+            check(cached in ((len(before) - 1) // PAGE * PAGE, len(before) // PAGE * PAGE),
+                  f"{cached} cached of {len(before)}")
         text = t.post("/tokenize", {"prompt": content, "add_special_tokens": False})[1]["tokens"]
         produced = output[:-1] if output[-1] == 1 else output
         odd += text != produced
