@@ -39,7 +39,7 @@ bool same_folder(const std::string& a, const std::string& b) {
 }  // namespace
 
 Result<Speculation> resolve_speculation(const SpeculationSettings& settings, const model::ModelConfig& config,
-                                        const std::string& model_path, bool cuda) {
+                                        const std::string& model_path) {
   if (settings.algorithm.empty()) return Speculation{};
   Speculation speculation;
   if (settings.algorithm == "EAGLE" || settings.algorithm == "NEXTN") {
@@ -51,13 +51,6 @@ Result<Speculation> resolve_speculation(const SpeculationSettings& settings, con
                  "--speculative-algorithm {}: expected EAGLE or NEXTN (the checkpoint's MTP layer) or NGRAM "
                  "(look-up in the sequence itself)",
                  settings.algorithm);
-  }
-  if (cuda) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--speculative-algorithm {}: speculative decoding runs on the CPU only in this version; leave "
-        "it out, or use --device cpu",
-        settings.algorithm);
   }
   if (speculation.source == Speculation::Source::kDraftLayer && config.mtp_layers == 0) {
     return error(

@@ -31,7 +31,7 @@ struct Speculation {
 // kInvalidArgument for values that do not go together, kUnsupported for what Fathom does not do; the messages
 // say what to give instead.
 Result<Speculation> resolve_speculation(const SpeculationSettings& settings, const model::ModelConfig& config,
-                                        const std::string& model_path, bool cuda);
+                                        const std::string& model_path);
 
 // "EAGLE, 3 drafts a step", for the log.
 std::string to_string(const Speculation& speculation);

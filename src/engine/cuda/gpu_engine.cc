@@ -20,8 +20,9 @@ model::cuda::LoadOptions load_options(const EngineOptions& options) {
   load.compute = options.load.compute;
   load.kv_dtype = options.load.kv_dtype;
   load.mla = options.load.mla;
-  load.max_tokens = options.max_step_tokens + options.max_running;
-  load.max_logit_rows = options.max_running;
+  load.max_tokens = options.step_tokens();
+  load.max_logit_rows = options.decode_tokens();
+  load.kept_states = options.config.draft_layers > 0 ? options.decode_tokens() : 0;
   load.max_context = options.load.max_context > 0 ? options.load.max_context : options.config.max_positions;
   load.progress = options.load.progress;
   return load;
@@ -48,7 +49,16 @@ Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu&
 }  // namespace
 
 GpuEngine::GpuEngine(const EngineOptions& options)
-    : Engine(options), masks_(options.config.vocab_size), slots_(static_cast<size_t>(options.max_running)) {}
+    : Engine(options),
+      masks_(options.config.vocab_size),
+      slots_(static_cast<size_t>(options.max_running)),
+      verified_(1 + options.speculation.max_drafts),
+      launch_(*pool_) {
+  FATHOM_CHECK_LT(options.speculation.max_drafts, kGuessStride);
+  if (options.speculation.source == Speculation::Source::kLookup) {
+    lookup_ = make_lookup(options.max_running);
+  }
+}
 
 GpuEngine::~GpuEngine() {
   queue_.close();
@@ -100,17 +110,19 @@ Result<void> GpuEngine::load(const EngineOptions& options) {
 
 Result<void> GpuEngine::allocate_step_memory() {
   const int64_t slots = limits_.max_slots;
+  const int64_t choices = slots * verified_;
   sample::cuda::GpuSamplerSizes sizes;
   sizes.slots = limits_.max_slots;
   sizes.vocab = limits_.vocab_size;
-  sizes.rows = slots;
+  sizes.rows = choices;
   FATHOM_ASSIGN(sampler_, sample::cuda::GpuSampler::create(*stream_, arena_, sizes));
   tables_.stride = ceil_div(limits_.max_context, limits_.page_size);
   FATHOM_ASSIGN(tables_.block_tables, arena_.allocate_array<int32_t>(slots * tables_.stride));
   FATHOM_ASSIGN(tables_.last_tokens, arena_.allocate_array<int32_t>(slots));
-  FATHOM_ASSIGN(device_tokens_, arena_.allocate_array<int32_t>(slots));
+  FATHOM_ASSIGN(device_tokens_, arena_.allocate_array<int32_t>(choices));
+  FATHOM_ASSIGN(step_slots_, arena_.allocate_array<int32_t>(choices));
   FATHOM_ASSIGN(adjusted_, arena_.allocate_array<float>(slots * limits_.vocab_size));
-  FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(slots, arena_));
+  FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(choices, arena_));
   FATHOM_ASSIGN(device_masks_, DeviceMasks::allocate(slots, limits_.vocab_size, arena_));
   // Padding tokens look at slot 0.
   stream_->fill(tables_.block_tables, 0, static_cast<size_t>(slots * tables_.stride) * sizeof(int32_t));
@@ -118,22 +130,25 @@ Result<void> GpuEngine::allocate_step_memory() {
 
   // The largest step: every token, every slot opened with a full table (prefixes are shared, so their pages
   // count more than once), every row extending.
-  const StepLayout layout(limits_.max_step_tokens, slots);
+  const StepLayout layout(limits_.max_step_tokens, choices);
+  const GuessLayout guesses(slots, limits_.max_drafts, drafts_layer(), layout.fixed_bytes);
   const int64_t updates = slots * (tables_.stride + 1) * static_cast<int64_t>(sizeof(SlotUpdate));
   const int64_t stretches =
       slots + ceil_div<int64_t>(slots * limits_.max_context, model::cuda::Model::kPassPlaces);
   const int64_t rows = stretches * static_cast<int64_t>(sizeof(ops::cuda::ExtendRow) + 16);
-  const auto bytes = static_cast<size_t>(layout.fixed_bytes + updates + rows + 4096);
+  // The draft layer sees the named tokens again.
+  const int64_t named = drafts_layer() ? limits_.max_step_tokens * 24 + rows + slots * 8 : 0;
+  const auto bytes = static_cast<size_t>(guesses.end + updates + rows + named + 8192);
   FATHOM_ASSIGN(device_input_, DeviceBuffer::allocate(bytes));
   for (size_t f = 0; f < kFrames; ++f) {
     FATHOM_ASSIGN(frames_[f].input, PinnedBuffer::allocate(bytes));
-    FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(slots));
+    FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(choices));
     FATHOM_ASSIGN(frames_[f].masks, StepMasks::allocate(slots, limits_.vocab_size));
     FATHOM_ASSIGN(frames_[f].begun, device::cuda::Event::create(true));
     FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
     free_.push(size_t{f});
   }
-  FATHOM_ASSIGN(prompt_output_, StepOutput::allocate(slots));
+  FATHOM_ASSIGN(prompt_output_, StepOutput::allocate(choices));
   FATHOM_ASSIGN(origin_, device::cuda::Event::create(true));
   FATHOM_TRY(stream_->synchronize());
   stream_->record(origin_);
@@ -142,12 +157,13 @@ Result<void> GpuEngine::allocate_step_memory() {
   return {};
 }
 
-void GpuEngine::forward(const StepLayout& layout, const std::vector<model::cuda::ExtendPass>& passes,
-                        int64_t extend_tokens) {
+void GpuEngine::forward(const StepLayout& layout, const GuessLayout& guesses,
+                        const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens) {
   auto* base = static_cast<std::byte*>(device_input_.data());
   auto* ids = reinterpret_cast<int32_t*>(base + layout.ids);
   const auto* slots = reinterpret_cast<const int32_t*>(base + layout.slots);
-  resolve_tokens(*stream_, ids, slots, tables_.last_tokens, layout.tokens);
+  resolve_tokens(*stream_, ids, slots, tables_.last_tokens,
+                 reinterpret_cast<const int32_t*>(base + guesses.guesses), guesses.rows, layout.tokens);
   model::cuda::GpuBatch batch;
   batch.view.tokens = layout.tokens;
   batch.view.positions = reinterpret_cast<const int32_t*>(base + layout.positions);
@@ -164,20 +180,36 @@ void GpuEngine::forward(const StepLayout& layout, const std::vector<model::cuda:
   model_->forward(*stream_, batch);
 }
 
-void GpuEngine::choose(const StepLayout& layout, bool draws, bool masked) {
-  if (layout.logit_rows == 0) return;
+void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked) {
+  const int64_t rows = guesses.rows;
+  if (rows == 0) return;
   const auto* base = static_cast<const std::byte*>(device_input_.data());
-  sample::cuda::SampleArgs args;
-  args.logits = model_->last_logits();
-  args.adjusted = adjusted_;
-  args.rows = layout.logit_rows;
-  args.row_slots = reinterpret_cast<const int32_t*>(base + layout.row_slots);
-  args.last_tokens = tables_.last_tokens;
-  args.tokens = device_tokens_;
-  args.draws = draws;
-  args.allowed = masked ? device_masks_.allowed : nullptr;
-  args.allowed_rows = device_masks_.rows;
-  sampler_->sample(args);
+  const auto* row_slots = reinterpret_cast<const int32_t*>(base + layout.row_slots);
+  for (int32_t position = 0; position < verified_; ++position) {
+    sample::cuda::SampleArgs args;
+    args.logits = model_->last_logits() + position * rows * limits_.vocab_size;
+    args.adjusted = adjusted_;
+    args.rows = rows;
+    args.row_slots = row_slots;
+    args.last_tokens = tables_.last_tokens;
+    args.tokens = device_tokens_ + position * rows;
+    args.draws = draws;
+    // A row with a mask has no guesses.
+    args.allowed = masked && position == 0 ? device_masks_.allowed : nullptr;
+    args.allowed_rows = device_masks_.rows;
+    sampler_->sample(args);
+    if (position + 1 == verified_) return;
+    sample::cuda::FollowArgs follow;
+    follow.rows = rows;
+    follow.tokens = args.tokens;
+    follow.guesses = reinterpret_cast<const int32_t*>(base + guesses.guesses) + position * rows;
+    follow.drafts = reinterpret_cast<const int32_t*>(base + guesses.drafts);
+    follow.position = position;
+    follow.row_slots = row_slots;
+    follow.next_slots = step_slots_ + position * rows;
+    sampler_->follow(follow);
+    row_slots = follow.next_slots;
+  }
 }
 
 void GpuEngine::send_masks(Frame& frame) {
@@ -207,19 +239,26 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
   FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
   // Largest first, and once without a graph: what a first launch sets up is then done.
   for (auto size = sizes.rbegin(); size != sizes.rend(); ++size) {
-    const StepLayout layout(*size, *size);
+    StepLayout layout(int64_t{*size} * verified_, int64_t{*size} * verified_);
+    const GuessLayout guesses(*size, limits_.max_drafts, drafts_layer(), layout.fixed_bytes);
+    layout.fixed_bytes = guesses.end;
     for (const GraphKind kind : {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kForward}) {
       const auto queue = [&] {
-        forward(layout, {}, 0);
-        if (kind != GraphKind::kForward) choose(layout, kind == GraphKind::kDraws, false);
+        if (drafts_layer()) draft(guesses, kind != GraphKind::kGreedy);
+        forward(layout, guesses, {}, 0);
+        if (drafts_layer()) keep_states(guesses);
+        if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
       };
       if (size == sizes.rbegin()) {
         input_.clear();
+        guesses_.clear();
+        lay_out_rows(*size);
         std::vector<model::cuda::ExtendPass> passes;
         const SlotUpdate* none = nullptr;
         auto* device = static_cast<std::byte*>(device_input_.data());
         auto* pinned = static_cast<std::byte*>(frames_[0].input.data());
         const int64_t bytes = input_.write(layout, pinned, device, passes, &none);
+        guesses_.write(guesses, pinned);
         stream_->copy(device, pinned, static_cast<size_t>(bytes));
         queue();
         FATHOM_TRY(stream_->synchronize());
@@ -307,6 +346,7 @@ void GpuEngine::answer_steps() {
     }
     auto promise = std::move(frame.promise);
     tell_masks(frame);
+    if (frame.status.ok()) note_outputs(frame);
     Result<StepResult> answer = answer_of(frame);
     if (frame.status.ok()) count_time(frame, last ? &frames_[*last] : nullptr);
     if (last) free_.push(size_t{*last});
@@ -332,11 +372,14 @@ Result<StepResult> GpuEngine::answer_of(Frame& frame) {
   FATHOM_TRY(frame.status);
   for (size_t i = 0; i < frame.choices.size(); ++i) {
     const RowChoice& choice = frame.choices[i];
-    TokenOutput output = frame.output.token(static_cast<int64_t>(i));
-    if (choice.logprobs.output) {
-      output = frame.output.described(static_cast<int64_t>(i), output.token, choice.logprobs);
+    for (int64_t position = 0; position <= choice.drafts; ++position) {
+      const int64_t at = position * frame.stride + static_cast<int64_t>(i);
+      TokenOutput output = frame.output.token(at);
+      if (output.token < 0) break;
+      if (choice.logprobs.output) output = frame.output.described(at, output.token, choice.logprobs);
+      frame.result.rows[choice.row].outputs.push_back(std::move(output));
     }
-    frame.result.rows[choice.row].outputs.push_back(std::move(output));
+    frame.result.rows[choice.row].drafted = choice.drafts;
   }
   return std::move(frame.result);
 }
@@ -356,6 +399,7 @@ void GpuEngine::count_time(const Frame& frame, const Frame* before) {
 Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   FATHOM_TRY(stream_->status());
   input_.clear();
+  guesses_.clear();
   FATHOM_TRY(open_slots(plan));
   lay_out(plan);
   frame.result.rows.resize(plan.rows.size());
@@ -365,20 +409,28 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   for (const size_t row : input_.sampling) {
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     const LogprobParams& params = slot.logprobs;
-    frame.choices.push_back({row, params, slot.masks});
+    frame.choices.push_back({.row = row, .logprobs = params, .masks = slot.masks});
     ++slot.chosen;
     if (params.output) {
       describes = true;
       shape.widen(params);
     }
   }
+  for (const GuessInput::Row& row : guesses_.rows) {
+    RowChoice& choice = frame.choices[static_cast<size_t>(row.sampling)];
+    choice.drafts = row.drafts;
+    choice.verifies = true;
+  }
+  if (drafts_layer()) lay_out_named(plan);
   FATHOM_TRY(queue_forward(frame));
-  const auto rows = static_cast<int64_t>(input_.sampling.size());
+  const int64_t rows = input_.sampling.empty() ? 0 : frame.stride * verified_;
   if (rows > 0) frame.output.bring_tokens(*stream_, device_tokens_, rows);
   if (describes) {
     int32_t* ids = frame.output.ids();
     for (int64_t i = 0; i < rows; ++i) {
-      const auto& wanted = frame.choices[static_cast<size_t>(i)].logprobs.token_ids;
+      const auto choice = static_cast<size_t>(i % frame.stride);
+      if (choice >= frame.choices.size()) continue;  // padding
+      const auto& wanted = frame.choices[choice].logprobs.token_ids;
       for (int32_t j = 0; j < shape.requested; ++j) {
         ids[i * shape.requested + j] =
             static_cast<size_t>(j) < wanted.size() ? wanted[static_cast<size_t>(j)] : -1;
@@ -405,6 +457,7 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
       FATHOM_TRY(report_prompt(plan.rows[r], input_.first[r], &frame.result.rows[r]));
     }
   }
+  if (drafts_layer()) follow_named();
   return stream_->status();
 }
 
@@ -415,6 +468,9 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
     slot.block_table = std::move(open.pages);
     slot.masks = masks_.open(open.init);
     slot.chosen = static_cast<int64_t>(open.init.output.size());
+    slot.behind = 0;
+    slot.recent.clear();
+    if (lookup_) lookup_->open(open.slot, open.init);
     FATHOM_TRY(sampler_->open(open.slot, open.init));
     for (size_t i = 0; i < slot.block_table.size(); ++i) {
       input_.updates.push_back({open.slot, static_cast<int32_t>(i), slot.block_table[i]});
@@ -435,33 +491,42 @@ void GpuEngine::lay_out(BatchPlan& plan) {
       table.push_back(page);
     }
   }
-  const int32_t page_size = limits_.page_size;
   for (const RowMode mode : {RowMode::kExtend, RowMode::kDecode}) {
     for (size_t r = 0; r < plan.rows.size(); ++r) {
       const BatchRow& row = plan.rows[r];
       if (row.mode != mode) continue;
       const Slot& slot = slots_[static_cast<size_t>(row.slot)];
-      const int32_t count = row.num_tokens();
       const auto first = static_cast<int32_t>(in.ids.size());
       in.first[r] = first;
-      FATHOM_CHECK(static_cast<int64_t>(slot.block_table.size()) * page_size >= row.start + count,
-                   "slot {}: {} pages of {} tokens for {} + {} tokens", row.slot, slot.block_table.size(),
-                   page_size, row.start, count);
-      for (int32_t i = 0; i < count; ++i) {
-        const int32_t position = row.start + i;
-        const int32_t token = row.tokens.empty() ? -1 : row.tokens[static_cast<size_t>(i)];
-        FATHOM_CHECK(row.tokens.empty() || (token >= 0 && token < limits_.vocab_size),
-                     "slot {}: token {} at position {}", row.slot, token, position);
-        in.ids.push_back(token);
+      FATHOM_CHECK(
+          static_cast<int64_t>(slot.block_table.size()) * limits_.page_size >= row.start + row.num_tokens(),
+          "slot {}: {} pages of {} tokens for {} + {} tokens", row.slot, slot.block_table.size(),
+          limits_.page_size, row.start, row.num_tokens());
+      const auto add = [&](int32_t id, int32_t position) {
+        in.ids.push_back(id);
         in.positions.push_back(position);
         in.slots.push_back(row.slot);
-        const int64_t page = slot.block_table[static_cast<size_t>(position / page_size)];
-        in.places.push_back(page * page_size + position % page_size);
+        in.places.push_back(position < 0 ? 0 : place_of(slot, position));
+      };
+      for (size_t i = 0; i < row.tokens.size(); ++i) {
+        const int32_t token = row.tokens[i];
+        FATHOM_CHECK(token >= 0 && token < limits_.vocab_size, "slot {}: token {} at position {}", row.slot,
+                     token, row.start + static_cast<int32_t>(i));
+        add(token, row.start + static_cast<int32_t>(i));
       }
+      if (row.tokens.empty()) {
+        FATHOM_CHECK(row.sample, "slot {}: a row without tokens chooses one", row.slot);
+        const GuessInput::Row& guess = guesses_.rows.emplace_back(guesses_of(row, first));
+        for (int32_t i = 0; i < verified_; ++i) {
+          // Behind the guesses: padding.
+          add(i == 0 ? -1 : guess_id(guess.sampling, i - 1), i <= guess.drafts ? row.start + i : -1);
+        }
+      }
+      const auto count = static_cast<int32_t>(in.ids.size()) - first;
       if (mode == RowMode::kExtend) in.extend_rows.push_back({first, count, row.start, row.slot, 0, 0, 0, 0});
       if (row.sample) {
         in.sampling.push_back(r);
-        in.logit_rows.push_back(first + count - 1);
+        in.last_places.push_back(row.tokens.empty() ? first : first + count - 1);
         in.row_slots.push_back(row.slot);
       }
     }
@@ -470,24 +535,35 @@ void GpuEngine::lay_out(BatchPlan& plan) {
 }
 
 int64_t GpuEngine::graph_size() const {
-  if (input_.extend_tokens > 0 || tracing_) return 0;
-  const auto found = graphs_.lower_bound({static_cast<int64_t>(input_.ids.size()), GraphKind::kGreedy});
+  // Every token is of a row that a graph knows: one token, or its last one and guesses.
+  const auto rows = static_cast<int64_t>(input_.sampling.size());
+  const auto tokens = static_cast<int64_t>(input_.ids.size());
+  if (input_.extend_tokens > 0 || tracing_ || tokens != rows * verified_) return 0;
+  if (verified_ > 1 && static_cast<int64_t>(guesses_.rows.size()) != rows) return 0;
+  const auto found = graphs_.lower_bound({rows, GraphKind::kGreedy});
   return found == graphs_.end() ? 0 : found->first.first;
 }
 
 Result<void> GpuEngine::queue_forward(Frame& frame) {
   const int64_t graph = graph_size();
-  const int64_t tokens = graph > 0 ? graph : static_cast<int64_t>(input_.ids.size());
-  const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.logit_rows.size());
-  const StepLayout layout(tokens, rows);
+  const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.sampling.size());
+  const int64_t tokens = graph > 0 ? graph * verified_ : static_cast<int64_t>(input_.ids.size());
+  frame.stride = rows;
+  lay_out_rows(rows);
+  StepLayout layout(tokens, rows * verified_);
+  const GuessLayout guesses(rows, limits_.max_drafts, drafts_layer(), layout.fixed_bytes);
+  layout.fixed_bytes = guesses.end;
   auto passes = model::cuda::plan_passes(input_.extend_rows);
   FATHOM_CHECK_LE(static_cast<size_t>(input_.bytes(layout, passes)), frame.input.size());
   auto* device = static_cast<std::byte*>(device_input_.data());
+  auto* pinned = static_cast<std::byte*>(frame.input.data());
   const SlotUpdate* updates = nullptr;
-  const int64_t bytes =
-      input_.write(layout, static_cast<std::byte*>(frame.input.data()), device, passes, &updates);
+  int64_t bytes = input_.write(layout, pinned, device, passes, &updates);
+  guesses_.write(guesses, pinned);
+  if (drafts_layer()) bytes = write_follow(pinned, bytes);
+  FATHOM_CHECK_LE(static_cast<size_t>(bytes), frame.input.size());
   stream_->record(frame.begun);
-  stream_->copy(device, frame.input.data(), static_cast<size_t>(bytes));
+  stream_->copy(device, pinned, static_cast<size_t>(bytes));
   apply_updates(*stream_, tables_, updates, static_cast<int64_t>(input_.updates.size()));
   const bool draws = sampler_->draws(input_.row_slots);
   const bool masked = std::any_of(frame.choices.begin(), frame.choices.end(),
@@ -499,11 +575,13 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   if (graph > 0) {
     graphs_.at({graph, GraphKind::kForward}).launch(*stream_);
   } else {
-    forward(layout, passes, input_.extend_tokens);
+    if (drafts_layer() && !guesses_.rows.empty()) draft(guesses, draws);
+    forward(layout, guesses, passes, input_.extend_tokens);
+    if (drafts_layer() && !guesses_.rows.empty()) keep_states(guesses);
   }
   // The GPU computes while the host waits.
   if (masked) send_masks(frame);
-  choose(layout, draws, masked);
+  choose(layout, guesses, draws, masked);
   return stream_->status();
 }
 

@@ -3,6 +3,10 @@
 // never waits inside a step, but for prompt logprobs, which are rare, and for masks: a row with a mask needs
 // to know the token that the step before chooses. Then the forward pass is queued at once, and the choice
 // when the masks are there, which they are long before the forward pass ends.
+//
+// With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
+// The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
+// The tokens are chosen one position after another, for the rows whose guesses have held so far.
 #pragma once
 
 #include <array>
@@ -18,9 +22,12 @@
 #include "device/cuda/graph.h"
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
+#include "device/launch.h"
+#include "engine/cuda/guess_input.h"
 #include "engine/cuda/step_input.h"
 #include "engine/cuda/step_masks.h"
 #include "engine/cuda/step_output.h"
+#include "engine/drafter.h"
 #include "engine/engine.h"
 #include "model/cuda/model.h"
 #include "sample/cuda/gpu_sampler.h"
@@ -46,6 +53,9 @@ class GpuEngine final : public Engine {
     std::vector<int32_t> block_table;
     std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // null: every token may come, always
     int64_t chosen = 0;  // tokens of the output, those of steps in flight among them
+    // The draft layer's: the positions computed that it has not seen, and the tokens after all but the last.
+    int32_t behind = 0;
+    std::vector<int32_t> recent;
   };
   struct Work {
     BatchPlan plan;
@@ -60,6 +70,7 @@ class GpuEngine final : public Engine {
     device::cuda::Event begun, done;
     StepResult result;
     std::vector<RowChoice> choices;
+    int64_t stride = 0;  // rows of a position's choices, padding included
     std::promise<Result<StepResult>> promise;
     Result<void> status;
     int64_t rows = 0, tokens = 0;
@@ -84,10 +95,25 @@ class GpuEngine final : public Engine {
   // The padded number of tokens that a graph takes, or 0: the step runs without one.
   int64_t graph_size() const;
   Result<void> queue_forward(Frame& frame);
-  void forward(const StepLayout& layout, const std::vector<model::cuda::ExtendPass>& passes,
-               int64_t extend_tokens);
+  void forward(const StepLayout& layout, const GuessLayout& guesses,
+               const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens);
+  // The padded number of sampling rows is known: their logits, and what guessing takes.
+  void lay_out_rows(int64_t rows);
+  GuessInput::Row guesses_of(const BatchRow& row, int32_t first);
+  void lay_out_guesses(int64_t rows);
+  void lay_out_named(const BatchPlan& plan);
+  // Writes follow_ behind the step's other arrays; returns where they end.
+  int64_t write_follow(std::byte* to, int64_t at);
+  int64_t place_of(const Slot& slot, int32_t position) const;
+  bool drafts_layer() const { return limits_.draft_layer; }
+  // The draft layer's passes before the forward pass, and for named rows after it.
+  void draft(const GuessLayout& layout, bool draws);
+  void follow_named();
+  void keep_states(const GuessLayout& layout);
+  // What the answered step's tokens tell the next guesses.
+  void note_outputs(const Frame& frame);
   // Chooses the rows' tokens from the last forward pass; with masks once they have been sent.
-  void choose(const StepLayout& layout, bool draws, bool masked);
+  void choose(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked);
   // Waits for the masks of the step's rows and sends them.
   void send_masks(Frame& frame);
   Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
@@ -105,10 +131,19 @@ class GpuEngine final : public Engine {
   StepInput input_;                          // of the step being queued
   device::cuda::DeviceBuffer device_input_;  // what Frame::input is copied to
   SlotTables tables_;
-  int32_t* device_tokens_ = nullptr;  // [slots] the step's choices, by row
+  int32_t* device_tokens_ = nullptr;  // [D, rows] the step's choices, by position and row; -1: none
+  int32_t* step_slots_ = nullptr;     // [D, slots] the rows that choose at each position
   float* adjusted_ = nullptr;         // [slots, V]
   DeviceMasks device_masks_;
   DeviceLogprobs device_logprobs_;
+  int32_t verified_ = 1;  // D
+  GuessInput guesses_;    // of the step being queued
+  FollowInput follow_;
+  std::vector<model::cuda::ExtendPass> follow_passes_;
+  DraftTokensAt follow_at_;
+  int64_t follow_keep_from_ = 0, follow_keep_to_ = 0;
+  device::Launch launch_;
+  std::unique_ptr<Drafter> lookup_;
   StepOutput prompt_output_;  // prompt logprobs: the step's own answer lies in its frame
 
   // The device's clock beside the host's: an event and the host's time when it had just passed.

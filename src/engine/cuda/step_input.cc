@@ -42,6 +42,7 @@ void StepInput::clear() {
   extend_tokens = 0;
   first.clear();
   sampling.clear();
+  last_places.clear();
 }
 
 int64_t StepInput::bytes(const StepLayout& layout, const std::vector<model::cuda::ExtendPass>& passes) const {

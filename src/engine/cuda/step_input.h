@@ -26,15 +26,16 @@ struct StepLayout {
 
 // The host's side of one step.
 struct StepInput {
-  std::vector<int32_t> ids;  // -1: the slot's last token
+  std::vector<int32_t> ids;  // -1: the slot's last token; below: a guess (guess_id)
   std::vector<int32_t> positions, slots;
   std::vector<int64_t> places;
   std::vector<int32_t> logit_rows, row_slots;
   std::vector<SlotUpdate> updates;
   std::vector<ops::cuda::ExtendRow> extend_rows;
   int64_t extend_tokens = 0;
-  std::vector<int32_t> first;    // [plan row] its first token
-  std::vector<size_t> sampling;  // the plan rows that sample, in the order of logit_rows
+  std::vector<int32_t> first;        // [plan row] its first token
+  std::vector<size_t> sampling;      // the plan rows that sample
+  std::vector<int32_t> last_places;  // beside `sampling`: the token after which a token is chosen
 
   void clear();
   // Writes the arrays into `to` as `layout` says, padded with tokens that no op looks at. Returns the bytes
@@ -53,8 +54,8 @@ struct SlotTables {
 };
 void apply_updates(device::cuda::Stream& stream, const SlotTables& tables, const SlotUpdate* updates,
                    int64_t count);
-// ids[t] = last_tokens[slots[t]] where it is -1.
+// ids[t] = last_tokens[slots[t]] where it is -1; guesses[i rows + s] where it is guess_id(s, i).
 void resolve_tokens(device::cuda::Stream& stream, int32_t* ids, const int32_t* slots,
-                    const int32_t* last_tokens, int64_t count);
+                    const int32_t* last_tokens, const int32_t* guesses, int64_t rows, int64_t count);
 
 }  // namespace fathom::engine::cuda

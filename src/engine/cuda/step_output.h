@@ -39,6 +39,8 @@ struct RowChoice {
   size_t row = 0;
   LogprobParams logprobs;
   std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // to be told of the token; null: none
+  int32_t drafts = 0;                                    // guesses of the row
+  bool verifies = false;                                 // it goes on from the slot's last token
 };
 
 // Pinned memory for a step's answer, or a piece of a prompt's.

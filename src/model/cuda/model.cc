@@ -1,6 +1,7 @@
 #include "model/cuda/model.h"
 
 #include <algorithm>
+#include <span>
 
 #include "base/clock.h"
 #include "model/cuda/layers.h"
@@ -47,6 +48,19 @@ struct Model::State {
   ops::cuda::RopeView rope;
   LoadReport report;
   int64_t forward_tokens = 0;
+
+  void embed(device::cuda::Stream& stream, const GpuBatch& batch) const {
+    ops::cuda::embedding(stream, {.table = weights.embedding.data,
+                                  .table_dtype = weights.embedding.dtype,
+                                  .ids = batch.token_ids,
+                                  .tokens = batch.view.tokens,
+                                  .width = config.hidden_size,
+                                  .y = work.residual});
+  }
+  void run_layers(device::cuda::Stream& stream, const GpuBatch& batch, std::span<const LayerWeights> layers,
+                  int64_t first, const float* last_norm, const Matrix& out);
+  // Logits [R, V] of rows of `hidden`.
+  float* run_head(device::cuda::Stream& stream, const Matrix& hidden, const int32_t* rows, int64_t count);
 };
 
 namespace {
@@ -74,6 +88,7 @@ WorkspaceShape shape_of(const ModelConfig& config, const LoadOptions& options) {
   shape.logit_rows = options.max_logit_rows;
   shape.pass_keys = Model::kPassPlaces;
   shape.max_context = options.max_context > 0 ? options.max_context : config.max_positions;
+  shape.kept_states = options.kept_states;
   shape.mla = options.mla;
   shape.activations = options.compute == ops::Compute::kF32 ? DType::kF32 : DType::kBF16;
   return shape;
@@ -106,7 +121,7 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   s.options.progress = nullptr;
   s.max_context = options.max_context > 0 ? options.max_context : config.max_positions;
   s.decode_tokens = shape_of(config, options).decode_tokens;
-  s.layout.layers = config.num_layers;
+  s.layout.layers = config.num_layers + config.draft_layers;
   s.layout.width = options.mla ? config.latent_width() : config.plain_width();
   s.layout.dtype = options.kv_dtype;
   s.scale = static_cast<float>(softmax_scale(config));
@@ -142,6 +157,12 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   FATHOM_ASSIGN(s.work, allocate_workspace(config, shape, stream.gpu(), s.work_arena));
   FATHOM_ASSIGN(s.rope, upload_rope(config, s.max_context, pool, s.work_arena));
   s.report.workspace_bytes = static_cast<int64_t>(s.work_arena.used());
+  if (config.draft_layers > 0) {
+    // Padding tokens leave rows as they are: those must be numbers.
+    for (const Matrix& rows : {s.work.states, s.work.draft_pair}) {
+      stream.fill(rows.data, 0, static_cast<size_t>(rows.rows * rows.columns * device::size_of(rows.dtype)));
+    }
+  }
 
   const auto& layer = s.weights.layers.back();
   s.report.implementations.emplace_back(
@@ -178,54 +199,97 @@ const float* Model::last_logits() const {
   return state_->work.logits;
 }
 
-float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
-  State& s = *state_;
+// The residual stream through `layers`, the first of which has the cache's layer `first`, and normalised to
+// `out`.
+void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batch,
+                              std::span<const LayerWeights> layers, int64_t first, const float* last_norm,
+                              const Matrix& out) {
   const int64_t t = batch.view.tokens;
-  FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
-  const Step step{stream,        s.config,        s.work,        s.rope, s.scale,
-                  s.options.mla, s.decode_tokens, s.max_context, batch,  s.beside};
-  const auto eps = static_cast<float>(s.config.rms_norm_eps);
+  const Step step{stream, config, work, rope, scale, options.mla, decode_tokens, max_context, batch, beside};
+  const auto eps = static_cast<float>(config.rms_norm_eps);
   const auto norm = [&](const Matrix& delta, const float* weight, const Matrix& y) {
     ops::cuda::add_rms_norm(
         stream,
-        {.residual = s.work.residual, .delta = delta, .weight = weight, .eps = eps, .y = y.first_rows(t)});
+        {.residual = work.residual, .delta = delta, .weight = weight, .eps = eps, .y = y.first_rows(t)});
   };
-  const Matrix delta = s.work.delta.first_rows(t);
-
-  ops::cuda::embedding(stream, {.table = s.weights.embedding.data,
-                                .table_dtype = s.weights.embedding.dtype,
-                                .ids = batch.token_ids,
-                                .tokens = t,
-                                .width = s.config.hidden_size,
-                                .y = s.work.residual});
-  for (size_t i = 0; i < s.weights.layers.size(); ++i) {
-    const LayerWeights& layer = s.weights.layers[i];
-    norm(i == 0 ? Matrix() : delta, layer.input_norm, s.work.normed);
-    attention_block(step, layer.attention, batch.cache->layer(static_cast<int64_t>(i)));
-    norm(delta, layer.attention_norm, s.work.normed);
+  const Matrix delta = work.delta.first_rows(t);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const LayerWeights& layer = layers[i];
+    norm(i == 0 ? Matrix() : delta, layer.input_norm, work.normed);
+    attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
+    norm(delta, layer.attention_norm, work.normed);
     if (layer.is_moe) {
       moe_block(step, layer.moe);
     } else {
       dense_block(step, stream, layer.dense, delta);
     }
   }
-  norm(delta, s.weights.norm, s.work.hidden);
+  norm(delta, last_norm, out);
+}
+
+float* Model::State::run_head(device::cuda::Stream& stream, const Matrix& hidden, const int32_t* rows,
+                              int64_t count) {
+  FATHOM_CHECK(count <= options.max_logit_rows, "rows={} max_logit_rows={}", count, options.max_logit_rows);
+  if (count == 0) return work.logits;
+  const Matrix gathered = work.logit_hidden.first_rows(count);
+  ops::cuda::gather_rows(stream, {.x = hidden, .y = gathered, .ids = rows});
+  ops::cuda::linear(stream, {.x = gathered,
+                             .y = Matrix(work.logits, DType::kF32, count, config.vocab_size),
+                             .weight = &weights.head});
+  return work.logits;
+}
+
+float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
+  State& s = *state_;
+  const int64_t t = batch.view.tokens;
+  FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
+  s.embed(stream, batch);
+  s.run_layers(stream, batch, s.weights.layers, 0, s.weights.norm, s.work.hidden);
   s.forward_tokens = t;
   return logits(stream, batch.logit_rows, batch.logit_count);
 }
 
 float* Model::logits(device::cuda::Stream& stream, const int32_t* rows, int64_t count) {
   State& s = *state_;
-  FATHOM_CHECK(count <= s.options.max_logit_rows, "rows={} max_logit_rows={}", count,
-               s.options.max_logit_rows);
-  if (count == 0) return s.work.logits;
-  const Matrix gathered = s.work.logit_hidden.first_rows(count);
-  ops::cuda::gather_rows(stream,
-                         {.x = s.work.hidden.first_rows(s.forward_tokens), .y = gathered, .ids = rows});
-  ops::cuda::linear(stream, {.x = gathered,
-                             .y = Matrix(s.work.logits, DType::kF32, count, s.config.vocab_size),
-                             .weight = &s.weights.head});
-  return s.work.logits;
+  return s.run_head(stream, s.work.hidden.first_rows(s.forward_tokens), rows, count);
+}
+
+void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states) {
+  State& s = *state_;
+  const int64_t t = batch.view.tokens;
+  FATHOM_CHECK(s.config.draft_layers > 0, "the model was built without its draft layer");
+  FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
+  const DraftWeights& weights = s.weights.draft;
+  const int64_t width = s.config.hidden_size;
+  const auto eps = static_cast<float>(s.config.rms_norm_eps);
+  const Matrix pair = s.work.draft_pair.first_rows(t);
+  const Matrix token = pair.slice(0, width);
+  const Matrix before = pair.slice(width, 2 * width);
+  const Matrix residual(s.work.residual, DType::kF32, t, width);
+  s.embed(stream, batch);
+  ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = weights.token_norm, .eps = eps});
+  ops::cuda::gather_rows(stream, {.x = s.work.states, .y = before, .ids = states});
+  ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = weights.hidden_norm, .eps = eps});
+  ops::cuda::linear(stream, {.x = pair, .y = residual, .weight = &weights.merge});
+  s.run_layers(stream, batch, {&weights.layer, 1}, s.config.num_layers, weights.norm, s.work.draft_hidden);
+  s.run_head(stream, s.work.draft_hidden.first_rows(t), batch.logit_rows, batch.logit_count);
+}
+
+int32_t Model::kept_state(int64_t i) const {
+  FATHOM_CHECK(i >= 0 && i < state_->options.kept_states, "state {} of {}", i, state_->options.kept_states);
+  return static_cast<int32_t>(state_->work.hidden.rows + i);
+}
+
+int32_t Model::draft_state(int64_t row) const {
+  return static_cast<int32_t>(state_->work.hidden.rows + state_->options.kept_states + row);
+}
+
+void Model::keep(device::cuda::Stream& stream, const int32_t* from, const int32_t* to, int64_t count) {
+  const Workspace& work = state_->work;
+  const int64_t first = work.hidden.rows;
+  Matrix kept = work.states.row_range(first, first + state_->options.kept_states);
+  kept.rows = count;
+  ops::cuda::gather_rows(stream, {.x = work.hidden, .y = kept, .ids = from, .to = to});
 }
 
 }  // namespace fathom::model::cuda

@@ -45,6 +45,7 @@ struct LoadOptions {
   int64_t max_tokens = 4096;  // of one forward, padding included
   int64_t max_logit_rows = 256;
   int64_t max_context = 0;  // 0: the config's
+  int64_t kept_states = 0;  // hidden states that keep() has room for; with ModelConfig::draft_layers
   std::function<void(int64_t done, int64_t total)> progress;
 };
 
@@ -93,8 +94,18 @@ class Model {
   float* forward(device::cuda::Stream& stream, const GpuBatch& batch);
   // Logits of further tokens of the last forward; overwrites the others. `rows` [count] on the device.
   float* logits(device::cuda::Stream& stream, const int32_t* rows, int64_t count);
-  // Where every call of the two above leaves its logits.
+  // Where every call of the two above, and draft(), leave their logits.
   const float* last_logits() const;
+
+  // One pass of the draft layer; needs ModelConfig::draft_layers. Token t is the one after the position
+  // batch.view.positions[t], and states[t] says whose hidden state stands there: a row of the last forward
+  // (0 ..), or kept_state(i), or draft_state(row of the last draft). Writes its cache entries, its hidden
+  // states, and logits [R, V] in the place of forward's. A padding token may have any state, -1 too.
+  void draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states);
+  int32_t kept_state(int64_t i) const;
+  int32_t draft_state(int64_t row) const;
+  // Copies `count` hidden states, from[i] of the last forward to place to[i] of those kept; negative: none.
+  void keep(device::cuda::Stream& stream, const int32_t* from, const int32_t* to, int64_t count);
 
  private:
   struct State;

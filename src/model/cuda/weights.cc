@@ -23,6 +23,7 @@ class Loader {
     for (int64_t i = 0; i < c_.num_layers; ++i) {
       FATHOM_TRY(load_layer(i, model.layers[static_cast<size_t>(i)]));
     }
+    if (c_.draft_layers > 0) FATHOM_TRY(load_draft(model.draft));
     FATHOM_ASSIGN(model.norm, norm("model.norm.weight", c_.hidden_size));
     FATHOM_ASSIGN(model.head, linear(parts_.head()));
     return model;
@@ -46,6 +47,16 @@ class Loader {
     layer.is_moe = c_.is_moe(index);
     if (layer.is_moe) return load_moe(prefix + "mlp.", layer.moe);
     return load_dense(prefix + "mlp.", c_.intermediate_size, layer.dense);
+  }
+
+  Result<void> load_draft(DraftWeights& draft) {
+    const std::string prefix = layer_prefix(c_.num_layers);
+    FATHOM_ASSIGN(draft.token_norm, norm(prefix + "enorm.weight", c_.hidden_size));
+    FATHOM_ASSIGN(draft.hidden_norm, norm(prefix + "hnorm.weight", c_.hidden_size));
+    FATHOM_ASSIGN(draft.merge, linear(parts_.merge(prefix)));
+    FATHOM_TRY(load_layer(c_.num_layers, draft.layer));
+    FATHOM_ASSIGN(draft.norm, norm(prefix + "shared_head.norm.weight", c_.hidden_size));
+    return {};
   }
 
   Result<void> load_attention(const std::string& prefix, MlaWeights& attention) {

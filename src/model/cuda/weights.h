@@ -45,11 +45,21 @@ struct LayerWeights {
   MoeWeights moe;
 };
 
+// A layer that predicts the token after the next; model/weights.h says more.
+struct DraftWeights {
+  const float* token_norm = nullptr;   // [H]
+  const float* hidden_norm = nullptr;  // [H]
+  Weight merge;                        // [H, 2 H]
+  LayerWeights layer;
+  const float* norm = nullptr;  // [H]
+};
+
 struct ModelWeights {
   weights::cuda::Table embedding;  // [V, H]
   std::vector<LayerWeights> layers;
   const float* norm = nullptr;  // [H]
   Weight head;                  // [V, H]
+  DraftWeights draft;           // empty where the config has no draft_layers
 };
 
 Result<ModelWeights> load_weights(const ModelConfig& config, ops::Compute compute, bool mla,

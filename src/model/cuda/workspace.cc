@@ -55,7 +55,13 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
   w.residual = take.array<float>(t * c.hidden_size);
   w.normed = take.matrix(t, c.hidden_size);
   w.delta = {take.array<float>(t * c.hidden_size), DType::kF32, t, c.hidden_size};
-  w.hidden = take.matrix(t, c.hidden_size);
+  const bool drafts = c.draft_layers > 0;
+  w.states = take.matrix(drafts ? 2 * t + shape.kept_states : t, c.hidden_size);
+  w.hidden = w.states.first_rows(t);
+  if (drafts) {
+    w.draft_hidden = w.states.row_range(t + shape.kept_states, 2 * t + shape.kept_states);
+    w.draft_pair = take.matrix(t, 2 * c.hidden_size);
+  }
   w.qkv = take.matrix(t, (q_lora ? c.q_lora_rank : queries) + c.latent_width());
   if (q_lora) {
     w.q_latent = take.matrix(t, c.q_lora_rank);
@@ -78,7 +84,7 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
   }
   int64_t widest = 0;
   bool any_moe = false;
-  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+  for (int64_t layer = 0; layer < c.num_layers + c.draft_layers; ++layer) {
     any_moe = any_moe || c.is_moe(layer);
     if (!c.is_moe(layer)) widest = std::max(widest, c.intermediate_size);
   }

@@ -16,6 +16,7 @@ struct WorkspaceShape {
   int64_t logit_rows = 0;     // most rows of logits
   int64_t pass_keys = 0;      // most keys of one pass of un-absorbed attention
   int64_t max_context = 0;
+  int64_t kept_states = 0;  // rows of Workspace::states between steps
   bool mla = true;
   device::DType activations = device::DType::kBF16;
 };
@@ -44,13 +45,18 @@ struct Workspace {
   float* expert_weights = nullptr;  // [T, K]
   ops::cuda::ExpertSort sort;
   int32_t* sort_scratch = nullptr;
-  Matrix expert_in;         // [T K, H] A: tokens in the experts' order, for many of them
-  Matrix expert_inner;      // [T K, I] A
-  Matrix expert_out;        // [T K, H] A
-  Matrix inner;             // [T, widest of the dense and shared MLPs] A
-  Matrix shared_out;        // [T, H] A
-  Matrix logit_hidden;      // [R, H] A
-  Matrix hidden;            // [T, H] A: after the final norm
+  Matrix expert_in;     // [T K, H] A: tokens in the experts' order, for many of them
+  Matrix expert_inner;  // [T K, I] A
+  Matrix expert_out;    // [T K, H] A
+  Matrix inner;         // [T, widest of the dense and shared MLPs] A
+  Matrix shared_out;    // [T, H] A
+  Matrix logit_hidden;  // [R, H] A
+  // [T + kept_states + T, H] A, after a final norm: the last forward's, those kept of earlier ones, and the
+  // last draft's. Only the first part without a draft layer.
+  Matrix states;
+  Matrix hidden;            // [T, H] the first part
+  Matrix draft_hidden;      // [T, H] the last part
+  Matrix draft_pair;        // [T, 2 H] A: what the draft layer merges
   float* logits = nullptr;  // [R, V]
 };
 

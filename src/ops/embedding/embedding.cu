@@ -15,9 +15,12 @@ __global__ void embedding_kernel(const T* table, const int32_t* ids, int64_t wid
   device::cuda::let_next_start();
   device::cuda::wait_for_previous();
 
-  const T* row = table + static_cast<int64_t>(ids[blockIdx.x]) * width;
+  const int32_t id = ids[blockIdx.x];
+  const T* row = table + static_cast<int64_t>(id) * width;
   float* out = y + static_cast<int64_t>(blockIdx.x) * width;
-  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) out[i] = static_cast<float>(row[i]);
+  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+    out[i] = id < 0 ? 0.0F : static_cast<float>(row[i]);
+  }
 }
 
 }  // namespace

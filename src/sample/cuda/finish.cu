@@ -223,8 +223,8 @@ __device__ void choose(const Call& call, int64_t r, const Wish& wish, const RowV
                        FinishMemory& memory) {
   const RowScratch& scratch = call.scratch.rows[r];
   const Slot& slot = call.pools.slots[call.sample.row_slots[r]];
-  const auto bits =
-      static_cast<uint32_t>(random_bits(slot.seed, 0, static_cast<uint64_t>(slot.generated)) >> 40);
+  const auto index = static_cast<uint64_t>(slot.generated + max(call.sample.ahead, 0));
+  const auto bits = static_cast<uint32_t>(random_bits(slot.seed, 0, index) >> 40);
   int32_t token = 0;
   if (scratch.state == kDrawAll) {
     token = draw_tiled(row, call.scratch.tile_masses + r * call.tiles, 0, bits);

@@ -144,6 +144,7 @@ void GpuSampler::sample(const SampleArgs& args) {
                    args.last_tokens != nullptr && args.tokens != nullptr &&
                    (args.allowed == nullptr || args.allowed_rows != nullptr),
                "sample() without an array");
+  FATHOM_CHECK(args.ahead < 0 || args.allowed == nullptr, "a guess under a mask");
   if (args.rows == 0) return;
   Call call;
   call.pools = *pools_;
@@ -155,6 +156,13 @@ void GpuSampler::sample(const SampleArgs& args) {
   if (!args.draws) return;
   launch_weigh(stream_, call, args.rows);
   launch_finish(stream_, call, args.rows);
+}
+
+void GpuSampler::follow(const FollowArgs& args) {
+  FATHOM_CHECK(args.tokens != nullptr && args.guesses != nullptr && args.drafts != nullptr &&
+                   args.row_slots != nullptr && args.next_slots != nullptr,
+               "follow() without an array");
+  if (args.rows > 0) launch_follow(stream_, *pools_, args);
 }
 
 void GpuSampler::logprobs(const LogprobArgs& args) {

@@ -43,6 +43,21 @@ struct SampleArgs {
   const int32_t* allowed_rows = nullptr;  // [R]
   // false: every row is greedy (draws() says so). Spares the launches for the others.
   bool draws = true;
+  // Not negative: a guess at the slot's token so many tokens further on, with its parameters and that
+  // token's draw, without bias, penalties, bans and masks. Only `tokens` is written; nothing is counted.
+  int32_t ahead = -1;
+};
+
+// Which rows go on after sample() has chosen their token, because it is the one that was guessed and does not
+// end the sequence.
+struct FollowArgs {
+  int64_t rows = 0;                    // R
+  const int32_t* tokens = nullptr;     // [R] chosen
+  const int32_t* guesses = nullptr;    // [R] in the same place
+  const int32_t* drafts = nullptr;     // [R] guesses of the row in all
+  int32_t position = 0;                // of this guess, from 0
+  const int32_t* row_slots = nullptr;  // [R] of the choice
+  int32_t* next_slots = nullptr;       // [R] of the next one: the same, or -1
 };
 
 struct LogprobArgs {
@@ -84,6 +99,7 @@ class GpuSampler {
   bool draws(std::span<const int32_t> slots) const;
 
   void sample(const SampleArgs& args);
+  void follow(const FollowArgs& args);
   void logprobs(const LogprobArgs& args);
 
  private:

@@ -25,7 +25,7 @@ __device__ inline Wish wish_of(const Call& call, int64_t r) {
   if (s < 0) return {true, true, -1, 1.0F, 1.0F, 0.0F, 0};
   const Slot& slot = call.pools.slots[s];
   const int32_t top_k = slot.top_k < call.vocab ? slot.top_k : 0;
-  const int32_t forced = slot.thinking.forced(slot.budget);
+  const int32_t forced = call.sample.ahead < 0 ? slot.thinking.forced(slot.budget) : -1;
   return {false, slot.greedy != 0 || forced >= 0, forced, slot.scale, slot.top_p, slot.min_p, top_k};
 }
 
@@ -37,8 +37,13 @@ __device__ inline const uint32_t* mask_of(const Call& call, int64_t r) {
 }
 
 // Whether bias or bans, which come before the penalties, change the logits.
-__device__ inline bool moves(const Slot& slot) {
+__device__ inline bool moves(const Call& call, const Slot& slot) {
+  if (call.sample.ahead >= 0) return false;
   return slot.num_bias > 0 || (slot.num_stops > 0 && slot.generated < slot.min_new_tokens);
+}
+
+__device__ inline bool penalises(const Call& call, const Slot& slot) {
+  return call.sample.ahead < 0 && slot.penalises != 0;
 }
 
 // Where row r's logits are once they are adjusted.
@@ -48,19 +53,20 @@ __device__ inline const float* logits_of(const Call& call, int64_t r) {
     return call.logprob.logits + row * call.vocab;
   }
   const Slot& slot = call.pools.slots[call.sample.row_slots[r]];
-  const bool adjusted = moves(slot) || slot.penalises != 0 || mask_of(call, r) != nullptr;
+  const bool adjusted = moves(call, slot) || penalises(call, slot) || mask_of(call, r) != nullptr;
   return (adjusted ? call.sample.adjusted : call.sample.logits) + r * call.vocab;
 }
 
 // One thread: the row's token is chosen.
 __device__ inline void accept(const Call& call, int64_t r, int32_t token) {
+  call.sample.tokens[r] = token;
+  if (call.sample.ahead >= 0) return;
   const int32_t s = call.sample.row_slots[r];
   Slot& slot = call.pools.slots[s];
   if (slot.penalises != 0) ++call.pools.counts[s * call.vocab + token];
   ++slot.generated;
   slot.thinking.accept(slot.budget, token);
   call.sample.last_tokens[s] = token;
-  call.sample.tokens[r] = token;
 }
 
 }  // namespace fathom::sample::cuda

@@ -180,12 +180,12 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(Call call) {
     const Slot& slot = call.pools.slots[s];
     row = call.sample.logits + r * call.vocab;
     float* adjusted = call.sample.adjusted + r * call.vocab;
-    if (moves(slot)) {
+    if (moves(call, slot)) {
       bias_and_ban(call, slot, s, row, adjusted);
       row = adjusted;
     }
-    adjustment = {&slot, slot.penalises != 0 ? call.pools.counts + s * call.vocab : nullptr, mask_of(call, r),
-                  wish.greedy ? nullptr : adjusted};
+    adjustment = {&slot, penalises(call, slot) ? call.pools.counts + s * call.vocab : nullptr,
+                  mask_of(call, r), wish.greedy ? nullptr : adjusted};
   }
 
   const int warp = static_cast<int>(threadIdx.x) / kWarp;

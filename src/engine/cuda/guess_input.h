@@ -1,0 +1,91 @@
+// What a speculative step brings to the GPU beside StepInput: the guesses, or what the draft layer needs to
+// make them. Laid out for a padded number of sampling rows, like StepLayout.
+//
+// A row that verifies takes D = 1 + drafts tokens of the step, whether it has as many guesses or not. Its
+// draft is a chain: a first pass over the D places that the layer may be behind (engine/draft_layer.cc), then
+// one pass of one token for each further guess.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/executor.h"
+#include "engine/cuda/step_input.h"
+
+namespace fathom::engine::cuda {
+
+// Token id -2 - (kGuessStride s + i): guess i of sampling row s, wherever that is found.
+inline constexpr int32_t kGuessStride = 16;
+constexpr int32_t guess_id(int64_t row, int32_t i) {
+  return -2 - (kGuessStride * static_cast<int32_t>(row) + i);
+}
+
+// Tokens for the draft layer: the arrays of a GpuBatch, and whose hidden state stands before each.
+struct DraftTokens {
+  std::vector<int32_t> ids, positions, slots, states;
+  std::vector<int64_t> places;
+
+  void clear();
+  // Padding: no op looks at it.
+  void resize(int64_t count);
+  void set(int64_t at, int32_t id, int32_t position, int32_t slot, int64_t place, int32_t state);
+  int64_t size() const { return static_cast<int64_t>(ids.size()); }
+};
+
+// Byte offsets, within the step's buffer, of DraftTokens.
+struct DraftTokensAt {
+  int64_t ids = 0, positions = 0, slots = 0, states = 0, places = 0;
+};
+
+// S sampling rows, padding included, of at most K drafts; `begin`: where the arrays start.
+struct GuessLayout {
+  GuessLayout(int64_t rows, int32_t drafts, bool draft_layer, int64_t begin);
+
+  int64_t rows, end;
+  int64_t drafts;              // [S] guesses of each
+  int64_t guesses;             // [K, S]; written by the GPU where the draft layer guesses
+  DraftTokensAt behind;        // [S (1 + K)] the first pass
+  int64_t behind_last;         // [S] the first pass's token whose logits are wanted, or -1
+  DraftTokensAt chain;         // [K - 1, S] the later passes
+  int64_t chain_rows;          // [K - 1, S] the row itself, or -1
+  int64_t draft_slots;         // [K, S] the slots that guess in each pass, or -1
+  int64_t keep_from, keep_to;  // [S (1 + K)]
+};
+
+// The host's side.
+struct GuessInput {
+  // A decode row that goes on from its slot's last token.
+  struct Row {
+    int64_t sampling = 0;  // its place among the sampling rows
+    int32_t slot = 0, start = 0;
+    int32_t first = 0;             // its first token in the step
+    int32_t drafts = 0;            // guesses
+    std::vector<int32_t> guesses;  // where the host knows them
+    std::vector<int32_t>
+        behind;  // tokens after each position that the draft layer has not seen, but the last
+    int32_t num_behind = 0;
+  };
+  std::vector<Row> rows;
+  std::vector<int32_t> drafts, guesses, behind_last, chain_rows, draft_slots, keep_from, keep_to;
+  DraftTokens behind, chain;
+
+  void clear();
+  void write(const GuessLayout& layout, std::byte* to) const;
+};
+
+// What the draft layer runs after the step's tokens are chosen: the entries of rows that name their tokens.
+// Such steps run without a graph.
+struct FollowInput {
+  DraftTokens tokens;
+  std::vector<ops::cuda::ExtendRow> extend_rows;
+  int64_t extend_tokens = 0;
+  std::vector<int32_t> keep_from, keep_to;  // of those rows, the last hidden state
+
+  void clear();
+};
+
+// Device addresses of a DraftTokens at `base`.
+model::cuda::GpuBatch batch_of(const DraftTokensAt& at, std::byte* base, int64_t begin, int64_t count,
+                               const SlotTables& tables);
+
+}  // namespace fathom::engine::cuda
