@@ -116,6 +116,7 @@ void handle_server_info(const ServiceContext& context, const http::Request& /*re
     state["spec_accept_token_num"] = stats.speculation.accepted_tokens;
     state["spec_accept_length"] = stats.speculation.accept_length();
     state["spec_accept_rate"] = stats.speculation.accept_rate();
+    state["spec_off_steps"] = stats.unguessed_steps;
   }
   info["internal_states"] = ordered_json::array({std::move(state)});
   writer.send(json_response(info));

@@ -48,6 +48,7 @@ struct ModelArgs {
   int32_t speculative_num_steps = 0;         // 0: 3
   int32_t speculative_eagle_topk = 0;        // 0: 1
   int32_t speculative_num_draft_tokens = 0;  // 0: steps + 1
+  bool speculative_adaptive = true;
   std::string speculative_draft_model_path;  // empty: model_path
   std::string trace_file;                    // of every step
   uint64_t random_seed = 0;                  // of dummy weights

@@ -160,6 +160,13 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
       ->needs(algorithm);
 }
 
+void add_adaptive(CLI::App& group, ModelArgs& args) {
+  group
+      .add_flag("--speculative-adaptive,!--no-speculative-adaptive", args.speculative_adaptive,
+                "Guess only where it makes tokens faster, as measured at each size of batch; default: on")
+      ->needs(group.get_option("--speculative-algorithm"));
+}
+
 }  // namespace
 
 void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args) {
@@ -167,7 +174,10 @@ void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args
   add_device(*command.add_option_group(kDeviceGroup), parts, args);
   add_memory(*command.add_option_group(kMemoryGroup), parts, args);
   if (parts.scheduler) add_scheduling(*command.add_option_group(kSchedulingGroup), parts, args);
-  if (parts.speculation) add_speculation(*command.add_option_group(kSpeculationGroup), args);
+  if (!parts.speculation) return;
+  auto* speculation = command.add_option_group(kSpeculationGroup);
+  add_speculation(*speculation, args);
+  if (parts.scheduler) add_adaptive(*speculation, args);
 }
 
 void group_needs(CLI::App& command, const std::string& group, CLI::Option* flag) {

@@ -39,7 +39,6 @@ constexpr std::array kRefusals = {
     Refusal{"--speculative-use-rejection-sampling", kExactOnly},
     Refusal{"--speculative-accept-threshold-single", kExactOnly},
     Refusal{"--speculative-accept-threshold-acc", kExactOnly},
-    Refusal{"--speculative-adaptive", "the number of drafts is fixed in this version; leave it out"},
     Refusal{"--speculative-attention-mode", "verified tokens attend as output tokens do; leave it out"},
     Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
     Refusal{"--enable-strict-thinking", "max_thinking_tokens needs no flag; leave it out"},

@@ -71,6 +71,7 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const E
   options.enable_mixed_chunk = !args.disable_mixed_chunk;
   options.disable_overlap_schedule = args.disable_overlap_schedule;
   options.disable_radix_cache = args.disable_radix_cache;
+  options.speculative_adaptive = args.speculative_adaptive;
   options.schedule_conservativeness = args.schedule_conservativeness;
   return options;
 }
@@ -224,6 +225,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
     info["speculative_num_steps"] = limits.max_drafts;
     info["speculative_eagle_topk"] = 1;
     info["speculative_num_draft_tokens"] = limits.max_drafts + 1;
+    info["speculative_adaptive"] = args.speculative_adaptive;
   }
   info["skip_tokenizer_init"] = args.skip_tokenizer_init;
   info["weight_bytes"] = report.load.weight_bytes;

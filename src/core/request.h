@@ -42,7 +42,7 @@ struct FinishReason {
 
 // How well a request's tokens were guessed (speculative decoding).
 struct SpeculationCounts {
-  int64_t verify_steps = 0;     // decode steps, with or without guesses
+  int64_t verify_steps = 0;     // decode steps that had room for guesses
   int64_t draft_tokens = 0;     // guessed
   int64_t accepted_tokens = 0;  // of them, right
   // [n]: verify steps in which n guesses were right.
@@ -116,6 +116,7 @@ struct SchedulerStats {
   int64_t generated_tokens = 0;
   bool speculates = false;  // the executor guesses tokens; the sums over all requests:
   SpeculationCounts speculation;
+  int64_t unguessed_steps = 0;  // steps of decode rows that guessed nothing, since it would not have paid
   double generation_rate = 0.0;  // tokens per second, over the last seconds
 };
 

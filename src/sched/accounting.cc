@@ -31,7 +31,16 @@ void SchedulerCore::account(Result<StepResult> result) {
   int64_t outputs_before = counters_.generated_tokens;
   for (size_t i = 0; i < step.rows.size(); ++i) account_row(step.rows[i], std::move(result->rows[i]));
   rate_.add(clock_.now_ns(), counters_.generated_tokens - outputs_before);
+  if (speculates()) note_gain(step, counters_.generated_tokens - outputs_before);
   sweep();
+}
+
+// What a step of nothing but decode rows cost. With guesses, one step is out at a time.
+void SchedulerCore::note_gain(const PlannedStep& step, int64_t outputs) {
+  const bool decodes = std::ranges::all_of(step.rows, [](const PlannedRow& row) { return !row.named; });
+  if (!decodes) return;
+  gain_.note(static_cast<int32_t>(step.rows.size()), step.guesses, clock_.now_ns() - step.planned_ns,
+             outputs);
 }
 
 void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
@@ -73,7 +82,7 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
   }
   if (result.error) return end(sequence, {FinishReason::Kind::kAbort, std::nullopt, std::move(result.error)});
   if (!row.sample) return;
-  if (speculates() && !row.extend) {
+  if (row.tokens > 1 && !row.named) {
     for (SpeculationCounts* counts : {&sequence->speculation, &counters_.speculation}) {
       count_guesses(result, limits_.max_drafts, counts);
     }

@@ -111,6 +111,7 @@ class RandomSchedule {
     options_.lpm_patience_steps = pick({5, 1024});
     limits_.max_drafts = pick({0, 0, 1, 3, 7});
     limits_.draft_layer = limits_.max_drafts > 0 && draw(2) == 0;
+    options_.speculative_adaptive = draw(2) == 0;
   }
 
   void make_requests() {

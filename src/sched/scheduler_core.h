@@ -27,6 +27,7 @@
 #include "sched/rate_meter.h"
 #include "sched/scheduler_options.h"
 #include "sched/sequence.h"
+#include "sched/speculation_gain.h"
 #include "sched/waiting_queue.h"
 
 namespace fathom::sched {
@@ -74,6 +75,8 @@ class SchedulerCore {
   struct PlannedStep {
     uint64_t step = 0;
     std::vector<PlannedRow> rows;
+    int64_t planned_ns = 0;
+    bool guesses = false;
   };
   struct Draft;  // a plan under construction
 
@@ -105,6 +108,7 @@ class SchedulerCore {
 
   // accounting.cc
   void account_row(const PlannedRow& row, RowResult result);
+  void note_gain(const PlannedStep& step, int64_t outputs);
   void account_outputs(Sequence* sequence, RowResult result);
   void end(Sequence* sequence, FinishReason reason, TokenEvent event = {});
   void release(Sequence* sequence);
@@ -118,6 +122,7 @@ class SchedulerCore {
   kv::KvCache cache_;
   NewTokenRatio ratio_;
   RateMeter rate_;
+  SpeculationGain gain_;
 
   WaitingQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;    // in order of admission; ended ones until released

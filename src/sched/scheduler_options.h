@@ -51,6 +51,9 @@ struct SchedulerOptions {
   int32_t clip_max_new_tokens_estimation = 4096;  // no request is expected to produce more
   int32_t retract_decode_steps = 20;              // a preemption makes room for so many further steps
 
+  // --speculative-adaptive: guess tokens only at sizes of batch where it makes tokens faster, as measured.
+  bool speculative_adaptive = true;
+
   // A waiting request that could share at least this many more prompt tokens with one that is computing them
   // now waits for them instead of computing them again; under lpm, waiting requests that share as many with
   // another waiting one go last.

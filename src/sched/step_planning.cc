@@ -17,6 +17,7 @@ std::optional<BatchPlan> SchedulerCore::plan() {
     if (!draft.plan.rows.empty()) {
       draft.plan.step = next_step_;
       draft.step.step = next_step_;
+      draft.step.planned_ns = clock_.now_ns();
       ++next_step_;
       ++counters_.steps;
       last_step_extended_ = draft.extended;
@@ -115,14 +116,20 @@ void SchedulerCore::draft_decode_rows(Draft* draft) {
   draft->plan.rows.reserve(running_.size());
   draft->step.rows.reserve(running_.size());
   const auto decodes = [](const auto& sequence) { return sequence->running() && sequence->can_decode(); };
-  auto spare = draft->tokens_left - static_cast<int32_t>(std::ranges::count_if(running_, decodes));
+  const auto count = static_cast<int32_t>(std::ranges::count_if(running_, decodes));
+  int32_t spare = draft->tokens_left - count;
+  draft->step.guesses = count > 0 && draft->speculates && speculates();
+  if (draft->step.guesses && options_.speculative_adaptive && !gain_.pays(count)) {
+    draft->step.guesses = false;
+    ++counters_.unguessed_steps;
+  }
   bool any = false;
   for (const auto& sequence : running_) {
     if (!decodes(sequence)) continue;
     BatchRow row;
     row.sample = true;
     if (sequence->resumed) row.tokens.push_back(sequence->tokens.back());
-    if (draft->speculates) row.drafts = std::min(drafts_for(*sequence), std::max(spare, 0));
+    if (draft->step.guesses) row.drafts = std::min(drafts_for(*sequence), std::max(spare, 0));
     spare -= row.drafts;
     add_row(sequence.get(), std::move(row), draft);
     any = true;

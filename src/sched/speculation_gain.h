@@ -1,0 +1,37 @@
+// Whether guessing tokens pays at the number of rows that decode now, from how long the last steps took.
+//
+// A step that verifies guesses costs more than one that does not, and gives more tokens; with many rows the
+// cost grows past the gain. For each size of batch, in powers of two, averages of a step's time and tokens
+// are kept, with guesses and without, and the kind of step that takes less time a token is planned; now and
+// then a few steps of the other kind keep its averages fresh. Not thread safe.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace fathom::sched {
+
+class SpeculationGain {
+ public:
+  // Shall the next step, of `rows` decode rows, guess?
+  bool pays(int32_t rows);
+  // A step of decode rows only took `ns` and gave `tokens`.
+  void note(int32_t rows, bool guessed, int64_t ns, int64_t tokens);
+
+ private:
+  struct Kind {
+    double ns = 0.0, tokens = 0.0;  // of a step
+    int32_t steps = 0;              // noted
+    double ns_per_token() const { return ns / tokens; }
+  };
+  struct Size {
+    Kind plain, guessing;
+    int32_t since_probe = 0;  // steps planned of the better kind
+    int32_t probing = 0;      // steps of the other kind to come
+  };
+  Size& size_of(int32_t rows);
+
+  std::array<Size, 16> sizes_;
+};
+
+}  // namespace fathom::sched
