@@ -103,7 +103,8 @@ struct BenchArgs {
   int32_t num_prompts = 0;  // of the throughput run through the scheduler; 0: none
   std::string result_file;  // JSON, for docs/benchmarks.md
   bool step_ledger = false;
-  std::string ledger_trace;  // a file
+  double simulate_acceptance = -1.0;  // share of guesses that hold, whatever the model chooses; below 0: off
+  std::string ledger_trace;           // a file
 };
 
 // Parses the command line and runs its subcommand. Returns the exit code: 0 done, 1 failed, 2 a wrong command

@@ -42,7 +42,9 @@ double median(std::vector<double> values) {
 class Driver {
  public:
   Driver(engine::Engine& engine, const Case& c, uint64_t seed)
-      : engine_(engine), case_(c), pages_each_(ceil_div(c.input + c.output + 1, engine.limits().page_size)) {
+      : engine_(engine),
+        case_(c),
+        pages_each_(ceil_div(places_of(c, engine.limits().max_drafts), engine.limits().page_size)) {
     prompts_.resize(static_cast<size_t>(c.batch));
     for (size_t b = 0; b < prompts_.size(); ++b) {
       for (int32_t i = 0; i < c.input; ++i) {
@@ -84,7 +86,9 @@ class Driver {
     return seconds_since(start_ns);
   }
 
+  // With speculation, until so many tokens have come on average.
   double decode() {
+    if (engine_.limits().max_drafts > 0) return decode_guessing();
     const int64_t start_ns = steady_clock().now_ns();
     std::vector<std::future<Result<StepResult>>> steps;
     for (int32_t i = 0; i < case_.output; ++i) {
@@ -92,7 +96,17 @@ class Driver {
       steps.push_back(submit(plan));
     }
     for (auto& step : steps) (void)step.get().value();
+    tokens_ = int64_t{case_.batch} * case_.output;
+    steps_ = case_.output;
     return seconds_since(start_ns);
+  }
+
+  int64_t tokens() const { return tokens_; }  // of the last decode(), and its steps
+  int64_t steps() const { return steps_; }
+
+  // Places that a sequence takes: some guess better than others, and go on longer.
+  static int32_t places_of(const Case& c, int32_t drafts) {
+    return c.input + c.output + 1 + (drafts > 0 ? c.output + 2 * drafts : 0);
   }
 
   // One step of each kind, op by op: as many prompt tokens as a step takes, and one output token a sequence.
@@ -121,6 +135,29 @@ class Driver {
   }
 
  private:
+  double decode_guessing() {
+    const int64_t start_ns = steady_clock().now_ns();
+    const int32_t drafts = engine_.limits().max_drafts;
+    const int64_t wanted = int64_t{case_.batch} * case_.output;
+    std::vector<int32_t> positions(static_cast<size_t>(case_.batch), case_.input);
+    for (tokens_ = 0, steps_ = 0; tokens_ < wanted; ++steps_) {
+      BatchPlan plan;
+      for (int32_t b = 0; b < case_.batch; ++b) {
+        BatchRow row;
+        row.slot = b;
+        row.start = positions[static_cast<size_t>(b)];
+        row.sample = true;
+        row.drafts = std::min(drafts, places_of(case_, drafts) - row.start - 1);
+        if (row.drafts >= 0) plan.rows.push_back(std::move(row));
+      }
+      const StepResult result = submit(plan).get().value();
+      for (const RowResult& row : result.rows) {
+        positions[static_cast<size_t>(row.slot)] += static_cast<int32_t>(row.outputs.size());
+        tokens_ += static_cast<int64_t>(row.outputs.size());
+      }
+    }
+    return seconds_since(start_ns);
+  }
   BatchPlan decode_plan(int32_t index) const {
     BatchPlan plan;
     for (int32_t b = 0; b < case_.batch; ++b) {
@@ -154,12 +191,14 @@ class Driver {
   const int32_t pages_each_;
   std::vector<std::vector<int32_t>> prompts_;
   uint64_t step_ = 0;
+  int64_t tokens_ = 0, steps_ = 0;
 };
 
 struct CaseReport {
   Case c;
   double prefill_rate = 0, prefill_gflops = 0, prefill_share = 0;  // tok/s, GFLOP/s, of the peak
   double decode_rate = 0, decode_gbs = 0, decode_share = 0;        // tok/s, GB/s, of the bandwidth
+  double tokens_a_step = 1;                                        // of a sequence
   double idle_share = -1;          // of the GPU while it decodes; below 0: none
   double peak = 0, bandwidth = 0;  // medians of the probes
 };
@@ -167,7 +206,7 @@ struct CaseReport {
 CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case& c, int32_t repeat,
                     engine::Ceilings& ceilings) {
   std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths,
-      idle_shares;
+      idle_shares, step_tokens;
   const double flops = engine::prefill_flops(plan, c.input) * c.batch;
   const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0);
   for (int32_t r = -1; r < repeat; ++r) {  // the first warms caches and scratch memory up
@@ -191,8 +230,10 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
     bandwidths.push_back(read);
     prefill_rates.push_back(static_cast<double>(c.batch) * c.input / prefill);
     prefill_shares.push_back(flops * 1e-9 / prefill / peak);
-    decode_rates.push_back(static_cast<double>(c.batch) * c.output / decode);
-    decode_shares.push_back(bytes * c.output * 1e-9 / decode / read);
+    const auto tokens = static_cast<double>(driver.tokens());
+    decode_rates.push_back(tokens / decode);
+    decode_shares.push_back(bytes * tokens / c.batch * 1e-9 / decode / read);
+    step_tokens.push_back(tokens / c.batch / static_cast<double>(driver.steps()));
   }
   CaseReport report;
   report.c = c;
@@ -204,6 +245,7 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
   report.decode_rate = median(decode_rates);
   report.decode_gbs = report.decode_rate / c.batch * bytes * 1e-9;
   report.decode_share = median(decode_shares);
+  report.tokens_a_step = median(step_tokens);
   if (!idle_shares.empty()) report.idle_share = median(idle_shares);
   return report;
 }
@@ -268,6 +310,7 @@ nlohmann::ordered_json to_json(const CaseReport& r) {
           {"decode_gb_per_second", r.decode_gbs},
           {"decode_share_of_bandwidth", r.decode_share},
           {"bandwidth_gb_per_second", r.bandwidth},
+          {"tokens_a_step", r.tokens_a_step},
           {"gpu_idle_share", r.idle_share}};
 }
 
@@ -279,7 +322,8 @@ Result<void> size_for(const BenchArgs& args, const std::vector<Case>& cases, Mod
   int32_t running = largest;
   int64_t tokens = 0;
   const auto places = [&](int32_t input, int32_t output) {
-    return round_up<int64_t>(int64_t{input} + output + 1, page_size);
+    const int32_t drafts = model.speculative_algorithm.empty() ? 0 : engine::kMostDrafts;
+    return round_up<int64_t>(Driver::places_of({1, input, output}, drafts), page_size);
   };
   for (const Case& c : cases) tokens = std::max(tokens, places(c.input, c.output) * c.batch);
   if (model.max_total_tokens > 0 && model.max_total_tokens < tokens) {
@@ -335,7 +379,8 @@ int run_bench(const BenchArgs& args) {
   }
   ModelArgs model = args.model;
   if (const auto fits = size_for(args, cases, model); !fits.ok()) return fail(fits.error());
-  const auto settings = engine_settings(model);
+  auto settings = engine_settings(model);
+  settings.speculation.simulated_acceptance = args.simulate_acceptance;
   auto plan = engine::plan(settings);
   if (!plan.ok()) return fail(plan.error());
   for (const auto& c : cases) {
@@ -350,6 +395,9 @@ int run_bench(const BenchArgs& args) {
   if (!engine.ok()) return fail(engine.error());
   const auto options = engine::resolve(settings, &facts);
   if (!options.ok()) return fail(options.error());
+  if (args.simulate_acceptance >= 0.0 && !options->cuda) {
+    return fail(error(ErrorCode::kUnsupported, "--simulate-acceptance: on a GPU only; leave it out"));
+  }
   const auto ceilings = engine::make_ceilings(*options, **engine);
   if (!ceilings.ok()) return fail(ceilings.error());
 
@@ -361,6 +409,8 @@ int run_bench(const BenchArgs& args) {
     std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
                 c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
                 r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
+    if ((*engine)->limits().max_drafts > 0)
+      std::printf("%20s %.2f tokens of a sequence a step\n", "", r.tokens_a_step);
     if (r.idle_share >= 0)
       std::printf("%20s the GPU waits %.1f %% of the time between decode steps\n", "", r.idle_share * 100);
     std::fflush(stdout);

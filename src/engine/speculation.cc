@@ -6,7 +6,6 @@ namespace fathom::engine {
 namespace {
 
 constexpr int32_t kDefaultSteps = 3;
-constexpr int32_t kMostDrafts = 15;
 
 // The number of guesses that the three flags come to: without branches, one a step.
 Result<int32_t> chain_length(const SpeculationSettings& settings) {
@@ -67,6 +66,7 @@ Result<Speculation> resolve_speculation(const SpeculationSettings& settings, con
         settings.draft_model_path);
   }
   FATHOM_ASSIGN(speculation.max_drafts, chain_length(settings));
+  speculation.simulated_acceptance = settings.simulated_acceptance;
   return speculation;
 }
 

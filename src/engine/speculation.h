@@ -16,7 +16,10 @@ struct SpeculationSettings {
   int32_t eagle_topk = 0;        // branches
   int32_t num_draft_tokens = 0;  // tokens of a sequence that a step verifies: the last one and the guesses
   std::string draft_model_path;
+  double simulated_acceptance = -1.0;  // for measurements: Speculation's
 };
+
+inline constexpr int32_t kMostDrafts = 15;
 
 struct Speculation {
   enum class Source : uint8_t {
@@ -26,6 +29,9 @@ struct Speculation {
   };
   Source source = Source::kNone;
   int32_t max_drafts = 0;  // guesses a step and sequence; 0 without a source
+  // 0 to 1: a guess holds with this probability, whatever the model chooses, to measure the speed of a draft
+  // layer that has been trained where there is none. Below 0: as it should be.
+  double simulated_acceptance = -1.0;
 };
 
 // kInvalidArgument for values that do not go together, kUnsupported for what Fathom does not do; the messages

@@ -52,7 +52,8 @@ GpuEngine::GpuEngine(const EngineOptions& options)
     : Engine(options),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
-      verified_(1 + options.speculation.max_drafts),
+      widest_(1 + options.speculation.max_drafts),
+      simulated_acceptance_(static_cast<float>(options.speculation.simulated_acceptance)),
       launch_(*pool_) {
   FATHOM_CHECK_LT(options.speculation.max_drafts, kGuessStride);
   if (options.speculation.source == Speculation::Source::kLookup) {
@@ -110,7 +111,7 @@ Result<void> GpuEngine::load(const EngineOptions& options) {
 
 Result<void> GpuEngine::allocate_step_memory() {
   const int64_t slots = limits_.max_slots;
-  const int64_t choices = slots * verified_;
+  const int64_t choices = slots * widest_;
   sample::cuda::GpuSamplerSizes sizes;
   sizes.slots = limits_.max_slots;
   sizes.vocab = limits_.vocab_size;
@@ -137,7 +138,7 @@ Result<void> GpuEngine::allocate_step_memory() {
       slots + ceil_div<int64_t>(slots * limits_.max_context, model::cuda::Model::kPassPlaces);
   const int64_t rows = stretches * static_cast<int64_t>(sizeof(ops::cuda::ExtendRow) + 16);
   // The draft layer sees the named tokens again.
-  const int64_t named = drafts_layer() ? limits_.max_step_tokens * 24 + rows + slots * 8 : 0;
+  const int64_t named = drafts_layer() ? limits_.max_step_tokens * 24 + rows + slots * (8 + 24 * widest_) : 0;
   const auto bytes = static_cast<size_t>(guesses.end + updates + rows + named + 8192);
   FATHOM_ASSIGN(device_input_, DeviceBuffer::allocate(bytes));
   for (size_t f = 0; f < kFrames; ++f) {
@@ -185,7 +186,7 @@ void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, boo
   if (rows == 0) return;
   const auto* base = static_cast<const std::byte*>(device_input_.data());
   const auto* row_slots = reinterpret_cast<const int32_t*>(base + layout.row_slots);
-  for (int32_t position = 0; position < verified_; ++position) {
+  for (int32_t position = 0; position < width_; ++position) {
     sample::cuda::SampleArgs args;
     args.logits = model_->last_logits() + position * rows * limits_.vocab_size;
     args.adjusted = adjusted_;
@@ -198,7 +199,7 @@ void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, boo
     args.allowed = masked && position == 0 ? device_masks_.allowed : nullptr;
     args.allowed_rows = device_masks_.rows;
     sampler_->sample(args);
-    if (position + 1 == verified_) return;
+    if (position + 1 == width_) return;
     sample::cuda::FollowArgs follow;
     follow.rows = rows;
     follow.tokens = args.tokens;
@@ -207,6 +208,7 @@ void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, boo
     follow.position = position;
     follow.row_slots = row_slots;
     follow.next_slots = step_slots_ + position * rows;
+    follow.simulated = simulated_acceptance_;
     sampler_->follow(follow);
     row_slots = follow.next_slots;
   }
@@ -237,40 +239,51 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
   if (sizes.empty()) return {};
   const int64_t start_ns = steady_clock().now_ns();
   FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
+  graph_rows_.assign(sizes.begin(), sizes.end());
+  std::vector<int32_t> widths{widest_};
+  if (widest_ > 1) widths.push_back(1);
   // Largest first, and once without a graph: what a first launch sets up is then done.
-  for (auto size = sizes.rbegin(); size != sizes.rend(); ++size) {
-    StepLayout layout(int64_t{*size} * verified_, int64_t{*size} * verified_);
-    const GuessLayout guesses(*size, limits_.max_drafts, drafts_layer(), layout.fixed_bytes);
-    layout.fixed_bytes = guesses.end;
-    for (const GraphKind kind : {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kForward}) {
-      const auto queue = [&] {
-        if (drafts_layer()) draft(guesses, kind != GraphKind::kGreedy);
-        forward(layout, guesses, {}, 0);
-        if (drafts_layer()) keep_states(guesses);
-        if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
-      };
-      if (size == sizes.rbegin()) {
-        input_.clear();
-        guesses_.clear();
-        lay_out_rows(*size);
-        std::vector<model::cuda::ExtendPass> passes;
-        const SlotUpdate* none = nullptr;
-        auto* device = static_cast<std::byte*>(device_input_.data());
-        auto* pinned = static_cast<std::byte*>(frames_[0].input.data());
-        const int64_t bytes = input_.write(layout, pinned, device, passes, &none);
-        guesses_.write(guesses, pinned);
-        stream_->copy(device, pinned, static_cast<size_t>(bytes));
-        queue();
-        FATHOM_TRY(stream_->synchronize());
+  for (auto rows = graph_rows_.rbegin(); rows != graph_rows_.rend(); ++rows) {
+    for (const int32_t width : widths) {
+      width_ = width;
+      for (const GraphKind kind : {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kForward}) {
+        FATHOM_TRY(capture_graph(*rows, kind, rows == graph_rows_.rbegin()));
       }
-      FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(*stream_, queue));
-      graphs_[{*size, kind}] = std::move(graph);
     }
   }
   FATHOM_TRY(stream_->synchronize());
   FATHOM_ASSIGN(const auto after, device::cuda::memory_info());
   report_.graph_seconds = seconds_since(start_ns);
   report_.graph_bytes = before.free - after.free;
+  return {};
+}
+
+Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) {
+  StepLayout layout(rows * width_, rows * width_);
+  const GuessLayout guesses(rows, width_ - 1, drafts_layer(), layout.fixed_bytes);
+  layout.fixed_bytes = guesses.end;
+  const auto queue = [&] {
+    if (drafts_layer() && width_ > 1) draft(guesses, kind != GraphKind::kGreedy);
+    forward(layout, guesses, {}, 0);
+    if (drafts_layer()) keep_states(guesses);
+    if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
+  };
+  if (first) {
+    input_.clear();
+    guesses_.clear();
+    lay_out_rows(rows);
+    std::vector<model::cuda::ExtendPass> passes;
+    const SlotUpdate* none = nullptr;
+    auto* device = static_cast<std::byte*>(device_input_.data());
+    auto* pinned = static_cast<std::byte*>(frames_[0].input.data());
+    const int64_t bytes = input_.write(layout, pinned, device, passes, &none);
+    guesses_.write(guesses, pinned);
+    stream_->copy(device, pinned, static_cast<size_t>(bytes));
+    queue();
+    FATHOM_TRY(stream_->synchronize());
+  }
+  FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(*stream_, queue));
+  graphs_.emplace(GraphKey{rows, width_, kind}, std::move(graph));
   return {};
 }
 
@@ -420,10 +433,11 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
     RowChoice& choice = frame.choices[static_cast<size_t>(row.sampling)];
     choice.drafts = row.drafts;
     choice.verifies = true;
+    choice.caught_up = width_ > 1 || catch_up_.tokens.size() > 0;
   }
   if (drafts_layer()) lay_out_named(plan);
   FATHOM_TRY(queue_forward(frame));
-  const int64_t rows = input_.sampling.empty() ? 0 : frame.stride * verified_;
+  const int64_t rows = input_.sampling.empty() ? 0 : frame.stride * width_;
   if (rows > 0) frame.output.bring_tokens(*stream_, device_tokens_, rows);
   if (describes) {
     int32_t* ids = frame.output.ids();
@@ -457,7 +471,7 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
       FATHOM_TRY(report_prompt(plan.rows[r], input_.first[r], &frame.result.rows[r]));
     }
   }
-  if (drafts_layer()) follow_named();
+  if (drafts_layer()) run_follow(named_);
   return stream_->status();
 }
 
@@ -470,6 +484,7 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
     slot.chosen = static_cast<int64_t>(open.init.output.size());
     slot.behind = 0;
     slot.recent.clear();
+    slot.last_token = open.init.output.empty() ? -1 : open.init.output.back();
     if (lookup_) lookup_->open(open.slot, open.init);
     FATHOM_TRY(sampler_->open(open.slot, open.init));
     for (size_t i = 0; i < slot.block_table.size(); ++i) {
@@ -484,6 +499,8 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
 void GpuEngine::lay_out(BatchPlan& plan) {
   StepInput& in = input_;
   in.first.resize(plan.rows.size());
+  plan_guesses(plan);
+  size_t verifying = 0;
   for (auto& row : plan.rows) {
     auto& table = slots_.at(static_cast<size_t>(row.slot)).block_table;
     for (const int32_t page : row.new_pages) {
@@ -515,9 +532,10 @@ void GpuEngine::lay_out(BatchPlan& plan) {
         add(token, row.start + static_cast<int32_t>(i));
       }
       if (row.tokens.empty()) {
-        FATHOM_CHECK(row.sample, "slot {}: a row without tokens chooses one", row.slot);
-        const GuessInput::Row& guess = guesses_.rows.emplace_back(guesses_of(row, first));
-        for (int32_t i = 0; i < verified_; ++i) {
+        GuessInput::Row& guess = guesses_.rows[verifying++];
+        guess.sampling = static_cast<int64_t>(in.sampling.size());
+        guess.first = first;
+        for (int32_t i = 0; i < width_; ++i) {
           // Behind the guesses: padding.
           add(i == 0 ? -1 : guess_id(guess.sampling, i - 1), i <= guess.drafts ? row.start + i : -1);
         }
@@ -538,20 +556,20 @@ int64_t GpuEngine::graph_size() const {
   // Every token is of a row that a graph knows: one token, or its last one and guesses.
   const auto rows = static_cast<int64_t>(input_.sampling.size());
   const auto tokens = static_cast<int64_t>(input_.ids.size());
-  if (input_.extend_tokens > 0 || tracing_ || tokens != rows * verified_) return 0;
-  if (verified_ > 1 && static_cast<int64_t>(guesses_.rows.size()) != rows) return 0;
-  const auto found = graphs_.lower_bound({rows, GraphKind::kGreedy});
-  return found == graphs_.end() ? 0 : found->first.first;
+  if (input_.extend_tokens > 0 || tracing_ || tokens != rows * width_) return 0;
+  if (widest_ > 1 && static_cast<int64_t>(guesses_.rows.size()) != rows) return 0;
+  const auto found = std::lower_bound(graph_rows_.begin(), graph_rows_.end(), rows);
+  return found == graph_rows_.end() ? 0 : *found;
 }
 
 Result<void> GpuEngine::queue_forward(Frame& frame) {
   const int64_t graph = graph_size();
   const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.sampling.size());
-  const int64_t tokens = graph > 0 ? graph * verified_ : static_cast<int64_t>(input_.ids.size());
+  const int64_t tokens = graph > 0 ? graph * width_ : static_cast<int64_t>(input_.ids.size());
   frame.stride = rows;
   lay_out_rows(rows);
-  StepLayout layout(tokens, rows * verified_);
-  const GuessLayout guesses(rows, limits_.max_drafts, drafts_layer(), layout.fixed_bytes);
+  StepLayout layout(tokens, rows * width_);
+  const GuessLayout guesses(rows, width_ - 1, drafts_layer(), layout.fixed_bytes);
   layout.fixed_bytes = guesses.end;
   auto passes = model::cuda::plan_passes(input_.extend_rows);
   FATHOM_CHECK_LE(static_cast<size_t>(input_.bytes(layout, passes)), frame.input.size());
@@ -560,22 +578,26 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   const SlotUpdate* updates = nullptr;
   int64_t bytes = input_.write(layout, pinned, device, passes, &updates);
   guesses_.write(guesses, pinned);
-  if (drafts_layer()) bytes = write_follow(pinned, bytes);
+  if (drafts_layer()) {
+    bytes = catch_up_.write(pinned, device, bytes);
+    bytes = named_.write(pinned, device, bytes);
+  }
   FATHOM_CHECK_LE(static_cast<size_t>(bytes), frame.input.size());
   stream_->record(frame.begun);
   stream_->copy(device, pinned, static_cast<size_t>(bytes));
   apply_updates(*stream_, tables_, updates, static_cast<int64_t>(input_.updates.size()));
+  if (drafts_layer()) run_follow(catch_up_);
   const bool draws = sampler_->draws(input_.row_slots);
   const bool masked = std::any_of(frame.choices.begin(), frame.choices.end(),
                                   [](const RowChoice& choice) { return choice.masks != nullptr; });
   if (graph > 0 && !masked) {
-    graphs_.at({graph, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
+    graphs_.at({graph, width_, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
     return stream_->status();
   }
   if (graph > 0) {
-    graphs_.at({graph, GraphKind::kForward}).launch(*stream_);
+    graphs_.at({graph, width_, GraphKind::kForward}).launch(*stream_);
   } else {
-    if (drafts_layer() && !guesses_.rows.empty()) draft(guesses, draws);
+    if (drafts_layer() && width_ > 1) draft(guesses, draws);
     forward(layout, guesses, passes, input_.extend_tokens);
     if (drafts_layer() && !guesses_.rows.empty()) keep_states(guesses);
   }

@@ -6,7 +6,9 @@
 //
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
-// The tokens are chosen one position after another, for the rows whose guesses have held so far.
+// The// tokens are chosen one position after another, for the rows whose guesses have held so far. In a step
+// where no row guesses D is 1 and the draft layer does not run, until a row is as far behind as its pass
+// reaches.
 #pragma once
 
 #include <array>
@@ -56,6 +58,7 @@ class GpuEngine final : public Engine {
     // The draft layer's: the positions computed that it has not seen, and the tokens after all but the last.
     int32_t behind = 0;
     std::vector<int32_t> recent;
+    int32_t last_token = -1;  // of the steps answered; with speculation none of the slot is in flight
   };
   struct Work {
     BatchPlan plan;
@@ -83,6 +86,7 @@ class GpuEngine final : public Engine {
   Result<void> load(const EngineOptions& options);
   Result<void> allocate_step_memory();
   Result<void> capture_graphs(const std::vector<int32_t>& sizes);
+  Result<void> capture_graph(int64_t rows, GraphKind kind, bool first);
 
   void launch_steps();
   void answer_steps();
@@ -99,16 +103,17 @@ class GpuEngine final : public Engine {
                const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens);
   // The padded number of sampling rows is known: their logits, and what guessing takes.
   void lay_out_rows(int64_t rows);
-  GuessInput::Row guesses_of(const BatchRow& row, int32_t first);
+  // Who guesses, and so the step's width.
+  void plan_guesses(const BatchPlan& plan);
+  void lay_out_catch_up();
+  void add_behind(int32_t index, int32_t start, DraftTokens* tokens, int64_t* at) const;
   void lay_out_guesses(int64_t rows);
   void lay_out_named(const BatchPlan& plan);
-  // Writes follow_ behind the step's other arrays; returns where they end.
-  int64_t write_follow(std::byte* to, int64_t at);
   int64_t place_of(const Slot& slot, int32_t position) const;
   bool drafts_layer() const { return limits_.draft_layer; }
   // The draft layer's passes before the forward pass, and for named rows after it.
   void draft(const GuessLayout& layout, bool draws);
-  void follow_named();
+  void run_follow(FollowInput& input);
   void keep_states(const GuessLayout& layout);
   // What the answered step's tokens tell the next guesses.
   void note_outputs(const Frame& frame);
@@ -123,7 +128,14 @@ class GpuEngine final : public Engine {
   model::cuda::KvPool cache_;
   device::cuda::DeviceArena arena_;
   std::unique_ptr<sample::cuda::GpuSampler> sampler_;
-  std::map<std::pair<int64_t, GraphKind>, device::cuda::Graph> graphs_;  // by padded tokens
+  struct GraphKey {
+    int64_t rows;   // padded
+    int32_t width;  // tokens of a row
+    GraphKind kind;
+    auto operator<=>(const GraphKey&) const = default;
+  };
+  std::map<GraphKey, device::cuda::Graph> graphs_;
+  std::vector<int64_t> graph_rows_;  // ascending
   sample::MaskWorkers masks_;
   std::vector<Slot> slots_;
 
@@ -136,12 +148,11 @@ class GpuEngine final : public Engine {
   float* adjusted_ = nullptr;         // [slots, V]
   DeviceMasks device_masks_;
   DeviceLogprobs device_logprobs_;
-  int32_t verified_ = 1;  // D
-  GuessInput guesses_;    // of the step being queued
-  FollowInput follow_;
-  std::vector<model::cuda::ExtendPass> follow_passes_;
-  DraftTokensAt follow_at_;
-  int64_t follow_keep_from_ = 0, follow_keep_to_ = 0;
+  int32_t widest_ = 1;  // 1 + max_drafts
+  float simulated_acceptance_ = -1.0F;
+  int32_t width_ = 1;   // D of the step being queued
+  GuessInput guesses_;  // of the step being queued
+  FollowInput named_, catch_up_;
   device::Launch launch_;
   std::unique_ptr<Drafter> lookup_;
   StepOutput prompt_output_;  // prompt logprobs: the step's own answer lies in its frame

@@ -34,7 +34,7 @@ class Offsets {
 
 template <class T>
 void put(std::byte* to, int64_t offset, const std::vector<T>& values) {
-  std::memcpy(to + offset, values.data(), values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * sizeof(T));
 }
 
 void put(std::byte* to, const DraftTokensAt& at, const DraftTokens& tokens) {
@@ -76,8 +76,8 @@ GuessLayout::GuessLayout(int64_t rows_in, int32_t max_drafts, bool draft_layer, 
   guesses = offsets.take(rows * max_drafts * 4);
   const int64_t passes = draft_layer ? max_drafts : 0;
   const int64_t places = draft_layer ? rows * (1 + max_drafts) : 0;
-  behind = offsets.tokens(places);
-  behind_last = offsets.take(draft_layer ? rows * 4 : 0);
+  behind = offsets.tokens(passes > 0 ? places : 0);
+  behind_last = offsets.take(passes > 0 ? rows * 4 : 0);
   const int64_t later = std::max<int64_t>(passes - 1, 0) * rows;
   chain = offsets.tokens(later);
   chain_rows = offsets.take(later * 4);
@@ -114,6 +114,23 @@ void FollowInput::clear() {
   extend_tokens = 0;
   keep_from.clear();
   keep_to.clear();
+}
+
+int64_t FollowInput::write(std::byte* to, const std::byte* device, int64_t begin) {
+  Offsets offsets(round_up<int64_t>(begin, 16));
+  at = offsets.tokens(tokens.size());
+  keep_from_at = offsets.take(static_cast<int64_t>(keep_from.size()) * 4);
+  keep_to_at = offsets.take(static_cast<int64_t>(keep_to.size()) * 4);
+  put(to, at, tokens);
+  put(to, keep_from_at, keep_from);
+  put(to, keep_to_at, keep_to);
+  passes = model::cuda::plan_passes(extend_rows);
+  for (auto& pass : passes) {
+    const int64_t rows = offsets.take(static_cast<int64_t>(pass.rows.size() * sizeof(pass.rows[0])));
+    put(to, rows, pass.rows);
+    pass.device_rows = reinterpret_cast<const ops::cuda::ExtendRow*>(device + rows);
+  }
+  return offsets.at();
 }
 
 model::cuda::GpuBatch batch_of(const DraftTokensAt& at, std::byte* base, int64_t begin, int64_t count,

@@ -1,9 +1,9 @@
 // What a speculative step brings to the GPU beside StepInput: the guesses, or what the draft layer needs to
 // make them. Laid out for a padded number of sampling rows, like StepLayout.
 //
-// A row that verifies takes D = 1 + drafts tokens of the step, whether it has as many guesses or not. Its
-// draft is a chain: a first pass over the D places that the layer may be behind (engine/draft_layer.cc), then
-// one pass of one token for each further guess.
+// A row that verifies takes D = 1 + drafts tokens of the step, whether it has as many guesses or not; in a
+// step without any guess, D is 1. Its draft is a chain: a first pass over the D places that the layer may be
+// behind (engine/draft_layer.cc), then one pass of one token for each further guess.
 #pragma once
 
 #include <cstdint>
@@ -37,14 +37,14 @@ struct DraftTokensAt {
   int64_t ids = 0, positions = 0, slots = 0, states = 0, places = 0;
 };
 
-// S sampling rows, padding included, of at most K drafts; `begin`: where the arrays start.
+// S sampling rows, padding included, of at most K drafts, perhaps none; `begin`: where the arrays start.
 struct GuessLayout {
   GuessLayout(int64_t rows, int32_t drafts, bool draft_layer, int64_t begin);
 
   int64_t rows, end;
   int64_t drafts;              // [S] guesses of each
   int64_t guesses;             // [K, S]; written by the GPU where the draft layer guesses
-  DraftTokensAt behind;        // [S (1 + K)] the first pass
+  DraftTokensAt behind;        // [S (1 + K)] the first pass; this and what follows for the draft layer alone
   int64_t behind_last;         // [S] the first pass's token whose logits are wanted, or -1
   DraftTokensAt chain;         // [K - 1, S] the later passes
   int64_t chain_rows;          // [K - 1, S] the row itself, or -1
@@ -61,9 +61,6 @@ struct GuessInput {
     int32_t first = 0;             // its first token in the step
     int32_t drafts = 0;            // guesses
     std::vector<int32_t> guesses;  // where the host knows them
-    std::vector<int32_t>
-        behind;  // tokens after each position that the draft layer has not seen, but the last
-    int32_t num_behind = 0;
   };
   std::vector<Row> rows;
   std::vector<int32_t> drafts, guesses, behind_last, chain_rows, draft_slots, keep_from, keep_to;
@@ -73,15 +70,22 @@ struct GuessInput {
   void write(const GuessLayout& layout, std::byte* to) const;
 };
 
-// What the draft layer runs after the step's tokens are chosen: the entries of rows that name their tokens.
-// Such steps run without a graph.
+// Entries that the draft layer writes without guessing: of rows that name their tokens, after the step, which
+// then runs without a graph; and ahead of a step without guesses, of rows that are D places behind.
 struct FollowInput {
   DraftTokens tokens;
   std::vector<ops::cuda::ExtendRow> extend_rows;
   int64_t extend_tokens = 0;
-  std::vector<int32_t> keep_from, keep_to;  // of those rows, the last hidden state
+  std::vector<int32_t> keep_from, keep_to;  // of named rows, the last hidden state
+
+  // Where write() has put them.
+  DraftTokensAt at;
+  int64_t keep_from_at = 0, keep_to_at = 0;
+  std::vector<model::cuda::ExtendPass> passes;
 
   void clear();
+  // Behind the step's other arrays, from `begin` on; returns where they end.
+  int64_t write(std::byte* to, const std::byte* device, int64_t begin);
 };
 
 // Device addresses of a DraftTokens at `base`.

@@ -41,6 +41,7 @@ struct RowChoice {
   std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // to be told of the token; null: none
   int32_t drafts = 0;                                    // guesses of the row
   bool verifies = false;                                 // it goes on from the slot's last token
+  bool caught_up = false;                                // the draft layer has seen all before the row
 };
 
 // Pinned memory for a step's answer, or a piece of a prompt's.

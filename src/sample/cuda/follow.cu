@@ -1,4 +1,5 @@
 // Which rows of guessed tokens go on (sample/verify.h is the specification).
+#include "base/random.h"
 #include "sample/cuda/state.cuh"
 
 namespace fathom::sample::cuda {
@@ -11,7 +12,13 @@ __global__ void follow_kernel(Pools pools, FollowArgs args) {
   if (r >= args.rows) return;
   const int32_t slot = args.row_slots[r];
   const int32_t token = args.tokens[r];
-  bool goes_on = slot >= 0 && args.position < args.drafts[r] && token == args.guesses[r];
+  bool goes_on = slot >= 0 && args.position < args.drafts[r];
+  if (goes_on && args.simulated >= 0.0F) {
+    const auto index = static_cast<uint64_t>(pools.slots[slot].generated);
+    goes_on = random_uniform(pools.slots[slot].seed, static_cast<uint64_t>(slot) + 1, index) < args.simulated;
+  } else {
+    goes_on = goes_on && token == args.guesses[r];
+  }
   if (goes_on) {
     const int32_t* stops = pools.stop_ids + static_cast<int64_t>(slot) * GpuSampler::kMaxStops;
     for (int32_t i = 0; i < pools.slots[slot].num_stops; ++i) goes_on = goes_on && stops[i] != token;

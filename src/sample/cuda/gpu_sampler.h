@@ -58,6 +58,8 @@ struct FollowArgs {
   int32_t position = 0;                // of this guess, from 0
   const int32_t* row_slots = nullptr;  // [R] of the choice
   int32_t* next_slots = nullptr;       // [R] of the next one: the same, or -1
+  // Not negative: to measure, guesses hold with this probability whatever was chosen.
+  float simulated = -1.0F;
 };
 
 struct LogprobArgs {
