@@ -391,13 +391,14 @@ int run_bench(const BenchArgs& args) {
     }
   }
   engine::ModelFacts facts;
-  auto engine = engine::start_engine(settings, &facts);
-  if (!engine.ok()) return fail(engine.error());
   const auto options = engine::resolve(settings, &facts);
   if (!options.ok()) return fail(options.error());
-  if (args.simulate_acceptance >= 0.0 && !options->cuda) {
-    return fail(error(ErrorCode::kUnsupported, "--simulate-acceptance: on a GPU only; leave it out"));
+  if (args.simulate_acceptance >= 0.0 && (!options->cuda || options->speculation.max_drafts == 0)) {
+    return fail(error(ErrorCode::kInvalidArgument,
+                      "--simulate-acceptance: needs --speculative-algorithm and a GPU; leave it out"));
   }
+  auto engine = engine::start_engine(settings, &facts);
+  if (!engine.ok()) return fail(engine.error());
   const auto ceilings = engine::make_ceilings(*options, **engine);
   if (!ceilings.ok()) return fail(ceilings.error());
 

@@ -164,7 +164,8 @@ int run_command_line(int argc, char** argv) {
 
   BenchArgs bench_args;
   auto* bench = add("bench", "Measure prefill and decode beside the machine's bandwidth and peak");
-  add_model_flags(*bench, {.weights = true, .pool = true, .scheduler = true, .batches = true},
+  add_model_flags(*bench,
+                  {.weights = true, .pool = true, .scheduler = true, .batches = true, .speculation = true},
                   bench_args.model);
   bench->add_option("--batch", bench_args.batch, "Sequences at once")
       ->delimiter(',')
@@ -188,8 +189,7 @@ int run_command_line(int argc, char** argv) {
           "--simulate-acceptance", bench_args.simulate_acceptance,
           "With speculation on a GPU: guesses hold with this probability, whatever the model chooses, "
           "as if its draft layer had been trained")
-      ->check(CLI::Range(0.0, 1.0))
-      ->needs(bench->get_option("--speculative-algorithm"));
+      ->check(CLI::Range(0.0, 1.0));
   bench->add_option("--result-file", bench_args.result_file, "Write the figures as JSON too");
   auto* ledger = bench->add_flag("--step-ledger", bench_args.step_ledger,
                                  "Also time every op of one decode and one prefill step (GPU)");
