@@ -1,5 +1,6 @@
 #include "device/cuda/stream.h"
 
+#include <thread>
 #include <utility>
 
 #include "device/cuda/range.h"
@@ -67,6 +68,15 @@ Event& Event::operator=(Event&& other) noexcept {
 
 Result<void> Event::wait() const {
   return check(cudaEventSynchronize(handle_), "cudaEventSynchronize");
+}
+
+Result<void> Event::wait_alert(std::chrono::milliseconds spin) const {
+  const auto end = std::chrono::steady_clock::now() + spin;
+  while (cudaEventQuery(handle_) == cudaErrorNotReady) {
+    if (std::chrono::steady_clock::now() > end) break;
+    std::this_thread::yield();
+  }
+  return wait();
 }
 
 Result<double> Event::seconds_since(const Event& start) const {

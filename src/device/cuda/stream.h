@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -78,6 +79,8 @@ class Event {
   cudaEvent_t handle() const { return handle_; }
   // Blocks without spinning.
   Result<void> wait() const;
+  // Spins for so long before it blocks: notices the end tens of microseconds earlier, for a processor's time.
+  Result<void> wait_alert(std::chrono::milliseconds spin) const;
   // From `start` to this; both were recorded with timing and are done.
   Result<double> seconds_since(const Event& start) const;
 

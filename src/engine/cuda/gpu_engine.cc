@@ -30,6 +30,8 @@ model::cuda::LoadOptions load_options(const EngineOptions& options) {
 
 namespace {
 
+constexpr std::chrono::milliseconds kAlert{50};
+
 // Says so before an hour of loading, rather than failing at its end.
 Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu& gpu, int64_t free) {
   model::MemoryOptions wanted;
@@ -354,7 +356,8 @@ void GpuEngine::answer_steps() {
   while (const auto index = in_flight_.pop()) {
     Frame& frame = frames_[*index];
     if (frame.status.ok()) {
-      const auto ended = frame.done.wait();
+      // With speculation the next step waits for this one's answer.
+      const auto ended = widest_ > 1 ? frame.done.wait_alert(kAlert) : frame.done.wait();
       if (!ended.ok()) frame.status = ended.error().with_context(fmt::format("step {}", frame.result.step));
     }
     auto promise = std::move(frame.promise);
