@@ -2,7 +2,7 @@
 # What needs an NVIDIA GPU, on a built tree: kernel tests, goldens, random schedules, skills, clients.
 #   scripts/test_gpu.sh              ends with "N passed, N failed"
 #   scripts/test_gpu.sh --sanitize   also the kernel tests under compute-sanitizer (memcheck and racecheck)
-# PYTHON names an interpreter that has the openai package.
+# PYTHON names an interpreter that has the packages of tests/requirements.txt.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=build/release
@@ -29,6 +29,9 @@ for room in ops sample engine; do step "tests of $room" $build/${room}_cuda_test
 step 'goldens' scripts/verify_goldens.sh --device cuda
 step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
 step 'skills' "$python" tests/skills_test.py
+step 'speculation' env FATHOM_TEST_DEVICE=cuda $build/engine_test --gtest_filter='Speculation.*'
+step 'speculation, served' env FATHOM_TEST_DEVICE=cuda "$python" tests/speculation_test.py
+step 'constrained output' "$python" tests/schema_test.py
 step 'clients' "$python" tests/clients/run.py
 if [ "${1:-}" = --sanitize ]; then
   for room in ops sample; do

@@ -20,12 +20,15 @@ from running_server import RunningServer  # noqa: E402
 NAMES = ["add", "sub", "mul", "linear", "word_problem", "capital", "hanzi", "words_task", "extract_json", "lookup"]
 PROBLEMS = int(os.environ.get("SKILL_PROBLEMS", "12"))
 SEED = int(os.environ.get("SKILL_SEED", "4711"))
+DEVICE = os.environ.get("FATHOM_TEST_DEVICE", "cpu")
 # Flags, and the least mean accept length of greedy answers.
+ALWAYS = "--no-speculative-adaptive"
 KINDS = {
     "EAGLE (1, 1, 2)": (["--speculative-algorithm", "EAGLE", "--speculative-num-steps", "1", "--speculative-eagle-topk",
-                         "1", "--speculative-num-draft-tokens", "2"], 1.9),
-    "NEXTN (3, 1, 4)": (["--speculative-algorithm", "NEXTN"], 2.4),
-    "NGRAM (3, 1, 4)": (["--speculative-algorithm", "NGRAM"], 1.2),
+                         "1", "--speculative-num-draft-tokens", "2", ALWAYS], 1.9),
+    "NEXTN (3, 1, 4)": (["--speculative-algorithm", "NEXTN", ALWAYS], 2.4),
+    "NGRAM (3, 1, 4)": (["--speculative-algorithm", "NGRAM", ALWAYS], 1.2),
+    "EAGLE, where it pays": (["--speculative-algorithm", "EAGLE"], 1.0),
 }
 
 
@@ -50,7 +53,7 @@ def ask(base, problem, number, sampled):
 
 def run(flags, problems):
     """The answers, the accept length of greedy ones, and tokens a second of one request at a time."""
-    with RunningServer("--model-path", "models/demo", "--device", "cpu", *flags) as server:
+    with RunningServer("--model-path", "models/demo", "--device", DEVICE, *flags) as server:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             jobs = list(enumerate(problems))
             greedy = list(pool.map(lambda job: ask(server.base, job[1], job[0], False), jobs))
@@ -86,11 +89,13 @@ def main():
                                f"{speed / plain_speed:.2f} times")
         info = native["meta_info"]
         verified = info["spec_verify_ct"] + info["spec_accept_token_num"] + 1  # the first token comes of the prompt
-        check(native["output_ids"] == plain["output_ids"] and verified >= info["completion_tokens"]
+        always = ALWAYS in flags
+        check(native["output_ids"] == plain["output_ids"] and (not always or verified >= info["completion_tokens"])
               and sum(info["spec_accept_histogram"]) == info["spec_verify_ct"]
-              and 1 <= info["spec_accept_length"] <= 4 and 0 <= info["spec_accept_rate"] <= 1, f"{name}: meta_info")
+              and (1 if always else 0) <= info["spec_accept_length"] <= 4 and 0 <= info["spec_accept_rate"] <= 1, f"{name}: meta_info")
         details = greedy[0][1]["completion_tokens_details"]
-        check(details["accepted_prediction_tokens"] + details["rejected_prediction_tokens"] > 0, f"{name}: usage")
+        check(not always or details["accepted_prediction_tokens"] + details["rejected_prediction_tokens"] > 0,
+              f"{name}: usage")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -253,6 +253,7 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
 struct Throughput {
   double seconds = 0;
   int64_t input_tokens = 0, output_tokens = 0;
+  SchedulerStats stats;  // at the end
 };
 
 // All requests at once through the scheduler: lengths are uniform between half and the whole of the given
@@ -295,6 +296,7 @@ Result<Throughput> run_throughput(engine::Engine& engine, const ModelArgs& model
     progress.add(1);
   }
   result.seconds = seconds_since(start_ns);
+  result.stats = scheduler.stats();
   return result;
 }
 
@@ -431,6 +433,10 @@ int run_bench(const BenchArgs& args) {
         args.num_prompts, t.seconds, static_cast<double>(t.input_tokens) / t.seconds,
         static_cast<double>(t.output_tokens) / t.seconds, static_cast<long long>(t.input_tokens),
         static_cast<long long>(t.output_tokens));
+    if (t.stats.speculates) {
+      std::printf("%12s %.2f tokens of a sequence where it guessed; %lld steps without guesses\n", "",
+                  t.stats.speculation.accept_length(), static_cast<long long>(t.stats.unguessed_steps));
+    }
     results.push_back({{"requests", args.num_prompts},
                        {"seconds", t.seconds},
                        {"input_tokens", t.input_tokens},

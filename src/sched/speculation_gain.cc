@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <tuple>
 
 namespace fathom::sched {
 namespace {
@@ -15,30 +16,43 @@ constexpr double kMargin = 0.98;
 
 }  // namespace
 
-SpeculationGain::Size& SpeculationGain::size_of(int32_t rows) {
-  const auto index = static_cast<size_t>(std::bit_width(static_cast<uint32_t>(std::max(rows, 1))) - 1);
-  return sizes_[std::min(index, sizes_.size() - 1)];
+bool SpeculationGain::Size::guessing_is_better() const {
+  return plain.ns_per_token() > kMargin * guessing.ns_per_token();
 }
 
-bool SpeculationGain::pays(int32_t rows) {
-  Size& size = size_of(rows);
-  const bool unknown = size.plain.steps == 0;
-  const bool better = unknown || size.guessing.steps == 0 ||
-                      size.plain.ns_per_token() > kMargin * size.guessing.ns_per_token();
+size_t SpeculationGain::index_of(int32_t rows) {
+  constexpr size_t kLast = std::tuple_size_v<decltype(sizes_)> - 1;
+  return std::min(static_cast<size_t>(std::bit_width(static_cast<uint32_t>(std::max(rows, 1))) - 1), kLast);
+}
+
+bool SpeculationGain::better(size_t index) const {
+  for (size_t distance = 0; distance < sizes_.size(); ++distance) {
+    for (const size_t at : {index - distance, index + distance}) {
+      if (at < sizes_.size() && sizes_[at].known()) return sizes_[at].guessing_is_better();
+    }
+  }
+  return true;
+}
+
+bool SpeculationGain::pays(int32_t rows, bool may_probe) {
+  const size_t index = index_of(rows);
+  Size& size = sizes_[index];
+  const bool guess = better(index);
+  if (!may_probe) return guess;
   if (size.probing > 0) {
     --size.probing;
-    return !better;
+    return !guess;
   }
-  if (++size.since_probe >= (unknown ? kFirstSteps : kProbeEvery)) {
+  if (++size.since_probe >= (size.known() ? kProbeEvery : kFirstSteps)) {
     size.since_probe = 0;
     size.probing = kProbeSteps;
   }
-  return better;
+  return guess;
 }
 
 void SpeculationGain::note(int32_t rows, bool guessed, int64_t ns, int64_t tokens) {
   if (tokens <= 0) return;
-  Size& size = size_of(rows);
+  Size& size = sizes_[index_of(rows)];
   Kind& kind = guessed ? size.guessing : size.plain;
   auto measured = static_cast<double>(ns);
   ++kind.steps;

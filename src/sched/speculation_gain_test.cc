@@ -46,6 +46,17 @@ TEST(SpeculationGain, NoticesAChange) {
   EXPECT_GT(share_of_guessing(gain, 8, 3.0, 1.5, 2000), 0.97);
 }
 
+// Sizes that see only steps with prompts, which tell nothing, do as their neighbours.
+TEST(SpeculationGain, ASizeThatKnowsNothingDoesAsTheNearest) {
+  SpeculationGain gain;
+  share_of_guessing(gain, 256, 1.1, 2.0, 100);
+  share_of_guessing(gain, 4, 2.5, 1.4, 100);
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_FALSE(gain.pays(200, false));
+    EXPECT_TRUE(gain.pays(8, false));
+  }
+}
+
 TEST(SpeculationGain, ForgivesASlowStep) {
   SpeculationGain gain;
   share_of_guessing(gain, 4, 2.0, 1.5, 1000);

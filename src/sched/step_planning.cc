@@ -119,7 +119,7 @@ void SchedulerCore::draft_decode_rows(Draft* draft) {
   const auto count = static_cast<int32_t>(std::ranges::count_if(running_, decodes));
   int32_t spare = draft->tokens_left - count;
   draft->step.guesses = count > 0 && draft->speculates && speculates();
-  if (draft->step.guesses && options_.speculative_adaptive && !gain_.pays(count)) {
+  if (draft->step.guesses && options_.speculative_adaptive && !gain_.pays(count, !last_step_extended_)) {
     draft->step.guesses = false;
     ++counters_.unguessed_steps;
   }
