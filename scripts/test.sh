@@ -11,8 +11,8 @@ asan=(http text kv sched)
 tsan=()
 fuzz_seconds=${FUZZ_SECONDS:-15}
 if [ -n "$full" ]; then
-  asan=(base device ops weights sample model engine api app cross_room "${asan[@]}")
-  tsan=(base http sched engine)
+  asan=(base device dist ops weights sample model engine api app cross_room "${asan[@]}")
+  tsan=(base dist http sched engine)
   fuzz_seconds=${FUZZ_SECONDS:-120}
 fi
 # Their fuzz targets: src/ROOM/.../STEM_fuzz.cc is ROOM_STEM_fuzz.
