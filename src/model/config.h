@@ -70,7 +70,8 @@ struct ModelConfig {
 
   int64_t query_dim() const { return nope_dim + rope_dim; }
   int64_t latent_width() const { return kv_lora_rank + rope_dim; }
-  int64_t plain_width() const { return num_heads * (query_dim() + value_dim); }
+  int64_t plain_width() const { return plain_width(num_heads); }
+  int64_t plain_width(int64_t heads) const { return heads * (query_dim() + value_dim); }
   int64_t shared_size() const { return num_shared_experts * moe_intermediate_size; }
   bool is_moe(int64_t layer) const {
     return num_experts > 0 && layer >= first_moe_layer && layer % moe_layer_freq == 0;

@@ -94,6 +94,64 @@ TEST_P(GoldenTest, PlainCache) {
   check_case(GetParam(), options);
 }
 
+// The counts of ranks that a case's heads divide by, but 1.
+std::vector<int> rank_counts(const std::string& dir) {
+  const int64_t heads = load_config(dir).value().num_heads;
+  std::vector<int> counts;
+  for (const int ranks : {2, 4, 8}) {
+    if (heads % ranks == 0) counts.push_back(ranks);
+  }
+  return counts;
+}
+
+TEST_P(GoldenTest, ManyRanks) {
+  for (const int ranks : rank_counts(kGolden + GetParam())) {
+    SCOPED_TRACE(ranks);
+    run_ranks(ranks, {}, [](const Options& options, int) { check_case(GetParam(), options); });
+  }
+}
+
+TEST_P(GoldenTest, ManyRanksWithAPlainCache) {
+  Options plain;
+  plain.mla = false;
+  run_ranks(rank_counts(kGolden + GetParam()).back(), plain,
+            [](const Options& options, int) { check_case(GetParam(), options); });
+}
+
+// Every rank has the same bits, whatever else is in the batch and however the prompt was cut.
+TEST_P(GoldenTest, RanksAgreeAndChunksChangeNothing) {
+  const auto prompt = Case(GetParam()).prompt(0);
+  constexpr int kRanks = 2;
+  std::vector<std::vector<float>> whole(kRanks), cut(kRanks);
+  run_ranks(kRanks, {}, [&](const Options& options, int rank) {
+    Loaded loaded = load(kGolden + GetParam(), options);
+    Pages pages(*loaded.model, 100, 16);
+    std::vector<int32_t> one, two, other;
+    auto& bits = whole[static_cast<size_t>(rank)];
+    bits = run(loaded, pages, {{&one, prompt, 0, false}});
+    const auto next = run(loaded, pages, {{&one, {3}, static_cast<int64_t>(prompt.size()), true}});
+    bits.insert(bits.end(), next.begin(), next.end());
+    int64_t start = 0;
+    while (start < static_cast<int64_t>(prompt.size())) {
+      const int64_t end = std::min<int64_t>(static_cast<int64_t>(prompt.size()), start + 11);
+      const auto logits = run(loaded, pages,
+                              {{&two, {prompt.begin() + start, prompt.begin() + end}, start, false},
+                               {&other, {7}, start / 11, true}});
+      const auto mine = static_cast<ptrdiff_t>((end - start) * loaded.config.vocab_size);
+      auto& parts = cut[static_cast<size_t>(rank)];
+      parts.insert(parts.end(), logits.begin(), logits.begin() + mine);
+      start = end;
+    }
+    const auto last = run(loaded, pages, {{&two, {3}, start, true}});
+    auto& parts = cut[static_cast<size_t>(rank)];
+    parts.insert(parts.end(), last.begin(), last.end());
+  });
+  for (int rank = 0; rank < kRanks; ++rank) {
+    EXPECT_EQ(whole[static_cast<size_t>(rank)], whole[0]);
+    EXPECT_EQ(cut[static_cast<size_t>(rank)], whole[0]);
+  }
+}
+
 TEST_P(GoldenTest, ReferenceOps) {
   Options options;
   options.isa = device::Isa::kReference;
@@ -218,6 +276,12 @@ TEST(DemoTest, Float32) {
   check_demo(demo_options(), true);
 }
 
+TEST(DemoTest, ManyRanks) {
+  for (const int ranks : {2, 4}) {
+    run_ranks(ranks, {}, [](const Options& options, int) { check_demo(options, true); });
+  }
+}
+
 TEST(DemoTest, PlainCache) {
   Options options = demo_options();
   options.mla = false;
@@ -229,6 +293,7 @@ TEST(DemoTest, BFloat16) {
   options.compute = ops::Compute::kBF16;
   options.kv_dtype = device::DType::kBF16;
   check_demo(options, false);
+  run_ranks(4, options, [](const Options& own, int) { check_demo(own, false); });
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ struct Projected {
 Projected project(const Step& step, const MlaWeights& weights) {
   const ModelConfig& c = step.config;
   const int64_t t = step.batch.tokens;
-  const int64_t queries = c.num_heads * c.query_dim();
+  const int64_t queries = step.shard.heads.count * c.query_dim();
   Workspace& work = step.work;
   const Tensor qkv = work.qkv.rows(0, t);
   weights.qkv_a(step.launch, work.normed.rows(0, t), qkv);
@@ -53,10 +53,10 @@ Projected project(const Step& step, const MlaWeights& weights) {
                                     .eps = static_cast<float>(c.rms_norm_eps),
                                     .y = q_latent});
     weights.q_b(step.launch, q_latent, work.q.rows(0, t));
-    result.q = by_heads(work.q, 0, t, 0, c.num_heads, c.query_dim());
+    result.q = by_heads(work.q, 0, t, 0, step.shard.heads.count, c.query_dim());
     result.kv_a = qkv.columns(c.q_lora_rank, c.q_lora_rank + c.latent_width());
   } else {
-    result.q = by_heads(work.qkv, 0, t, 0, c.num_heads, c.query_dim());
+    result.q = by_heads(work.qkv, 0, t, 0, step.shard.heads.count, c.query_dim());
     result.kv_a = qkv.columns(queries, queries + c.latent_width());
   }
   step.ops.rope(step.launch, {.x = result.q, .positions = step.batch.positions, .table = &step.rope});
@@ -75,7 +75,7 @@ void extend(const Step& step, const MlaWeights& weights, const ops::KvCache& cac
   args.nope = c.nope_dim;
   args.value = c.value_dim;
   args.scale = step.softmax_scale;
-  args.out = by_heads(step.work.attention, 0, step.extend_tokens, 0, c.num_heads, c.value_dim);
+  args.out = by_heads(step.work.attention, 0, step.extend_tokens, 0, step.shard.heads.count, c.value_dim);
   step.ops.extend_attention(step.launch, args);
 }
 
@@ -85,18 +85,20 @@ void decode(const Step& step, const MlaWeights& weights, const ops::KvCache& cac
   const int64_t first = piece.first;
   const int64_t last = piece.first + piece.tokens;
   const Tensor mine = q.rows(first, last);
-  const Tensor absorbed = by_heads(step.work.absorbed_q, 0, last - first, 0, c.num_heads, c.latent_width());
+  const Tensor absorbed =
+      by_heads(step.work.absorbed_q, 0, last - first, 0, step.shard.heads.count, c.latent_width());
   weights.run_absorb_key(step.launch, {.x = slice(mine, 0, c.nope_dim),
                                        .y = slice(absorbed, 0, c.kv_lora_rank),
                                        .weights = weights.absorb_key});
   const auto rope_bytes = static_cast<size_t>(c.rope_dim) * sizeof(float);
   for (int64_t t = 0; t < last - first; ++t) {
-    for (int64_t h = 0; h < c.num_heads; ++h) {
+    for (int64_t h = 0; h < step.shard.heads.count; ++h) {
       std::memcpy(absorbed.row<float>(t) + h * absorbed.stride[1] + c.kv_lora_rank,
                   mine.row<float>(t) + h * mine.stride[1] + c.nope_dim, rope_bytes);
     }
   }
-  const Tensor latent_out = by_heads(step.work.latent_out, 0, last - first, 0, c.num_heads, c.kv_lora_rank);
+  const Tensor latent_out =
+      by_heads(step.work.latent_out, 0, last - first, 0, step.shard.heads.count, c.kv_lora_rank);
   ops::MlaDecodeArgs args;
   args.q = absorbed;
   args.cache = cache;
@@ -105,10 +107,10 @@ void decode(const Step& step, const MlaWeights& weights, const ops::KvCache& cac
   args.scale = step.softmax_scale;
   args.out = latent_out;
   step.ops.mla_decode(step.launch, args);
-  weights.run_absorb_value(step.launch,
-                           {.x = latent_out,
-                            .y = by_heads(step.work.attention, first, last, 0, c.num_heads, c.value_dim),
-                            .weights = weights.absorb_value});
+  weights.run_absorb_value(
+      step.launch, {.x = latent_out,
+                    .y = by_heads(step.work.attention, first, last, 0, step.shard.heads.count, c.value_dim),
+                    .weights = weights.absorb_value});
 }
 
 void latent_attention(const Step& step, const MlaWeights& weights, const ops::KvCache& cache,
@@ -133,7 +135,7 @@ void attend_plain(const Step& step, const ops::KvCache& cache, const Tensor& q, 
   args.rows = rows;
   args.value = step.config.value_dim;
   args.scale = step.softmax_scale;
-  args.out = by_heads(step.work.attention, first, last, 0, step.config.num_heads, step.config.value_dim);
+  args.out = by_heads(step.work.attention, first, last, 0, step.shard.heads.count, step.config.value_dim);
   step.ops.mha_attention(step.launch, args);
 }
 
@@ -154,12 +156,12 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::KvC
   one_head.shape = {t, 1, c.rope_dim, 0};
   one_head.stride = {k_rope.stride[0], c.rope_dim, 1, 0};
   step.ops.rope(step.launch, {.x = one_head, .positions = step.batch.positions, .table = &step.rope});
-  step.ops.plain_write(step.launch,
-                       {.k_nope_v = by_heads(step.work.kv, 0, t, 0, c.num_heads, c.nope_dim + c.value_dim),
-                        .k_rope = k_rope,
-                        .nope = c.nope_dim,
-                        .places = step.batch.places,
-                        .cache = cache});
+  step.ops.plain_write(step.launch, {.k_nope_v = by_heads(step.work.kv, 0, t, 0, step.shard.heads.count,
+                                                          c.nope_dim + c.value_dim),
+                                     .k_rope = k_rope,
+                                     .nope = c.nope_dim,
+                                     .places = step.batch.places,
+                                     .cache = cache});
   if (step.extend_tokens > 0) {
     attend_plain(step, cache, projected.q, 0, step.extend_tokens, step.batch.extend_rows);
   }

@@ -54,6 +54,7 @@ std::vector<DecodePiece> decode_pieces(std::span<const ops::AttentionRow> rows, 
 struct Step {
   device::Launch& launch;
   const ModelConfig& config;
+  const Shard& shard;
   const Ops& ops;
   Workspace& work;
   const ops::RopeTable& rope;
@@ -64,7 +65,8 @@ struct Step {
   std::span<const DecodePiece> decode;
 };
 
-// work.normed [T, H] -> work.delta [T, H]; writes the cache.
+// work.normed [T, H] -> work.delta [T, H]; writes the cache. Of a shard, delta is the rank's part of a sum
+// over the ranks.
 void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache);
 // The same for a dense layer and for a layer of experts.
 void dense_block(const Step& step, const DenseWeights& weights);

@@ -34,6 +34,13 @@ int64_t count(const weights::WeightSpec& spec) {
   return product;
 }
 
+// To the rank's part.
+void cut(const ModelConfig& config, const Shard& shard, weights::WeightSpec& spec) {
+  if (spec.shape.size() != 2) return;
+  const weights::Slice slice = slice_of(config, shard, spec.name, spec.shape[0], spec.shape[1]);
+  spec.shape = {slice.rows, slice.cols};
+}
+
 // What a matrix takes once packed: panels of 16 rows, FP8 with a float32 scale for each row and 128 columns.
 int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute compute) {
   const int64_t n = round_up<int64_t>(spec.shape[0], 16);
@@ -47,9 +54,11 @@ int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute
 
 MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) {
   MemoryPlan plan;
+  const Shard shard = options.shard.size > 1 ? options.shard : whole_model(config);
   for (const char* name : kPartNames) plan.weights.push_back({name, 0, 0});
-  for (const auto& spec : weight_table(config)) {
+  for (auto& spec : weight_table(config)) {
     const Part part = part_of(spec.name);
+    cut(config, shard, spec);
     const DType stored = stored_dtype(config, spec.name);
     int64_t bytes = 0;
     if (part == kEmbedding) {
@@ -66,7 +75,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
   }
   if (config.tie_word_embeddings) {
     plan.weights[kHead].bytes =
-        packed_bytes({"", {config.vocab_size, config.hidden_size}}, config.dtype, options.compute);
+        packed_bytes({"", {shard.vocab.count, config.hidden_size}}, config.dtype, options.compute);
   }
   const auto active = [&](int64_t total) {
     return config.num_experts == 0 ? total : total / config.num_experts * config.gate.top_k;
@@ -82,23 +91,29 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
   if (options.mla) {
     for (int64_t layer = 0; layer < config.num_layers + config.draft_layers; ++layer) {
       const std::string name = layer_prefix(layer) + "self_attn.kv_b_proj.weight";
-      plan.decode_bytes -=
-          packed_bytes({name, {config.num_heads * (config.nope_dim + config.value_dim), config.kv_lora_rank}},
-                       stored_dtype(config, name), options.compute);
+      plan.decode_bytes -= packed_bytes(
+          {name, {shard.heads.count * (config.nope_dim + config.value_dim), config.kv_lora_rank}},
+          stored_dtype(config, name), options.compute);
     }
   }
   const int64_t context = options.max_context > 0 ? options.max_context : config.max_positions;
-  plan.workspace_bytes = workspace_bytes(config, {options.max_tokens, options.max_logit_rows, options.mla}) +
-                         context * config.rope_dim * static_cast<int64_t>(sizeof(float));
-  const int64_t width = options.mla ? config.latent_width() : config.plain_width();
+  plan.workspace_bytes =
+      workspace_bytes(config, {options.max_tokens, options.max_logit_rows, options.mla, shard}) +
+      context * config.rope_dim * static_cast<int64_t>(sizeof(float));
+  const int64_t width = options.mla ? config.latent_width() : config.plain_width(shard.heads.count);
   plan.kv_bytes_per_token =
       (config.num_layers + config.draft_layers) * width * device::size_of(options.kv_dtype);
   return plan;
 }
 
 int64_t stored_bytes(const ModelConfig& config) {
+  return stored_bytes(config, whole_model(config));
+}
+
+int64_t stored_bytes(const ModelConfig& config, const Shard& shard) {
   int64_t bytes = 0;
-  for (const auto& spec : weight_table(config)) {
+  for (auto& spec : weight_table(config)) {
+    cut(config, shard, spec);
     bytes += count(spec) * device::size_of(stored_dtype(config, spec.name));
   }
   return bytes;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/shard.h"
 #include "ops/linear/linear.h"
 
 namespace fathom::model {
@@ -18,6 +19,8 @@ struct MemoryOptions {
   int64_t max_tokens = 2048;
   int64_t max_logit_rows = 256;
   int64_t max_context = 0;  // 0: the config's
+  // Of this rank alone; size 1: the whole model.
+  Shard shard;
 };
 
 struct MemoryPart {
@@ -40,5 +43,6 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options);
 
 // Bytes of the checkpoint's tensors that the model reads, scales left out.
 int64_t stored_bytes(const ModelConfig& config);
+int64_t stored_bytes(const ModelConfig& config, const Shard& shard);  // that this rank reads
 
 }  // namespace fathom::model

@@ -18,20 +18,24 @@ namespace fathom::model {
 using device::Tensor;
 
 struct Model::State {
-  State(const ModelConfig& config_in, const LoadOptions& options)
+  State(const ModelConfig& config_in, const LoadOptions& options, const Shard& shard_in)
       : config(config_in),
+        shard(shard_in),
+        group(shard_in.size > 1 ? options.group : nullptr),
         ops(options.target),
         max_tokens(options.max_tokens),
         max_logit_rows(options.max_logit_rows),
         mla(options.mla) {
     max_context = options.max_context > 0 ? options.max_context : config.max_positions;
     layout.layers = config.num_layers + config.draft_layers;
-    layout.width = mla ? config.latent_width() : config.plain_width();
+    layout.width = mla ? config.latent_width() : config.plain_width(shard.heads.count);
     layout.dtype = options.kv_dtype;
     scale = static_cast<float>(softmax_scale(config));
   }
 
   ModelConfig config;
+  const Shard shard;
+  dist::Group* const group;  // none where the shard is the whole model
   Ops ops;
   int64_t max_tokens, max_logit_rows;
   int64_t max_context = 0;
@@ -45,8 +49,9 @@ struct Model::State {
   ops::RopeTable rope;
   LoadReport report;
   std::vector<ops::AttentionRow>
-      decode_rows;             // of the forward in progress, counted from its first decode row
-  int64_t forward_tokens = 0;  // rows of work.hidden that are valid
+      decode_rows;                 // of the forward in progress, counted from its first decode row
+  int64_t forward_tokens = 0;      // rows of work.hidden that are valid
+  std::vector<int32_t> shard_ids;  // of the tokens to embed, in this rank's part of the table
 
   Tensor residual(int64_t tokens) const {
     FATHOM_CHECK(tokens > 0 && tokens <= max_tokens, "tokens={} max_tokens={}", tokens, max_tokens);
@@ -59,6 +64,56 @@ struct Model::State {
     ops.rms_norm(launch, {.x = x, .delta = add, .weight = weight, .eps = eps, .y = y});
   }
 
+  // Rows [t, H] of f32 become their sums over the ranks. A failure is the group's (Model::group_state).
+  void sum(const Tensor& rows) const {
+    if (group != nullptr) (void)group->all_reduce(rows.data, rows.numel(), rows.dtype);
+  }
+  bool failed() const { return group != nullptr && !group->state().ok(); }
+
+  // [t, H] of the tokens' embeddings. A rank knows those of its part of the vocabulary.
+  void embed(device::Launch& launch, const int32_t* ids, const Tensor& y) {
+    if (group == nullptr) return ops.embedding(launch, {.table = weights.embedding, .ids = ids, .y = y});
+    const int64_t t = y.dim(0);
+    shard_ids.resize(static_cast<size_t>(t));
+    const auto inside = [&](int32_t id) { return id >= shard.vocab.first && id < shard.vocab.end(); };
+    for (int64_t i = 0; i < t; ++i) {
+      shard_ids[static_cast<size_t>(i)] =
+          inside(ids[i]) ? ids[i] - static_cast<int32_t>(shard.vocab.first) : 0;
+    }
+    const Tensor known = work.delta.rows(0, t);  // free before the first layer
+    ops.embedding(launch, {.table = weights.embedding, .ids = shard_ids.data(), .y = known});
+    const auto bytes = static_cast<size_t>(config.hidden_size) * sizeof(float);
+    for (int64_t i = 0; i < t; ++i) {
+      if (!inside(ids[i])) std::memset(known.row<float>(i), 0, bytes);
+    }
+    sum(known);
+    for (int64_t i = 0; i < t; ++i) std::memcpy(y.row<float>(i), known.row<float>(i), bytes);
+  }
+
+  // [R, V] of the whole vocabulary: every rank's columns beside each other.
+  void head(device::Launch& launch, const Tensor& x, const Tensor& logits) const {
+    if (group == nullptr) return weights.head(launch, x, logits);
+    const int64_t rows = x.dim(0);
+    const Tensor mine = work.shard_logits.rows(0, rows);
+    weights.head(launch, x, mine);
+    std::vector<int64_t> bytes;
+    for (const Range& part : shard.vocabs)
+      bytes.push_back(rows * part.count * static_cast<int64_t>(sizeof(float)));
+    // One row's columns come in their order already.
+    auto* parts = rows == 1 ? logits.f32() : work.rank_logits.f32();
+    if (!group->all_gather(mine.data, bytes, parts).ok() || rows == 1) return;
+    launch.pool().parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
+      const float* part = parts;
+      for (const Range& range : shard.vocabs) {
+        for (int64_t i = begin; i < end; ++i) {
+          std::memcpy(logits.row<float>(i) + range.first, part + i * range.count,
+                      static_cast<size_t>(range.count) * sizeof(float));
+        }
+        part += rows * range.count;
+      }
+    });
+  }
+
   // The residual stream through `layers`, the first of which has the cache's layer `first`, and normalised to
   // `out`.
   void run_layers(device::Launch& launch, const ForwardBatch& batch, std::span<const LayerWeights> layers,
@@ -66,20 +121,23 @@ struct Model::State {
     const int64_t t = batch.tokens;
     const int64_t extend_tokens = batch.decode_rows.empty() ? t : batch.decode_rows.front().first;
     const auto decode = decode_pieces(batch.decode_rows, std::min(max_tokens, Workspace::kDecodeTokens));
-    const Step step{launch, config, ops, work, rope, scale, mla, batch, extend_tokens, decode};
+    const Step step{launch, config, shard, ops, work, rope, scale, mla, batch, extend_tokens, decode};
     const Tensor stream = residual(t);
     const Tensor normed = work.normed.rows(0, t);
     const Tensor delta = work.delta.rows(0, t);
     for (size_t i = 0; i < layers.size(); ++i) {
+      if (failed()) return;
       const LayerWeights& layer = layers[i];
       norm(launch, stream, i == 0 ? nullptr : &delta, layer.input_norm, normed);
       attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
+      sum(delta);
       norm(launch, stream, &delta, layer.attention_norm, normed);
       if (layer.is_moe) {
         moe_block(step, layer.moe);
       } else {
         dense_block(step, layer.dense);
       }
+      sum(delta);
     }
     norm(launch, stream, &delta, last_norm, out.rows(0, t));
   }
@@ -97,7 +155,7 @@ struct Model::State {
       std::memcpy(gathered.row<float>(i), hidden.row<float>(row),
                   static_cast<size_t>(config.hidden_size) * sizeof(float));
     }
-    weights.head(launch, gathered, result);
+    head(launch, gathered, result);
     return result;
   }
 };
@@ -119,20 +177,24 @@ Result<void> check_options(const ModelConfig& config, const LoadOptions& options
 }
 
 // Says so before an hour of loading, rather than being killed at its end.
-Result<void> check_memory(const ModelConfig& config, const LoadOptions& options, int64_t context) {
+Result<void> check_memory(const ModelConfig& config, const LoadOptions& options, const Shard& shard,
+                          int64_t context) {
   MemoryOptions wanted;
+  wanted.shard = shard;
   wanted.compute = options.compute;
   wanted.mla = options.mla;
   wanted.max_tokens = options.max_tokens;
   wanted.max_logit_rows = options.max_logit_rows;
   wanted.max_context = context;
   const MemoryPlan plan = plan_memory(config, wanted);
+  const int64_t weights = plan.weight_bytes * options.local_ranks;
+  const int64_t workspaces = plan.workspace_bytes * options.local_ranks;
   const auto available = static_cast<int64_t>(device::available_memory());
-  if (plan.weight_bytes + plan.workspace_bytes <= available) return {};
+  if (weights + workspaces <= available) return {};
   return error(
       ErrorCode::kUnavailable,
       "the weights take {:.1f} GB and the workspaces {:.1f} GB, but only {:.1f} GB of memory are free",
-      static_cast<double>(plan.weight_bytes) * 1e-9, static_cast<double>(plan.workspace_bytes) * 1e-9,
+      static_cast<double>(weights) * 1e-9, static_cast<double>(workspaces) * 1e-9,
       static_cast<double>(available) * 1e-9);
 }
 
@@ -171,8 +233,20 @@ Model::~Model() = default;
 
 Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const LoadOptions& options,
                                             ThreadPool& pool) {
+  const int ranks = options.group != nullptr ? options.group->size() : 1;
+  FATHOM_ASSIGN(const Shard shard,
+                make_shard(config, options.group != nullptr ? options.group->rank() : 0, ranks));
+  auto model = build_shard(config, options, shard, pool);
+  if (!model.ok() && options.group != nullptr) {
+    options.group->abort(model.error().with_context(fmt::format("rank {}", shard.rank)));
+  }
+  return model;
+}
+
+Result<std::unique_ptr<Model>> Model::build_shard(const ModelConfig& config, const LoadOptions& options,
+                                                  const Shard& shard, ThreadPool& pool) {
   FATHOM_TRY(check_options(config, options));
-  auto state = std::make_unique<State>(config, options);
+  auto state = std::make_unique<State>(config, options, shard);
   LoadReport& report = state->report;
 
   const int64_t check_start = steady_clock().now_ns();
@@ -180,11 +254,16 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   if (options.checkpoint != nullptr) {
     FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, report));
   }
-  FATHOM_TRY(check_memory(config, options, state->max_context));
+  total = static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, shard)) /
+                               static_cast<double>(stored_bytes(config)));
+  FATHOM_TRY(check_memory(config, options, shard, state->max_context));
+  // Before anyone takes the memory that another looks at.
+  if (options.group != nullptr) FATHOM_TRY(options.group->barrier());
   report.check_seconds = seconds_since(check_start);
 
   const int64_t pack_start = steady_clock().now_ns();
-  weights::SupplyContext context{options.target, &state->weight_arena, &pool, counter(options, total)};
+  weights::SupplyContext context{options.target, &state->weight_arena, &pool, counter(options, total),
+                                 shard.size == 1};
   const auto supply =
       options.checkpoint != nullptr
           ? weights::make_checkpoint_supply(*options.checkpoint, std::move(context))
@@ -192,12 +271,12 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
                 options.seed, [&](std::string_view name) { return stored_dtype(config, name); },
                 std::move(context));
   FATHOM_ASSIGN(state->weights,
-                load_weights(config, {options.target, options.compute, options.mla}, *supply));
+                load_weights(config, {options.target, options.compute, options.mla, shard}, *supply));
   report.weight_bytes = static_cast<int64_t>(state->weight_arena.used());
   report.pack_seconds = seconds_since(pack_start);
   report_implementations(report, options.target, state->weights);
 
-  const WorkspaceShape shape{state->max_tokens, state->max_logit_rows, state->mla};
+  const WorkspaceShape shape{state->max_tokens, state->max_logit_rows, state->mla, shard};
   FATHOM_ASSIGN(state->work, allocate_workspace(config, shape, state->work_arena));
   report.workspace_bytes = static_cast<int64_t>(state->work_arena.used());
   state->rope = make_rope_table(config, state->max_context, pool);
@@ -223,10 +302,14 @@ int64_t Model::max_context() const {
   return state_->max_context;
 }
 
+Result<void> Model::group_state() const {
+  return state_->group != nullptr ? state_->group->state() : Result<void>();
+}
+
 void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output) {
   State& s = *state_;
   const int64_t t = batch.tokens;
-  s.ops.embedding(launch, {.table = s.weights.embedding, .ids = batch.token_ids, .y = s.residual(t)});
+  s.embed(launch, batch.token_ids, s.residual(t));
   s.run_layers(launch, batch, s.weights.layers, 0, s.weights.norm, s.work.hidden);
   s.forward_tokens = t;
   output->hidden = s.work.hidden.rows(0, t);
@@ -245,7 +328,7 @@ void Model::draft(device::Launch& launch, const DraftBatch& draft, ForwardOutput
   const Tensor pair = s.work.draft_pair.rows(0, t);
   const Tensor token = pair.columns(0, hidden);
   const Tensor before = pair.columns(hidden, 2 * hidden);
-  s.ops.embedding(launch, {.table = s.weights.embedding, .ids = batch.token_ids, .y = token});
+  s.embed(launch, batch.token_ids, token);
   for (int64_t i = 0; i < t; ++i) {
     std::memcpy(before.row<float>(i), draft.hidden[static_cast<size_t>(i)],
                 static_cast<size_t>(hidden) * sizeof(float));

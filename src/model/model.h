@@ -22,7 +22,9 @@
 #include "device/arena.h"
 #include "device/launch.h"
 #include "device/tensor.h"
+#include "dist/group.h"
 #include "model/config.h"
+#include "model/shard.h"
 #include "ops/kv_cache.h"
 #include "ops/linear/linear.h"
 #include "weights/checkpoint.h"
@@ -67,6 +69,11 @@ struct LoadOptions {
   int64_t max_tokens = 2048;                      // of one forward
   int64_t max_logit_rows = 256;                   // of one forward or one call of logits()
   int64_t max_context = 0;                        // positions 0 .. max_context - 1; 0: the config's
+  // The tensor-parallel group of this rank: the model is the rank's shard (shard.h), and its forward passes
+  // meet those of the others, which must be given the same batches in the same order. Null: the whole model.
+  // Must outlive the model. build() meets the others too; where it fails it ends the group.
+  dist::Group* group = nullptr;
+  int local_ranks = 1;  // of the group, that share this machine's memory
   // Called from the building thread now and then: bytes of the checkpoint (or of random weights) taken, and
   // to take.
   std::function<void(int64_t done, int64_t total)> progress;
@@ -130,7 +137,11 @@ class Model {
   int64_t max_logit_rows() const;
   int64_t max_context() const;
 
-  // Writes the tokens' cache entries, then the hidden states and the wanted logits.
+  // Why the group has failed: what a forward pass gave since then is worth nothing. Nothing where there is
+  // none.
+  Result<void> group_state() const;
+
+  // Writes the tokens' cache entries, then the hidden states and the wanted logits (on every rank).
   void forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output);
 
   // One pass of the draft layer; needs ModelConfig::draft_layers. Writes its cache entries, then its hidden
@@ -145,6 +156,8 @@ class Model {
  private:
   struct State;
   explicit Model(std::unique_ptr<State> state);
+  static Result<std::unique_ptr<Model>> build_shard(const ModelConfig& config, const LoadOptions& options,
+                                                    const Shard& shard, ThreadPool& pool);
   std::unique_ptr<State> state_;
 };
 

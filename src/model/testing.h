@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -29,8 +30,11 @@ struct Options {
   device::Isa isa = device::detect_isa();
   int threads = 2;
   int64_t max_tokens = 640;
+  dist::Group* group = nullptr;  // of a rank
 };
 Loaded load(const std::string& model_dir, const Options& options);
+// body(options of a rank, its number) on a thread for each rank of a group, one compute thread each.
+void run_ranks(int ranks, const Options& options, const std::function<void(const Options&, int)>& body);
 
 // A tensor of a golden file, [rows, columns] (the last dimension is columns).
 template <class T>

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <thread>
 
 #include "base/math.h"
+#include "dist/thread_group.h"
 
 namespace fathom::model::testing {
 
@@ -21,8 +23,23 @@ Loaded load(const std::string& model_dir, const Options& options) {
   load.mla = options.mla;
   load.max_tokens = options.max_tokens;
   load.max_logit_rows = options.max_tokens;
+  load.group = options.group;
   loaded.model = std::move(Model::build(loaded.config, load, *loaded.pool)).value();
   return loaded;
+}
+
+void run_ranks(int ranks, const Options& options, const std::function<void(const Options&, int)>& body) {
+  auto groups = dist::make_thread_groups(ranks, std::chrono::seconds(60));
+  std::vector<std::thread> threads;
+  for (auto& group : groups) {
+    threads.emplace_back([&, mine = std::move(group)] {
+      Options own = options;
+      own.threads = 1;
+      own.group = mine.get();
+      body(own, mine->rank());
+    });
+  }
+  for (auto& thread : threads) thread.join();
 }
 
 namespace {

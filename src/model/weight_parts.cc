@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace fathom::model {
 namespace {
@@ -16,19 +17,27 @@ constexpr float kInnerGain = 1.5F;
 constexpr float kQueryGain = 1.6F;
 constexpr float kHeadGain = 3.0F;
 
-Part make(std::string name, int64_t n, int64_t k, float gain) {
+}  // namespace
+
+WeightParts::WeightParts(const ModelConfig& config, Shard shard)
+    : c_(config),
+      shard_(std::move(shard)),
+      residual_(1.5F / std::sqrt(2.0F * static_cast<float>(config.num_layers))) {}
+
+Part WeightParts::make(std::string name, int64_t n, int64_t k, float gain) const {
   Part part;
   part.name = std::move(name);
   part.n = n;
   part.k = k;
   part.gain = gain;
+  const weights::Slice slice = slice_of(c_, shard_, part.name, n, k);
+  if (slice.is_whole(n, k)) return part;
+  part.first_row = slice.first_row;
+  part.rows = slice.rows;
+  part.first_col = slice.first_col;
+  part.cols = slice.cols;
   return part;
 }
-
-}  // namespace
-
-WeightParts::WeightParts(const ModelConfig& config)
-    : c_(config), residual_(1.5F / std::sqrt(2.0F * static_cast<float>(config.num_layers))) {}
 
 Part WeightParts::embedding() const {
   return make("model.embed_tokens.weight", c_.vocab_size, c_.hidden_size, 1.0F);

@@ -1,11 +1,12 @@
-// Which stored tensors make up each weight of a layer, fused as the layers want them, and how large random
-// ones are. What both backends load from.
+// Which stored tensors make up each weight of a layer, fused as the layers want them and cut as the rank's
+// shard says, and how large random ones are. What both backends load from.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "model/config.h"
+#include "model/shard.h"
 #include "weights/weight_supply.h"
 
 namespace fathom::model {
@@ -14,7 +15,8 @@ class WeightParts {
  public:
   using Part = weights::Part;
 
-  explicit WeightParts(const ModelConfig& config);
+  explicit WeightParts(const ModelConfig& config) : WeightParts(config, whole_model(config)) {}
+  WeightParts(const ModelConfig& config, Shard shard);
 
   Part embedding() const;
   Part head() const;
@@ -24,7 +26,7 @@ class WeightParts {
   std::vector<Part> qkv_a(const std::string& prefix) const;  // what is projected from the layer's input
   Part q_b(const std::string& prefix) const;
   Part kv_b(const std::string& prefix) const;
-  // Head `head`'s rows of kv_b: Dn of keys, transposed; then Dv of values.
+  // Rows of kv_b of head `head` of the whole model: Dn of keys, transposed; then Dv of values.
   Part absorb_key(const std::string& prefix, int64_t head) const;
   Part absorb_value(const std::string& prefix, int64_t head) const;
   Part out(const std::string& prefix) const;
@@ -38,8 +40,10 @@ class WeightParts {
 
  private:
   float expert_gain() const;
+  Part make(std::string name, int64_t n, int64_t k, float gain) const;
 
   const ModelConfig& c_;
+  Shard shard_;
   float residual_ = 1.0F;
 };
 

@@ -17,12 +17,11 @@ using weights::Part;
 class Loader {
  public:
   Loader(const ModelConfig& config, const WeightOptions& options, weights::WeightSupply& supply)
-      : c_(config), parts_(config), options_(options), supply_(supply) {}
+      : c_(config), parts_(config, options.shard), options_(options), supply_(supply) {}
 
   Result<ModelWeights> load() {
     ModelWeights model;
-    const Part table = parts_.embedding();
-    FATHOM_ASSIGN(model.embedding, supply_.table(table.name, table.n, table.k, table.gain));
+    FATHOM_ASSIGN(model.embedding, supply_.table(parts_.embedding()));
     model.layers.resize(static_cast<size_t>(c_.num_layers));
     for (int64_t i = 0; i < c_.num_layers; ++i) {
       FATHOM_TRY(load_layer(i, model.layers[static_cast<size_t>(i)]));
@@ -90,7 +89,8 @@ class Loader {
   }
 
   Result<void> load_absorbed(const std::string& prefix, MlaWeights& attention) {
-    for (int64_t head = 0; head < c_.num_heads; ++head) {
+    const Range& heads = options_.shard.heads;
+    for (int64_t head = heads.first; head < heads.end(); ++head) {
       const Part key_rows = parts_.absorb_key(prefix, head);
       FATHOM_ASSIGN(auto key, supply_.linear(options_.compute, {&key_rows, 1}));
       attention.absorb_key.push_back(key);

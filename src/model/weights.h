@@ -1,4 +1,5 @@
-// A model's weights, packed and fused for the ops. Everything lies in the arena that load_weights was given.
+// A model's weights, or a rank's shard of them, packed and fused for the ops. Everything lies in the arena
+// that load_weights was given. Nh, I, V below are the shard's.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include "device/launch.h"
 #include "device/tensor.h"
 #include "model/config.h"
+#include "model/shard.h"
 #include "ops/linear/linear.h"
 #include "ops/moe/moe.h"
 #include "weights/weight_supply.h"
@@ -88,6 +90,7 @@ struct WeightOptions {
   device::Target target;
   ops::Compute compute = ops::Compute::kBF16;
   bool mla = true;
+  Shard shard;
 };
 
 Result<ModelWeights> load_weights(const ModelConfig& config, const WeightOptions& options,

@@ -16,7 +16,8 @@ using device::Tensor;
 void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
            const std::function<void(Tensor&, DType, int64_t, int64_t)>& take) {
   const int64_t t = shape.tokens;
-  const int64_t queries = c.num_heads * c.query_dim();
+  const int64_t heads = shape.shard.heads.count;
+  const int64_t queries = heads * c.query_dim();
   const bool q_lora = c.q_lora_rank > 0;
   for (Tensor* tensor : {&w.residual, &w.normed, &w.delta, &w.hidden}) {
     take(*tensor, DType::kF32, t, c.hidden_size);
@@ -26,20 +27,20 @@ void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
     take(w.q_latent, DType::kF32, t, c.q_lora_rank);
     take(w.q, DType::kF32, t, queries);
   }
-  take(w.attention, DType::kF32, t, c.num_heads * c.value_dim);
+  take(w.attention, DType::kF32, t, heads * c.value_dim);
   if (shape.mla) {
-    take(w.absorbed_q, DType::kF32, std::min(t, Workspace::kDecodeTokens), c.num_heads * c.latent_width());
-    take(w.latent_out, DType::kF32, std::min(t, Workspace::kDecodeTokens), c.num_heads * c.kv_lora_rank);
+    take(w.absorbed_q, DType::kF32, std::min(t, Workspace::kDecodeTokens), heads * c.latent_width());
+    take(w.latent_out, DType::kF32, std::min(t, Workspace::kDecodeTokens), heads * c.kv_lora_rank);
   } else {
     take(w.kv_latent, DType::kF32, t, c.kv_lora_rank);
-    take(w.kv, DType::kF32, t, c.num_heads * (c.nope_dim + c.value_dim));
+    take(w.kv, DType::kF32, t, heads * (c.nope_dim + c.value_dim));
   }
   bool any_dense = c.num_shared_experts > 0 && c.num_experts > 0;
   bool any_moe = false;
-  int64_t widest = any_dense ? c.shared_size() : 0;
+  int64_t widest = any_dense ? shape.shard.shared.count : 0;
   for (int64_t layer = 0; layer < c.num_layers + c.draft_layers; ++layer) {
     any_moe = any_moe || c.is_moe(layer);
-    if (!c.is_moe(layer)) widest = std::max(widest, c.intermediate_size);
+    if (!c.is_moe(layer)) widest = std::max(widest, shape.shard.dense.count);
   }
   if (any_moe) {
     take(w.gate_logits, DType::kF32, t, c.num_experts);
@@ -56,6 +57,10 @@ void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
   }
   take(w.logit_hidden, DType::kF32, shape.logit_rows, c.hidden_size);
   take(w.logits, DType::kF32, shape.logit_rows, c.vocab_size);
+  if (shape.shard.size > 1) {
+    take(w.shard_logits, DType::kF32, shape.logit_rows, shape.shard.vocab.count);
+    take(w.rank_logits, DType::kF32, 1, shape.logit_rows * c.vocab_size);
+  }
 }
 
 }  // namespace

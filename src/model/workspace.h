@@ -7,13 +7,16 @@
 #include "device/arena.h"
 #include "device/tensor.h"
 #include "model/config.h"
+#include "model/shard.h"
 
 namespace fathom::model {
 
+// Nh, I and V are the shard's, but for the logits'.
 struct WorkspaceShape {
   int64_t tokens = 0;      // most tokens of a forward
   int64_t logit_rows = 0;  // most rows of logits
   bool mla = true;
+  Shard shard;
 };
 
 struct Workspace {
@@ -40,7 +43,10 @@ struct Workspace {
   device::Tensor draft_pair;    // [T, 2 H] normalised: a token's embedding, and the hidden state before it
   device::Tensor draft_hidden;  // [T, H] after the draft layer's norm
   device::Tensor logit_hidden;  // [R, H]
-  device::Tensor logits;        // [R, V]
+  device::Tensor logits;        // [R, V] of the whole model
+  // Empty where the rank has the whole vocabulary.
+  device::Tensor shard_logits;  // [R, V]
+  device::Tensor rank_logits;   // [R V of the whole model] every rank's shard_logits, one after another
 
   static constexpr int64_t kMlpTokens = 1024;
   static constexpr int64_t kDecodeTokens = 256;

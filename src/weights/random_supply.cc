@@ -50,7 +50,7 @@ class RandomSupply final : public WeightSupply {
     bool alike = true;
     for (const Part& part : parts) {
       rows += part.num_rows();
-      whole = whole && part.num_rows() == part.n && !part.transposed;
+      whole = whole && part.whole() && !part.transposed;
       alike = alike && stored(part.name) == stored(first.name) && part.gain == first.gain && !part.shared;
     }
     Result<ops::PackedLinear> packed = error(ErrorCode::kInternal, "not packed");
@@ -64,7 +64,9 @@ class RandomSupply final : public WeightSupply {
     } else {
       packed = pack_raw(compute, parts);
     }
-    if (packed.ok() && context_.taken) context_.taken(rows * first.k * device::size_of(stored(first.name)));
+    if (packed.ok() && context_.taken) {
+      context_.taken(rows * first.num_cols() * device::size_of(stored(first.name)));
+    }
     return packed;
   }
 
@@ -78,12 +80,14 @@ class RandomSupply final : public WeightSupply {
     return static_cast<const float*>(values);
   }
 
-  Result<device::Tensor> table(const std::string& name, int64_t n, int64_t k, float gain) override {
-    const DType dtype = stored(name);
-    FATHOM_ASSIGN(std::byte * data, context_.arena->allocate(static_cast<size_t>(n * k * size_of(dtype))));
-    fill(name, dtype, n, k, gain, data, nullptr);
-    if (context_.taken) context_.taken(n * k * size_of(dtype));
-    return device::Tensor(data, dtype, {n, k});
+  Result<device::Tensor> table(const Part& part) override {
+    const DType dtype = stored(part.name);
+    const int64_t bytes = part.num_rows() * part.k * size_of(dtype);
+    FATHOM_CHECK(part.num_cols() == part.k, "{}: a table of whole rows", part.name);
+    FATHOM_ASSIGN(std::byte * data, context_.arena->allocate(static_cast<size_t>(bytes)));
+    fill(part.name, dtype, part.first_row, part.num_rows(), part.k, part.gain, data);
+    if (context_.taken) context_.taken(bytes);
+    return device::Tensor(data, dtype, {part.num_rows(), part.k});
   }
 
  private:
@@ -110,16 +114,17 @@ class RandomSupply final : public WeightSupply {
         raw = &held.back();
       }
       ops::WeightSource source;
-      source.data = raw->bytes.data() + part.first_row * part.k * size_of(raw->dtype);
+      source.data = raw->bytes.data() + (part.first_row * part.k + part.first_col) * size_of(raw->dtype);
       source.dtype = raw->dtype;
       source.n = part.num_rows();
-      source.k = part.k;
+      source.k = part.num_cols();
       source.row_stride = part.k;
       source.transposed = part.transposed;
       if (!raw->scales.empty()) {
         source.scale_inv = raw->scales.data();
         source.scale_stride = ceil_div(part.k, kBlock);
         source.first_row = part.first_row;
+        source.first_col = part.first_col;
       }
       sources.push_back(source);
     }
@@ -132,22 +137,21 @@ class RandomSupply final : public WeightSupply {
     raw.dtype = stored(part.name);
     raw.bytes.resize(static_cast<size_t>(part.n * part.k * size_of(raw.dtype)));
     const float deviation = part.gain / std::sqrt(static_cast<float>(part.k));
-    fill(part.name, raw.dtype, part.n, part.k, deviation, reinterpret_cast<std::byte*>(raw.bytes.data()),
-         &raw.scales);
+    if (raw.dtype == DType::kF8E4M3) {
+      raw.scales.assign(static_cast<size_t>(ceil_div(part.n, kBlock) * ceil_div(part.k, kBlock)),
+                        ops::random_scale(deviation));
+    }
+    fill(part.name, raw.dtype, 0, part.n, part.k, deviation, reinterpret_cast<std::byte*>(raw.bytes.data()));
     return raw;
   }
 
-  // Element (row, col) is a function of (seed, name, row, col) and its dtype only.
-  void fill(std::string_view name, DType dtype, int64_t n, int64_t k, float deviation, std::byte* data,
-            std::vector<float>* scales) {
+  // Rows [first, first + n). Element (row, col) is a function of (seed, name, row, col) and its dtype only.
+  void fill(std::string_view name, DType dtype, int64_t first, int64_t n, int64_t k, float deviation,
+            std::byte* data) {
     const uint64_t seed = seed_ ^ hash_name(name);
-    if (dtype == DType::kF8E4M3) {
-      scales->assign(static_cast<size_t>(ceil_div(n, kBlock) * ceil_div(k, kBlock)),
-                     ops::random_scale(deviation));
-    }
     const auto row_block = [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        ops::random_row(context_.target, dtype, k, deviation, seed, i, data + i * k * size_of(dtype));
+        ops::random_row(context_.target, dtype, k, deviation, seed, first + i, data + i * k * size_of(dtype));
       }
     };
     context_.pool->parallel_for(n, std::max<int64_t>(1, (int64_t{1} << 16) / k), row_block);

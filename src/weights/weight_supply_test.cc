@@ -69,7 +69,7 @@ TEST(CheckpointSupply, StacksSlicesAndTransposesEvenUnaligned) {
 
     const float* vector = supply->vector("b", 6, 0, 0).value();
     EXPECT_EQ(vector[5], 105.0F);
-    const auto table = supply->table("a", 4, 3, 0).value();
+    const auto table = supply->table(part("a", 4, 3)).value();
     EXPECT_EQ(table.dtype, DType::kF32);
     EXPECT_EQ(table.row<float>(2)[1], 7.0F);
     EXPECT_GT(fixture.taken, 0);
@@ -84,11 +84,11 @@ TEST(CheckpointSupply, ACheckpointCutShortAfterItWasOpenedIsAnError) {
   const auto checkpoint = Checkpoint::open(folder.path()).value();
   Fixture fixture;
   const auto supply = make_checkpoint_supply(checkpoint, fixture.context());
-  EXPECT_TRUE(supply->table("a", 256, 64, 0).ok());
+  EXPECT_TRUE(supply->table(part("a", 256, 64)).ok());
   std::filesystem::resize_file(folder.path() + "/model.safetensors", 4096);
   const Part a = part("a", 256, 64);
   for (const auto& failure :
-       {supply->linear(Compute::kF32, {&a, 1}).error(), supply->table("a", 256, 64, 0).error(),
+       {supply->linear(Compute::kF32, {&a, 1}).error(), supply->table(part("a", 256, 64)).error(),
         supply->vector("a", 64, 0, 0).error()}) {
     EXPECT_EQ(failure.code, ErrorCode::kDataLoss);
     EXPECT_NE(failure.message.find("model.safetensors: had 65"), std::string::npos) << failure.message;
