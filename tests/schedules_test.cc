@@ -31,6 +31,7 @@ struct Config {
   const char* dtype;
   const char* speculation = "";  // --speculative-algorithm
   int32_t drafts = 0;
+  int32_t ranks = 1;
 };
 
 constexpr Config kConfigs[] = {
@@ -54,6 +55,15 @@ constexpr Config kConfigs[] = {
     {"look-up", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "bfloat16", "NGRAM", 4},
     {"look-up, no cache, tiny pool", 8, 256, 16, 8, false, true, true, true, sched::SchedulePolicy::kFcfs,
      "float32", "NGRAM", 7},
+    {"two ranks", 16, 1024, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32", "", 0, 2},
+    {"two ranks, tiny pool", 4, 240, 32, 8, true, true, true, true, sched::SchedulePolicy::kLpm, "bfloat16",
+     "", 0, 2},
+    {"two ranks, plain cache", 8, 512, 24, 8, true, true, false, false, sched::SchedulePolicy::kFcfs,
+     "float32", "", 0, 2},
+    {"two ranks, draft layer", 4, 480, 32, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32",
+     "EAGLE", 2, 2},
+    {"four ranks, look-up", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32",
+     "NGRAM", 4, 4},
 };
 
 std::string question(std::mt19937& random) {
@@ -113,6 +123,7 @@ struct Server {
     settings.model_path = kModel;
     settings.dtype = config.dtype;
     settings.threads = 2;
+    settings.tp_size = config.ranks;
     settings.page_size = config.page_size;
     settings.max_total_tokens = config.total_tokens;
     settings.chunked_prefill_size = config.chunk;
@@ -185,12 +196,15 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   const Config& config = GetParam();
   // Fewer where a sanitizer makes each step many times slower.
   const char* wish = std::getenv("FATHOM_DEMO_SCHEDULES");
-  const int schedules = wish != nullptr ? std::atoi(wish) : config.drafts > 0 ? 20 : 40;
+  const int schedules = wish != nullptr     ? std::atoi(wish)
+                        : config.ranks > 1  ? 10
+                        : config.drafts > 0 ? 20
+                                            : 40;
   ASSERT_GT(schedules, 0);
   auto tokenizer = text::Tokenizer::load(kModel).value();
-  // Alone: one slot, no cache, no chunks, no overlap; the same arithmetic.
+  // Alone: one slot, no cache, no chunks, no overlap; the same arithmetic, and so as many ranks.
   Server alone = Server::start({"alone", 16, 4096, 512, 1, false, false, true, config.mla,
-                                sched::SchedulePolicy::kFcfs, config.dtype});
+                                sched::SchedulePolicy::kFcfs, config.dtype, "", 0, config.ranks});
   Server server = Server::start(config);
   std::map<std::string, std::vector<int32_t>> expected;
   int64_t tokens_seen = 0;

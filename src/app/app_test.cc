@@ -22,7 +22,8 @@ int run(std::vector<std::string> words, std::string* said) {
 }
 
 TEST(RefusedFlags, SayWhy) {
-  EXPECT_NE(refusal_of("--tp-size")->find("one rank"), std::string::npos);
+  EXPECT_NE(refusal_of("--nnodes")->find("one process"), std::string::npos);
+  EXPECT_NE(refusal_of("--enable-ep-moe")->find("use --tp-size"), std::string::npos);
   EXPECT_EQ(refusal_of("--page-size"), std::nullopt);
 }
 
@@ -44,8 +45,8 @@ TEST(CommandLine, AFlagOfTheReferenceIsRefusedWithItsReason) {
   EXPECT_EQ(run({"serve", "--model-path", "x", "--trust-remote-code"}, &said), 2);
   EXPECT_NE(said.find("--trust-remote-code is not available: Fathom never runs code"), std::string::npos)
       << said;
-  EXPECT_EQ(run({"serve", "--model-path=x", "--tp=8"}, &said), 2);
-  EXPECT_NE(said.find("--tp is not available"), std::string::npos) << said;
+  EXPECT_EQ(run({"serve", "--model-path=x", "--nnodes=2"}, &said), 2);
+  EXPECT_NE(said.find("--nnodes is not available"), std::string::npos) << said;
 }
 
 TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
@@ -54,6 +55,8 @@ TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
     std::vector<std::string> commands;
   } cases[] = {
       {"--dtype", {"serve", "chat", "generate", "verify", "plan", "bench"}},
+      {"--tp", {"serve", "chat", "generate", "verify", "plan"}},
+      {"--dist-timeout", {"serve", "chat", "generate", "verify"}},
       {"--page-size", {"serve", "chat", "generate", "verify", "plan", "bench"}},
       {"--threads", {"serve", "chat", "generate", "verify", "bench"}},
       {"--load-format", {"serve", "chat", "generate", "verify", "bench"}},

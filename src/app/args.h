@@ -29,6 +29,8 @@ struct ModelArgs {
   std::string device = "auto";  // auto | cpu | cuda
   int32_t threads = 0;          // 0: the CPUs of this process
   std::string cpu_isa = "auto";
+  int32_t tp_size = 1;
+  int32_t dist_timeout = 0;  // seconds; 0: 300
 
   double mem_fraction_static = 0.0;      // 0: computed
   int64_t max_total_tokens = 0;          // 0: from memory

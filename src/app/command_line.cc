@@ -14,8 +14,10 @@ namespace fathom::app {
 namespace {
 
 void add_chat_flags(CLI::App& app, ChatArgs& args) {
-  add_model_flags(app, {.weights = true, .text = true, .pool = true, .scheduler = true, .speculation = true},
-                  args.model);
+  add_model_flags(
+      app,
+      {.weights = true, .text = true, .pool = true, .scheduler = true, .speculation = true, .ranks = true},
+      args.model);
   auto* chat = app.add_option_group("Chat");
   auto* url = chat->add_option("--url", args.url,
                                "Base URL of a running server (http://127.0.0.1:30000) instead of a model");
@@ -104,7 +106,8 @@ int run_command_line(int argc, char** argv) {
                    .scheduler = true,
                    .batches = true,
                    .queue = true,
-                   .speculation = true},
+                   .speculation = true,
+                   .ranks = true},
                   serve_args.model);
   auto* server = serve->add_option_group("Server");
   server->add_option("--host", serve_args.host, "Address to listen on");
@@ -137,7 +140,8 @@ int run_command_line(int argc, char** argv) {
                    .pool = true,
                    .scheduler = true,
                    .batches = true,
-                   .speculation = true},
+                   .speculation = true,
+                   .ranks = true},
                   generate_args.model);
   generate
       ->add_option("--input", generate_args.input,
@@ -148,7 +152,7 @@ int run_command_line(int argc, char** argv) {
 
   VerifyArgs verify_args;
   auto* verify = add("verify", "Compare logits and greedy tokens with a golden file");
-  add_model_flags(*verify, {.weights = true}, verify_args.model);
+  add_model_flags(*verify, {.weights = true, .ranks = true}, verify_args.model);
   verify->add_option("--golden", verify_args.golden, "safetensors with input_ids, logits and greedy")
       ->required()
       ->check(CLI::ExistingFile);
@@ -159,7 +163,7 @@ int run_command_line(int argc, char** argv) {
 
   PlanArgs plan_args;
   auto* plan = add("plan", "Show the memory of a model by part, from its config alone");
-  add_model_flags(*plan, {.pool = true, .speculation = true}, plan_args.model);
+  add_model_flags(*plan, {.pool = true, .speculation = true, .ranks = true}, plan_args.model);
   plan->callback([&] { command = [&] { return run_plan(plan_args); }; });
 
   BenchArgs bench_args;

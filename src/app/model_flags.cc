@@ -73,7 +73,9 @@ void add_device(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group.add_option("--device", args.device, "auto (the GPU where there is one), cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   if (!parts.weights) return;
-  group.add_option("--threads", args.threads, "Compute threads; default: the CPUs this process may use")
+  group
+      .add_option("--threads", args.threads,
+                  "Compute threads, split over the ranks; default: the CPUs this process may use")
       ->check(CLI::Range(1, 1024));
   group.add_option("--cpu-isa", args.cpu_isa, "auto, reference, avx2, avx512, avx512-bf16 or amx");
   if (!parts.scheduler) return;
@@ -167,6 +169,20 @@ void add_adaptive(CLI::App& group, ModelArgs& args) {
       ->needs(group.get_option("--speculative-algorithm"));
 }
 
+void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
+  group
+      .add_option(
+          "--tp-size,--tp,--tensor-parallel-size", args.tp_size,
+          "Ranks that the model's heads, MLPs and vocabulary are split over; on the CPU, as threads of this "
+          "process; default: 1")
+      ->check(CLI::Range(1, 256));
+  if (!parts.weights) return;
+  group
+      .add_option("--dist-timeout", args.dist_timeout,
+                  "Seconds that ranks wait for one of them before all end; default: 300")
+      ->check(CLI::Range(1, 86400));
+}
+
 }  // namespace
 
 void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args) {
@@ -174,6 +190,7 @@ void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args
   add_device(*command.add_option_group(kDeviceGroup), parts, args);
   add_memory(*command.add_option_group(kMemoryGroup), parts, args);
   if (parts.scheduler) add_scheduling(*command.add_option_group(kSchedulingGroup), parts, args);
+  if (parts.ranks) add_ranks(*command.add_option_group(kRanksGroup), parts, args);
   if (!parts.speculation) return;
   auto* speculation = command.add_option_group(kSpeculationGroup);
   add_speculation(*speculation, args);

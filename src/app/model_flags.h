@@ -19,6 +19,7 @@ struct ModelParts {
   bool batches = false;      // of several requests at once
   bool queue = false;        // of requests that clients send
   bool speculation = false;  // tokens are guessed and verified
+  bool ranks = false;        // several may share the model
 };
 
 // Adds the flags of `parts` to `command`; they set `args`, which must outlive the parse.
@@ -30,6 +31,7 @@ inline constexpr char kDeviceGroup[] = "Device";
 inline constexpr char kMemoryGroup[] = "Memory";
 inline constexpr char kSchedulingGroup[] = "Scheduling";
 inline constexpr char kSpeculationGroup[] = "Speculative decoding";
+inline constexpr char kRanksGroup[] = "Ranks";
 
 // Refuses the flags of that group of `command` where `flag` is not given.
 void group_needs(CLI::App& command, const std::string& group, CLI::Option* flag);

@@ -29,6 +29,7 @@ int run_plan(const PlanArgs& args) {
   }
   const auto& memory = plan->memory;
   std::printf("%s (%s)\n", plan->facts.architecture.c_str(), args.model.model_path.c_str());
+  if (plan->ranks > 1) std::printf("%d ranks; of the largest one:\n", plan->ranks);
   std::printf("weights in memory, by part\n");
   for (const auto& part : memory.weights) print_part(part.name, part.parameters, part.bytes);
   print_part("all weights", memory.parameters, memory.weight_bytes);
@@ -38,6 +39,10 @@ int run_plan(const PlanArgs& args) {
   std::printf("workspace                %12.1f MiB\n", mib(memory.workspace_bytes));
   std::printf("KV cache                 %12lld bytes a token, all layers\n",
               static_cast<long long>(memory.kv_bytes_per_token));
+  if (plan->ranks > 1) {
+    std::printf("between the ranks        %12.1f KiB summed a token, %.1f KiB gathered a chosen token\n",
+                static_cast<double>(plan->sum_bytes) / 1024, static_cast<double>(plan->gather_bytes) / 1024);
+  }
   std::printf("%-24s %12.1f MiB available\n", plan->device.c_str(), mib(plan->available_bytes));
   if (!plan->pool.ok()) {
     std::printf("does not fit: %s\n", plan->pool.error().message.c_str());

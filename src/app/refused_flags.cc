@@ -12,29 +12,33 @@ struct Refusal {
   std::string_view reason;
 };
 
-constexpr std::string_view kOneRank = "this build runs one rank on the CPU; leave it out";
+constexpr std::string_view kOneProcess =
+    "this version runs all ranks in one process; use --tp-size on one machine";
+constexpr std::string_view kTensorOnly =
+    "this version splits a model by tensors only; use --tp-size, which splits the experts too";
+constexpr std::string_view kOneModel =
+    "this version runs one copy of the model; start several servers, or split it with --tp-size";
 constexpr std::string_view kExactOnly =
     "guesses are verified exactly, so that they never change a token; leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
 
 constexpr std::array kRefusals = {
     Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
-    Refusal{"--tp", kOneRank},
-    Refusal{"--tp-size", kOneRank},
-    Refusal{"--tensor-parallel-size", kOneRank},
-    Refusal{"--dp", kOneRank},
-    Refusal{"--dp-size", kOneRank},
-    Refusal{"--ep", kOneRank},
-    Refusal{"--ep-size", kOneRank},
-    Refusal{"--pp-size", kOneRank},
-    Refusal{"--nnodes", kOneRank},
-    Refusal{"--node-rank", kOneRank},
-    Refusal{"--dist-init-addr", kOneRank},
-    Refusal{"--dist-timeout", kOneRank},
-    Refusal{"--enable-dp-attention", kOneRank},
-    Refusal{"--enable-ep-moe", kOneRank},
-    Refusal{"--enable-deepep-moe", kOneRank},
-    Refusal{"--enable-eplb", kOneRank},
+    Refusal{"--dp", kOneModel},
+    Refusal{"--dp-size", kOneModel},
+    Refusal{"--data-parallel-size", kOneModel},
+    Refusal{"--enable-dp-attention", kOneModel},
+    Refusal{"--ep", kTensorOnly},
+    Refusal{"--ep-size", kTensorOnly},
+    Refusal{"--enable-ep-moe", kTensorOnly},
+    Refusal{"--enable-deepep-moe", kTensorOnly},
+    Refusal{"--enable-eplb", kTensorOnly},
+    Refusal{"--ep-num-redundant-experts", kTensorOnly},
+    Refusal{"--pp-size", kTensorOnly},
+    Refusal{"--pipeline-parallel-size", kTensorOnly},
+    Refusal{"--nnodes", kOneProcess},
+    Refusal{"--node-rank", kOneProcess},
+    Refusal{"--dist-init-addr", kOneProcess},
     Refusal{"--quantization", kFromCheckpoint},
     Refusal{"--speculative-use-rejection-sampling", kExactOnly},
     Refusal{"--speculative-accept-threshold-single", kExactOnly},

@@ -91,6 +91,8 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.chunked_prefill_size = args.chunked_prefill_size;
   settings.page_size = args.page_size;
   settings.device = args.device;
+  settings.tp_size = args.tp_size;
+  settings.dist_timeout = args.dist_timeout;
   settings.disable_cuda_graph = args.disable_cuda_graph;
   settings.cuda_graph_bs = args.cuda_graph_bs;
   settings.cuda_graph_max_bs = args.cuda_graph_max_bs;

@@ -52,7 +52,8 @@ struct CpuEngine::Batch {
 };
 
 CpuEngine::CpuEngine(const EngineOptions& options)
-    : Engine(options),
+    : Engine(options, thread_shares(options.threads, options.tp).front(),
+             cpu_share(available_cpus(), thread_shares(options.threads, options.tp), 0)),
       launch_(std::make_unique<device::Launch>(*pool_)),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
@@ -69,30 +70,34 @@ Result<std::unique_ptr<Engine>> CpuEngine::start(const EngineOptions& options) {
   std::unique_ptr<CpuEngine> engine(new CpuEngine(options));
   EngineReport& report = engine->report_;
 
-  model::LoadOptions load = options.load;
+  EngineOptions complete = options;
+  model::LoadOptions& load = complete.load;
   load.max_tokens = engine->limits_.max_step_tokens;
   load.max_logit_rows = options.decode_tokens();
   load.max_context = engine->limits_.max_context;
-  FATHOM_ASSIGN(engine->model_, model::Model::build(options.config, load, *engine->pool_));
-  report.load = engine->model_->report();
-  report.kv_layout = engine->model_->kv_layout();
-  report.device = fmt::format("cpu, {} threads, {}", options.threads, device::to_string(load.target.isa));
+  FATHOM_ASSIGN(engine->model_, ModelRanks::build(complete, *engine->pool_));
+  report.load = engine->model_->model().report();
+  report.load.weight_bytes = engine->model_->weight_bytes();
+  report.load.workspace_bytes = engine->model_->workspace_bytes();
+  report.kv_layout = engine->model_->model().kv_layout();
+  report.device = fmt::format("cpu, {} threads{}, {}", std::max(options.threads, options.tp),
+                              options.tp > 1 ? fmt::format(" on {} ranks", options.tp) : "",
+                              device::to_string(load.target.isa));
 
   PoolRequest request;
   request.available_bytes = available;
   request.weight_bytes = report.load.weight_bytes + report.load.workspace_bytes;
-  request.bytes_per_token = report.kv_layout.bytes_per_token();
+  request.bytes_per_token = report.kv_layout.bytes_per_token() * options.tp;
   request.page_size = options.page_size;
   request.max_context = engine->limits_.max_context;
   request.max_running = options.max_running;
   request.mem_fraction = options.mem_fraction;
   request.max_total_tokens = options.max_total_tokens;
   FATHOM_ASSIGN(report.pool, size_pool(request));
-  FATHOM_ASSIGN(engine->cache_,
-                model::KvPool::allocate(report.kv_layout, report.pool.pages, options.page_size));
+  FATHOM_TRY(engine->model_->allocate_cache(report.pool.pages, options.page_size));
   engine->limits_.num_pages = static_cast<int32_t>(report.pool.pages);
   if (options.speculation.source == Speculation::Source::kDraftLayer) {
-    engine->drafter_ = make_draft_layer(*engine->model_, engine->cache_, options.max_running);
+    engine->drafter_ = make_draft_layer(*engine->model_, options.max_running);
   } else if (options.speculation.source == Speculation::Source::kLookup) {
     engine->drafter_ = make_lookup(options.max_running);
   }
@@ -121,7 +126,7 @@ void CpuEngine::serve() {
   }
 }
 
-StepResult CpuEngine::run(BatchPlan& plan) {
+Result<StepResult> CpuEngine::run(BatchPlan& plan) {
   open_slots(plan);
   draft(plan);
   lay_out(plan);
@@ -134,9 +139,9 @@ StepResult CpuEngine::run(BatchPlan& plan) {
   forward.extend_rows = batch_->extend_rows;
   forward.decode_rows = batch_->decode_rows;
   forward.logit_rows = batch_->logit_rows;
-  forward.cache = &cache_;
   model::ForwardOutput output;
   model_->forward(*launch_, forward, &output);
+  FATHOM_TRY(model_->state());  // nobody chooses among what a broken pass gave
 
   StepResult result;
   result.step = plan.step;
@@ -149,6 +154,7 @@ StepResult CpuEngine::run(BatchPlan& plan) {
       report_prompt(plan.rows[r], batch_->first[r], &result.rows[r]);
   }
   if (drafter_) follow(plan, output.hidden, result);
+  FATHOM_TRY(model_->state());
   return result;
 }
 
@@ -291,7 +297,7 @@ void CpuEngine::report_prompt(const BatchRow& row, int32_t first, RowResult* res
   const int32_t count = row.num_tokens();
   const int32_t begin = std::max(row.start + 1, row.prompt_logprob_start);
   const int32_t end = row.start + count + (row.next_prompt_token >= 0 ? 1 : 0);  // exclusive
-  const auto piece = static_cast<int32_t>(model_->max_logit_rows());
+  const auto piece = static_cast<int32_t>(model_->model().max_logit_rows());
   std::vector<int32_t> wanted;
   for (int32_t from = begin; from < end; from += piece) {
     const int32_t to = std::min(from + piece, end);

@@ -1,4 +1,4 @@
-// The engine on the CPU: one thread takes the plans, all of them compute.
+// The engine on the CPU: one thread takes the plans, all of them compute, on one rank or several.
 #pragma once
 
 #include <future>
@@ -9,6 +9,7 @@
 #include "base/queue.h"
 #include "engine/drafter.h"
 #include "engine/engine.h"
+#include "engine/model_ranks.h"
 #include "sample/mask_workers.h"
 
 namespace fathom::engine {
@@ -30,7 +31,7 @@ class CpuEngine final : public Engine {
 
   explicit CpuEngine(const EngineOptions& options);
   void serve();
-  StepResult run(BatchPlan& plan);
+  Result<StepResult> run(BatchPlan& plan);
   void open_slots(BatchPlan& plan);
   void draft(const BatchPlan& plan);
   void lay_out(const BatchPlan& plan);
@@ -40,8 +41,7 @@ class CpuEngine final : public Engine {
 
   std::unique_ptr<device::Launch> launch_;
   sample::MaskWorkers masks_;
-  std::unique_ptr<model::Model> model_;
-  model::KvPool cache_;
+  std::unique_ptr<ModelRanks> model_;
   std::unique_ptr<Drafter> drafter_;  // or none
   std::vector<Slot> slots_;
   std::unique_ptr<Batch> batch_;  // the step's arrays, kept between steps

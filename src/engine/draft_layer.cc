@@ -14,11 +14,8 @@ namespace {
 
 class DraftLayer final : public Drafter {
  public:
-  DraftLayer(model::Model& model, const model::KvPool& cache, int32_t slots)
-      : model_(model),
-        cache_(cache),
-        width_(model.config().hidden_size),
-        slots_(static_cast<size_t>(slots)) {}
+  DraftLayer(ModelRanks& model, int32_t slots)
+      : model_(model), width_(model.model().config().hidden_size), slots_(static_cast<size_t>(slots)) {}
 
   void open(int32_t slot, const SlotInit& /*init*/) override { slots_[static_cast<size_t>(slot)] = {}; }
 
@@ -91,7 +88,7 @@ class DraftLayer final : public Drafter {
   }
 
   void add(int32_t next_token, int32_t position, const int32_t* block_table, const float* hidden) {
-    const auto page_size = static_cast<int32_t>(cache_.page_size());
+    const auto page_size = static_cast<int32_t>(model_.page_size());
     token_ids_.push_back(next_token);
     positions_.push_back(position);
     places_.push_back(int64_t{block_table[position / page_size]} * page_size + position % page_size);
@@ -145,7 +142,6 @@ class DraftLayer final : public Drafter {
     draft.batch.extend_rows = extend_rows_;
     draft.batch.decode_rows = decode_rows_;
     draft.batch.logit_rows = logit_rows_;
-    draft.batch.cache = &cache_;
     draft.hidden = hidden_;
     model::ForwardOutput output;
     model_.draft(launch, draft, &output);
@@ -165,8 +161,7 @@ class DraftLayer final : public Drafter {
         });
   }
 
-  model::Model& model_;
-  const model::KvPool& cache_;
+  ModelRanks& model_;
   const int64_t width_;  // H
   std::vector<Slot> slots_;
   // The batch of a pass.
@@ -179,8 +174,8 @@ class DraftLayer final : public Drafter {
 
 }  // namespace
 
-std::unique_ptr<Drafter> make_draft_layer(model::Model& model, const model::KvPool& cache, int32_t slots) {
-  return std::make_unique<DraftLayer>(model, cache, slots);
+std::unique_ptr<Drafter> make_draft_layer(ModelRanks& model, int32_t slots) {
+  return std::make_unique<DraftLayer>(model, slots);
 }
 
 }  // namespace fathom::engine

@@ -11,6 +11,7 @@
 
 #include "core/executor.h"
 #include "device/launch.h"
+#include "engine/model_ranks.h"
 #include "engine/speculation.h"
 #include "model/model.h"
 #include "sample/slot_sampler.h"
@@ -52,8 +53,8 @@ class Drafter {
                       const device::Tensor& hidden) = 0;
 };
 
-// `model` and `cache` must outlive it.
-std::unique_ptr<Drafter> make_draft_layer(model::Model& model, const model::KvPool& cache, int32_t slots);
+// `model` must outlive it.
+std::unique_ptr<Drafter> make_draft_layer(ModelRanks& model, int32_t slots);
 std::unique_ptr<Drafter> make_lookup(int32_t slots);
 
 }  // namespace fathom::engine

@@ -1,8 +1,11 @@
-// One rank's executor: the model, its KV pool, and a slot of state for every running sequence. Takes plans of
-// integers from the scheduler and gives back tokens; runs them one after another on threads of its own.
+// The executor: the model on its ranks, their KV pools, and a slot of state for every running sequence. Takes
+// plans of integers from the scheduler and gives back tokens; runs them one after another on threads of its
+// own.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +14,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "core/executor.h"
+#include "dist/group.h"
 #include "engine/pool_size.h"
 #include "engine/speculation.h"
 #include "engine/step_trace.h"
@@ -22,7 +26,11 @@ struct EngineOptions {
   model::ModelConfig config;
   model::LoadOptions load;  // max_tokens, max_logit_rows and max_context are the engine's to fill
   bool cuda = false;        // on the GPU
-  int32_t threads = 1;
+  int32_t threads = 1;      // of all ranks together
+  int32_t tp = 1;           // ranks, each a thread with a shard of the model
+  std::chrono::milliseconds dist_timeout = dist::kDefaultTimeout;  // of a rank that others wait for
+  // For tests: stands between a rank and its group.
+  std::function<std::unique_ptr<dist::Group>(std::unique_ptr<dist::Group>)> wrap_group;
   int32_t max_running = 64;       // slots
   int32_t max_step_tokens = 512;  // prompt tokens of a step; decode rows come on top
   int32_t page_size = 16;
@@ -68,7 +76,7 @@ class Engine : public Executor {
   const ExecutorLimits& limits() const final { return limits_; }
   const EngineReport& report() const { return report_; }
   int32_t threads() const { return pool_->size(); }
-  // The host's threads. Free for others (bench probes) only while no step runs.
+  // The host's threads, of rank 0. Free for others (bench probes) only while no step runs.
   ThreadPool& pool() { return *pool_; }
 
   // Runs one step without a graph, its ops timed one by one. kUnsupported where the device cannot.
@@ -78,6 +86,8 @@ class Engine : public Executor {
 
  protected:
   explicit Engine(const EngineOptions& options);
+  // With `threads` of rank 0's, bound to `cpus`.
+  Engine(const EngineOptions& options, int32_t threads, const std::vector<int>& cpus);
 
   ExecutorLimits limits_;
   EngineReport report_;

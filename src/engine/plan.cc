@@ -5,6 +5,7 @@
 
 #include "device/arena.h"
 #include "engine/gpu.h"
+#include "model/shard.h"
 
 namespace fathom::engine {
 namespace {
@@ -28,7 +29,14 @@ Result<Plan> plan(const Settings& settings) {
   memory.max_tokens = options.step_tokens();
   memory.max_logit_rows = options.decode_tokens();
   memory.max_context = plan.facts.context_length;
+  FATHOM_ASSIGN(memory.shard, model::make_shard(options.config, 0, options.tp));  // the largest
   plan.config = options.config;
+  plan.ranks = options.tp;
+  if (plan.ranks > 1) {
+    // The embedding, and of each layer attention and MLP.
+    plan.sum_bytes = (1 + 2 * options.config.num_layers) * options.config.hidden_size * int64_t{4};
+    plan.gather_bytes = options.config.vocab_size * int64_t{4};
+  }
   plan.memory = model::plan_memory(options.config, memory);
   plan.checkpoint_bytes = model::stored_bytes(options.config);
   if (options.cuda) {
@@ -45,8 +53,8 @@ Result<Plan> plan(const Settings& settings) {
 
   PoolRequest request;
   request.available_bytes = plan.available_bytes;
-  request.weight_bytes = plan.memory.weight_bytes + plan.memory.workspace_bytes;
-  request.bytes_per_token = plan.memory.kv_bytes_per_token;
+  request.weight_bytes = (plan.memory.weight_bytes + plan.memory.workspace_bytes) * plan.ranks;
+  request.bytes_per_token = plan.memory.kv_bytes_per_token * plan.ranks;
   request.page_size = options.page_size;
   request.max_context = plan.facts.context_length;
   request.max_running = options.max_running;

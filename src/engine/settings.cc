@@ -9,6 +9,7 @@
 #include "device/arena.h"
 #include "engine/gpu.h"
 #include "model/config.h"
+#include "model/shard.h"
 #include "weights/checkpoint.h"
 
 namespace fathom::engine {
@@ -137,6 +138,15 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   FATHOM_ASSIGN(options.load.target.isa, device::choose_isa(settings.cpu_isa));
   options.load.mla = !settings.disable_mla;
   options.load.seed = settings.random_seed;
+
+  options.tp = settings.tp_size;
+  if (options.tp > 1 && options.cuda) {
+    return error(ErrorCode::kUnsupported,
+                 "--tp {}: on a GPU this version runs one rank; use --device cpu, or leave --tp out",
+                 options.tp);
+  }
+  FATHOM_TRY(model::make_shard(options.config, 0, options.tp));
+  if (settings.dist_timeout > 0) options.dist_timeout = std::chrono::seconds(settings.dist_timeout);
 
   options.threads = settings.threads > 0 ? settings.threads : static_cast<int32_t>(available_cpus().size());
   options.max_running = settings.max_running_requests > 0 ? settings.max_running_requests

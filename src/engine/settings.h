@@ -34,6 +34,8 @@ struct Settings {
   std::vector<int32_t> cuda_graph_bs;  // empty: chosen
   int32_t cuda_graph_max_bs = 0;       // 0: kDefaultGraphRows
   std::string trace_file;              // empty: none
+  int32_t tp_size = 1;                 // --tp
+  int32_t dist_timeout = 0;            // seconds; 0: dist::kDefaultTimeout
   SpeculationSettings speculation;
 };
 

@@ -7,6 +7,7 @@
 
 #include "base/math.h"
 #include "engine/gpu.h"
+#include "engine/model_ranks.h"
 #include "engine/verify_sequence.h"
 #include "sample/logprobs.h"
 #include "weights/safetensors.h"
@@ -110,10 +111,10 @@ namespace {
 class CpuVerifyModel final : public VerifyModel {
  public:
   static Result<std::unique_ptr<VerifyModel>> make(const EngineOptions& options, int64_t places) {
-    std::unique_ptr<CpuVerifyModel> made(new CpuVerifyModel(options.threads));
-    FATHOM_ASSIGN(made->model_, model::Model::build(options.config, options.load, made->pool_));
+    std::unique_ptr<CpuVerifyModel> made(new CpuVerifyModel(options));
+    FATHOM_ASSIGN(made->model_, ModelRanks::build(options, made->pool_));
     const int64_t pages = ceil_div<int64_t>(places, options.page_size);
-    FATHOM_ASSIGN(made->cache_, model::KvPool::allocate(made->model_->kv_layout(), pages, options.page_size));
+    FATHOM_TRY(made->model_->allocate_cache(pages, options.page_size));
     made->pages_.resize(static_cast<size_t>(pages));
     std::iota(made->pages_.begin(), made->pages_.end(), 0);
     return std::unique_ptr<VerifyModel>(std::move(made));
@@ -139,20 +140,22 @@ class CpuVerifyModel final : public VerifyModel {
     batch.places = places.data();
     (decode ? batch.decode_rows : batch.extend_rows) = {&row, 1};
     batch.logit_rows = rows;
-    batch.cache = &cache_;
     model::ForwardOutput output;
     model_->forward(launch_, batch, &output);
+    FATHOM_TRY(model_->state());
     length_ += count;
     return output.logits;
   }
 
  private:
-  explicit CpuVerifyModel(int32_t threads) : pool_(threads, available_cpus()), launch_(pool_) {}
+  explicit CpuVerifyModel(const EngineOptions& options)
+      : pool_(thread_shares(options.threads, options.tp).front(),
+              cpu_share(available_cpus(), thread_shares(options.threads, options.tp), 0)),
+        launch_(pool_) {}
 
   ThreadPool pool_;
   device::Launch launch_;
-  std::unique_ptr<model::Model> model_;
-  model::KvPool cache_;
+  std::unique_ptr<ModelRanks> model_;
   std::vector<int32_t> pages_;
   int32_t length_ = 0;
 };
