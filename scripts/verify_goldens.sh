@@ -18,5 +18,10 @@ for dtype in float32 bfloat16; do
   done
   check --model-path models/demo --golden tests/golden/demo.safetensors --dtype $dtype
 done
+# Split over ranks, where that is built: on the CPU.
+if [[ " ${flags[*]-} " != *" cuda "* ]]; then
+  check --model-path tests/golden/v3_fp8 --golden tests/golden/v3_fp8/golden.safetensors --dtype float32 --tp 16
+  check --model-path models/demo --golden tests/golden/demo.safetensors --dtype bfloat16 --tp 4
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -55,7 +55,6 @@ TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
     std::vector<std::string> commands;
   } cases[] = {
       {"--dtype", {"serve", "chat", "generate", "verify", "plan", "bench"}},
-      {"--tp", {"serve", "chat", "generate", "verify", "plan"}},
       {"--dist-timeout", {"serve", "chat", "generate", "verify"}},
       {"--page-size", {"serve", "chat", "generate", "verify", "plan", "bench"}},
       {"--threads", {"serve", "chat", "generate", "verify", "bench"}},
