@@ -116,7 +116,7 @@ struct SchedulerStats {
   int64_t generated_tokens = 0;
   bool speculates = false;  // the executor guesses tokens; the sums over all requests:
   SpeculationCounts speculation;
-  int64_t unguessed_steps = 0;  // steps of decode rows that guessed nothing, since it would not have paid
+  int64_t unguessed_steps = 0;   // steps of decode rows that guessed nothing, since it would not have paid
   double generation_rate = 0.0;  // tokens per second, over the last seconds
 };
 
