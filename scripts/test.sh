@@ -66,6 +66,9 @@ step 'tokenizer against Hugging Face' $python tests/tokenizer_judge.py
 step 'templates against jinja2' $python tests/template_judge.py
 step 'clients' $python tests/clients/run.py
 step 'client libraries' $python tests/clients/libraries.py
+step 'security' $python tests/security/run.py
+step 'metrics' $python tests/metrics_test.py
+step 'load' $python tests/load_test.py --clients 100 --seconds 20
 step 'commands' $python tests/commands/run.py
 step 'skills' $python tests/skills_test.py
 step 'speculation' $python tests/speculation_test.py

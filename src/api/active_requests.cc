@@ -1,15 +1,17 @@
 #include "api/active_requests.h"
 
 #include <fmt/format.h>
+#include <sys/random.h>
 
 #include <algorithm>
-#include <random>
 
 namespace fathom::api {
 
 uint64_t random_seed() {
-  thread_local std::random_device device;  // the kernel's generator: ids must not be guessable
-  return static_cast<uint64_t>(device()) << 32 | device();
+  uint64_t bits = 0;  // from the kernel: ids must not be guessable
+  const ssize_t got = ::getrandom(&bits, sizeof bits, 0);
+  FATHOM_CHECK(got == sizeof bits, "getrandom gave {} bytes", got);
+  return bits;
 }
 
 std::string random_id() {

@@ -62,7 +62,7 @@ Refusal read(const ServiceContext& context, const http::Request& http_request, b
              MessagesRequest* out) {
   if (Refusal refusal = check_version(http_request)) return refusal;
   nlohmann::ordered_json body;
-  if (Refusal refusal = read_body(http_request, &body)) return refusal;
+  if (Refusal refusal = read_body(context, http_request, &body)) return refusal;
   return read_messages_request(context, body, counting, out);
 }
 

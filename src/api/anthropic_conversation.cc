@@ -262,10 +262,11 @@ std::string spaced_json(const ordered_json& value) {
   return text;
 }
 
-Refusal read_anthropic_messages(const ordered_json* system, const ordered_json& messages, Conversation* out) {
-  if (messages.empty() || messages.size() > kMaxMessages) {
+Refusal read_anthropic_messages(const Limits& limits, const ordered_json* system,
+                                const ordered_json& messages, Conversation* out) {
+  if (messages.empty() || messages.size() > limits.messages) {
     return wrong("messages",
-                 fmt::format("got a list of {}, expected 1 to {}", messages.size(), kMaxMessages));
+                 fmt::format("got a list of {}, expected 1 to {}", messages.size(), limits.messages));
   }
   ConversationTurns turns;
   if (system != nullptr) {
@@ -280,9 +281,9 @@ Refusal read_anthropic_messages(const ordered_json* system, const ordered_json& 
   return take_prefill(fmt::format("messages[{}]", messages.size() - 1), out);
 }
 
-Refusal read_anthropic_tools(const ordered_json& tools, ordered_json* out) {
-  if (tools.size() > kMaxTools) {
-    return wrong("tools", fmt::format("got a list of {}, expected at most {}", tools.size(), kMaxTools));
+Refusal read_anthropic_tools(const Limits& limits, const ordered_json& tools, ordered_json* out) {
+  if (tools.size() > limits.tools) {
+    return wrong("tools", fmt::format("got a list of {}, expected at most {}", tools.size(), limits.tools));
   }
   *out = ordered_json::array();
   for (size_t i = 0; i < tools.size(); ++i) {

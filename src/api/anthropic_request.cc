@@ -92,7 +92,8 @@ void read_generation(const ServiceContext& context, Fields& fields, ChatRequest*
     fields.fail("max_tokens", "is missing, expected the largest number of tokens to write");
   }
   read_distribution(fields, &out->sampling.params);
-  fields.strings("stop_sequences", kMaxStops, kMaxStopBytes, &out->sampling.stop);
+  const Limits& limits = context.options.limits;
+  fields.strings("stop_sequences", limits.stops, limits.stop_bytes, &out->sampling.stop);
   fields.boolean("stream", &out->stream.stream);
   if (const ordered_json* metadata = fields.object("metadata")) {
     Fields inner(fields, *metadata, "metadata");
@@ -128,14 +129,14 @@ Refusal read_messages_request(const ServiceContext& context, const ordered_json&
   const ordered_json* system = fields.any("system");
   const ordered_json* messages = fields.list("messages");
   if (messages != nullptr) {
-    Refusal refusal = read_anthropic_messages(system, *messages, &chat.conversation);
+    Refusal refusal = read_anthropic_messages(context.options.limits, system, *messages, &chat.conversation);
     if (refusal) fields.fail(*refusal);
   } else if (!fields.failed()) {
     fields.fail("messages", "is missing, expected a list of messages");
   }
   ordered_json tools = ordered_json::array();
   if (const ordered_json* given = fields.list("tools")) {
-    if (Refusal refusal = read_anthropic_tools(*given, &tools)) fields.fail(*refusal);
+    if (Refusal refusal = read_anthropic_tools(context.options.limits, *given, &tools)) fields.fail(*refusal);
   }
   chat.conversation.template_kwargs = context.options.default_chat_template_kwargs;
   start_sampling(context, &chat.sampling);

@@ -36,7 +36,7 @@ void handle_chat(const ServiceContext& context, const http::Request& http_reques
                  http::ResponseWriter& writer) {
   const int64_t start = steady_clock().now_ns();
   nlohmann::ordered_json body;
-  if (Refusal refusal = read_body(http_request, &body)) return writer.send(error_response(*refusal));
+  if (Refusal refusal = read_body(context, http_request, &body)) return writer.send(error_response(*refusal));
   ChatRequest request;
   if (Refusal refusal = read_chat_request(context, body, &request))
     return writer.send(error_response(*refusal));

@@ -103,12 +103,13 @@ Refusal check_tool_calls(const ordered_json& calls, const std::string& path) {
 }
 
 // What DeepSeek's encodings take from messages besides OpenAI's fields.
-Refusal check_encoded_fields(const ordered_json& message, const std::string& role, const std::string& path) {
+Refusal check_encoded_fields(const Limits& limits, const ordered_json& message, const std::string& role,
+                             const std::string& path) {
   const bool instructs = role == "system" || role == "developer";
   const ordered_json* tools = instructs ? get(message, "tools") : nullptr;
   if (tools != nullptr && !tools->is_array()) return wrong_type(path + "tools", "a list of tools", *tools);
   if (tools != nullptr) {
-    if (Refusal refusal = check_tools(*tools, path + "tools")) return refusal;
+    if (Refusal refusal = check_tools(limits, *tools, path + "tools")) return refusal;
   }
   const ordered_json* format = instructs ? get(message, "response_format") : nullptr;
   if (format != nullptr && !format->is_object()) {
@@ -119,12 +120,12 @@ Refusal check_encoded_fields(const ordered_json& message, const std::string& rol
   return std::nullopt;
 }
 
-Refusal normalize_message(const ordered_json& message, const std::string& path, Encoding encoding,
-                          ordered_json* out) {
+Refusal normalize_message(const Limits& limits, const ordered_json& message, const std::string& path,
+                          Encoding encoding, ordered_json* out) {
   std::string role;
   if (Refusal refusal = read_role(message, path, encoding, &role)) return refusal;
   if (encoding) {
-    if (Refusal refusal = check_encoded_fields(message, role, path)) return refusal;
+    if (Refusal refusal = check_encoded_fields(limits, message, role, path)) return refusal;
   }
   const bool assistant = role == "assistant";
   if (get(message, "function_call") != nullptr) {
@@ -178,26 +179,27 @@ Refusal normalize_message(const ordered_json& message, const std::string& path, 
 
 }  // namespace
 
-Refusal normalize_messages(const ordered_json& messages, std::optional<text::PromptEncoding> encoding,
-                           ordered_json* out) {
+Refusal normalize_messages(const Limits& limits, const ordered_json& messages,
+                           std::optional<text::PromptEncoding> encoding, ordered_json* out) {
   if (messages.empty()) return wrong("messages", "the list is empty, expected at least one message");
-  if (messages.size() > kMaxMessages) {
+  if (messages.size() > limits.messages) {
     return wrong("messages",
-                 fmt::format("got a list of {}, expected at most {}", messages.size(), kMaxMessages));
+                 fmt::format("got a list of {}, expected at most {}", messages.size(), limits.messages));
   }
   *out = ordered_json::array();
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string path = fmt::format("messages[{}]", i);
     if (!messages[i].is_object()) return wrong_type(path, "an object with role and content", messages[i]);
     ordered_json& message = out->emplace_back();
-    if (Refusal refusal = normalize_message(messages[i], path + ".", encoding, &message)) return refusal;
+    if (Refusal refusal = normalize_message(limits, messages[i], path + ".", encoding, &message))
+      return refusal;
   }
   return std::nullopt;
 }
 
-Refusal check_tools(const ordered_json& tools, const std::string& field) {
-  if (tools.size() > kMaxTools) {
-    return wrong(field, fmt::format("got a list of {}, expected at most {}", tools.size(), kMaxTools));
+Refusal check_tools(const Limits& limits, const ordered_json& tools, const std::string& field) {
+  if (tools.size() > limits.tools) {
+    return wrong(field, fmt::format("got a list of {}, expected at most {}", tools.size(), limits.tools));
   }
   for (size_t i = 0; i < tools.size(); ++i) {
     const std::string path = fmt::format("{}[{}]", field, i);

@@ -9,19 +9,18 @@
 #include <string>
 
 #include "api/errors.h"
+#include "api/limits.h"
 #include "text/encoding/prompt_encoding.h"
 
 namespace fathom::api {
 
-inline constexpr size_t kMaxMessages = 16384;
-inline constexpr size_t kMaxTools = 128;
-
 // `encoding`: what takes the place of a template, if anything does.
-Refusal normalize_messages(const nlohmann::ordered_json& messages,
+Refusal normalize_messages(const Limits& limits, const nlohmann::ordered_json& messages,
                            std::optional<text::PromptEncoding> encoding, nlohmann::ordered_json* out);
 
 // Each tool must be {"type": "function", "function": {"name", "description", "parameters"}}. Errors name
 // `field`.
-Refusal check_tools(const nlohmann::ordered_json& tools, const std::string& field = "tools");
+Refusal check_tools(const Limits& limits, const nlohmann::ordered_json& tools,
+                    const std::string& field = "tools");
 
 }  // namespace fathom::api

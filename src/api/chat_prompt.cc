@@ -1,5 +1,6 @@
 // Conversation -> template -> token ids.
 #include <algorithm>
+#include <charconv>
 #include <span>
 
 #include "api/chat_request.h"
@@ -7,21 +8,84 @@
 #include "api/special_tokens.h"
 #include "text/template/chat_template.h"
 #include "text/tokenizer/tokenizer.h"
+#include "text/tokenizer/utf8.h"
 
 namespace fathom::api {
 namespace {
 
 using nlohmann::ordered_json;
 
-// The users' and tools' words, in which special tokens are only text. The assistant's and the system's come
-// from the model and the operator.
-ordered_json guard_messages(const ServiceContext& context, const ordered_json& messages) {
-  ordered_json guarded = messages;
-  for (ordered_json& message : guarded) {
-    const ordered_json& role = message["role"];
-    if (role != "user" && role != "tool" && role != "latest_reminder") continue;
-    ordered_json& content = message["content"];
-    if (content.is_string()) content = context.guard->mark(content.get_ref<const std::string&>());
+// The same value with special tokens made text in every string and key.
+ordered_json guard_value(const SpecialTokenGuard& guard, const ordered_json& value) {
+  if (value.is_string()) return guard.mark(value.get_ref<const std::string&>());
+  if (!value.is_structured()) return value;
+  ordered_json guarded = value.is_object() ? ordered_json::object() : ordered_json::array();
+  for (const auto& [key, inner] : value.items()) {
+    if (value.is_object()) {
+      guarded.get_ref<ordered_json::object_t&>().emplace_back(guard.mark(key), guard_value(guard, inner));
+    } else {
+      guarded.push_back(guard_value(guard, inner));
+    }
+  }
+  return guarded;
+}
+
+// The UTF-16 unit that an escape at `pos` of JSON stands for ("\u003c"), or -1.
+int32_t escaped_unit(std::string_view json, size_t pos) {
+  if (pos + 6 > json.size() || json[pos] != '\\' || json[pos + 1] != 'u') return -1;
+  int32_t unit = -1;
+  const char* digits = json.data() + pos + 2;
+  return std::from_chars(digits, digits + 4, unit, 16).ptr == digits + 4 ? unit : -1;
+}
+
+// The same JSON with every character as itself that may be: '<' for "\u003c", '/' for "\/".
+std::string without_escapes(std::string_view json) {
+  std::string out;
+  for (size_t pos = 0; pos < json.size();) {
+    if (json[pos] != '\\' || pos + 1 == json.size()) {
+      out += json[pos++];
+      continue;
+    }
+    int32_t code = json[pos + 1] == '/' ? '/' : escaped_unit(json, pos);
+    size_t length = escaped_unit(json, pos) < 0 ? 2 : 6;
+    const int32_t low = escaped_unit(json, pos + length);
+    if (code >= 0xD800 && code < 0xDC00 && low >= 0xDC00 && low < 0xE000) {
+      code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+      length = 12;
+    }
+    const bool half = code >= 0xD800 && code < 0xE000;
+    if (code < 0x20 || code == '"' || code == '\\' || half) {
+      out += json.substr(pos, length);
+    } else {
+      text::append_utf8(static_cast<char32_t>(code), &out);
+    }
+    pos += length;
+  }
+  return out;
+}
+
+// Arguments are JSON in a string, whose escapes hide special tokens from guard_value, and encodings write the
+// values without them.
+void guard_arguments(const SpecialTokenGuard& guard, ordered_json* calls) {
+  for (ordered_json& call : *calls) {
+    ordered_json& arguments = call["function"]["arguments"];
+    if (!arguments.is_string()) continue;
+    const std::string plain = without_escapes(arguments.get_ref<const std::string&>());
+    std::string guarded = guard.mark(plain);
+    if (guarded != plain) arguments = std::move(guarded);
+  }
+}
+
+// What clients write, in which special tokens are only text. What the assistant thought and said is the
+// model's: its markers are tokens again when it comes back.
+ordered_json guard_messages(const SpecialTokenGuard& guard, const ordered_json& messages) {
+  ordered_json guarded = guard_value(guard, messages);
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i]["role"] != "assistant") continue;
+    if (messages[i].contains("tool_calls")) guard_arguments(guard, &guarded[i]["tool_calls"]);
+    for (const char* name : {"content", "reasoning_content"}) {
+      if (messages[i].contains(name)) guarded[i][name] = messages[i][name];
+    }
   }
   return guarded;
 }
@@ -72,10 +136,12 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
         {}};
   }
   if (Refusal refusal = check_text_length(context, content_bytes(conversation.messages))) return refusal;
-  ordered_json variables = conversation.template_kwargs;
-  variables["messages"] = guard_messages(context, conversation.messages);
-  variables["tools"] = conversation.tools;
-  if (!conversation.response_format.is_null()) variables["response_format"] = conversation.response_format;
+  ordered_json variables = guard_value(*context.guard, conversation.template_kwargs);
+  variables["messages"] = guard_messages(*context.guard, conversation.messages);
+  variables["tools"] = guard_value(*context.guard, conversation.tools);
+  if (!conversation.response_format.is_null()) {
+    variables["response_format"] = guard_value(*context.guard, conversation.response_format);
+  }
   variables["add_generation_prompt"] = true;
   variables["bos_token"] = context.tokenizer->bos_token();
   variables["eos_token"] = context.tokenizer->eos_token();
@@ -89,7 +155,7 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
     if (Refusal refusal = continue_prompt(conversation, &prompt.value())) return refusal;
   }
   if (Refusal refusal = check_text_length(context, prompt->size())) return refusal;
-  TurnMemory::Begin known = context.turns->recall(cache_namespace, *prompt);
+  TurnMemory::Begin known = context.turns->recall(context.caller->scope + cache_namespace, *prompt);
   const std::vector<int32_t> rest = context.guard->encode(std::string_view(*prompt).substr(known.bytes));
   out->ids = std::move(known.ids);
   out->ids.insert(out->ids.end(), rest.begin(), rest.end());

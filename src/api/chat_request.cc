@@ -34,10 +34,10 @@ bool read_named_tool(const ordered_json& choice, const ordered_json& tools, Fiel
   return false;
 }
 
-void read_tools(Fields& fields, Conversation* out) {
+void read_tools(const ServiceContext& context, Fields& fields, Conversation* out) {
   const ordered_json* tools = fields.list("tools");
   if (tools != nullptr) {
-    if (Refusal refusal = check_tools(*tools)) return fields.fail(*refusal);
+    if (Refusal refusal = check_tools(context.options.limits, *tools)) return fields.fail(*refusal);
   }
   const ordered_json* choice = fields.any("tool_choice");
   const bool any = tools != nullptr && !tools->empty();
@@ -266,11 +266,12 @@ void set_answer_options(const ServiceContext& context, Fields& fields, ChatReque
 void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out) {
   const ordered_json* messages = fields.list("messages");
   if (messages != nullptr) {
-    if (Refusal refusal = normalize_messages(*messages, encoding_of(context), &out->messages)) {
+    if (Refusal refusal =
+            normalize_messages(context.options.limits, *messages, encoding_of(context), &out->messages)) {
       fields.fail(*refusal);
     }
   }
-  read_tools(fields, out);
+  read_tools(context, fields, out);
   read_template_kwargs(context, fields, out);
   read_task(context, fields, out);
   read_continuation(messages, fields, out);

@@ -62,8 +62,8 @@ Refusal read_request(const ServiceContext& context, const ordered_json& body, Co
   if (fields.int32("max_tokens", out->echo ? 0 : 1, INT32_MAX, &limit)) out->sampling.max_new_tokens = limit;
   read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);
   read_best_of(fields, out->sampling.n);
-  if (static_cast<int64_t>(out->prompts.ids.size()) * out->sampling.n > context.options.max_batch) {
-    fields.fail("n", fmt::format("prompts x n is above {}", context.options.max_batch));
+  if (static_cast<int64_t>(out->prompts.ids.size()) * out->sampling.n > context.options.limits.batch) {
+    fields.fail("n", fmt::format("prompts x n is above {}", context.options.limits.batch));
   }
   out->logprobs = fields.int32("logprobs", 0, kMaxTopLogprobs, &out->top_logprobs);
   read_stream_options(fields, &out->stream);
@@ -132,7 +132,7 @@ void stream_completion(const ServiceContext& context, const CompletionRequest& r
 void handle_completions(const ServiceContext& context, const http::Request& http_request,
                         http::ResponseWriter& writer) {
   ordered_json body;
-  if (Refusal refusal = read_body(http_request, &body)) return writer.send(error_response(*refusal));
+  if (Refusal refusal = read_body(context, http_request, &body)) return writer.send(error_response(*refusal));
   CompletionRequest request;
   if (Refusal refusal = read_request(context, body, &request)) return writer.send(error_response(*refusal));
   std::vector<RunSpec> specs;

@@ -1,10 +1,13 @@
-// What every endpoint works with. Shared by all threads; only `active` changes.
+// What every endpoint works with: a copy for each HTTP request, `caller` its own, the rest shared by all
+// threads.
 #pragma once
 
 #include "api/active_requests.h"
 #include "api/answer.h"
+#include "api/caller.h"
 #include "api/errors.h"
 #include "api/fields.h"
+#include "api/metrics.h"
 #include "api/model_card.h"
 #include "api/service.h"
 #include "api/special_tokens.h"
@@ -24,6 +27,8 @@ struct ServiceContext {
   const AnswerTokens& answer_tokens;
   text::GrammarCache* grammars;  // null without a tokenizer
   TurnMemory* turns;             // null without a tokenizer
+  ServiceMetrics* metrics;
+  Caller* caller;  // set by Service::handle
   // Not null: only the fields that the endpoint reads are wanted, and no request is run. See openapi.h.
   FieldLog* field_log = nullptr;
 };

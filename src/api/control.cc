@@ -31,7 +31,7 @@ Refusal read_timeout(const http::Request& request, double* out) {
 
 void handle_abort(const ServiceContext& context, const http::Request& request, http::ResponseWriter& writer) {
   nlohmann::ordered_json body;
-  if (Refusal refusal = read_body(request, &body)) return writer.send(error_response(*refusal));
+  if (Refusal refusal = read_body(context, request, &body)) return writer.send(error_response(*refusal));
   Fields fields(body, "", "request", context.field_log);
   std::vector<std::string> rids;
   bool all = false;
@@ -42,9 +42,16 @@ void handle_abort(const ServiceContext& context, const http::Request& request, h
     fields.fail("rid", "is missing, expected an id, or abort_all true");
   if (Refusal refusal = fields.finish()) return writer.send(error_response(*refusal));
   if (all) {
+    if (!context.caller->may_control) {
+      return writer.send(
+          error_response({403,
+                          "abort_all needs the administrator's key (--admin-api-key, or the option "
+                          "admin in the key file); a rid does not",
+                          "abort_all", "admin_key_required"}));
+    }
     context.sink.cancel_all();
   } else {
-    for (const std::string& rid : rids) context.active.cancel(rid);
+    for (const std::string& rid : rids) context.active.cancel(context.caller->scope + rid);
   }
   writer.send(text_response(""));
 }

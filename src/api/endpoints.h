@@ -27,6 +27,8 @@ void handle_parse_function_call(const ServiceContext& context, const http::Reque
                                 http::ResponseWriter& writer);
 void handle_apply_template(const ServiceContext& context, const http::Request& request,
                            http::ResponseWriter& writer);
+void handle_metrics(const ServiceContext& context, const http::Request& request,
+                    http::ResponseWriter& writer);
 void handle_abort(const ServiceContext& context, const http::Request& request, http::ResponseWriter& writer);
 void handle_flush_cache(const ServiceContext& context, const http::Request& request,
                         http::ResponseWriter& writer);

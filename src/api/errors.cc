@@ -33,6 +33,8 @@ const char* type_of(int status) {
   switch (status) {
     case 401:
       return "authentication_error";
+    case 403:
+      return "permission_error";
     case 429:
       return "rate_limit_error";
     case 503:
@@ -89,16 +91,18 @@ const char* anthropic_type_of(int status) {
   }
 }
 
-http::Response with_hints(http::Response response) {
+http::Response with_hints(http::Response response, int retry_after) {
   if (response.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
-  if (response.status == 503) response.headers.emplace_back("Retry-After", "1");
+  if (response.status == 429 || response.status == 503) {
+    response.headers.emplace_back("Retry-After", std::to_string(retry_after));
+  }
   return response;
 }
 
 }  // namespace
 
 http::Response error_response(const ApiError& error) {
-  return with_hints(json_response(error_json(error), error.status));
+  return with_hints(json_response(error_json(error), error.status), error.retry_after);
 }
 
 ordered_json anthropic_error_json(const ApiError& error) {
@@ -108,7 +112,8 @@ ordered_json anthropic_error_json(const ApiError& error) {
 
 http::Response error_response(const ApiError& error, std::string_view path) {
   const bool anthropic = path.starts_with("/v1/messages") || path.starts_with("/anthropic/");
-  return with_hints(json_response(anthropic ? anthropic_error_json(error) : error_json(error), error.status));
+  return with_hints(json_response(anthropic ? anthropic_error_json(error) : error_json(error), error.status),
+                    error.retry_after);
 }
 
 std::string dump(const ordered_json& value) {

@@ -16,8 +16,9 @@ namespace fathom::api {
 struct ApiError {
   int status = 400;
   std::string message;
-  std::string param;  // path of the field at fault, e.g. "messages[2].role"; empty when there is none
-  std::string code;   // a word for programs, e.g. "model_not_found"; empty when there is none
+  std::string param;    // path of the field at fault, e.g. "messages[2].role"; empty when there is none
+  std::string code;     // a word for programs, e.g. "model_not_found"; empty when there is none
+  int retry_after = 1;  // seconds, where the status (429, 503) says to come again
 };
 
 // The answer of a step that may refuse the request: nothing when all is well.

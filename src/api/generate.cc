@@ -86,7 +86,7 @@ void handle_generate(const ServiceContext& context, const http::Request& http_re
                      http::ResponseWriter& writer) {
   const int64_t start = steady_clock().now_ns();
   ordered_json body;
-  if (Refusal refusal = read_body(http_request, &body)) return writer.send(error_response(*refusal));
+  if (Refusal refusal = read_body(context, http_request, &body)) return writer.send(error_response(*refusal));
   GenerateBatch batch;
   if (Refusal refusal = read_generate_request(context, body, &batch))
     return writer.send(error_response(*refusal));

@@ -225,10 +225,10 @@ Refusal read_generate_request(const ServiceContext& context, const ordered_json&
 
   int64_t choices = 0;
   for (const GenerateItem& item : out->items) choices += out->sampling[item.sampling].sampling.n;
-  if (choices > context.options.max_batch) {
+  if (choices > context.options.limits.batch) {
     return ApiError{400,
                     fmt::format("sampling_params.n: prompts x n is {}, expected at most {}", choices,
-                                context.options.max_batch),
+                                context.options.limits.batch),
                     "sampling_params.n",
                     {}};
   }

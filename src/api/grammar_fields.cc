@@ -26,9 +26,6 @@ bool take(Fields& fields, std::string_view field, Kind kind, OutputForm* out) {
 void take_schema(Fields& fields, std::string_view field, Kind kind, const ordered_json& schema,
                  OutputForm* out) {
   if (!take(fields, field, kind, out)) return;
-  if (dump(schema).size() > text::kMaxGrammarBytes) {
-    return fields.fail(field, fmt::format("a schema of more than {} bytes", text::kMaxGrammarBytes));
-  }
   out->schema = schema;
 }
 
@@ -156,8 +153,17 @@ Refusal make_mask(const ServiceContext& context, const OutputForm& form, text::R
   if (thinks && context.answer_tokens.think_end < 0) {
     return unsupported(form.field, "cannot begin after the thinking: the tokenizer has no </think>");
   }
+  const std::string key = key_of(form);
+  // Tools have a limit of their own, and their grammar has the states' as any.
+  if (form.kind != Kind::kToolCalls && key.size() > context.options.limits.grammar_bytes) {
+    return ApiError{400,
+                    fmt::format("{}: got {} bytes of schema or expression, expected at most {}", form.field,
+                                key.size(), context.options.limits.grammar_bytes),
+                    form.field,
+                    {}};
+  }
   Result<std::shared_ptr<text::Grammar>> grammar =
-      context.grammars->get(key_of(form), [&] { return compile(*context.tokenizer, form); });
+      context.grammars->get(key, [&] { return compile(*context.tokenizer, form); });
   if (!grammar.ok()) {
     ApiError refusal = to_api_error(grammar.error(), form.field);
     refusal.status = 400;

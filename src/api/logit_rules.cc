@@ -192,9 +192,9 @@ Refusal apply_logit_rules(const ServiceContext& context, const LogitRules& rules
     auto& bias = spec->sampling.logit_bias;
     std::erase_if(bias, [token](const auto& entry) { return entry.first == token; });
     bias.emplace_back(token, -std::numeric_limits<float>::infinity());
-    if (bias.size() > kMaxLogitBias) {
-      return unsupported("custom_params.token_ids",
-                         fmt::format("with logit_bias more than {} tokens", kMaxLogitBias));
+    const size_t most = context.options.limits.logit_bias;
+    if (bias.size() > most) {
+      return unsupported("custom_params.token_ids", fmt::format("with logit_bias more than {} tokens", most));
     }
   }
   if (rules.no_repeat) {

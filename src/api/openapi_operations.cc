@@ -146,6 +146,7 @@ std::span<const Operation> operations() {
       {{"/ready"}, "ready", "200 while work is taken", {}, {}, {}, {}},
       {{"/abort_request"}, "abort", "Ends requests", {kAbortExample}, {}, {}, {}},
       {{"/flush_cache"}, "flushCache", "Forgets cached prefixes; 400 while requests run", {}, {}, {}, {}},
+      {{"/metrics"}, "metrics", "Figures for Prometheus; 404 without --enable-metrics", {}, {}, {}, {}},
       {{"/openapi.json"}, "openapi", "This document", {}, {}, "OpenApi", {}},
   };
   return kOperations;

@@ -15,7 +15,7 @@ constexpr size_t kMaxText = size_t{8} << 20;
 // Reads `text` and the parser's name, which may be left out.
 Refusal read_text(const ServiceContext& context, const http::Request& request, const char* parser_field,
                   ordered_json* body, std::string* text, text::AnswerParsers* parsers, bool* blocks) {
-  if (Refusal refusal = read_body(request, body)) return refusal;
+  if (Refusal refusal = read_body(context, request, body)) return refusal;
   Fields fields(*body, "", "request", context.field_log);
   std::string parser;
   if (!fields.string("text", kMaxText, text) && !fields.failed())
@@ -24,7 +24,7 @@ Refusal read_text(const ServiceContext& context, const http::Request& request, c
   if (blocks != nullptr) fields.boolean("return_blocks", blocks);
   const ordered_json* tools = fields.list("tools");
   if (tools != nullptr && !fields.failed()) {
-    if (Refusal refusal = check_tools(*tools)) fields.fail(*refusal);
+    if (Refusal refusal = check_tools(context.options.limits, *tools)) fields.fail(*refusal);
   }
   *parsers = context.options.parsers;
   if (named && !fields.failed()) {
@@ -104,7 +104,7 @@ void handle_parse_function_call(const ServiceContext& context, const http::Reque
 void handle_apply_template(const ServiceContext& context, const http::Request& request,
                            http::ResponseWriter& writer) {
   ordered_json body;
-  if (Refusal refusal = read_body(request, &body)) return writer.send(error_response(*refusal));
+  if (Refusal refusal = read_body(context, request, &body)) return writer.send(error_response(*refusal));
   Fields fields(body, "", "request", context.field_log);
   std::string model;
   fields.string("model", 4096, &model);

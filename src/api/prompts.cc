@@ -30,7 +30,7 @@ Refusal read_id_list(const ServiceContext& context, const std::string& field, co
 
 Refusal check_batch(const ServiceContext& context, std::string_view field, size_t count) {
   if (count == 0) return wrong(field, "the list is empty, expected at least one prompt");
-  const auto limit = static_cast<size_t>(context.options.max_batch);
+  const auto limit = static_cast<size_t>(context.options.limits.batch);
   if (count <= limit) return std::nullopt;
   return wrong(field, fmt::format("got {} prompts, expected at most {}", count, limit));
 }

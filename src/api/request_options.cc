@@ -7,7 +7,7 @@
 
 namespace fathom::api {
 
-Refusal read_body(const http::Request& request, nlohmann::ordered_json* out) {
+Refusal read_body(const ServiceContext& context, const http::Request& request, nlohmann::ordered_json* out) {
   if (const std::string* type = request.header("content-type")) {
     std::string media = type->substr(0, type->find(';'));
     media.erase(media.find_last_not_of(" \t") + 1);
@@ -17,7 +17,9 @@ Refusal read_body(const http::Request& request, nlohmann::ordered_json* out) {
       return ApiError{400, fmt::format("Content-Type is '{}', expected application/json", media), {}, {}};
     }
   }
-  Result<nlohmann::ordered_json> body = parse_json_object(request.body);
+  const Limits& limits = context.options.limits;
+  Result<nlohmann::ordered_json> body =
+      parse_json_object(request.body, {limits.json_depth, limits.json_keys, limits.json_values});
   if (!body.ok()) return to_api_error(body.error());
   *out = std::move(body).value();
   return std::nullopt;

@@ -11,7 +11,7 @@
 namespace fathom::api {
 
 // The body of `request` as a JSON object; refuses other content types and whatever parse_json_object does.
-Refusal read_body(const http::Request& request, nlohmann::ordered_json* out);
+Refusal read_body(const ServiceContext& context, const http::Request& request, nlohmann::ordered_json* out);
 
 struct RequestOptions {
   std::string rid;  // the client's, or a random one

@@ -26,6 +26,7 @@ RequestRun::~RequestRun() {
   writer_.on_client_gone(nullptr);
   for (size_t i = 0; i < running_.size(); ++i) {
     if (!choices_[i].finish) context_.sink.cancel(running_[i].sink_id);
+    tally_->end(choices_[i], *running_[i].stream, writer_.client_gone());
   }
   for (const std::string& rid : rids_) context_.active.remove(rid);
 }
@@ -40,16 +41,19 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
       continue;
     }
     switch_of[i] = switches->emplace_back(std::make_shared<CancelSwitch>(context_.sink));
-    if (!context_.active.add(specs[i].rid, switch_of[i])) {
+    const std::string name = context_.caller->scope + specs[i].rid;
+    if (!context_.active.add(name, switch_of[i])) {
       return ApiError{
           400, fmt::format("rid: a request called '{}' is being worked on", specs[i].rid), "rid", {}};
     }
-    rids_.push_back(specs[i].rid);
+    rids_.push_back(name);
   }
   writer_.on_client_gone([switches] {
     for (const auto& cancel : *switches) cancel->pull();
   });
 
+  tally_.emplace(context_, specs.size());
+  if (Refusal refusal = tally_->begin(specs)) return refusal;
   const std::string serial = random_id();  // the sink's ids stay unique when a rid is used again
   choices_.reserve(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -61,14 +65,15 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
     request.logprobs = spec.logprobs;
     request.mask = spec.mask;
     request.priority = spec.priority;
-    request.cache_namespace = spec.cache_namespace;
+    request.cache_namespace = context_.caller->scope + spec.cache_namespace;
     if (spec.explain_cache) {
       const CacheExplanations told = context_.options.cache_explanations;
       if (told == CacheExplanations::kOff) {
         return unsupported("explain_cache", "is turned off on this server (--cache-explanations)");
       }
-      request.explain_miss =
-          told == CacheExplanations::kAll ? ExplainMiss::kAllNamespaces : ExplainMiss::kOwnNamespace;
+      // Another namespace may be another tenant's.
+      const bool all = told == CacheExplanations::kAll && !context_.options.multi_tenant;
+      request.explain_miss = all ? ExplainMiss::kAllNamespaces : ExplainMiss::kOwnNamespace;
     }
     std::string sink_id = request.id;
     auto stream = context_.sink.submit(std::move(request));
@@ -154,6 +159,7 @@ std::string RequestRun::take_tokens(size_t index, TokenEvent* event_taken) {
 Growth RequestRun::absorb(size_t index, TokenEvent event) {
   Choice& choice = choices_[index];
   Running& running = running_[index];
+  tally_->tokens(index, event);
   Growth growth;
   growth.text = take_tokens(index, &event);
   choice.text += growth.text;
@@ -167,9 +173,10 @@ Growth RequestRun::absorb(size_t index, TokenEvent event) {
   if (choice.finish) {
     running.cancel->remove(running.sink_id);
     if (choice.spec.turn_text != nullptr && context_.turns != nullptr) {
-      context_.turns->remember(choice.spec.cache_namespace, *choice.spec.turn_text, choice.spec.prompt,
-                               choice.output_ids);
+      context_.turns->remember(context_.caller->scope + choice.spec.cache_namespace, *choice.spec.turn_text,
+                               choice.spec.prompt, choice.output_ids);
     }
+    tally_->end(choice, *running.stream, writer_.client_gone());
   }
   return growth;
 }

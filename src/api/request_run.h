@@ -10,6 +10,7 @@
 
 #include "api/answer.h"
 #include "api/context.h"
+#include "api/run_tally.h"
 #include "api/token_text.h"
 #include "core/request.h"
 #include "http/message.h"
@@ -106,7 +107,8 @@ class RequestRun {
   http::ResponseWriter& writer_;
   std::vector<std::string> rids_;  // registered ones
   std::vector<Choice> choices_;
-  std::vector<Running> running_;  // beside choices_
+  std::vector<Running> running_;   // beside choices_
+  std::optional<RunTally> tally_;  // once started
 };
 
 }  // namespace fathom::api

@@ -11,7 +11,7 @@ void handle_responses(const ServiceContext& context, const http::Request& http_r
   nlohmann::ordered_json body;
   ResponsesRequest request;
   std::vector<RunSpec> specs;
-  Refusal refusal = read_body(http_request, &body);
+  Refusal refusal = read_body(context, http_request, &body);
   if (!refusal) refusal = read_responses_request(context, body, &request);
   if (!refusal) refusal = plan_chat(context, &request.chat, &specs);
   RequestRun run(context, writer);

@@ -200,15 +200,15 @@ Refusal read_tool(const ordered_json& tool, const std::string& path, ordered_jso
 
 }  // namespace
 
-Refusal read_response_input(const std::string& instructions, const ordered_json& input,
+Refusal read_response_input(const Limits& limits, const std::string& instructions, const ordered_json& input,
                             ordered_json* messages) {
   ConversationTurns turns;
   if (!instructions.empty()) turns.system(instructions);
   if (input.is_string()) {
     turns.user(input.get<std::string>());
-  } else if (!input.is_array() || input.empty() || input.size() > kMaxMessages) {
+  } else if (!input.is_array() || input.empty() || input.size() > limits.messages) {
     return wrong("input", fmt::format("got {}, expected a string or a list of 1 to {} items", describe(input),
-                                      kMaxMessages));
+                                      limits.messages));
   } else {
     for (size_t i = 0; i < input.size(); ++i) {
       if (Refusal refusal = read_item(input[i], fmt::format("input[{}]", i), &turns)) return refusal;
@@ -218,9 +218,10 @@ Refusal read_response_input(const std::string& instructions, const ordered_json&
   return std::nullopt;
 }
 
-Refusal read_response_tools(const ordered_json& tools, ordered_json* echo, ordered_json* chat) {
-  if (tools.size() > kMaxTools) {
-    return wrong("tools", fmt::format("got a list of {}, expected at most {}", tools.size(), kMaxTools));
+Refusal read_response_tools(const Limits& limits, const ordered_json& tools, ordered_json* echo,
+                            ordered_json* chat) {
+  if (tools.size() > limits.tools) {
+    return wrong("tools", fmt::format("got a list of {}, expected at most {}", tools.size(), limits.tools));
   }
   for (size_t i = 0; i < tools.size(); ++i) {
     Refusal refusal =

@@ -56,12 +56,13 @@ void read_allowed_tools(const ordered_json& choice, Fields& fields, ordered_json
   *tools = std::move(allowed);
 }
 
-void read_tools(Fields& fields, ResponsesRequest* out) {
+void read_tools(const ServiceContext& context, Fields& fields, ResponsesRequest* out) {
   Conversation& conversation = out->chat.conversation;
   ordered_json echo = ordered_json::array();
   ordered_json tools = ordered_json::array();
   if (const ordered_json* given = fields.list("tools")) {
-    if (Refusal refusal = read_response_tools(*given, &echo, &tools)) return fields.fail(*refusal);
+    if (Refusal refusal = read_response_tools(context.options.limits, *given, &echo, &tools))
+      return fields.fail(*refusal);
   }
   const ordered_json* choice = fields.any("tool_choice");
   conversation.tool_choice = tools.empty() ? Choice::kNone : Choice::kAuto;
@@ -198,13 +199,14 @@ Refusal read_responses_request(const ServiceContext& context, const ordered_json
   const ordered_json* input = fields.any("input");
   if (input == nullptr) {
     fields.fail("input", "is missing, expected a string or a list of items");
-  } else if (Refusal refusal = read_response_input(instructions, *input, &chat.conversation.messages)) {
+  } else if (Refusal refusal = read_response_input(context.options.limits, instructions, *input,
+                                                   &chat.conversation.messages)) {
     fields.fail(*refusal);
   } else if (chat.conversation.messages.empty()) {
     fields.fail("input", "has nothing that the model could read");
   }
   chat.conversation.template_kwargs = context.options.default_chat_template_kwargs;
-  read_tools(fields, out);
+  read_tools(context, fields, out);
   read_reasoning(fields, out);
   read_text(fields, out);
   read_include(fields, out);

@@ -4,6 +4,7 @@
 #include <span>
 #include <string_view>
 
+#include "api/access.h"
 #include "api/context.h"
 #include "http/message.h"
 
@@ -16,6 +17,7 @@ struct Route {
   std::string_view methods;  // separated by blanks; GET serves HEAD too
   Endpoint endpoint;
   bool generates;  // needs a ready engine
+  Permission permission = Permission::kCall;
 };
 
 std::span<const Route> service_routes();

@@ -13,9 +13,9 @@ using nlohmann::ordered_json;
 void read_logit_bias(const ServiceContext& context, Fields& fields, SamplingParams* params) {
   const ordered_json* bias = fields.object("logit_bias");
   if (bias == nullptr) return;
-  if (bias->size() > kMaxLogitBias) {
-    return fields.fail("logit_bias",
-                       fmt::format("got {} entries, expected at most {}", bias->size(), kMaxLogitBias));
+  const size_t most = context.options.limits.logit_bias;
+  if (bias->size() > most) {
+    return fields.fail("logit_bias", fmt::format("got {} entries, expected at most {}", bias->size(), most));
   }
   for (const auto& [key, value] : bias->items()) {
     int32_t id = -1;
@@ -78,6 +78,7 @@ void complete_stop_tokens(const ServiceContext& context, SamplingParams* out) {
 
 void read_sampling(const ServiceContext& context, Dialect dialect, Fields& fields, SamplingRequest* out) {
   const bool native = dialect == Dialect::kNative;
+  const Limits& limits = context.options.limits;
   SamplingParams& params = out->params;
   start_sampling(context, out);
   read_distribution(fields, &params);
@@ -88,8 +89,8 @@ void read_sampling(const ServiceContext& context, Dialect dialect, Fields& field
   read_logit_bias(context, fields, &params);
   fields.int32(native ? "min_new_tokens" : "min_tokens", 0, INT32_MAX, &params.min_new_tokens);
   read_seed(native ? "sampling_seed" : "seed", fields, out);
-  fields.int32("n", 1, context.options.max_choices, &out->n);
-  fields.strings("stop", kMaxStops, kMaxStopBytes, &out->stop);
+  fields.int32("n", 1, limits.choices, &out->n);
+  fields.strings("stop", limits.stops, limits.stop_bytes, &out->stop);
   if (!out->stop.empty() && context.tokenizer == nullptr) {
     fields.fail("stop",
                 "stop strings need a tokenizer, and this server runs without one; use stop_token_ids");

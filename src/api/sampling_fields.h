@@ -16,9 +16,6 @@ namespace fathom::api {
 
 inline constexpr int32_t kMaxTopLogprobs = 20;      // OpenAI's limit
 inline constexpr int32_t kMaxNativeLogprobs = 128;  // top_logprobs_num of /generate
-inline constexpr size_t kMaxLogitBias = 1024;
-inline constexpr size_t kMaxStops = 16;
-inline constexpr size_t kMaxStopBytes = 1024;
 inline constexpr size_t kMaxStopIds = 128;
 inline constexpr size_t kMaxIdBytes = 256;  // rid, cache_salt, extra_key
 

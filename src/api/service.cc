@@ -1,12 +1,17 @@
 #include "api/service.h"
 
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <string_view>
 
+#include "api/access.h"
+#include "api/answer_writer.h"
 #include "api/context.h"
 #include "api/endpoints.h"
 #include "api/health.h"
 #include "api/routes.h"
+#include "base/clock.h"
 #include "http/message.h"
 
 namespace fathom::api {
@@ -29,15 +34,16 @@ constexpr Route kRoutes[] = {
     {"/parse_function_call", "POST", handle_parse_function_call, false},
     {"/apply-template", "POST", handle_apply_template, false},
     {"/abort_request", "POST", handle_abort, false},
-    {"/flush_cache", "GET POST", handle_flush_cache, false},
+    {"/flush_cache", "GET POST", handle_flush_cache, false, Permission::kControl},
+    {"/metrics", "GET", handle_metrics, false, Permission::kMetrics},
     {"/openapi.json", "GET", handle_openapi, false},
     {"/v1/models", "GET", handle_models, false},
     {"/model_info", "GET", handle_model_info, false},
     {"/get_model_info", "GET", handle_model_info, false},
-    {"/server_info", "GET", handle_server_info, false},
-    {"/get_server_info", "GET", handle_server_info, false},
-    {"/v1/loads", "GET", handle_loads, false},
-    {"/get_load", "GET", handle_loads, false},
+    {"/server_info", "GET", handle_server_info, false, Permission::kObserve},
+    {"/get_server_info", "GET", handle_server_info, false, Permission::kObserve},
+    {"/v1/loads", "GET", handle_loads, false, Permission::kObserve},
+    {"/get_load", "GET", handle_loads, false, Permission::kObserve},
 };
 constexpr std::string_view kModelPrefix = "/v1/models/";
 
@@ -51,33 +57,10 @@ bool allows(std::string_view methods, std::string_view method) {
   return false;
 }
 
-// Its time depends on the length of what the client sent only.
-bool equal_in_constant_time(std::string_view secret, std::string_view given) {
-  unsigned difference = secret.size() == given.size() ? 0 : 1;
-  for (size_t i = 0; i < given.size(); ++i) {
-    difference |=
-        static_cast<unsigned char>(given[i]) ^ static_cast<unsigned char>(secret[i % secret.size()]);
-  }
-  return difference == 0;
-}
-
-// The key that came with the request, as OpenAI's clients or as Anthropic's send it; empty when there is
-// none.
-std::string_view given_key(const http::Request& request) {
-  if (const std::string* key = request.header("x-api-key")) return *key;
-  const std::string* header = request.header("authorization");
-  if (header == nullptr) return {};
-  std::string_view given = *header;
-  static constexpr std::string_view kScheme = "bearer ";
-  if (given.size() < kScheme.size()) return {};
-  for (size_t i = 0; i < kScheme.size(); ++i) {
-    if (std::tolower(static_cast<unsigned char>(given[i])) != kScheme[i]) return {};
-  }
-  return given.substr(kScheme.size());
-}
-
-bool authorized(const std::string& api_key, const http::Request& request) {
-  return api_key.empty() || equal_in_constant_time(api_key, given_key(request));
+// Does the request count among its key's requests? Only what costs something does.
+bool is_work(const Route& route, const http::Request& request) {
+  return route.permission == Permission::kCall && route.endpoint != handle_abort &&
+         (request.method == "POST" || request.method == "PUT");
 }
 
 ApiError wrong_method(const http::Request& request, std::string_view methods) {
@@ -102,14 +85,15 @@ struct Service::State {
   State(ServiceOptions service_options, ModelCard model_card, RequestSink& sink,
         const text::Tokenizer* tokenizer, const text::ChatTemplate* chat_template)
       : options(std::move(service_options)),
+        access(options),
         card(std::move(model_card)),
         guard(tokenizer == nullptr ? nullptr : std::make_unique<SpecialTokenGuard>(*tokenizer)),
         grammars(tokenizer == nullptr ? nullptr
                                       : std::make_unique<text::GrammarCache>(*tokenizer, card.eos_token_ids)),
         turns(tokenizer == nullptr ? nullptr : std::make_unique<TurnMemory>(*tokenizer)),
         answer_tokens(tokenizer == nullptr ? AnswerTokens() : find_answer_tokens(*tokenizer)),
-        context{options,     card,   sink,          tokenizer,      chat_template,
-                guard.get(), active, answer_tokens, grammars.get(), turns.get()},
+        context{options, card,          sink,           tokenizer,   chat_template, guard.get(),
+                active,  answer_tokens, grammars.get(), turns.get(), &metrics,      nullptr},
         health(options) {}
 
   bool taking_work() const { return ready.load() && !draining.load(); }
@@ -131,15 +115,17 @@ struct Service::State {
 
   // True when `request` was one of the probes, which need no key.
   bool probe(const http::Request& request, http::ResponseWriter& writer);
-  void route(const http::Request& request, http::ResponseWriter& writer);
+  void route(Caller* caller, const http::Request& request, http::ResponseWriter& writer);
 
   const ServiceOptions options;
+  Access access;
   const ModelCard card;
   const std::unique_ptr<SpecialTokenGuard> guard;
   ActiveRequests active;
   const std::unique_ptr<text::GrammarCache> grammars;
   const std::unique_ptr<TurnMemory> turns;
   const AnswerTokens answer_tokens;
+  ServiceMetrics metrics;
   const ServiceContext context;
   HealthWatch health;
   std::atomic<bool> ready = false;
@@ -159,30 +145,36 @@ bool Service::State::probe(const http::Request& request, http::ResponseWriter& w
   return true;
 }
 
-void Service::State::route(const http::Request& request, http::ResponseWriter& writer) {
+void Service::State::route(Caller* caller, const http::Request& request, http::ResponseWriter& writer) {
   if (probe(request, writer)) return;
-  if (!authorized(options.api_key, request)) {
-    const ApiError refused{401,
-                           "Missing or wrong API key; send 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
-                           {},
-                           "invalid_api_key"};
-    return writer.send(error_response(refused, request.path));
+  const Route* route = std::find_if(std::begin(kRoutes), std::end(kRoutes),
+                                    [&](const Route& candidate) { return candidate.path == request.path; });
+  const bool known = route != std::end(kRoutes);
+  const Permission permission = known ? route->permission : Permission::kCall;
+  if (Refusal refusal = access.admit(request, permission, caller)) {
+    return writer.send(error_response(*refusal, request.path));
   }
+  ServiceContext called = context;
+  called.caller = caller;
   if (request.path == "/health_generate" && allows("GET", request.method)) {
     if (!taking_work()) return writer.send(error_response(not_ready()));
-    return handle_health_generate(context, health, writer);
+    return handle_health_generate(called, health, writer);
   }
-  for (const Route& route : kRoutes) {
-    if (request.path != route.path) continue;
-    if (!allows(route.methods, request.method)) {
-      return writer.send(error_response(wrong_method(request, route.methods), request.path));
+  if (known) {
+    if (!allows(route->methods, request.method)) {
+      return writer.send(error_response(wrong_method(request, route->methods), request.path));
     }
-    if (route.generates && !taking_work()) return writer.send(error_response(not_ready(), request.path));
-    return route.endpoint(context, request, writer);
+    if (route->generates && !taking_work()) return writer.send(error_response(not_ready(), request.path));
+    if (caller->tenant != nullptr && is_work(*route, request)) {
+      if (Refusal refusal = caller->tenant->take_request(caller->arrived_ns)) {
+        return writer.send(error_response(*refusal, request.path));
+      }
+    }
+    return route->endpoint(called, request, writer);
   }
   if (request.path.starts_with(kModelPrefix)) {
     if (!allows("GET", request.method)) return writer.send(error_response(wrong_method(request, "GET")));
-    return handle_models(context, request, writer);
+    return handle_models(called, request, writer);
   }
   const ApiError unknown{
       404, fmt::format("There is no {} {}", request.method, request.path), {}, "not_found"};
@@ -196,7 +188,15 @@ Service::Service(ServiceOptions options, ModelCard card, RequestSink& sink, cons
 Service::~Service() = default;
 
 void Service::handle(const http::Request& request, http::ResponseWriter& writer) {
-  state_->route(request, writer);
+  Caller caller;
+  caller.request_id = request_id_of(request);
+  caller.arrived_ns = steady_clock().now_ns();
+  caller.request = &request;
+  const std::string* given = request.header("x-request-id");
+  AnswerWriter answer(writer, caller.request_id, given != nullptr && *given == caller.request_id);
+  state_->route(&caller, request, answer);
+  state_->metrics.count_answer(answer.status());
+  if (RequestLog* log = state_->options.request_log.get()) log->finished(request, caller, answer.status());
 }
 
 void Service::set_ready() {
@@ -204,6 +204,9 @@ void Service::set_ready() {
 }
 void Service::set_draining() {
   state_->draining.store(true);
+}
+void Service::set_keys(const std::vector<ApiKey>& keys) {
+  state_->access.set_keys(keys);
 }
 
 }  // namespace fathom::api

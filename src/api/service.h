@@ -13,15 +13,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/limits.h"
 #include "api/model_card.h"
+#include "api/request_log.h"
+#include "api/tenants.h"
 #include "base/result.h"
 #include "core/request.h"
+#include "http/server.h"
 #include "text/answer/answer_parsers.h"
-
-namespace fathom::http {
-struct Request;
-class ResponseWriter;
-}  // namespace fathom::http
 
 namespace fathom::text {
 class ChatTemplate;
@@ -46,8 +45,18 @@ enum class CacheExplanations {
   kAll,      // and whether another namespace has it
 };
 
+// The names under which /metrics has its figures, beside our own.
+enum class MetricNames { kSglang, kVllm, kBoth };
+
 struct ServiceOptions {
-  std::string api_key;  // empty: none is asked for. /health, /ready and /ping are always open.
+  // Keys that callers need; neither: none is asked for. /health, /ready and /ping are always open.
+  std::string api_key;
+  std::optional<std::vector<ApiKey>> keys;  // of a key file, see Service::set_keys
+  // For what shows or touches all callers' requests. Empty: any key will do, unless there are several
+  // tenants.
+  std::string admin_api_key;
+  // Each key is a tenant: no shared prefixes, no aborting of others' requests, no figures of all of them.
+  bool multi_tenant = false;
   // Template variables where a request's chat_template_kwargs do not say (--default-chat-template-kwargs).
   nlohmann::ordered_json default_chat_template_kwargs = nlohmann::ordered_json::object();
   text::AnswerParsers parsers;           // none: answers are plain text
@@ -56,14 +65,18 @@ struct ServiceOptions {
   CacheExplanations cache_explanations = CacheExplanations::kText;
   // Extra keys of /server_info: the flags in force, memory, versions. Called per request, from any thread.
   std::function<nlohmann::ordered_json()> server_info;
+  bool metrics = false;  // serve /metrics
+  MetricNames metric_names = MetricNames::kSglang;
+  // The HTTP server's counters, for /metrics. Called per request, from any thread.
+  std::function<http::Stats()> http_stats;
   // An error when the engine is known to be dead (a device fault); /health then answers 503 with it.
   std::function<Result<void>()> engine_state;
   // /health answers 503 once work has waited this long and no step has ended.
   double stall_seconds = 300.0;
   double health_generate_timeout_seconds = 20.0;
   double keep_alive_seconds = 10.0;  // between SSE comments while a stream has nothing to say
-  int32_t max_choices = 128;         // largest n
-  int32_t max_batch = 4096;          // largest prompts x n of one HTTP request
+  Limits limits;
+  std::shared_ptr<RequestLog> request_log;  // null: none is kept
 };
 
 class Service {
@@ -82,6 +95,8 @@ class Service {
   // /ready is 503, and generation is refused with 503, until set_ready() and again after set_draining().
   void set_ready();
   void set_draining();
+  // Replaces the keys of ServiceOptions::keys. Running requests go on.
+  void set_keys(const std::vector<ApiKey>& keys);
 
  private:
   struct State;

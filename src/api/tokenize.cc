@@ -94,7 +94,7 @@ void answer_with(Work work, const ServiceContext& context, const http::Request& 
                  http::ResponseWriter& writer) {
   ordered_json body;
   ordered_json answer = ordered_json::object();
-  Refusal refusal = read_body(request, &body);
+  Refusal refusal = read_body(context, request, &body);
   if (!refusal) refusal = work(context, body, &answer);
   writer.send(refusal ? error_response(*refusal) : json_response(answer));
 }

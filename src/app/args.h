@@ -7,6 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "api/limits.h"
+#include "api/request_log_options.h"
+
 namespace fathom::app {
 
 // Flags that every command which loads a model shares.
@@ -58,14 +61,34 @@ struct ModelArgs {
 };
 
 struct ServeArgs {
+  ServeArgs() { model.max_queued_requests = 4096; }
+
   ModelArgs model;
   std::string host = "127.0.0.1";
   int32_t port = 30000;
   std::string served_model_name;
   std::string api_key;
+  std::string api_key_file;
+  std::string admin_api_key;
+  std::string multi_tenant = "auto";  // auto | on | off
+
   int32_t max_connections = 4096;
+  int32_t max_concurrent_requests = 1024;
+  int64_t max_header_bytes = int64_t{64} << 10;
+  int64_t max_body_bytes = int64_t{64} << 20;
+  int32_t header_timeout = 15;  // seconds, all of them
+  int32_t body_timeout = 30;
+  int32_t write_timeout = 30;
+  int32_t idle_timeout = 75;
+  int64_t min_bytes_per_second = 1024;
+  api::Limits limits;
+
   int32_t drain_timeout = 30;         // seconds
   double keep_alive_interval = 10.0;  // seconds
+  bool log_requests = false;
+  api::RequestLogOptions request_log;
+  bool enable_metrics = false;
+  std::string metrics_names = "sglang";  // sglang | vllm | both
 };
 
 struct ChatArgs {

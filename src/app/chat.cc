@@ -101,7 +101,7 @@ Result<std::unique_ptr<Backend>> open_backend(const ChatArgs& args) {
   if (args.model.model_path.empty()) {
     return error(ErrorCode::kInvalidArgument, "give --model-path DIR, or --url of a running server");
   }
-  FATHOM_ASSIGN(auto serving, Serving::start(args.model, "", ""));
+  FATHOM_ASSIGN(auto serving, Serving::start(args.model));
   return std::unique_ptr<Backend>(std::make_unique<LocalBackend>(std::move(serving)));
 }
 

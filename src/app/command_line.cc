@@ -8,6 +8,7 @@
 #include "app/args.h"
 #include "app/model_flags.h"
 #include "app/refused_flags.h"
+#include "app/serve_flags.h"
 #include "app/version.h"
 
 namespace fathom::app {
@@ -109,20 +110,7 @@ int run_command_line(int argc, char** argv) {
                    .speculation = true,
                    .ranks = true},
                   serve_args.model);
-  auto* server = serve->add_option_group("Server");
-  server->add_option("--host", serve_args.host, "Address to listen on");
-  server->add_option("--port", serve_args.port, "Port; 0: any free one")->check(CLI::Range(0, 65535));
-  server->add_option("--served-model-name", serve_args.served_model_name,
-                     "Name in /v1/models; default: --model-path");
-  server->add_option("--api-key", serve_args.api_key, "Key that clients must send as a bearer token");
-  server->add_option("--max-connections", serve_args.max_connections)->check(CLI::Range(1, 1 << 20));
-  server->add_option("--log-level", serve_args.model.log_level, "debug, info, warning, error or off");
-  server->add_option("--drain-timeout", serve_args.drain_timeout, "Seconds to finish requests after SIGTERM")
-      ->check(CLI::Range(0, 86400));
-  server
-      ->add_option("--keep-alive-interval", serve_args.keep_alive_interval,
-                   "Seconds between comments in a stream that has nothing to say")
-      ->check(CLI::Range(0.1, 3600.0));
+  add_serve_flags(*serve, serve_args);
   serve->callback([&] { command = [&] { return run_serve(serve_args); }; });
 
   ChatArgs chat_args;

@@ -141,7 +141,7 @@ int run_generate(const GenerateArgs& args) {
     if (line.find_first_not_of(" \t\r") != std::string::npos) jobs.push_back(parse_line(line, number));
   }
 
-  auto serving = Serving::start(args.model, "", "");
+  auto serving = Serving::start(args.model);
   if (!serving.ok()) return fail(serving.error().message);
   (*serving)->service().set_ready();
 

@@ -127,7 +127,7 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                    "Keep prompt and output tokens in separate steps");
   }
   if (parts.queue) {
-    group.add_option("--max-queued-requests", args.max_queued_requests, "Waiting requests before 503")
+    group.add_option("--max-queued-requests", args.max_queued_requests, "Waiting choices; above: 503")
         ->check(CLI::PositiveNumber);
   }
 }

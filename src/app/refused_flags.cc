@@ -57,7 +57,6 @@ constexpr std::array kRefusals = {
     Refusal{"--decode-attention-backend", "attention kernels are chosen by the processor; see --cpu-isa"},
     Refusal{"--sampling-backend", "there is one sampler; leave it out"},
     Refusal{"--enable-mixed-chunk", "mixed batches are the default; --disable-mixed-chunk turns them off"},
-    Refusal{"--enable-metrics", "metrics are not built yet; /server_info has the scheduler's counters"},
     Refusal{"--enable-lora", "LoRA adapters are not supported"},
     Refusal{"--is-embedding", "Fathom serves generative models only"},
     Refusal{"--max-prefill-tokens", "use --chunked-prefill-size, which bounds the tokens of a step"},

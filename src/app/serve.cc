@@ -6,6 +6,8 @@
 #include <thread>
 
 #include "app/args.h"
+#include "app/key_file.h"
+#include "app/serve_flags.h"
 #include "app/serving.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -14,13 +16,26 @@
 namespace fathom::app {
 namespace {
 
-// The signals that end the server, taken by sigwait on the main thread; blocked in every other one.
-sigset_t ending_signals() {
+// The signals that end the server, and SIGHUP, which has it read its keys again: taken by sigwait on a thread
+// of their own, blocked in every other one.
+sigset_t taken_signals() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
   return set;
+}
+
+// A file that is wrong changes nothing, so that an editor's half a file locks nobody out.
+void reload_keys(KeyFile& file, api::Service& service) {
+  const auto keys = file.read();
+  if (!keys.ok()) {
+    LOG_ERROR("{}; the keys read before stay in force", keys.error().message);
+    return;
+  }
+  service.set_keys(*keys);
+  LOG_INFO("{}: {} keys are in force", file.path(), keys->size());
 }
 
 int fail(const Error& failure) {
@@ -38,39 +53,47 @@ int run_serve(const ServeArgs& args) {
                  "--log-level " + args.model.log_level + ": expected debug, info, warning, error or off"});
   }
   set_log_level(level);
-  const sigset_t signals = ending_signals();
+  const sigset_t signals = taken_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   // The port is taken first, so that a wrong one is known before a long load; until the model is ready every
   // request is told to come back.
   std::atomic<api::Service*> service{nullptr};
-  http::ServerOptions options;
-  options.host = args.host;
-  options.port = static_cast<uint16_t>(args.port);
-  options.max_connections = args.max_connections;
-  auto server = http::Server::start(options, [&](const http::Request& request, http::ResponseWriter& writer) {
-    if (auto* ready = service.load(std::memory_order_acquire)) return ready->handle(request, writer);
-    auto answer = http::json_error(503, "starting", "The model is being loaded; try again soon.");
-    answer.headers.emplace_back("Retry-After", "1");
-    writer.send(std::move(answer));
-  });
+  auto service_choice = service_options(args);
+  if (!service_choice.ok()) return fail(service_choice.error());
+  KeyFile key_file(args.api_key_file);
+  if (!args.api_key_file.empty()) {
+    auto keys = key_file.read();
+    if (!keys.ok()) return fail(keys.error());
+    service_choice->keys = std::move(*keys);
+  }
+  auto server = http::Server::start(
+      server_options(args), [&](const http::Request& request, http::ResponseWriter& writer) {
+        if (auto* ready = service.load(std::memory_order_acquire)) return ready->handle(request, writer);
+        auto answer = http::json_error(503, "starting", "The model is being loaded; try again soon.");
+        answer.headers.emplace_back("Retry-After", "1");
+        writer.send(std::move(answer));
+      });
   if (!server.ok()) return fail(server.error());
 
   // A signal during the load ends the process at once: there is nothing to drain.
   std::atomic<bool> loaded{false};
   std::atomic<int> signal_taken{0};
+  std::atomic<bool> hung_up{false};
   std::thread watcher([&] {
     int number = 0;
-    sigwait(&signals, &number);
+    while (sigwait(&signals, &number) == 0 && number == SIGHUP) hung_up.store(true);
     signal_taken.store(number);
     if (!loaded.load()) _exit(number == SIGTERM ? 0 : 130);
     signal_taken.notify_all();
-    sigwait(&signals, &number);  // a second one does not wait for requests
+    do sigwait(&signals, &number);  // a second one does not wait for requests
+    while (number == SIGHUP);
     _exit(130);
   });
   watcher.detach();
 
-  auto serving = Serving::start(args.model, args.served_model_name, args.api_key, args.keep_alive_interval);
+  service_choice->http_stats = [&server] { return (*server)->stats(); };
+  auto serving = Serving::start(args.model, args.served_model_name, *service_choice);
   if (!serving.ok()) return fail(serving.error());
   (*serving)->service().set_ready();
   service.store(&(*serving)->service(), std::memory_order_release);
@@ -81,6 +104,10 @@ int run_serve(const ServeArgs& args) {
   Result<void> state;
   while (signal_taken.load() == 0 && (state = (*serving)->state()).ok()) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    const bool asked = hung_up.exchange(false);
+    if (!args.api_key_file.empty() && (asked || key_file.changed())) {
+      reload_keys(key_file, (*serving)->service());
+    }
   }
   if (!state.ok()) {
     LOG_ERROR("the engine has failed, and the server ends: {}", state.error().message);

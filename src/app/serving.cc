@@ -148,7 +148,7 @@ void Serving::find_encoding(const ModelArgs& args, const std::string& architectu
 }
 
 Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std::string& served_name,
-                                                const std::string& api_key, double keep_alive_seconds) {
+                                                api::ServiceOptions service_options) {
   std::unique_ptr<Serving> serving(new Serving());
   FATHOM_TRY(serving->load_text(args));
   engine::ModelFacts facts;
@@ -166,14 +166,16 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
 
   api::ModelCard card = make_card(args, facts, served_name);
   card.context_length = serving->scheduler_->max_request_tokens();
-  api::ServiceOptions service_options;
-  service_options.api_key = api_key;
-  service_options.keep_alive_seconds = keep_alive_seconds;
   FATHOM_ASSIGN(
       service_options.parsers,
       text::choose_parsers(args.reasoning_parser, args.tool_call_parser,
                            serving->template_ ? &*serving->template_ : nullptr, facts.architecture));
   service_options.cache_explanations = parse_cache_explanations(args.cache_explanations);
+  if (service_options.multi_tenant && service_options.cache_explanations == api::CacheExplanations::kAll) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--cache-explanations all: would tell a tenant what another asked; give text, or "
+                 "--multi-tenant off");
+  }
   service_options.custom_logit_processors = args.enable_custom_logit_processor;
   FATHOM_ASSIGN(service_options.reasoning_field, parse_reasoning_field(args.reasoning_field));
   LOG_INFO("answers: reasoning parser {}, tool call parser {}",

@@ -26,10 +26,10 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const E
 class Serving {
  public:
   // Loads everything and starts the engine and the scheduler; logs how long each phase took.
-  // `served_name`: the model's name for clients; empty: its path. `keep_alive_seconds`: between comments in a
-  // stream that has nothing to say.
-  static Result<std::unique_ptr<Serving>> start(const ModelArgs& args, const std::string& served_name,
-                                                const std::string& api_key, double keep_alive_seconds = 10.0);
+  // `served_name`: the model's name for clients; empty: its path. `options`: what does not come with the
+  // model.
+  static Result<std::unique_ptr<Serving>> start(const ModelArgs& args, const std::string& served_name = {},
+                                                api::ServiceOptions options = {});
   ~Serving();
   Serving(const Serving&) = delete;
   Serving& operator=(const Serving&) = delete;

@@ -1,6 +1,7 @@
 // A request as the front wing hands it to the scheduler, what comes back, and the seam between them.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -68,6 +69,7 @@ struct TokenEvent {
   int32_t retractions = 0;                       // times the request was preempted so far
   std::optional<CacheMiss> cache_miss;           // once, with the first event, where it was asked for
   std::optional<SpeculationCounts> speculation;  // so far; nothing where the executor does not guess tokens
+  int64_t time_ns = 0;  // when it was pushed, by the scheduler's clock; 0: nobody looked
 };
 
 // The consumer's end of a running request: a queue of events with one producer (the scheduler) and one
@@ -81,6 +83,11 @@ class TokenStream {
     }
     ready_.notify_one();
   }
+
+  // The producer says when the request left the queue for the first time.
+  void set_admitted(int64_t time_ns) { admitted_ns_.store(time_ns, std::memory_order_relaxed); }
+  // That time, by the scheduler's clock; 0: it still waits.
+  int64_t admitted_ns() const { return admitted_ns_.load(std::memory_order_relaxed); }
 
   // The next event, or nothing when none came within `timeout`. After an event with `finish` no more come.
   std::optional<TokenEvent> next(std::chrono::milliseconds timeout) {
@@ -97,6 +104,7 @@ class TokenStream {
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<TokenEvent> events_;
+  std::atomic<int64_t> admitted_ns_{0};
 };
 
 // A reading of the scheduler, for /server_info, /metrics and logs.
@@ -116,7 +124,11 @@ struct SchedulerStats {
   int64_t generated_tokens = 0;
   bool speculates = false;  // the executor guesses tokens; the sums over all requests:
   SpeculationCounts speculation;
-  int64_t unguessed_steps = 0;   // steps of decode rows that guessed nothing, since it would not have paid
+  int64_t unguessed_steps = 0;     // steps of decode rows that guessed nothing, since it would not have paid
+  int64_t evicted_tokens = 0;      // token places taken from the prefix cache for new tokens
+  int64_t preempted_requests = 0;  // of the waiting ones, those that ran before
+  // Pages that are neither free nor the prefix cache's nor a live request's: anything but 0 is a bug.
+  int64_t leaked_pages = 0;
   double generation_rate = 0.0;  // tokens per second, over the last seconds
 };
 

@@ -39,7 +39,7 @@ bool KvCache::grow(BlockTable* table, int32_t tokens, std::vector<int32_t>* adde
   int32_t count = pages_to_grow(*table, tokens);
   if (count == 0) return true;
   if (count > available_pages()) return false;
-  if (count > free_pages()) tree_.evict(count - free_pages());
+  if (count > free_pages()) evicted_pages_ += tree_.evict(count - free_pages());
   auto before = static_cast<std::ptrdiff_t>(table->pages.size());
   FATHOM_CHECK(pool_.allocate(count, &table->pages), "{} pages, {} free", count, free_pages());
   added->insert(added->end(), table->pages.begin() + before, table->pages.end());

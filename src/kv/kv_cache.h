@@ -43,6 +43,12 @@ class KvCache {
   int32_t evictable_pages() const { return tree_.evictable_pages(); }
   // Pages that grow can still hand out.
   int32_t available_pages() const { return free_pages() + evictable_pages(); }
+  // Pages taken from the prefix cache to make room, since the start.
+  int64_t evicted_pages() const { return evicted_pages_; }
+  // Pages that are neither free nor in the prefix cache: as many as the live tables have private ones.
+  int32_t private_pages() const {
+    return num_pages() - free_pages() - evictable_pages() - tree_.protected_pages();
+  }
   // Pages that some block table uses.
   int32_t used_pages() const { return num_pages() - available_pages(); }
   // Changes whenever cached_tokens may give another answer.
@@ -90,6 +96,7 @@ class KvCache {
   int32_t page_size_;
   PagePool pool_;
   RadixTree tree_;
+  int64_t evicted_pages_ = 0;
 };
 
 }  // namespace fathom::kv

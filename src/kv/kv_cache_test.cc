@@ -370,6 +370,7 @@ class RandomActions {
       private_pages += live.table.pages.size() - static_cast<size_t>(live.table.committed);
     }
     ASSERT_EQ(static_cast<size_t>(num_pages_ - cache_.free_pages()), model_.pages().size() + private_pages);
+    ASSERT_EQ(static_cast<size_t>(cache_.private_pages()), private_pages);
     for (const auto& [key, page] : model_.pages()) {
       ASSERT_EQ(cache_.cached_tokens(key.first, key.second), static_cast<int32_t>(key.second.size()));
     }
@@ -416,6 +417,7 @@ TEST(KvCacheIntegrityTest, ALostPageAndAStolenPageAreSeen) {
   EXPECT_FALSE(cache.check_integrity(tables).ok());
   table.pages.back() = page;
   EXPECT_TRUE(cache.check_integrity(tables).ok());
+  EXPECT_EQ(cache.private_pages(), 2);
   EXPECT_FALSE(cache.check_integrity({}).ok());  // a table that nobody named: its lock is not accounted for
   cache.close(std::move(table), {});
 }

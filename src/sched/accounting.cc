@@ -29,8 +29,9 @@ void SchedulerCore::account(Result<StepResult> result) {
   FATHOM_CHECK_EQ(result->step, step.step);
   FATHOM_CHECK_EQ(result->rows.size(), step.rows.size());
   int64_t outputs_before = counters_.generated_tokens;
+  now_ns_ = clock_.now_ns();
   for (size_t i = 0; i < step.rows.size(); ++i) account_row(step.rows[i], std::move(result->rows[i]));
-  rate_.add(clock_.now_ns(), counters_.generated_tokens - outputs_before);
+  rate_.add(now_ns_, counters_.generated_tokens - outputs_before);
   if (speculates()) note_gain(step, counters_.generated_tokens - outputs_before);
   sweep();
 }
@@ -111,6 +112,7 @@ void SchedulerCore::account_outputs(Sequence* sequence, RowResult result) {
   }
   event.cached_tokens = sequence->cached_tokens;
   event.retractions = sequence->retractions;
+  event.time_ns = now_ns_;
   sequence->stream->push(std::move(event));
 }
 

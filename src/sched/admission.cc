@@ -31,6 +31,7 @@ Sequence* SchedulerCore::admit_next(Draft* draft) {
     candidate->planned_outputs = candidate->num_outputs();
     if (!candidate->admitted_before) {
       candidate->admitted_before = true;
+      candidate->stream->set_admitted(clock_.now_ns());
       candidate->cached_tokens = candidate->planned_len;
       candidate->counted_prompt = candidate->planned_len;
       counters_.prompt_tokens += candidate->planned_len;

@@ -44,6 +44,7 @@ class RandomSchedule {
       clock_.advance(1'000'000);
       auto integrity = core_->check_integrity();
       ASSERT_TRUE(integrity.ok()) << integrity.error().message;
+      ASSERT_EQ(core_->stats().leaked_pages, 0);
       if (testing::Test::HasFatalFailure()) return;
     }
     collect();

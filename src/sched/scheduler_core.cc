@@ -134,6 +134,7 @@ void SchedulerCore::end(Sequence* sequence, FinishReason reason, TokenEvent even
   event.cached_tokens = sequence->cached_tokens;
   event.retractions = sequence->retractions;
   if (speculates()) event.speculation = sequence->speculation;
+  event.time_ns = clock_.now_ns();
   sequence->ended = true;
   sweep_needed_ = true;
   by_id_.erase(sequence->request.id);
@@ -193,6 +194,16 @@ SchedulerStats SchedulerCore::stats() const {
   stats.used_tokens = int64_t{cache_.used_pages()} * limits_.page_size;
   stats.cached_tokens = int64_t{cache_.evictable_pages()} * limits_.page_size;
   stats.total_tokens = int64_t{cache_.num_pages()} * limits_.page_size;
+  stats.evicted_tokens = cache_.evicted_pages() * limits_.page_size;
+  for (const auto& sequence : waiting_.sequences()) {
+    if (sequence->retractions == 0) break;  // preempted ones stand at the front
+    ++stats.preempted_requests;
+  }
+  stats.leaked_pages = cache_.private_pages();
+  for (const auto& sequence : running_) {
+    stats.leaked_pages -=
+        static_cast<int64_t>(sequence->table.pages.size()) - int64_t{sequence->table.committed};
+  }
   stats.generation_rate = rate_.per_second(clock_.now_ns());
   return stats;
 }

@@ -131,6 +131,7 @@ class SchedulerCore {
   std::deque<PlannedStep> in_flight_;
   uint64_t next_step_ = 0;
   uint64_t next_order_ = 0;
+  int64_t now_ns_ = 0;  // when the last result came
   bool last_step_extended_ = false;
   bool sweep_needed_ = false;
   std::optional<Error> fault_;

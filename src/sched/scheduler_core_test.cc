@@ -119,6 +119,38 @@ TEST_F(SchedulerCoreTest, PreemptedRequestsGoOnWithTheSameTokens) {
   EXPECT_GT(core_->stats().retractions, 0);
   EXPECT_EQ(core_->stats().prompt_tokens, 80);  // counted once
   EXPECT_EQ(core_->stats().generated_tokens, 240);
+  EXPECT_EQ(core_->stats().preempted_requests, 0);
+  EXPECT_EQ(core_->stats().leaked_pages, 0);
+}
+
+TEST_F(SchedulerCoreTest, StatsCountThePreemptedAndTheEvicted) {
+  limits_.num_pages = 30;
+  options_.init_new_token_ratio = 0.0;
+  options_.clip_max_new_tokens_estimation = 1;
+  start();
+  for (int i = 0; i < 4; ++i) add(request(std::to_string(i), 100 * i, 20, 60));
+  int64_t most_preempted = 0;
+  while (step()) most_preempted = std::max(most_preempted, core_->stats().preempted_requests);
+  EXPECT_GT(most_preempted, 0);
+  EXPECT_LE(most_preempted, 3);  // the first is spared
+  // Four times 20 tokens were asked for and 60 given: more than the pool's 120 places.
+  EXPECT_GT(core_->stats().evicted_tokens, 0);
+}
+
+TEST_F(SchedulerCoreTest, StreamsTellWhenARequestWasAdmittedAndWhenATokenCame) {
+  limits_.max_slots = 1;
+  start();
+  add(request("a", 0, 10, 3));
+  add(request("b", 100, 10, 3));
+  EXPECT_EQ(streams_["a"]->admitted_ns(), 0);
+  step();
+  EXPECT_GT(streams_["a"]->admitted_ns(), 0);
+  EXPECT_EQ(streams_["b"]->admitted_ns(), 0);
+  const auto event = streams_["a"]->next(std::chrono::milliseconds(0));
+  ASSERT_TRUE(event);
+  EXPECT_GE(event->time_ns, streams_["a"]->admitted_ns());
+  run_all();
+  EXPECT_GT(streams_["b"]->admitted_ns(), streams_["a"]->admitted_ns());
 }
 
 TEST_F(SchedulerCoreTest, AdmissionLeavesRoomForExpectedOutput) {

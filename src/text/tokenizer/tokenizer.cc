@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
+#include <mutex>
 
 #include "text/tokenizer/byte_level.h"
 #include "text/tokenizer/utf8.h"
@@ -15,16 +17,65 @@ uint64_t next_serial() {
   return ++last;
 }
 
-// This thread's cache, emptied when another tokenizer used it last.
-WordCache& thread_cache(uint64_t serial) {
-  thread_local std::unique_ptr<WordCache> cache;
-  thread_local uint64_t owner = 0;
-  if (owner != serial) {
-    cache = std::make_unique<WordCache>();
-    owner = serial;
+// The caches of all tokenizers, lent to one encoding thread at a time. A server has a thread for each of a
+// thousand clients, of which few encode at once: a cache for every thread would be gigabytes. Thread safe.
+class CachePool {
+ public:
+  static constexpr size_t kMost = 16;
+  struct Owned {
+    uint64_t owner = 0;  // the tokenizer whose words these are
+    std::unique_ptr<WordCache> cache;
+  };
+
+  // The words of `owner` as far as some are known; null when all caches are lent.
+  std::unique_ptr<Owned> borrow(uint64_t owner) {
+    std::unique_ptr<Owned> lent;
+    {
+      std::lock_guard lock(mutex_);
+      auto found = std::find_if(free_.rbegin(), free_.rend(),
+                                [&](const auto& candidate) { return candidate->owner == owner; });
+      if (found == free_.rend() && made_ == kMost) found = free_.rbegin();
+      if (found != free_.rend()) {
+        lent = std::move(*found);
+        free_.erase(std::next(found).base());
+      } else if (made_ < kMost) {
+        ++made_;
+        lent = std::make_unique<Owned>();
+      }
+    }
+    if (lent != nullptr && lent->owner != owner) *lent = {owner, std::make_unique<WordCache>()};
+    return lent;
   }
-  return *cache;
+  void give_back(std::unique_ptr<Owned> lent) {
+    std::lock_guard lock(mutex_);
+    free_.push_back(std::move(lent));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Owned>> free_;  // the last one given back is the warmest
+  size_t made_ = 0;
+};
+
+CachePool& cache_pool() {
+  static auto* pool = new CachePool();  // never destroyed: threads may encode to the very end
+  return *pool;
 }
+
+// A cache for as long as it lives, or none.
+class BorrowedCache {
+ public:
+  explicit BorrowedCache(uint64_t owner) : lent_(cache_pool().borrow(owner)) {}
+  ~BorrowedCache() {
+    if (lent_ != nullptr) cache_pool().give_back(std::move(lent_));
+  }
+  BorrowedCache(const BorrowedCache&) = delete;
+  BorrowedCache& operator=(const BorrowedCache&) = delete;
+  WordCache* get() const { return lent_ == nullptr ? nullptr : lent_->cache.get(); }
+
+ private:
+  std::unique_ptr<CachePool::Owned> lent_;
+};
 
 }  // namespace
 
@@ -55,14 +106,15 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
 }
 
 void Tokenizer::encode_text(std::string_view text, std::vector<int32_t>* ids) const {
-  WordCache& cache = thread_cache(serial_);
+  const BorrowedCache borrowed(serial_);
+  WordCache* const cache = borrowed.get();
   const auto encode_piece = [&](std::string_view piece) {
-    if (piece.size() > WordCache::kMaxWord) {
+    if (cache == nullptr || piece.size() > WordCache::kMaxWord) {
       bpe_->encode(piece, ids);
       return;
     }
     const WordCache::Key key(piece);
-    WordCache::Entry& entry = cache.slot(key);
+    WordCache::Entry& entry = cache->slot(key);
     if (entry.key == key) {
       ids->insert(ids->end(), entry.ids.begin(), entry.ids.begin() + entry.id_count);
       return;

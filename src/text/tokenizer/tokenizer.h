@@ -1,7 +1,7 @@
 // Text <-> token ids, as a checkpoint's tokenizer.json says: byte-level BPE with added tokens.
 //
-// Everything is const after load and may be called from many threads at once. Each thread that encodes keeps
-// a cache of about 2 MiB.
+// Everything is const after load and may be called from many threads at once. Up to 16 threads that encode at
+// once have a cache of 2 MiB each, lent by the process; others go without.
 #pragma once
 
 #include <cstdint>
@@ -82,7 +82,7 @@ class Tokenizer {
   void mark_special(int32_t id);
   void encode_text(std::string_view text, std::vector<int32_t>* ids) const;
 
-  const uint64_t serial_;  // tells this tokenizer's words from another's in a thread's cache
+  const uint64_t serial_;  // tells this tokenizer's words from another's in a cache
   Vocabulary vocabulary_;
   std::optional<Bpe> bpe_;
   std::optional<MergeBarriers> barriers_;  // unless whole words come first ("ignore_merges")

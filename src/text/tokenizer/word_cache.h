@@ -10,8 +10,7 @@
 
 namespace fathom::text {
 
-// Direct-mapped: a word replaces the one that had its slot, so the size is fixed (2 MiB). Not thread safe:
-// each thread has its own.
+// Direct-mapped: a word replaces the one that had its slot, so the size is fixed (2 MiB). Not thread safe.
 class WordCache {
  public:
   static constexpr size_t kMaxWord = 30;  // bytes

@@ -1,0 +1,159 @@
+#include "app/serve_flags.h"
+
+#include "text/grammar/grammars.h"
+
+namespace fathom::app {
+namespace {
+
+constexpr int64_t kMaxBytes = int64_t{1} << 32;
+
+void add_server(CLI::App& group, ServeArgs& args) {
+  group.add_option("--host", args.host, "Address to listen on");
+  group.add_option("--port", args.port, "Port; 0: any free one")->check(CLI::Range(0, 65535));
+  group.add_option("--served-model-name", args.served_model_name,
+                   "Name in /v1/models; default: --model-path");
+  group.add_option("--drain-timeout", args.drain_timeout, "Seconds to finish requests after SIGTERM")
+      ->check(CLI::Range(0, 86400));
+  group
+      .add_option("--keep-alive-interval", args.keep_alive_interval,
+                  "Seconds between comments in a stream that has nothing to say")
+      ->check(CLI::Range(0.1, 3600.0));
+}
+
+void add_access(CLI::App& group, ServeArgs& args) {
+  group.add_option("--api-key", args.api_key, "Key that clients must send as a bearer token");
+  group.add_option("--api-key-file", args.api_key_file,
+                   "File of keys, NAME:KEY[:OPTIONS] a line; read again when it changes, and on SIGHUP");
+  group.add_option("--admin-api-key", args.admin_api_key,
+                   "Key for what touches or shows everyone's requests (/flush_cache, abort_all, ...)");
+  group
+      .add_option(
+          "--multi-tenant", args.multi_tenant,
+          "auto (on with --api-key-file), on or off: keys share no prefixes and see nothing of each other")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
+}
+
+void add_connection_limits(CLI::App& group, ServeArgs& args) {
+  group.add_option("--max-connections", args.max_connections, "Open connections; above: 503")
+      ->check(CLI::Range(1, 1 << 20));
+  group
+      .add_option("--max-concurrent-requests", args.max_concurrent_requests,
+                  "HTTP requests in work, streams included; above: 503")
+      ->check(CLI::Range(1, 1 << 16));
+  group.add_option("--max-header-bytes", args.max_header_bytes, "Of a request's head; above: 431")
+      ->check(CLI::Range(int64_t{256}, int64_t{1} << 24));
+  group.add_option("--max-body-bytes", args.max_body_bytes, "Of a request's body; above: 413")
+      ->check(CLI::Range(int64_t{1}, kMaxBytes));
+  group.add_option("--header-timeout", args.header_timeout, "Seconds for a request's head; then: 408")
+      ->check(CLI::Range(1, 3600));
+  group.add_option("--body-timeout", args.body_timeout, "Seconds that a body may pause; then: 408")
+      ->check(CLI::Range(1, 3600));
+  group
+      .add_option("--write-timeout", args.write_timeout,
+                  "Seconds that a reader may pause; then it is given up")
+      ->check(CLI::Range(1, 3600));
+  group.add_option("--idle-timeout", args.idle_timeout, "Seconds that a connection may be idle")
+      ->check(CLI::Range(1, 86400));
+  group
+      .add_option("--min-bytes-per-second", args.min_bytes_per_second,
+                  "Of bodies and slow readers, after their timeout's first round")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+}
+
+void add_request_limits(CLI::App& group, api::Limits& limits) {
+  group.add_option("--max-messages", limits.messages)->check(CLI::Range(1, 1 << 20));
+  group.add_option("--max-tools", limits.tools)->check(CLI::Range(0, 1 << 16));
+  group.add_option("--max-choices", limits.choices, "n")->check(CLI::Range(1, 1 << 16));
+  group.add_option("--max-batch", limits.batch, "Prompts x n of one request")->check(CLI::Range(1, 1 << 20));
+  group.add_option("--max-stop-strings", limits.stops)->check(CLI::Range(0, 1 << 12));
+  group.add_option("--max-stop-bytes", limits.stop_bytes, "Of each stop string")
+      ->check(CLI::Range(1, 1 << 16));
+  group.add_option("--max-logit-bias", limits.logit_bias, "Entries")->check(CLI::Range(0, 1 << 14));
+  group
+      .add_option("--max-grammar-bytes", limits.grammar_bytes, "Of a schema, a regular expression or an EBNF")
+      ->check(CLI::Range(size_t{1}, text::kMaxGrammarBytes));
+  group
+      .add_option("--max-json-depth", limits.json_depth,
+                  "Nested objects and lists of a body, schemas included")
+      ->check(CLI::Range(4, 256));
+  group.add_option("--max-json-keys", limits.json_keys, "Of one object")->check(CLI::Range(16, 1 << 20));
+  group.add_option("--max-json-values", limits.json_values, "Of a body")->check(CLI::Range(16, 1 << 28));
+}
+
+void add_watching(CLI::App& group, ServeArgs& args) {
+  group.add_option("--log-level", args.model.log_level, "debug, info, warning, error or off");
+  auto* log = group.add_flag("--log-requests", args.log_requests, "Log every request and every answer");
+  group
+      .add_option("--log-requests-level", args.request_log.level,
+                  "0: metadata, 1: and sampling parameters, 2: and 2 KiB of the contents, 3: all contents")
+      ->check(CLI::Range(0, 3))
+      ->needs(log);
+  group
+      .add_option_function<std::string>(
+          "--log-requests-format", [&](const std::string& form) { args.request_log.json = form == "json"; },
+          "text or json (an object a line)")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->default_str("text")
+      ->needs(log);
+  group.add_option("--log-requests-target", args.request_log.target, "stderr, stdout or a file")->needs(log);
+  auto* metrics = group.add_flag("--enable-metrics", args.enable_metrics, "Serve /metrics for Prometheus");
+  group
+      .add_option("--metrics-names", args.metrics_names,
+                  "Names in /metrics: sglang, vllm or both; fathom: and process_ are always there")
+      ->check(CLI::IsMember({"sglang", "vllm", "both"}))
+      ->needs(metrics);
+}
+
+}  // namespace
+
+void add_serve_flags(CLI::App& command, ServeArgs& args) {
+  add_server(*command.add_option_group("Server"), args);
+  add_access(*command.add_option_group("Keys and tenants"), args);
+  auto* limits = command.add_option_group("Limits");
+  add_connection_limits(*limits, args);
+  add_request_limits(*limits, args.limits);
+  add_watching(*command.add_option_group("Logs and metrics"), args);
+}
+
+http::ServerOptions server_options(const ServeArgs& args) {
+  using std::chrono::seconds;
+  http::ServerOptions options;
+  options.host = args.host;
+  options.port = static_cast<uint16_t>(args.port);
+  options.max_connections = args.max_connections;
+  options.max_handlers = args.max_concurrent_requests;
+  options.max_header_bytes = static_cast<size_t>(args.max_header_bytes);
+  options.max_body_bytes = static_cast<size_t>(args.max_body_bytes);
+  options.header_timeout = seconds(args.header_timeout);
+  options.body_timeout = seconds(args.body_timeout);
+  options.write_timeout = seconds(args.write_timeout);
+  options.idle_timeout = seconds(args.idle_timeout);
+  options.min_bytes_per_second = static_cast<size_t>(args.min_bytes_per_second);
+  return options;
+}
+
+Result<api::ServiceOptions> service_options(const ServeArgs& args) {
+  api::ServiceOptions options;
+  options.api_key = args.api_key;
+  options.admin_api_key = args.admin_api_key;
+  options.multi_tenant =
+      args.multi_tenant == "on" || (args.multi_tenant == "auto" && !args.api_key_file.empty());
+  if (options.multi_tenant && args.api_key_file.empty()) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--multi-tenant on: needs --api-key-file, since tenants are told apart by their keys");
+  }
+  if (!args.admin_api_key.empty() && args.admin_api_key == args.api_key) {
+    return error(ErrorCode::kInvalidArgument, "--admin-api-key: must not be the same as --api-key");
+  }
+  options.limits = args.limits;
+  options.keep_alive_seconds = args.keep_alive_interval;
+  if (args.log_requests) {
+    FATHOM_ASSIGN(options.request_log, api::RequestLog::open(args.request_log));
+  }
+  options.metrics = args.enable_metrics;
+  if (args.metrics_names == "vllm") options.metric_names = api::MetricNames::kVllm;
+  if (args.metrics_names == "both") options.metric_names = api::MetricNames::kBoth;
+  return options;
+}
+
+}  // namespace fathom::app
