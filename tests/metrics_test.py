@@ -24,6 +24,7 @@ SGLANG = {
     "sglang:num_running_reqs": "gauge", "sglang:num_queue_reqs": "gauge", "sglang:num_used_tokens": "gauge",
     "sglang:token_usage": "gauge", "sglang:max_total_num_tokens": "gauge", "sglang:gen_throughput": "gauge",
     "sglang:cache_hit_rate": "gauge", "sglang:num_retracted_reqs": "gauge",
+    "sglang:spec_accept_length": "gauge", "sglang:spec_accept_rate": "gauge",
     "sglang:prompt_tokens": "counter", "sglang:generation_tokens": "counter", "sglang:cached_tokens": "counter",
     "sglang:num_requests": "counter", "sglang:num_aborted_requests": "counter", "sglang:evicted_tokens": "counter",
     "sglang:time_to_first_token_seconds": "histogram", "sglang:inter_token_latency_seconds": "histogram",

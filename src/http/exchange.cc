@@ -102,7 +102,7 @@ void Exchange::on_client_gone(std::function<void()> callback) {
     callback_ended_.wait(lock, [&] { return !callback_running_; });
     previous = std::exchange(callback_, nullptr);
     if (!callback || !callback_due_) return;
-    if (!gone_.load()) {
+    if (!client_gone()) {
       callback_ = std::move(callback);
       return;
     }

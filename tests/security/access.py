@@ -4,10 +4,12 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import tempfile
 import threading
 import time
 
+import running_server
 from runner import check, equal, test, until
 from server import CHAT, HELLO, ROOT, STORY, listening, metric, serving
 
@@ -230,6 +232,31 @@ def line_16_tenants_share_no_prefix(_):
             serving("--api-key-file", keys.path, "--multi-tenant", "off", key="key-a") as t:
         equal(cached(t, "key-a"), 0)
         check(cached(t, "key-b") > 100, "keys of one tenant share prefixes")
+
+
+@test
+def line_16_tenants_are_told_of_their_own_prompts_only(_):
+    text = "Count the words in this text: " + "one two three four " * 30
+
+    def told(t, key, words):
+        t.api_key = key
+        body = {"messages": [{"role": "user", "content": text + words + text}], "max_tokens": 1, "explain_cache": True}
+        code, answer = t.post(CHAT, body)
+        equal(code, 200, answer)
+        return answer["usage"]["prompt_cache_miss"]
+
+    with KeyFile("alice:key-a\nbob:key-b") as keys, serving("--api-key-file", keys.path, key="key-a") as t:
+        equal(told(t, "key-a", "The secret word is mango.")["reason"], "never_seen")
+        equal(told(t, "key-b", "The secret word is melon.")["reason"], "never_seen")
+        for key, words, cached in (("key-b", "mango", "melon"), ("key-a", "melon", "mango")):
+            miss = told(t, key, f"The secret word is {words}.")
+            equal(miss["reason"], "first_difference", key)
+            check(cached in miss["before_text"] + miss["expected_text"], miss)
+        process = subprocess.run([running_server.BINARY, "serve", "--model-path", "models/demo", "--port", "0", "--api-key-file",
+                                  keys.path, "--cache-explanations", "all"], cwd=running_server.ROOT, capture_output=True,
+                                 text=True, timeout=60)
+        equal(process.returncode, 1, process.stderr)
+        check("--cache-explanations all" in process.stderr, process.stderr)
 
 
 @test
