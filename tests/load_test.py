@@ -3,9 +3,10 @@
   load_test.py [--clients 500] [--seconds 300] [--ratio 2] [-- FLAGS OF fathom serve]
 
 Starts the server on the demo model, keeps the clients busy for the given time, lets the last requests end, and checks:
-no error that the client did not cause, no KV page leaked or still held, memory flat, and the 99th percentile of the
-time between two tokens at most --ratio times the median (0: only shown). Prints the figures; the last line is "N
-passed, N failed". One thread and plain sockets, so that the clients cost the server's machine little.
+no error that the client did not cause, no KV page leaked or still held; in runs of a minute or more also memory flat,
+and the 99th percentile of the time between two tokens at most --ratio times the median (0: only shown). Prints the
+figures; the last line is "N passed, N failed". One thread and plain sockets, so that the clients cost the server's
+machine little.
 """
 import argparse
 import array
@@ -30,6 +31,8 @@ CHAT = "/v1/chat/completions"
 EVENT = b"data: {"
 ERROR_EVENT = b'data: {"error"'
 MIB = 1 << 20
+# Shorter runs, as CI's, show times and memory only: caches fill, and other work may share the machine.
+JUDGED_SECONDS = 60
 
 
 def post(body, path=CHAT, headers=""):
@@ -309,9 +312,10 @@ def main():
         "every request ended": unfinished == 0,
         "every kind of client was there": len(load.count) == len(Client.KINDS),
         "no page leaked or held": leaked == 0 and held == 0,
-        "memory is flat": watch.growth() < max(8 * MIB, 0.03 * watch.rss[-1]),
     }
-    if args.ratio > 0:
+    if args.seconds >= JUDGED_SECONDS:
+        checks["memory is flat"] = watch.growth() < max(8 * MIB, 0.03 * watch.rss[-1])
+    if args.seconds >= JUDGED_SECONDS and args.ratio > 0:
         checks[f"p99 between tokens at most {args.ratio:g} times the median"] = p99 <= args.ratio * median
     for what, good in checks.items():
         print(f"{'ok  ' if good else 'FAIL'} {what}")
