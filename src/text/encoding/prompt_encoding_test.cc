@@ -33,7 +33,7 @@ TEST(PromptEncoding, WritesWhatThePublishedEncodersWrite) {
       EXPECT_FALSE(prompt.ok()) << test["name"] << " " << *prompt;
     } else {
       ASSERT_TRUE(prompt.ok()) << test["name"] << " " << prompt.error().message;
-      EXPECT_EQ(*prompt, test["prompt"]) << test["encoding"] << ": " << test["name"];
+      EXPECT_EQ(*prompt, test["prompt"].get<std::string>()) << test["encoding"] << ": " << test["name"];
     }
   }
 }
