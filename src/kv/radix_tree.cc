@@ -1,6 +1,7 @@
 #include "kv/radix_tree.h"
 
 #include <algorithm>
+#include <random>
 
 #include "base/random.h"
 #include "kv/radix_node.h"
@@ -205,8 +206,14 @@ bool RadixTree::has_next(Lock lock, std::span<const int32_t> page_tokens) const 
   return find_child(lock.node, page_tokens) != nullptr;
 }
 
-uint64_t RadixTree::chain_of(const Node* node) {
-  return node->chains.empty() ? std::hash<std::string>()(node->cache_namespace) : node->chains.back();
+uint64_t RadixTree::random_secret() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
+}
+
+uint64_t RadixTree::chain_of(const Node* node) const {
+  if (!node->chains.empty()) return node->chains.back();
+  return mix64(std::hash<std::string>()(node->cache_namespace) ^ secret_);
 }
 
 uint64_t RadixTree::next_chain(uint64_t chain, std::span<const int32_t> page_tokens) const {

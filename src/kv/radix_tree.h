@@ -98,7 +98,8 @@ class RadixTree {
   void drop_root_if_unused(Node* root);
   uint64_t hash_page(std::span<const int32_t> tokens) const;
   size_t common_pages(const Node* node, std::span<const int32_t> tokens) const;
-  static uint64_t chain_of(const Node* node);  // of its last page; of a root, of its namespace
+  static uint64_t random_secret();
+  uint64_t chain_of(const Node* node) const;  // of its last page; of a root, of its namespace
   uint64_t next_chain(uint64_t chain, std::span<const int32_t> page_tokens) const;
   bool cached_elsewhere(const Node* root, std::span<const int32_t> prompt, size_t pages) const;
 
@@ -108,6 +109,8 @@ class RadixTree {
   std::unordered_map<std::string, Node*> roots_;
   std::set<std::pair<uint64_t, Node*>> evictable_;  // unlocked leaves by last use
   EvictedPages evicted_;
+  // In the hashes of `evicted_`: nobody can make prompts of two namespaces meet there.
+  const uint64_t secret_ = random_secret();
   uint64_t tick_ = 0;
   uint64_t version_ = 0;
   int32_t evictable_pages_ = 0;
