@@ -51,9 +51,8 @@ struct CpuEngine::Batch {
   }
 };
 
-CpuEngine::CpuEngine(const EngineOptions& options)
-    : Engine(options, thread_shares(options.threads, options.tp).front(),
-             cpu_share(available_cpus(), thread_shares(options.threads, options.tp), 0)),
+CpuEngine::CpuEngine(const EngineOptions& options, const std::vector<int32_t>& shares, size_t share)
+    : Engine(options, shares[share], cpu_share(options.cpus, shares, share)),
       launch_(std::make_unique<device::Launch>(*pool_)),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
@@ -64,46 +63,69 @@ CpuEngine::~CpuEngine() {
   if (thread_.joinable()) thread_.join();
 }
 
-Result<std::unique_ptr<Engine>> CpuEngine::start(const EngineOptions& options) {
+Result<std::vector<std::unique_ptr<Engine>>> CpuEngine::start(const EngineOptions& options, int32_t replica) {
   const int64_t start_ns = steady_clock().now_ns();
   const int64_t available = static_cast<int64_t>(device::available_memory());
-  std::unique_ptr<CpuEngine> engine(new CpuEngine(options));
-  EngineReport& report = engine->report_;
-
+  const model::Split& split = options.split;
+  // Replicas have processors of their own; so have the ranks of each, or the engines where there are none.
+  const auto all_shares = thread_shares(options.threads, options.replicas);
   EngineOptions complete = options;
-  model::LoadOptions& load = complete.load;
-  load.max_tokens = engine->limits_.max_step_tokens;
-  load.max_logit_rows = options.decode_tokens();
-  load.max_context = engine->limits_.max_context;
-  FATHOM_ASSIGN(engine->model_, ModelRanks::build(complete, *engine->pool_));
-  report.load = engine->model_->model().report();
-  report.load.weight_bytes = engine->model_->weight_bytes();
-  report.load.workspace_bytes = engine->model_->workspace_bytes();
-  report.kv_layout = engine->model_->model().kv_layout();
-  report.device = fmt::format("cpu, {} threads{}, {}", std::max(options.threads, options.tp),
-                              options.tp > 1 ? fmt::format(" on {} ranks", options.tp) : "",
-                              device::to_string(load.target.isa));
+  complete.threads = all_shares[static_cast<size_t>(replica)];
+  complete.cpus = cpu_share(available_cpus(), all_shares, static_cast<size_t>(replica));
+  const auto shares = thread_shares(complete.threads, split.world());
 
+  std::vector<std::unique_ptr<CpuEngine>> engines;
+  for (int group = 0; group < split.dp; ++group) {
+    engines.emplace_back(
+        new CpuEngine(complete, shares, static_cast<size_t>(group * split.attention_ranks())));
+  }
+  CpuEngine& first = *engines.front();
+  model::LoadOptions& load = complete.load;
+  load.max_tokens = first.limits_.max_step_tokens;
+  load.max_logit_rows = options.decode_tokens();
+  load.max_context = first.limits_.max_context;
+  FATHOM_ASSIGN(auto models, ModelRanks::build(complete, *first.pool_));
+  ModelRanks& ranks = *models.front();
+
+  EngineReport report;
+  report.load = ranks.model().report();
+  report.load.weight_bytes = ranks.weight_bytes();
+  report.load.workspace_bytes = ranks.workspace_bytes();
+  report.kv_layout = ranks.model().kv_layout();
+  report.device = fmt::format("cpu, {} threads{}, {}", std::max(complete.threads, split.world()),
+                              split.world() > 1 ? fmt::format(" on {} ranks", split.world()) : "",
+                              device::to_string(load.target.isa));
   PoolRequest request;
-  request.available_bytes = available;
+  request.available_bytes = available / (options.replicas - replica);
   request.weight_bytes = report.load.weight_bytes + report.load.workspace_bytes;
-  request.bytes_per_token = report.kv_layout.bytes_per_token() * options.tp;
+  request.bytes_per_token = ranks.cache_bytes_per_token();
   request.page_size = options.page_size;
-  request.max_context = engine->limits_.max_context;
+  request.max_context = first.limits_.max_context;
   request.max_running = options.max_running;
   request.mem_fraction = options.mem_fraction;
   request.max_total_tokens = options.max_total_tokens;
   FATHOM_ASSIGN(report.pool, size_pool(request));
-  FATHOM_TRY(engine->model_->allocate_cache(report.pool.pages, options.page_size));
-  engine->limits_.num_pages = static_cast<int32_t>(report.pool.pages);
-  if (options.speculation.source == Speculation::Source::kDraftLayer) {
-    engine->drafter_ = make_draft_layer(*engine->model_, options.max_running);
-  } else if (options.speculation.source == Speculation::Source::kLookup) {
-    engine->drafter_ = make_lookup(options.max_running);
-  }
+  FATHOM_TRY(ranks.allocate_cache(report.pool.pages, options.page_size));
   report.load_seconds = seconds_since(start_ns);
-  engine->thread_ = std::thread([rank = engine.get()] { rank->serve(); });
-  return std::unique_ptr<Engine>(std::move(engine));
+
+  std::vector<std::unique_ptr<Engine>> started;
+  for (size_t group = 0; group < engines.size(); ++group) {
+    engines[group]->report_ = report;
+    engines[group]->take_model(options, std::move(models[group]));
+    started.push_back(std::move(engines[group]));
+  }
+  return started;
+}
+
+void CpuEngine::take_model(const EngineOptions& options, std::unique_ptr<ModelRanks> model) {
+  model_ = std::move(model);
+  limits_.num_pages = static_cast<int32_t>(report_.pool.pages);
+  if (options.speculation.source == Speculation::Source::kDraftLayer) {
+    drafter_ = make_draft_layer(*model_, options.max_running);
+  } else if (options.speculation.source == Speculation::Source::kLookup) {
+    drafter_ = make_lookup(options.max_running);
+  }
+  thread_ = std::thread([this] { serve(); });
 }
 
 std::future<Result<StepResult>> CpuEngine::step(BatchPlan plan) {
@@ -116,7 +138,9 @@ std::future<Result<StepResult>> CpuEngine::step(BatchPlan plan) {
 void CpuEngine::serve() {
   while (auto work = queue_.pop()) {
     const int64_t start_ns = steady_clock().now_ns();
+    model_->begin_step();
     auto result = run(work->plan);
+    model_->end_step();
     if (trace_ != nullptr) {
       trace_->add(StepTrace::Track::kDevice, work->plan.step, static_cast<int64_t>(work->plan.rows.size()),
                   static_cast<int64_t>(batch_->token_ids.size()), static_cast<double>(start_ns) * 1e-3,

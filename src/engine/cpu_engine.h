@@ -16,7 +16,8 @@ namespace fathom::engine {
 
 class CpuEngine final : public Engine {
  public:
-  static Result<std::unique_ptr<Engine>> start(const EngineOptions& options);
+  // Of one replica: an engine for each group of requests.
+  static Result<std::vector<std::unique_ptr<Engine>>> start(const EngineOptions& options, int32_t replica);
   ~CpuEngine() override;
 
   std::future<Result<StepResult>> step(BatchPlan plan) override;
@@ -29,7 +30,8 @@ class CpuEngine final : public Engine {
     std::promise<Result<StepResult>> promise;
   };
 
-  explicit CpuEngine(const EngineOptions& options);
+  CpuEngine(const EngineOptions& options, const std::vector<int32_t>& shares, size_t share);
+  void take_model(const EngineOptions& options, std::unique_ptr<ModelRanks> model);
   void serve();
   Result<StepResult> run(BatchPlan& plan);
   void open_slots(BatchPlan& plan);

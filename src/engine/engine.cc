@@ -20,8 +20,25 @@ Engine::Engine(const EngineOptions& options, int32_t threads, const std::vector<
   limits_.draft_layer = options.speculation.source == Speculation::Source::kDraftLayer;
 }
 
+Result<std::vector<std::unique_ptr<Engine>>> Engine::start_all(const EngineOptions& options) {
+  std::vector<std::unique_ptr<Engine>> engines;
+  for (int32_t replica = 0; replica < options.replicas; ++replica) {
+    if (options.cuda) {
+      FATHOM_ASSIGN(auto engine, start_gpu_engine(options));
+      engines.push_back(std::move(engine));
+    } else {
+      FATHOM_ASSIGN(auto groups, CpuEngine::start(options, replica));
+      for (auto& group : groups) engines.push_back(std::move(group));
+    }
+  }
+  return engines;
+}
+
 Result<std::unique_ptr<Engine>> Engine::start(const EngineOptions& options) {
-  return options.cuda ? start_gpu_engine(options) : CpuEngine::start(options);
+  FATHOM_CHECK(options.replicas * options.split.dp == 1, "{} replicas of {} groups in one engine",
+               options.replicas, options.split.dp);
+  FATHOM_ASSIGN(auto engines, start_all(options));
+  return std::move(engines.front());
 }
 
 Result<std::vector<OpTime>> Engine::trace_step(BatchPlan /*plan*/) {

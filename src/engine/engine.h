@@ -27,7 +27,9 @@ struct EngineOptions {
   model::LoadOptions load;  // max_tokens, max_logit_rows and max_context are the engine's to fill
   bool cuda = false;        // on the GPU
   int32_t threads = 1;      // of all ranks together
-  int32_t tp = 1;           // ranks, each a thread with a shard of the model
+  std::vector<int> cpus;    // that they are bound to; empty: those of the process
+  model::Split split;       // over ranks, each a thread with a shard of the model
+  int32_t replicas = 1;     // engines with all of the model each, that share the machine
   std::chrono::milliseconds dist_timeout = dist::kDefaultTimeout;  // of a rank that others wait for
   // For tests: stands between a rank and its group.
   std::function<std::unique_ptr<dist::Group>(std::unique_ptr<dist::Group>)> wrap_group;
@@ -70,7 +72,10 @@ struct DeviceClock {
 
 class Engine : public Executor {
  public:
-  // Loads the model and starts the rank. Errors of the checkpoint and of memory come back from here.
+  // Loads the model and starts its ranks. One engine for each group of requests (Split::dp) of each replica;
+  // each takes steps of its own. Errors of the checkpoint and of memory come back from here.
+  static Result<std::vector<std::unique_ptr<Engine>>> start_all(const EngineOptions& options);
+  // Where there is one.
   static Result<std::unique_ptr<Engine>> start(const EngineOptions& options);
 
   const ExecutorLimits& limits() const final { return limits_; }

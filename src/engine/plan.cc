@@ -29,9 +29,9 @@ Result<Plan> plan(const Settings& settings) {
   memory.max_tokens = options.step_tokens();
   memory.max_logit_rows = options.decode_tokens();
   memory.max_context = plan.facts.context_length;
-  FATHOM_ASSIGN(memory.shard, model::make_shard(options.config, 0, options.tp));  // the largest
+  FATHOM_ASSIGN(memory.shard, model::make_shard(options.config, options.split, 0));  // the largest
   plan.config = options.config;
-  plan.ranks = options.tp;
+  plan.ranks = options.split.tp;
   if (plan.ranks > 1) {
     // The embedding, and of each layer attention and MLP.
     plan.sum_bytes = (1 + 2 * options.config.num_layers) * options.config.hidden_size * int64_t{4};

@@ -99,6 +99,73 @@ TEST(RankEngine, GivesTheTokensOfOneRank) {
   }
 }
 
+// A request's greedy tokens by an engine that others may run beside.
+std::vector<int32_t> run_alone(Engine& engine, const std::vector<int32_t>& prompt, int32_t steps) {
+  std::vector<int32_t> tokens = {engine.step(first_step(prompt)).get().value().rows[0].outputs[0].token};
+  const auto length = static_cast<int32_t>(prompt.size());
+  for (int32_t i = 0; i < steps; ++i)
+    tokens.push_back(engine.step(next_step(length + i)).get().value().rows[0].outputs[0].token);
+  return tokens;
+}
+
+std::string name_of(const model::Split& split) {
+  return fmt::format("tp {} dp {} ep {} pp {}", split.tp, split.dp, split.ep, split.pp);
+}
+
+// Every way to split the demo model (4 heads, 16 experts) over up to 8 ranks; with several groups of
+// requests, groups run, wait and sleep as they like.
+TEST(RankEngine, GivesTheTokensOfOneRankHoweverItIsSplit) {
+  ModelFacts facts;
+  const auto prompt_of = [](size_t group) {
+    auto prompt = some_prompt();
+    prompt.resize(40 - 9 * group);
+    return prompt;
+  };
+  std::vector<std::vector<int32_t>> expected;
+  {
+    const auto engine = start_engine(settings_of("models/demo", 1), &facts).value();
+    for (size_t group = 0; group < 4; ++group)
+      expected.push_back(run_alone(*engine, prompt_of(group), 6 + 5 * static_cast<int32_t>(group)));
+  }
+  for (const model::Split split : {model::Split{.tp = 2, .ep = 2},
+                                   {.tp = 4, .ep = 2},
+                                   {.tp = 4, .ep = 4},
+                                   {.tp = 1, .pp = 2},
+                                   {.tp = 2, .pp = 3},
+                                   {.tp = 2, .dp = 2},
+                                   {.tp = 2, .dp = 2, .ep = 2},
+                                   {.tp = 4, .dp = 2, .ep = 4},
+                                   {.tp = 4, .dp = 4},
+                                   {.tp = 4, .dp = 2, .ep = 2, .pp = 2},
+                                   {.tp = 8, .dp = 2, .ep = 8}}) {
+    Settings settings = settings_of("models/demo", split.tp);
+    settings.dp_size = split.dp;
+    settings.enable_dp_attention = split.dp > 1;
+    settings.ep_size = split.ep;
+    settings.pp_size = split.pp;
+    const auto engines = start_engines(settings, &facts).value();
+    ASSERT_EQ(engines.size(), static_cast<size_t>(split.dp));
+    std::vector<std::thread> threads;
+    for (size_t group = 0; group < engines.size(); ++group) {
+      threads.emplace_back([&, group] {
+        EXPECT_EQ(run_alone(*engines[group], prompt_of(group), 6 + 5 * static_cast<int32_t>(group)),
+                  expected[group])
+            << name_of(split) << " group " << group;
+      });
+    }
+    for (auto& thread : threads) thread.join();
+  }
+}
+
+TEST(RankEngine, ReplicasAreWholeEngines) {
+  ModelFacts facts;
+  Settings settings = settings_of("models/demo", 1);
+  settings.dp_size = 2;
+  const auto engines = start_engines(settings, &facts).value();
+  ASSERT_EQ(engines.size(), 2U);
+  EXPECT_EQ(run_alone(*engines[0], some_prompt(), 5), run_alone(*engines[1], some_prompt(), 5));
+}
+
 TEST(RankEngine, VerifiesGoldens) {
   for (const int32_t ranks : {2, 4}) {
     const auto cases = verify(settings_of("models/demo", ranks), kRoot + "tests/golden/demo.safetensors");
@@ -112,9 +179,24 @@ TEST(RankEngine, VerifiesGoldens) {
 
 TEST(RankEngine, RefusesWhatCannotBeSplit) {
   ModelFacts facts;
-  const auto odd = start_engine(settings_of("models/demo", 3), &facts);
-  ASSERT_FALSE(odd.ok());
-  EXPECT_NE(odd.error().message.find("use 2 or 4"), std::string::npos) << odd.error().message;
+  const auto message = [&](const model::Split& split, bool attention) {
+    Settings settings = settings_of("models/demo", split.tp);
+    settings.dp_size = split.dp;
+    settings.enable_dp_attention = attention;
+    settings.ep_size = split.ep;
+    settings.pp_size = split.pp;
+    const auto engines = start_engines(settings, &facts);
+    return engines.ok() ? std::string("started") : engines.error().message;
+  };
+  EXPECT_EQ(message({.tp = 3}, false), "--tp 3: the model's 4 attention heads do not split in 3; use 2 or 4");
+  EXPECT_EQ(message({.tp = 3, .dp = 2}, true),
+            "--tp 3 --dp 2: the ranks do not split in 2 groups of requests; make --tp a multiple of --dp");
+  EXPECT_EQ(message({.tp = 4, .ep = 3}, false),
+            "--tp 4 --ep-size 3: the ranks do not split in 3 sets of experts; make --tp a multiple of "
+            "--ep-size");
+  EXPECT_EQ(message({.tp = 1, .pp = 9}, false),
+            "--tp 1 --pp-size 9: the model has 5 layers; use at most so many stages");
+  EXPECT_NE(message({.tp = 2}, true).find("with --dp"), std::string::npos);
 }
 
 // Weights that cannot be loaded are the error of the start, not a timeout.

@@ -115,6 +115,38 @@ void log_start(const Engine& engine, const EngineOptions& options) {
 
 }  // namespace
 
+namespace {
+
+// The reference's meaning of its flags: --tp counts the ranks of a stage, which --enable-dp-attention splits
+// in
+// --dp groups; --dp alone is whole models beside each other.
+Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
+  model::Split& split = options.split;
+  split.tp = settings.tp_size;
+  split.ep = settings.ep_size;
+  split.pp = settings.pp_size;
+  split.dp = settings.enable_dp_attention ? settings.dp_size : 1;
+  options.replicas = settings.enable_dp_attention ? 1 : settings.dp_size;
+  if (settings.enable_dp_attention && settings.dp_size == 1) {
+    return error(
+        ErrorCode::kInvalidArgument,
+        "--enable-dp-attention: there is one group of requests; say in how many the --tp {} ranks are "
+        "split, with --dp",
+        settings.tp_size);
+  }
+  if (options.cuda && split.world() * options.replicas > 1) {
+    return error(
+        ErrorCode::kUnsupported,
+        "--tp {} --dp {} --pp-size {}: on a GPU this version runs one rank; use --device cpu, or leave "
+        "them out",
+        settings.tp_size, settings.dp_size, settings.pp_size);
+  }
+  FATHOM_TRY(model::make_shard(options.config, split, 0));
+  return {};
+}
+
+}  // namespace
+
 Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   EngineOptions options;
   FATHOM_ASSIGN(options.config, model::load_config(settings.model_path));
@@ -139,13 +171,7 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   options.load.mla = !settings.disable_mla;
   options.load.seed = settings.random_seed;
 
-  options.tp = settings.tp_size;
-  if (options.tp > 1 && options.cuda) {
-    return error(ErrorCode::kUnsupported,
-                 "--tp {}: on a GPU this version runs one rank; use --device cpu, or leave --tp out",
-                 options.tp);
-  }
-  FATHOM_TRY(model::make_shard(options.config, 0, options.tp));
+  FATHOM_TRY(split_ranks(settings, options));
   if (settings.dist_timeout > 0) options.dist_timeout = std::chrono::seconds(settings.dist_timeout);
 
   options.threads = settings.threads > 0 ? settings.threads : static_cast<int32_t>(available_cpus().size());
@@ -168,6 +194,15 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
 }
 
 Result<std::unique_ptr<Engine>> start_engine(const Settings& settings, ModelFacts* facts) {
+  if (settings.dp_size > 1) {
+    return error(ErrorCode::kUnsupported,
+                 "--dp {}: here one group of requests runs; leave --dp out, or serve", settings.dp_size);
+  }
+  FATHOM_ASSIGN(auto engines, start_engines(settings, facts));
+  return std::move(engines.front());
+}
+
+Result<std::vector<std::unique_ptr<Engine>>> start_engines(const Settings& settings, ModelFacts* facts) {
   FATHOM_ASSIGN(EngineOptions options, resolve(settings, facts));
   std::optional<weights::Checkpoint> checkpoint;
   if (!settings.dummy) {
@@ -184,11 +219,11 @@ Result<std::unique_ptr<Engine>> start_engine(const Settings& settings, ModelFact
       progress.emplace(settings.dummy ? "make weights" : "load", static_cast<double>(total), "GB", 1e9);
     progress->set(static_cast<double>(done));
   };
-  FATHOM_ASSIGN(auto engine, Engine::start(options));
+  FATHOM_ASSIGN(auto engines, Engine::start_all(options));
   progress.reset();
   options.load.checkpoint = nullptr;
-  log_start(*engine, options);
-  return engine;
+  log_start(*engines.front(), options);
+  return engines;
 }
 
 }  // namespace fathom::engine

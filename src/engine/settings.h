@@ -34,7 +34,11 @@ struct Settings {
   std::vector<int32_t> cuda_graph_bs;  // empty: chosen
   int32_t cuda_graph_max_bs = 0;       // 0: kDefaultGraphRows
   std::string trace_file;              // empty: none
-  int32_t tp_size = 1;                 // --tp
+  int32_t tp_size = 1;                 // --tp: ranks of a stage
+  int32_t dp_size = 1;                 // --dp: groups of requests of the ranks, or replicas of the model
+  bool enable_dp_attention = false;    // the former
+  int32_t ep_size = 1;                 // parts of the routed experts
+  int32_t pp_size = 1;                 // stages of layers
   int32_t dist_timeout = 0;            // seconds; 0: dist::kDefaultTimeout
   SpeculationSettings speculation;
 };
@@ -62,8 +66,10 @@ struct ModelFacts {
 // The options that `settings` come to for its model. Opens no weights.
 Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts);
 
-// Opens the weights (unless dummy), loads them with progress on stderr, starts the rank, and logs what was
+// Opens the weights (unless dummy), loads them with progress on stderr, starts the ranks, and logs what was
 // chosen and how long each phase took.
+Result<std::vector<std::unique_ptr<Engine>>> start_engines(const Settings& settings, ModelFacts* facts);
+// kUnsupported where the settings ask for several.
 Result<std::unique_ptr<Engine>> start_engine(const Settings& settings, ModelFacts* facts);
 
 }  // namespace fathom::engine

@@ -112,7 +112,8 @@ class CpuVerifyModel final : public VerifyModel {
  public:
   static Result<std::unique_ptr<VerifyModel>> make(const EngineOptions& options, int64_t places) {
     std::unique_ptr<CpuVerifyModel> made(new CpuVerifyModel(options));
-    FATHOM_ASSIGN(made->model_, ModelRanks::build(options, made->pool_));
+    FATHOM_ASSIGN(auto groups, ModelRanks::build(options, made->pool_));
+    made->model_ = std::move(groups.front());
     const int64_t pages = ceil_div<int64_t>(places, options.page_size);
     FATHOM_TRY(made->model_->allocate_cache(pages, options.page_size));
     made->pages_.resize(static_cast<size_t>(pages));
@@ -149,8 +150,8 @@ class CpuVerifyModel final : public VerifyModel {
 
  private:
   explicit CpuVerifyModel(const EngineOptions& options)
-      : pool_(thread_shares(options.threads, options.tp).front(),
-              cpu_share(available_cpus(), thread_shares(options.threads, options.tp), 0)),
+      : pool_(thread_shares(options.threads, options.split.world()).front(),
+              cpu_share(available_cpus(), thread_shares(options.threads, options.split.world()), 0)),
         launch_(pool_) {}
 
   ThreadPool pool_;

@@ -19,25 +19,36 @@ Tensor dense(const Tensor& memory, int64_t rows, int64_t columns) {
   return Tensor(memory.data, DType::kF32, {rows, columns});
 }
 
-}  // namespace
-
-void dense_block(const Step& step, const DenseWeights& weights) {
-  const int64_t t = step.batch.tokens;
+// x [t, H] -> y [t, H]
+void mlp(const Step& step, const DenseWeights& weights, const Tensor& x, const Tensor& y) {
+  const int64_t t = x.dim(0);
   const int64_t inner = weights.down.weight.k;
   for (int64_t begin = 0; begin < t; begin += Workspace::kMlpTokens) {
     const int64_t end = std::min(t, begin + Workspace::kMlpTokens);
     const Tensor gate_up = dense(step.work.mlp_gate_up, end - begin, 2 * inner);
     const Tensor activated = dense(step.work.mlp_inner, end - begin, inner);
-    weights.gate_up(step.launch, step.work.normed.rows(begin, end), gate_up);
+    weights.gate_up(step.launch, x.rows(begin, end), gate_up);
     step.ops.swiglu(step.launch, {.gate_up = gate_up, .y = activated});
-    weights.down(step.launch, activated, step.work.delta.rows(begin, end));
+    weights.down(step.launch, activated, y.rows(begin, end));
   }
 }
 
-void moe_block(const Step& step, const MoeWeights& weights) {
+// Experts' numbers to their slots on this rank, or -1.
+void keep_own(const std::vector<int32_t>& slots, const Tensor& ids) {
+  auto* id = static_cast<int32_t*>(ids.data);
+  for (int64_t i = 0; i < ids.numel(); ++i) id[i] = slots[static_cast<size_t>(id[i])];
+}
+
+}  // namespace
+
+void dense_block(const Step& step, const DenseWeights& weights) {
   const int64_t t = step.batch.tokens;
+  mlp(step, weights, step.work.normed.rows(0, t), step.work.delta.rows(0, t));
+}
+
+void moe_block(const Step& step, const MoeWeights& weights, const Tensor& x, const Tensor& y) {
+  const int64_t t = x.dim(0);
   Workspace& work = step.work;
-  const Tensor x = work.normed.rows(0, t);
   const Tensor logits = work.gate_logits.rows(0, t);
   const Tensor ids = work.expert_ids.rows(0, t);
   const Tensor expert_weights = work.expert_weights.rows(0, t);
@@ -47,18 +58,19 @@ void moe_block(const Step& step, const MoeWeights& weights) {
                               .params = step.config.gate,
                               .ids = ids,
                               .weights = expert_weights});
+  if (!weights.slots.empty()) keep_own(weights.slots, ids);
   ops::MoeArgs args{.x = x,
                     .ids = ids,
                     .weights = expert_weights,
                     .gate_up = weights.gate_up,
                     .down = weights.down,
-                    .y = work.delta.rows(0, t)};
+                    .y = y};
   // The shared experts come first in either way: the same sums, bit for bit.
   if (step.config.num_shared_experts > 0 && t <= kFewTokens) {
     args.shared_gate_up = &weights.shared.gate_up.weight;
     args.shared_down = &weights.shared.down.weight;
   } else if (step.config.num_shared_experts > 0) {
-    dense_block(step, weights.shared);
+    mlp(step, weights.shared, x, y);
     args.accumulate = true;
   }
   weights.run(step.launch, args);

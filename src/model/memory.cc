@@ -36,6 +36,10 @@ int64_t count(const weights::WeightSpec& spec) {
 
 // To the rank's part.
 void cut(const ModelConfig& config, const Shard& shard, weights::WeightSpec& spec) {
+  if (!has_part_of(config, shard, spec.name)) {
+    spec.shape.front() = 0;
+    return;
+  }
   if (spec.shape.size() != 2) return;
   const weights::Slice slice = slice_of(config, shard, spec.name, spec.shape[0], spec.shape[1]);
   spec.shape = {slice.rows, slice.cols};
@@ -54,7 +58,7 @@ int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute
 
 MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) {
   MemoryPlan plan;
-  const Shard shard = options.shard.size > 1 ? options.shard : whole_model(config);
+  const Shard shard = options.shard ? *options.shard : whole_model(config);
   for (const char* name : kPartNames) plan.weights.push_back({name, 0, 0});
   for (auto& spec : weight_table(config)) {
     const Part part = part_of(spec.name);
@@ -73,7 +77,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
     plan.weights[part].parameters += count(spec);
     plan.weights[part].bytes += bytes;
   }
-  if (config.tie_word_embeddings) {
+  if (config.tie_word_embeddings && shard.last_stage()) {
     plan.weights[kHead].bytes =
         packed_bytes({"", {shard.vocab.count, config.hidden_size}}, config.dtype, options.compute);
   }
@@ -90,6 +94,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
   // A decode step reads kv_b in one of its two forms.
   if (options.mla) {
     for (int64_t layer = 0; layer < config.num_layers + config.draft_layers; ++layer) {
+      if (!has_part_of(config, shard, layer_prefix(layer))) continue;
       const std::string name = layer_prefix(layer) + "self_attn.kv_b_proj.weight";
       plan.decode_bytes -= packed_bytes(
           {name, {shard.heads.count * (config.nope_dim + config.value_dim), config.kv_lora_rank}},
@@ -102,7 +107,8 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
       context * config.rope_dim * static_cast<int64_t>(sizeof(float));
   const int64_t width = options.mla ? config.latent_width() : config.plain_width(shard.heads.count);
   plan.kv_bytes_per_token =
-      (config.num_layers + config.draft_layers) * width * device::size_of(options.kv_dtype);
+
+      cached_layers(config, shard) * width * device::size_of(options.kv_dtype);
   return plan;
 }
 

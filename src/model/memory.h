@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,8 @@ struct MemoryOptions {
   bool mla = true;
   int64_t max_tokens = 2048;
   int64_t max_logit_rows = 256;
-  int64_t max_context = 0;  // 0: the config's
-  // Of this rank alone; size 1: the whole model.
-  Shard shard;
+  int64_t max_context = 0;     // 0: the config's
+  std::optional<Shard> shard;  // of this rank alone; none: the whole model
 };
 
 struct MemoryPart {

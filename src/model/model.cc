@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/clock.h"
 #include "model/layers.h"
 #include "model/memory.h"
+#include "model/rank_groups.h"
 #include "model/rope.h"
 #include "model/weight_check.h"
 #include "model/weight_names.h"
@@ -21,13 +23,12 @@ struct Model::State {
   State(const ModelConfig& config_in, const LoadOptions& options, const Shard& shard_in)
       : config(config_in),
         shard(shard_in),
-        group(shard_in.size > 1 ? options.group : nullptr),
         ops(options.target),
         max_tokens(options.max_tokens),
         max_logit_rows(options.max_logit_rows),
         mla(options.mla) {
     max_context = options.max_context > 0 ? options.max_context : config.max_positions;
-    layout.layers = config.num_layers + config.draft_layers;
+    layout.layers = cached_layers(config, shard);
     layout.width = mla ? config.latent_width() : config.plain_width(shard.heads.count);
     layout.dtype = options.kv_dtype;
     scale = static_cast<float>(softmax_scale(config));
@@ -35,7 +36,7 @@ struct Model::State {
 
   ModelConfig config;
   const Shard shard;
-  dist::Group* const group;  // none where the shard is the whole model
+  RankGroups groups;
   Ops ops;
   int64_t max_tokens, max_logit_rows;
   int64_t max_context = 0;
@@ -53,29 +54,19 @@ struct Model::State {
   int64_t forward_tokens = 0;      // rows of work.hidden that are valid
   std::vector<int32_t> shard_ids;  // of the tokens to embed, in this rank's part of the table
 
-  Tensor residual(int64_t tokens) const {
-    FATHOM_CHECK(tokens > 0 && tokens <= max_tokens, "tokens={} max_tokens={}", tokens, max_tokens);
-    return work.residual.rows(0, tokens);
-  }
-
   void norm(device::Launch& launch, const Tensor& x, const Tensor* add, const float* weight,
             const Tensor& y) const {
     const auto eps = static_cast<float>(config.rms_norm_eps);
     ops.rms_norm(launch, {.x = x, .delta = add, .weight = weight, .eps = eps, .y = y});
   }
 
-  // Rows [t, H] of f32 become their sums over the ranks. A failure is the group's (Model::group_state).
-  void sum(const Tensor& rows) const {
-    if (group != nullptr) (void)group->all_reduce(rows.data, rows.numel(), rows.dtype);
-  }
-  bool failed() const { return group != nullptr && !group->state().ok(); }
-
   // [t, H] of the tokens' embeddings. A rank knows those of its part of the vocabulary.
   void embed(device::Launch& launch, const int32_t* ids, const Tensor& y) {
-    if (group == nullptr) return ops.embedding(launch, {.table = weights.embedding, .ids = ids, .y = y});
+    if (shard.split.attention_ranks() == 1)
+      return ops.embedding(launch, {.table = weights.embedding, .ids = ids, .y = y});
     const int64_t t = y.dim(0);
     shard_ids.resize(static_cast<size_t>(t));
-    const auto inside = [&](int32_t id) { return id >= shard.vocab.first && id < shard.vocab.end(); };
+    const auto inside = [&](int32_t id) { return shard.vocab.contains(id); };
     for (int64_t i = 0; i < t; ++i) {
       shard_ids[static_cast<size_t>(i)] =
           inside(ids[i]) ? ids[i] - static_cast<int32_t>(shard.vocab.first) : 0;
@@ -86,22 +77,37 @@ struct Model::State {
     for (int64_t i = 0; i < t; ++i) {
       if (!inside(ids[i])) std::memset(known.row<float>(i), 0, bytes);
     }
-    sum(known);
+    groups.sum(known);
     for (int64_t i = 0; i < t; ++i) std::memcpy(y.row<float>(i), known.row<float>(i), bytes);
   }
 
+  // The draft layer's input: a token, and the state before it.
+  void merge_draft(device::Launch& launch, const DraftBatch& draft) {
+    const int64_t t = draft.batch.tokens;
+    const int64_t width = config.hidden_size;
+    FATHOM_CHECK_EQ(static_cast<int64_t>(draft.hidden.size()), t);
+    const Tensor pair = work.draft_pair.rows(0, t);
+    const Tensor token = pair.columns(0, width);
+    const Tensor before = pair.columns(width, 2 * width);
+    embed(launch, draft.batch.token_ids, token);
+    for (int64_t i = 0; i < t; ++i) {
+      std::memcpy(before.row<float>(i), draft.hidden[static_cast<size_t>(i)],
+                  static_cast<size_t>(width) * sizeof(float));
+    }
+    norm(launch, token, nullptr, weights.draft.token_norm, token);
+    norm(launch, before, nullptr, weights.draft.hidden_norm, before);
+    weights.draft.merge(launch, pair, work.residual.rows(0, t));
+  }
+
   // [R, V] of the whole vocabulary: every rank's columns beside each other.
-  void head(device::Launch& launch, const Tensor& x, const Tensor& logits) const {
-    if (group == nullptr) return weights.head(launch, x, logits);
+  void head(device::Launch& launch, const Tensor& x, const Tensor& logits) {
+    if (shard.split.attention_ranks() == 1) return weights.head(launch, x, logits);
     const int64_t rows = x.dim(0);
     const Tensor mine = work.shard_logits.rows(0, rows);
     weights.head(launch, x, mine);
-    std::vector<int64_t> bytes;
-    for (const Range& part : shard.vocabs)
-      bytes.push_back(rows * part.count * static_cast<int64_t>(sizeof(float)));
     // One row's columns come in their order already.
     auto* parts = rows == 1 ? logits.f32() : work.rank_logits.f32();
-    if (!group->all_gather(mine.data, bytes, parts).ok() || rows == 1) return;
+    if (!groups.gather_columns(mine, shard.vocabs, parts) || rows == 1) return;
     launch.pool().parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
       const float* part = parts;
       for (const Range& range : shard.vocabs) {
@@ -114,48 +120,106 @@ struct Model::State {
     });
   }
 
-  // The residual stream through `layers`, the first of which has the cache's layer `first`, and normalised to
-  // `out`.
+  // work.normed -> work.delta, through the experts of all ranks and with the tokens of all groups.
+  void experts(const Step& step, const MoeWeights& moe) {
+    const int64_t t = step.batch.tokens;
+    const Tensor normed = work.normed.rows(0, t);
+    const Tensor delta = work.delta.rows(0, t);
+    const auto tokens = step.batch.group_tokens;
+    if (shard.split.dp == 1) {
+      moe_block(step, moe, normed, delta);
+      groups.sum_stage(delta);
+      return;
+    }
+    const int64_t all = std::accumulate(tokens.begin(), tokens.end(), int64_t{0});
+    const Tensor all_normed = work.all_normed.rows(0, all);
+    const Tensor all_delta = work.all_delta.rows(0, all);
+    groups.gather_tokens(normed, tokens, all_normed);
+    moe_block(step, moe, all_normed, all_delta);
+    groups.sum_own_tokens(all_delta, tokens, delta);
+  }
+
+  // The residual stream through `layers`, the first of which has the cache's layer `first`. What the last one
+  // adds is left in work.delta.
   void run_layers(device::Launch& launch, const ForwardBatch& batch, std::span<const LayerWeights> layers,
-                  int64_t first, const float* last_norm, const Tensor& out) {
+                  int64_t first) {
     const int64_t t = batch.tokens;
+    FATHOM_CHECK(t <= max_tokens, "tokens={} max_tokens={}", t, max_tokens);
+    FATHOM_CHECK(static_cast<int>(batch.group_tokens.size()) == (shard.split.dp > 1 ? shard.split.dp : 0),
+                 "tokens of {} groups, of {}", batch.group_tokens.size(), shard.split.dp);
     const int64_t extend_tokens = batch.decode_rows.empty() ? t : batch.decode_rows.front().first;
     const auto decode = decode_pieces(batch.decode_rows, std::min(max_tokens, Workspace::kDecodeTokens));
     const Step step{launch, config, shard, ops, work, rope, scale, mla, batch, extend_tokens, decode};
-    const Tensor stream = residual(t);
+    const Tensor stream = work.residual.rows(0, t);
     const Tensor normed = work.normed.rows(0, t);
     const Tensor delta = work.delta.rows(0, t);
     for (size_t i = 0; i < layers.size(); ++i) {
-      if (failed()) return;
+      if (groups.failed()) return;
       const LayerWeights& layer = layers[i];
-      norm(launch, stream, i == 0 ? nullptr : &delta, layer.input_norm, normed);
-      attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
-      sum(delta);
-      norm(launch, stream, &delta, layer.attention_norm, normed);
-      if (layer.is_moe) {
-        moe_block(step, layer.moe);
-      } else {
-        dense_block(step, layer.dense);
+      if (t > 0) {
+        norm(launch, stream, i == 0 ? nullptr : &delta, layer.input_norm, normed);
+        attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
+        groups.sum(delta);
+        norm(launch, stream, &delta, layer.attention_norm, normed);
       }
-      sum(delta);
+      if (layer.is_moe) {
+        experts(step, layer.moe);
+      } else if (t > 0) {
+        dense_block(step, layer.dense);
+        groups.sum(delta);
+      }
     }
-    norm(launch, stream, &delta, last_norm, out.rows(0, t));
   }
 
-  // [R, V] of the head, of rows of `hidden`.
+  // A pass through all stages: the residual stream goes from each to the next.
+  void run_stages(device::Launch& launch, const ForwardBatch& batch) {
+    const Tensor stream = work.residual.rows(0, batch.tokens);
+    const int last = shard.split.pp - 1;
+    for (int stage = 0; stage <= last; ++stage) {
+      if (stage == shard.place.stage) {
+        run_layers(launch, batch, weights.layers, 0);
+        if (stage < last) add(launch, work.delta.rows(0, batch.tokens), stream);
+      }
+      if (stage < last) groups.hand_on(stream, stage);
+    }
+  }
+
+  // The sum that the next norm would have begun with.
+  static void add(device::Launch& launch, const Tensor& delta, const Tensor& stream) {
+    launch.pool().parallel_for(stream.dim(0), 16, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = begin; t < end; ++t) {
+        float* to = stream.row<float>(t);
+        const float* from = delta.row<const float>(t);
+        for (int64_t i = 0; i < stream.dim(1); ++i) to[i] += from[i];
+      }
+    });
+  }
+
+  // What the last stage leaves, normalised to `out` [t, H]; on all stages where the model drafts.
+  void finish(device::Launch& launch, const float* last_norm, const Tensor& out) {
+    const int64_t t = out.dim(0);
+    const Tensor delta = work.delta.rows(0, t);
+    if (shard.last_stage() && t > 0) norm(launch, work.residual.rows(0, t), &delta, last_norm, out);
+    if (config.draft_layers > 0) groups.hand_on(out, shard.split.pp - 1);
+  }
+
+  // [R, V] of the head, of rows of `hidden`; on all stages.
   Tensor logits(device::Launch& launch, const Tensor& hidden, std::span<const int32_t> rows) {
     const auto count = static_cast<int64_t>(rows.size());
     FATHOM_CHECK(count <= max_logit_rows, "rows={} max_logit_rows={}", count, max_logit_rows);
     const Tensor result = work.logits.rows(0, count);
     if (count == 0) return result;
-    const Tensor gathered = work.logit_hidden.rows(0, count);
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t row = rows[static_cast<size_t>(i)];
-      FATHOM_CHECK(row >= 0 && row < hidden.dim(0), "row={} tokens={}", row, hidden.dim(0));
-      std::memcpy(gathered.row<float>(i), hidden.row<float>(row),
-                  static_cast<size_t>(config.hidden_size) * sizeof(float));
+    if (shard.last_stage()) {
+      const Tensor gathered = work.logit_hidden.rows(0, count);
+      for (int64_t i = 0; i < count; ++i) {
+        const int32_t row = rows[static_cast<size_t>(i)];
+        FATHOM_CHECK(row >= 0 && row < hidden.dim(0), "row={} tokens={}", row, hidden.dim(0));
+        std::memcpy(gathered.row<float>(i), hidden.row<float>(row),
+                    static_cast<size_t>(config.hidden_size) * sizeof(float));
+      }
+      head(launch, gathered, result);
     }
-    head(launch, gathered, result);
+    groups.hand_on(result, shard.split.pp - 1);
     return result;
   }
 };
@@ -233,9 +297,8 @@ Model::~Model() = default;
 
 Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const LoadOptions& options,
                                             ThreadPool& pool) {
-  const int ranks = options.group != nullptr ? options.group->size() : 1;
   FATHOM_ASSIGN(const Shard shard,
-                make_shard(config, options.group != nullptr ? options.group->rank() : 0, ranks));
+                make_shard(config, options.split, options.group != nullptr ? options.group->rank() : 0));
   auto model = build_shard(config, options, shard, pool);
   if (!model.ok() && options.group != nullptr) {
     options.group->abort(model.error().with_context(fmt::format("rank {}", shard.rank)));
@@ -259,11 +322,12 @@ Result<std::unique_ptr<Model>> Model::build_shard(const ModelConfig& config, con
   FATHOM_TRY(check_memory(config, options, shard, state->max_context));
   // Before anyone takes the memory that another looks at.
   if (options.group != nullptr) FATHOM_TRY(options.group->barrier());
+  FATHOM_ASSIGN(state->groups, RankGroups::join(options.group, shard));
   report.check_seconds = seconds_since(check_start);
 
   const int64_t pack_start = steady_clock().now_ns();
   weights::SupplyContext context{options.target, &state->weight_arena, &pool, counter(options, total),
-                                 shard.size == 1};
+                                 shard.whole()};
   const auto supply =
       options.checkpoint != nullptr
           ? weights::make_checkpoint_supply(*options.checkpoint, std::move(context))
@@ -303,16 +367,17 @@ int64_t Model::max_context() const {
 }
 
 Result<void> Model::group_state() const {
-  return state_->group != nullptr ? state_->group->state() : Result<void>();
+  return state_->groups.state();
 }
 
 void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output) {
   State& s = *state_;
   const int64_t t = batch.tokens;
-  s.embed(launch, batch.token_ids, s.residual(t));
-  s.run_layers(launch, batch, s.weights.layers, 0, s.weights.norm, s.work.hidden);
+  if (s.shard.first_stage() && t > 0) s.embed(launch, batch.token_ids, s.work.residual.rows(0, t));
+  s.run_stages(launch, batch);
   s.forward_tokens = t;
   output->hidden = s.work.hidden.rows(0, t);
+  s.finish(launch, s.weights.norm, output->hidden);
   output->logits = logits(launch, batch.logit_rows);
 }
 
@@ -320,24 +385,13 @@ void Model::draft(device::Launch& launch, const DraftBatch& draft, ForwardOutput
   State& s = *state_;
   const ForwardBatch& batch = draft.batch;
   const int64_t t = batch.tokens;
-  const int64_t hidden = s.config.hidden_size;
   FATHOM_CHECK(s.config.draft_layers > 0, "the model was built without its draft layer");
-  FATHOM_CHECK_EQ(static_cast<int64_t>(draft.hidden.size()), t);
-  const DraftWeights& weights = s.weights.draft;
-  const Tensor residual = s.residual(t);
-  const Tensor pair = s.work.draft_pair.rows(0, t);
-  const Tensor token = pair.columns(0, hidden);
-  const Tensor before = pair.columns(hidden, 2 * hidden);
-  s.embed(launch, batch.token_ids, token);
-  for (int64_t i = 0; i < t; ++i) {
-    std::memcpy(before.row<float>(i), draft.hidden[static_cast<size_t>(i)],
-                static_cast<size_t>(hidden) * sizeof(float));
+  if (s.shard.last_stage()) {
+    if (t > 0) s.merge_draft(launch, draft);
+    s.run_layers(launch, batch, {&s.weights.draft.layer, 1}, s.shard.layers.count);
   }
-  s.norm(launch, token, nullptr, weights.token_norm, token);
-  s.norm(launch, before, nullptr, weights.hidden_norm, before);
-  weights.merge(launch, pair, residual);
-  s.run_layers(launch, batch, {&weights.layer, 1}, s.config.num_layers, weights.norm, s.work.draft_hidden);
   output->hidden = s.work.draft_hidden.rows(0, t);
+  s.finish(launch, s.weights.draft.norm, output->hidden);
   output->logits = s.logits(launch, output->hidden, batch.logit_rows);
 }
 

@@ -69,10 +69,12 @@ struct LoadOptions {
   int64_t max_tokens = 2048;                      // of one forward
   int64_t max_logit_rows = 256;                   // of one forward or one call of logits()
   int64_t max_context = 0;                        // positions 0 .. max_context - 1; 0: the config's
-  // The tensor-parallel group of this rank: the model is the rank's shard (shard.h), and its forward passes
-  // meet those of the others, which must be given the same batches in the same order. Null: the whole model.
-  // Must outlive the model. build() meets the others too; where it fails it ends the group.
+  // All ranks of the model, split.world() of them, and this rank's place among them: the model is the rank's
+  // shard (shard.h), and its passes meet those of the others, which must be given passes of the same kinds in
+  // the same order; ranks of one group of requests, the same batches. Null: the whole model. Must outlive the
+  // model. build() meets the others too; where it fails it ends the group.
   dist::Group* group = nullptr;
+  Split split;
   int local_ranks = 1;  // of the group, that share this machine's memory
   // Called from the building thread now and then: bytes of the checkpoint (or of random weights) taken, and
   // to take.
@@ -89,6 +91,9 @@ struct ForwardBatch {
   std::span<const ops::AttentionRow> extend_rows;
   std::span<const ops::AttentionRow> decode_rows;
   std::span<const int32_t> logit_rows;  // R <= max_logit_rows tokens of the batch, in any order
+  // [dp] tokens of each group of requests in this pass, this one's among them; empty with one group. Where
+  // there are several, T may be 0: the rank then has its part in the experts alone.
+  std::span<const int64_t> group_tokens;
   const KvPool* cache = nullptr;
 };
 
@@ -106,7 +111,8 @@ struct DraftBatch {
 // Views of the model's workspace, valid until its next forward() or logits().
 struct ForwardOutput {
   device::Tensor logits;  // [R, V] f32, in the order of logit_rows
-  device::Tensor hidden;  // [T, H] f32, after the final norm; valid until the next forward()
+  device::Tensor hidden;  // [T, H] f32, after the final norm; valid until the next forward(). Before the last
+                          // stage only where the model drafts
 };
 
 // How long the parts of build() took, and how much they made.

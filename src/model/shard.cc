@@ -1,6 +1,7 @@
 #include "model/shard.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace fathom::model {
 namespace {
@@ -11,32 +12,103 @@ int64_t inner_unit(const ModelConfig& config) {
 }
 constexpr int64_t kVocabUnit = 16;
 
-// What does not split in `size`, or nothing.
-std::string obstacle(const ModelConfig& c, int size) {
-  if (c.num_heads % size != 0) return fmt::format("{} attention heads", c.num_heads);
+// "" or what of the model does not split so, and in how many.
+struct Obstacle {
+  std::string what;
+  int parts = 0;
+};
+
+Obstacle obstacle(const ModelConfig& c, const Split& split) {
+  const int attention = split.attention_ranks();
+  if (c.num_heads % attention != 0) return {fmt::format("{} attention heads", c.num_heads), attention};
   const int64_t unit = inner_unit(c);
-  const auto splits = [&](int64_t total, int64_t by) { return split_range(total, by, 0, size).count > 0; };
+  const auto splits = [&](int64_t total, int64_t by, int parts) {
+    return split_range(total, by, 0, parts).count > 0;
+  };
   const bool experts = c.num_experts > 0 && c.first_moe_layer < c.num_layers + c.draft_layers;
-  if (!splits(c.intermediate_size, unit)) return fmt::format("dense MLPs of {}", c.intermediate_size);
-  if (experts && !splits(c.moe_intermediate_size, unit))
-    return fmt::format("experts of {}", c.moe_intermediate_size);
-  if (experts && c.num_shared_experts > 0 && !splits(c.shared_size(), unit))
-    return fmt::format("shared experts of {}", c.shared_size());
-  if (!splits(c.vocab_size, kVocabUnit)) return fmt::format("a vocabulary of {}", c.vocab_size);
+  if (!splits(c.intermediate_size, unit, attention))
+    return {fmt::format("dense MLPs of {}", c.intermediate_size), attention};
+  if (experts && split.ep > c.num_experts) return {fmt::format("{} routed experts", c.num_experts), split.ep};
+  if (experts && !splits(c.moe_intermediate_size, unit, split.tp / split.ep))
+    return {fmt::format("experts of {}", c.moe_intermediate_size), split.tp / split.ep};
+  if (experts && c.num_shared_experts > 0 && !splits(c.shared_size(), unit, split.tp))
+    return {fmt::format("shared experts of {}", c.shared_size()), split.tp};
+  if (!splits(c.vocab_size, kVocabUnit, attention))
+    return {fmt::format("a vocabulary of {}", c.vocab_size), attention};
   return {};
 }
 
-// "2 or 4": the nearest below and above that work.
-std::string nearest(const ModelConfig& config, int size) {
+bool works(const ModelConfig& config, const Split& split) {
+  return split.tp % split.dp == 0 && split.tp % split.ep == 0 && obstacle(config, split).what.empty();
+}
+
+// "2 or 4": the nearest counts of ranks below and above that work.
+std::string nearest(const ModelConfig& config, Split split) {
+  const int tp = split.tp;
   std::string text;
-  for (int below = size - 1; below >= 1 && text.empty(); --below) {
-    if (obstacle(config, below).empty()) text = std::to_string(below);
+  for (split.tp = tp - 1; split.tp >= 1 && text.empty(); --split.tp) {
+    if (works(config, split)) text = std::to_string(split.tp);
   }
-  for (int above = size + 1; above <= config.num_heads; ++above) {
-    if (!obstacle(config, above).empty()) continue;
-    return text + " or " + std::to_string(above);
+  for (split.tp = tp + 1; split.tp <= config.num_heads * split.dp; ++split.tp) {
+    if (!works(config, split)) continue;
+    return text + (text.empty() ? "" : " or ") + std::to_string(split.tp);
   }
   return text;
+}
+
+// "--tp 8 --ep-size 2"
+std::string flags_of(const Split& split) {
+  std::string text = fmt::format("--tp {}", split.tp);
+  if (split.dp > 1) text += fmt::format(" --dp {}", split.dp);
+  if (split.ep > 1) text += fmt::format(" --ep-size {}", split.ep);
+  if (split.pp > 1) text += fmt::format(" --pp-size {}", split.pp);
+  return text;
+}
+
+Result<void> check_split(const ModelConfig& config, const Split& split) {
+  const std::string flags = flags_of(split);
+  if (split.tp % split.dp != 0) {
+    return error(ErrorCode::kInvalidArgument,
+                 "{}: the ranks do not split in {} groups of requests; make --tp "
+                 "a multiple of --dp",
+                 flags, split.dp);
+  }
+  if (split.tp % split.ep != 0) {
+    return error(ErrorCode::kInvalidArgument,
+                 "{}: the ranks do not split in {} sets of experts; make --tp a multiple of --ep-size", flags,
+                 split.ep);
+  }
+  if (split.ep > 1 && config.num_experts == 0)
+    return error(ErrorCode::kUnsupported, "{}: the model has no experts; leave --ep-size out", flags);
+  if (split.pp > config.num_layers) {
+    return error(ErrorCode::kUnsupported, "{}: the model has {} layers; use at most so many stages", flags,
+                 config.num_layers);
+  }
+  const Obstacle found = obstacle(config, split);
+  if (found.what.empty()) return {};
+  const std::string counts = nearest(config, split);
+  return error(ErrorCode::kUnsupported, "{}: the model's {} do not split in {}; use {}", flags, found.what,
+               found.parts,
+               counts.empty() ? "fewer ranks" : (split == Split{.tp = split.tp} ? "" : "--tp ") + counts);
+}
+
+// The layer that a stored tensor is of, or -1.
+int64_t layer_of(std::string_view name) {
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return -1;
+  int64_t layer = -1;
+  std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
+  return layer;
+}
+
+// The routed expert that a stored tensor is of, or -1.
+int64_t expert_of(std::string_view name) {
+  constexpr std::string_view kExperts = ".mlp.experts.";
+  const size_t at = name.find(kExperts);
+  if (at == name.npos) return -1;
+  int64_t expert = -1;
+  std::from_chars(name.data() + at + kExperts.size(), name.data() + name.size(), expert);
+  return expert;
 }
 
 bool ends_with(std::string_view name, std::string_view module) {
@@ -61,26 +133,54 @@ Range split_range(int64_t total, int64_t unit, int rank, int size) {
   return {rank * piece, piece};
 }
 
-Result<Shard> make_shard(const ModelConfig& config, int rank, int size) {
-  FATHOM_CHECK(rank >= 0 && rank < size, "rank={} size={}", rank, size);
-  if (const std::string what = obstacle(config, size); !what.empty()) {
-    return error(ErrorCode::kUnsupported, "--tp {}: the model's {} do not split in {}; use {}", size, what,
-                 size, nearest(config, size));
-  }
+Place place_of(const Split& split, int rank) {
+  const int in_stage = rank % split.tp;
+  return {rank / split.tp, in_stage / split.attention_ranks(), in_stage % split.attention_ranks()};
+}
+
+Result<Shard> make_shard(const ModelConfig& config, const Split& split, int rank) {
+  FATHOM_CHECK(rank >= 0 && rank < split.world(), "rank={} ranks={}", rank, split.world());
+  FATHOM_TRY(check_split(config, split));
   Shard shard;
+  shard.split = split;
   shard.rank = rank;
-  shard.size = size;
-  shard.heads = split_range(config.num_heads, 1, rank, size);
-  shard.dense = split_range(config.intermediate_size, inner_unit(config), rank, size);
-  shard.expert = split_range(config.moe_intermediate_size, inner_unit(config), rank, size);
-  shard.shared = split_range(config.shared_size(), inner_unit(config), rank, size);
-  for (int r = 0; r < size; ++r) shard.vocabs.push_back(split_range(config.vocab_size, kVocabUnit, r, size));
-  shard.vocab = shard.vocabs[static_cast<size_t>(rank)];
+  shard.place = place_of(split, rank);
+  shard.layers = split_range(config.num_layers, 1, shard.place.stage, split.pp);
+  const int in_stage = rank % split.tp;
+  const int lane = shard.place.lane;
+  const int lanes = split.attention_ranks();
+  const int64_t unit = inner_unit(config);
+  shard.heads = split_range(config.num_heads, 1, lane, lanes);
+  shard.dense = split_range(config.intermediate_size, unit, lane, lanes);
+  const int set = split.tp / split.ep;  // ranks that share an expert
+  shard.expert = split_range(config.moe_intermediate_size, unit, in_stage % set, set);
+  shard.shared = split_range(config.shared_size(), unit, in_stage, split.tp);
+  const Range experts = split_range(config.num_experts, 1, in_stage / set, split.ep);
+  for (int64_t e = experts.first; e < experts.end(); ++e) shard.experts.push_back(static_cast<int32_t>(e));
+  for (int r = 0; r < lanes; ++r)
+    shard.vocabs.push_back(split_range(config.vocab_size, kVocabUnit, r, lanes));
+  shard.vocab = shard.vocabs[static_cast<size_t>(lane)];
   return shard;
 }
 
 Shard whole_model(const ModelConfig& config) {
-  return make_shard(config, 0, 1).value();
+  return make_shard(config, {}, 0).value();
+}
+
+int64_t cached_layers(const ModelConfig& config, const Shard& shard) {
+  return shard.layers.count + (shard.last_stage() ? config.draft_layers : 0);
+}
+
+bool has_part_of(const ModelConfig& config, const Shard& shard, std::string_view name) {
+  const bool drafts = shard.last_stage() && config.draft_layers > 0;
+  if (const int64_t layer = layer_of(name); layer >= 0) {
+    if (layer >= config.num_layers ? !drafts : !shard.layers.contains(layer)) return false;
+    const int64_t expert = expert_of(name);
+    return expert < 0 || std::find(shard.experts.begin(), shard.experts.end(), expert) != shard.experts.end();
+  }
+  if (name.starts_with("model.embed_tokens"))
+    return shard.first_stage() || drafts || (shard.last_stage() && config.tie_word_embeddings);
+  return shard.last_stage();  // the last norm and the head
 }
 
 weights::Slice slice_of(const ModelConfig& config, const Shard& shard, std::string_view name, int64_t n,

@@ -68,7 +68,7 @@ TEST(SplitRange, CoversAllOnce) {
 
 TEST(MakeShard, SaysWhichCountsWork) {
   const auto message = [](const ModelConfig& config, int size) {
-    const auto shard = make_shard(config, 0, size);
+    const auto shard = make_shard(config, {.tp = size}, 0);
     return shard.ok() ? std::string("splits") : shard.error().message;
   };
   const ModelConfig demo = load_config(kRoot + "models/demo").value();
@@ -89,7 +89,7 @@ TEST(SliceOf, CoversEveryTensor) {
   for (const char* model : kModels) {
     const ModelConfig config = load_config(kRoot + model).value();
     for (const int size : {2, 4, 8, 16}) {
-      if (!make_shard(config, 0, size).ok()) continue;
+      if (!make_shard(config, {.tp = size}, 0).ok()) continue;
       for (const auto& spec : weight_table(config)) {
         if (spec.shape.size() != 2) continue;
         const int64_t n = spec.shape[0];
@@ -97,7 +97,7 @@ TEST(SliceOf, CoversEveryTensor) {
         std::vector<int> owners(static_cast<size_t>(n * k));
         bool whole = true;
         for (int rank = 0; rank < size; ++rank) {
-          const auto shard = make_shard(config, rank, size).value();
+          const auto shard = make_shard(config, {.tp = size}, rank).value();
           const weights::Slice slice = slice_of(config, shard, spec.name, n, k);
           whole = whole && slice.is_whole(n, k);
           for (int64_t i = slice.first_row; i < slice.first_row + slice.rows; ++i) {
@@ -119,14 +119,59 @@ TEST(SliceOf, CoversEveryTensor) {
   }
 }
 
+// Of every element of every tensor there are as many owners as there are ranks that need it.
+TEST(HasPartOf, CoversEveryTensorHoweverTheModelIsSplit) {
+  const ModelConfig config = [] {
+    ModelConfig demo = load_config(kRoot + "models/demo").value();
+    demo.draft_layers = 1;
+    return demo;
+  }();
+  for (const Split split : {Split{.tp = 4, .ep = 2},
+                            {.tp = 4, .dp = 2, .ep = 4},
+                            {.tp = 2, .dp = 2, .pp = 3},
+                            {.tp = 8, .dp = 4, .ep = 2, .pp = 2}}) {
+    for (const auto& spec : weight_table(config)) {
+      const int64_t n = spec.shape[0];
+      const int64_t k = spec.shape.size() == 2 ? spec.shape[1] : 1;
+      const auto has = [&](const char* word) { return spec.name.find(word) != spec.name.npos; };
+      int64_t elements = 0;
+      for (int rank = 0; rank < split.world(); ++rank) {
+        const Shard shard = make_shard(config, split, rank).value();
+        if (!has_part_of(config, shard, spec.name)) continue;
+        if (spec.shape.size() == 1) {
+          elements += n;
+          continue;
+        }
+        const weights::Slice slice = slice_of(config, shard, spec.name, n, k);
+        elements += slice.rows * slice.cols;
+      }
+      const bool by_heads = has("q_b_proj") || has("kv_b_proj") || has("o_proj") || has("q_proj");
+      const bool by_columns = (has("mlp.") || has("shared_experts")) && !has(".gate.");
+      int64_t copies = split.tp;
+      if (has(".experts.") || has("shared_experts")) {
+        copies = 1;
+      } else if (by_heads || by_columns || has("embed_tokens") || has("lm_head")) {
+        copies = split.dp;
+      }
+      if (has("embed_tokens") && split.pp > 1) copies *= 2;  // the draft layer's, on the last stage
+      EXPECT_EQ(elements, copies * n * k) << spec.name << " tp " << split.tp << " dp " << split.dp;
+    }
+  }
+}
+
 TEST(Memory, OfARankIsItsShare) {
   MemoryOptions options;
   const MemoryPlan whole = plan_memory(v3(), options);
-  options.shard = make_shard(v3(), 0, 8).value();
+  options.shard = make_shard(v3(), {.tp = 8}, 0).value();
   const MemoryPlan rank = plan_memory(v3(), options);
   EXPECT_GT(rank.weight_bytes, whole.weight_bytes / 8);
   EXPECT_LT(rank.weight_bytes, whole.weight_bytes * 13 / 100);
   EXPECT_EQ(rank.kv_bytes_per_token, whole.kv_bytes_per_token) << "the latents are on every rank";
+  options.shard = make_shard(v3(), {.tp = 8, .pp = 2}, 0).value();
+  const MemoryPlan stage = plan_memory(v3(), options);
+  EXPECT_LT(stage.weight_bytes, rank.weight_bytes * 52 / 100);
+  EXPECT_EQ(stage.kv_bytes_per_token, whole.kv_bytes_per_token * 31 / 61);
+  options.shard = make_shard(v3(), {.tp = 8}, 0).value();
   options.mla = false;
   EXPECT_EQ(plan_memory(v3(), options).kv_bytes_per_token, int64_t{61} * 16 * 320 * 2);
 }
@@ -209,13 +254,13 @@ TEST(Shards, OfARankAreMadeOfItsOwnBytesAlone) {
     const ModelConfig config = load_config(dir).value();
     for (const int size : {2, 4}) {
       for (const int rank : {0, size - 1}) {
-        const Shard shard = make_shard(config, rank, size).value();
+        const Shard shard = make_shard(config, {.tp = size}, rank).value();
         const weights::testing::TempFolder folder;
         write_poisoned(config, shard, dir, folder);
         const std::string bits = load_bits(config, shard, dir);
         EXPECT_TRUE(load_bits(config, shard, folder.path()) == bits) << model << " " << rank << "/" << size;
         // The poison works: another rank's bytes are gone.
-        const Shard other = make_shard(config, size - 1 - rank, size).value();
+        const Shard other = make_shard(config, {.tp = size}, size - 1 - rank).value();
         const auto checkpoint = weights::Checkpoint::open(folder.path()).value();
         device::Arena arena;
         ThreadPool pool(1);

@@ -21,11 +21,15 @@ class Loader {
 
   Result<ModelWeights> load() {
     ModelWeights model;
-    FATHOM_ASSIGN(model.embedding, supply_.table(parts_.embedding()));
-    model.layers.resize(static_cast<size_t>(c_.num_layers));
-    for (int64_t i = 0; i < c_.num_layers; ++i) {
-      FATHOM_TRY(load_layer(i, model.layers[static_cast<size_t>(i)]));
+    const Shard& shard = options_.shard;
+    if (has_part_of(c_, shard, parts_.embedding().name)) {
+      FATHOM_ASSIGN(model.embedding, supply_.table(parts_.embedding()));
     }
+    model.layers.resize(static_cast<size_t>(shard.layers.count));
+    for (int64_t i = 0; i < shard.layers.count; ++i) {
+      FATHOM_TRY(load_layer(shard.layers.first + i, model.layers[static_cast<size_t>(i)]));
+    }
+    if (!shard.last_stage()) return model;
     if (c_.draft_layers > 0) FATHOM_TRY(load_draft(model.draft));
     FATHOM_ASSIGN(model.norm, norm("model.norm.weight", c_.hidden_size));
     FATHOM_ASSIGN(model.head, linear(options_.compute, parts_.head()));
@@ -122,7 +126,13 @@ class Loader {
     if (c_.num_shared_experts > 0) {
       FATHOM_TRY(load_dense(prefix + "shared_experts.", c_.shared_size(), moe.shared));
     }
-    for (int64_t expert = 0; expert < c_.num_experts; ++expert) {
+    const std::vector<int32_t>& experts = options_.shard.experts;
+    if (static_cast<int64_t>(experts.size()) < c_.num_experts) {
+      moe.slots.assign(static_cast<size_t>(c_.num_experts), -1);
+      for (size_t slot = 0; slot < experts.size(); ++slot)
+        moe.slots[static_cast<size_t>(experts[slot])] = static_cast<int32_t>(slot);
+    }
+    for (const int32_t expert : experts) {
       FATHOM_ASSIGN(auto up, supply_.linear(options_.compute, parts_.expert_gate_up(prefix, expert)));
       moe.gate_up.push_back(up);
       const Part down = parts_.expert_down(prefix, expert);

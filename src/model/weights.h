@@ -53,8 +53,9 @@ struct DenseWeights {
 struct MoeWeights {
   Linear gate;                  // [E, H], computed in float32 so that routing does not depend on --dtype
   const float* bias = nullptr;  // [E] e_score_correction_bias, or none
-  std::vector<ops::PackedLinear> gate_up;  // [E] of [2 I, H]
-  std::vector<ops::PackedLinear> down;     // [E] of [H, I]
+  std::vector<ops::PackedLinear> gate_up;  // [rank's experts] of [2 I, H]
+  std::vector<ops::PackedLinear> down;     // [rank's experts] of [H, I]
+  std::vector<int32_t> slots;  // [E] where an expert is among the rank's, or -1; empty: it has all, in order
   ops::MoeFunction run = nullptr;
   DenseWeights shared;  // empty without shared experts
 };
@@ -79,8 +80,9 @@ struct DraftWeights {
 };
 
 struct ModelWeights {
-  device::Tensor embedding;  // [V, H], as the checkpoint has it
-  std::vector<LayerWeights> layers;
+  device::Tensor embedding;  // [V, H], as the checkpoint has it; of the first stage, and where it drafts
+  std::vector<LayerWeights> layers;  // the shard's
+  // Of the last stage.
   const float* norm = nullptr;  // [H]
   Linear head;                  // [V, H]
   DraftWeights draft;           // empty where the config has no draft_layers

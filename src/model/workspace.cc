@@ -42,14 +42,19 @@ void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
     any_moe = any_moe || c.is_moe(layer);
     if (!c.is_moe(layer)) widest = std::max(widest, shape.shard.dense.count);
   }
+  const int64_t all = t * shape.shard.split.dp;
   if (any_moe) {
-    take(w.gate_logits, DType::kF32, t, c.num_experts);
-    take(w.expert_ids, DType::kI32, t, c.gate.top_k);
-    take(w.expert_weights, DType::kF32, t, c.gate.top_k);
+    if (all > t) {
+      take(w.all_normed, DType::kF32, all, c.hidden_size);
+      take(w.all_delta, DType::kF32, all, c.hidden_size);
+    }
+    take(w.gate_logits, DType::kF32, all, c.num_experts);
+    take(w.expert_ids, DType::kI32, all, c.gate.top_k);
+    take(w.expert_weights, DType::kF32, all, c.gate.top_k);
   }
   if (widest > 0) {
-    take(w.mlp_gate_up, DType::kF32, std::min(t, Workspace::kMlpTokens), 2 * widest);
-    take(w.mlp_inner, DType::kF32, std::min(t, Workspace::kMlpTokens), widest);
+    take(w.mlp_gate_up, DType::kF32, std::min(all, Workspace::kMlpTokens), 2 * widest);
+    take(w.mlp_inner, DType::kF32, std::min(all, Workspace::kMlpTokens), widest);
   }
   if (c.draft_layers > 0) {
     take(w.draft_pair, DType::kF32, t, 2 * c.hidden_size);
@@ -57,7 +62,7 @@ void visit(const ModelConfig& c, const WorkspaceShape& shape, Workspace& w,
   }
   take(w.logit_hidden, DType::kF32, shape.logit_rows, c.hidden_size);
   take(w.logits, DType::kF32, shape.logit_rows, c.vocab_size);
-  if (shape.shard.size > 1) {
+  if (shape.shard.split.attention_ranks() > 1) {
     take(w.shard_logits, DType::kF32, shape.logit_rows, shape.shard.vocab.count);
     take(w.rank_logits, DType::kF32, 1, shape.logit_rows * c.vocab_size);
   }

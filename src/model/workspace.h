@@ -29,16 +29,19 @@ struct Workspace {
   device::Tensor q;          // [T, Nh (Dn + Dr)]; empty without q_lora (qkv holds the queries)
   device::Tensor attention;  // [T, Nh Dv]
   // Output tokens go through absorbed attention in pieces of kDecodeTokens: their heads are Dc + Dr wide.
-  device::Tensor absorbed_q;      // [min(T, kDecodeTokens), Nh (Dc + Dr)]; MLA
-  device::Tensor latent_out;      // [min(T, kDecodeTokens), Nh Dc]; MLA
-  device::Tensor kv_latent;       // [T, Dc]; plain cache
-  device::Tensor kv;              // [T, Nh (Dn + Dv)]; plain cache
-  device::Tensor gate_logits;     // [T, E]
-  device::Tensor expert_ids;      // [T, K] i32
-  device::Tensor expert_weights;  // [T, K]
+  device::Tensor absorbed_q;  // [min(T, kDecodeTokens), Nh (Dc + Dr)]; MLA
+  device::Tensor latent_out;  // [min(T, kDecodeTokens), Nh Dc]; MLA
+  device::Tensor kv_latent;   // [T, Dc]; plain cache
+  device::Tensor kv;          // [T, Nh (Dn + Dv)]; plain cache
+  // Where ranks have several groups of requests, experts see the tokens of all: Ta = groups * T.
+  device::Tensor all_normed;      // [Ta, H]; empty with one group
+  device::Tensor all_delta;       // [Ta, H]; empty with one group
+  device::Tensor gate_logits;     // [Ta, E]
+  device::Tensor expert_ids;      // [Ta, K] i32
+  device::Tensor expert_weights;  // [Ta, K]
   // Dense and shared MLPs go through in pieces of kMlpTokens: their width would dominate the workspace.
-  device::Tensor mlp_gate_up;  // [min(T, kMlpTokens), 2 I]
-  device::Tensor mlp_inner;    // [min(T, kMlpTokens), I]
+  device::Tensor mlp_gate_up;  // [min(Ta, kMlpTokens), 2 I]
+  device::Tensor mlp_inner;    // [min(Ta, kMlpTokens), I]
   // Empty without a draft layer.
   device::Tensor draft_pair;    // [T, 2 H] normalised: a token's embedding, and the hidden state before it
   device::Tensor draft_hidden;  // [T, H] after the draft layer's norm

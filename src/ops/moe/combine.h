@@ -5,7 +5,8 @@
 
 namespace fathom::ops {
 
-// y[i] (+)= sum over j of weights[j] * rows[row_of[j] * stride + i], in the order of j, for n values.
+// y[i] (+)= sum over j of weights[j] * rows[row_of[j] * stride + i],in the order of j, for n values;
+// row_of[j] of -1 is left out.
 struct CombineRow {
   const float* rows;
   int64_t stride;

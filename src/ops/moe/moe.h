@@ -15,7 +15,8 @@ namespace fathom::ops {
 
 struct MoeArgs {
   device::Tensor x;                       // [T, H] f32
-  device::Tensor ids;                     // [T, K] i32 in [0, E), distinct in a row
+  device::Tensor ids;                     // [T, K] i32 in [0, E), distinct in a row; -1: left out, for the
+                                          // expert is another rank's
   device::Tensor weights;                 // [T, K] f32
   std::span<const PackedLinear> gate_up;  // [E] of [2 I, H]: gate rows, then up rows
   std::span<const PackedLinear> down;     // [E] of [H, I]

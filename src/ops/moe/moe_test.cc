@@ -235,6 +235,45 @@ TEST_P(Moe, SharedExpertsAddWhatTheyWouldAlone) {
   }
 }
 
+// Experts in two parts, as two ranks have them: each answers for its own, and the two add up to the whole.
+TEST_P(Moe, LeavesOutTheExpertsOfOthers) {
+  constexpr int64_t kExperts = 7, kChoices = 3, kHidden = 48, kInner = 40, kTokens = 21;
+  ThreadPool pool(2);
+  Launch launch(pool);
+  std::vector<float> x = random_values(11, kTokens * kHidden, 1.0F);
+  std::vector<float> weights = random_values(12, kTokens * kChoices, 1.0F);
+  const std::vector<int32_t> ids = random_ids(13, kTokens, kChoices, kExperts);
+  for (const Target& target : available_targets()) {
+    Arena arena;
+    const Experts experts(GetParam(), target, kExperts, kHidden, kInner, arena);
+    const MoeFunction moe = choose_moe(target, GetParam().dtype, GetParam().compute);
+    // Of experts [first, end).
+    const auto run = [&](int32_t first, int32_t end) {
+      std::vector<int32_t> mine = ids;
+      for (auto& id : mine) id = id >= first && id < end ? id - first : -1;
+      std::vector<float> y(static_cast<size_t>(kTokens * kHidden), kPoison);
+      const auto count = static_cast<size_t>(end - first);
+      moe(launch, {.x = Tensor(x.data(), DType::kF32, {kTokens, kHidden}),
+                   .ids = Tensor(mine.data(), DType::kI32, {kTokens, kChoices}),
+                   .weights = Tensor(weights.data(), DType::kF32, {kTokens, kChoices}),
+                   .gate_up = std::span(experts.gate_up).subspan(static_cast<size_t>(first), count),
+                   .down = std::span(experts.down).subspan(static_cast<size_t>(first), count),
+                   .y = Tensor(y.data(), DType::kF32, {kTokens, kHidden})});
+      return y;
+    };
+    const auto whole = run(0, kExperts);
+    const auto low = run(0, 2);
+    const auto high = run(2, kExperts);
+    double largest = 0;
+    int64_t empty_rows = 0;
+    for (const float v : whole) largest = std::max<double>(largest, std::fabs(v));
+    for (size_t i = 0; i < whole.size(); ++i)
+      ASSERT_NEAR(low[i] + high[i], whole[i], 1e-5 * largest) << to_string(target.isa) << " at " << i;
+    for (size_t t = 0; t < kTokens; ++t) empty_rows += low[t * kHidden] == 0.0F ? 1 : 0;
+    EXPECT_GT(empty_rows, 0) << "no token was without an expert of the first part";
+  }
+}
+
 TEST_P(Moe, NoTokensIsNoWork) {
   ThreadPool pool(2);
   Launch launch(pool);

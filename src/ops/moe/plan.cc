@@ -29,8 +29,8 @@ MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, const PanelKern
   for (int64_t t = 0; t < tokens; ++t) {
     const int32_t* row = ids.row<const int32_t>(t);
     for (int64_t j = 0; j < choices; ++j) {
-      FATHOM_CHECK(row[j] >= 0 && row[j] < num_experts, "expert {} of {}", row[j], num_experts);
-      ++next[row[j]];
+      FATHOM_CHECK(row[j] >= -1 && row[j] < num_experts, "expert {} of {}", row[j], num_experts);
+      if (row[j] >= 0) ++next[row[j]];
     }
   }
   int32_t first = 0;
@@ -47,8 +47,10 @@ MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, const PanelKern
   for (int64_t t = 0; t < tokens; ++t) {
     const int32_t* row = ids.row<const int32_t>(t);
     for (int64_t j = 0; j < choices; ++j) {
-      const int32_t sorted = next[row[j]]++;
+      const int32_t sorted = row[j] >= 0 ? next[row[j]]++ : -1;
       plan.row_of[t * choices + j] = sorted;
+      if (sorted < 0) continue;
+
       plan.token_of[sorted] = static_cast<int32_t>(t);
     }
   }

@@ -19,17 +19,17 @@ struct ExpertRows {
 
 // Token and choice pairs sorted by expert. All arrays are the caller's.
 struct MoePlan {
-  int64_t pairs = 0;              // T * K
+  int64_t pairs = 0;              // T * K, those left out included
   int64_t active = 0;             // experts with rows
   int64_t prepared_rows = 0;      // of all experts together, each a whole number of blocks
-  int32_t* row_of = nullptr;      // [pairs] pair (t, j) at t * K + j -> its sorted row
-  int32_t* token_of = nullptr;    // [pairs] sorted row -> its token
+  int32_t* row_of = nullptr;      // [pairs] pair (t, j) at t * K + j -> its sorted row; -1: left out
+  int32_t* token_of = nullptr;    // [pairs] sorted row -> its token; undefined after the last row
   ExpertRows* experts = nullptr;  // [active], the one with most rows first
 
   static int64_t bytes(int64_t pairs, int64_t experts);
 };
 
-// `memory` of MoePlan::bytes(T * K, num_experts), aligned to 8. An id outside [0, num_experts) is a CHECK.
+// `memory` of MoePlan::bytes(T * K, num_experts), aligned to 8.An id outside [-1, num_experts) is a CHECK.
 MoePlan plan_moe(const device::Tensor& ids, int64_t num_experts, const PanelKernel& kernel,
                  std::byte* memory);
 // What `prepared_rows` can be at most.

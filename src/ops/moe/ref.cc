@@ -40,7 +40,9 @@ void reference_token(const MoeArgs& args, int64_t t) {
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += out[i];
   }
   for (int64_t j = 0; j < args.ids.dim(1); ++j) {
-    const auto e = static_cast<size_t>(args.ids.row<const int32_t>(t)[j]);
+    const int32_t id = args.ids.row<const int32_t>(t)[j];
+    if (id < 0) continue;
+    const auto e = static_cast<size_t>(id);
     const std::vector<double> out = mlp(args.gate_up[e], args.down[e], x);
     const double weight = args.weights.row<const float>(t)[j];
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += weight * out[i];

@@ -1,0 +1,74 @@
+// All ranks of a model in this process, a thread and a shard each, and the passes that they compute together.
+// Where ranks are split in groups of requests (Split::dp), each group has an engine of its own, and experts
+// need all groups at once: a pass begins when every group that is in a step has come with what it wants, and
+// groups that are in none sleep through it with their part in the experts alone.
+//
+// run(), begin_step() and end_step() are called by the group's engine thread; state() by any.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "engine/rank_pass.h"
+#include "model/model.h"
+
+namespace fathom::engine {
+
+class RankWorld {
+ public:
+  // `options.load` is complete but for the group. Errors name the rank.
+  static Result<std::shared_ptr<RankWorld>> start(const EngineOptions& options);
+  // Ends the ranks. One that hangs is left behind after the group's timeout.
+  ~RankWorld();
+  RankWorld(const RankWorld&) = delete;
+  RankWorld& operator=(const RankWorld&) = delete;
+
+  // On every rank, with the same pages; before the first pass.
+  Result<void> allocate_cache(int64_t num_pages, int64_t page_size);
+  int64_t page_size() const { return page_size_; }
+
+  const model::Model& leader(int group) const;
+  int64_t weight_bytes() const;           // of all ranks, in memory
+  int64_t workspace_bytes() const;        // likewise
+  int64_t cache_bytes_per_token() const;  // likewise; of a page place that every group has
+
+  // Between the two, others wait for this group's passes.
+  void begin_step(int group);
+  void end_step(int group);
+  // The leader's output, valid until the group's next pass. A failure is final and stands in state(); what
+  // the passes give since then is worth nothing.
+  model::ForwardOutput run(int group, RankPass pass);
+  Result<void> state() const;
+
+ private:
+  struct Rank;
+  struct Group;
+  struct Board;
+  RankWorld() = default;
+  Result<void> build(const EngineOptions& options);
+  static void serve(Rank& rank);
+
+  // With the board's mutex held.
+  std::chrono::steady_clock::time_point ready_at(RankPass::Kind* kind) const;
+  void launch(RankPass::Kind kind);
+  void tell_group(int group, const std::shared_ptr<const WorldPass>& pass);
+
+  model::Split split_;
+  int64_t page_size_ = 0;
+  std::chrono::milliseconds timeout_{0};
+  std::vector<std::shared_ptr<Rank>> ranks_;  // shared with their threads, which may outlive this
+  std::shared_ptr<Board> board_;              // likewise
+};
+
+// Threads of each rank when `threads` are split over `ranks`, at least one each.
+std::vector<int32_t> thread_shares(int32_t threads, int32_t ranks);
+// The processors of `cpus` that rank `rank` binds its threads to, so that ranks do not share any they need
+// not.
+std::vector<int> cpu_share(const std::vector<int>& cpus, const std::vector<int32_t>& shares, size_t rank);
+
+}  // namespace fathom::engine
