@@ -2,6 +2,7 @@
 // request's tokens are those it gets alone, where no token is guessed.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -13,6 +14,8 @@
 
 #include "base/log.h"
 #include "engine/settings.h"
+#include "model/shard.h"
+#include "sched/router.h"
 #include "sched/scheduler.h"
 #include "text/tokenizer/tokenizer.h"
 
@@ -32,7 +35,7 @@ struct Config {
   const char* dtype;
   const char* speculation = "";  // --speculative-algorithm
   int32_t drafts = 0;
-  int32_t ranks = 1;
+  model::Split split = {};
 };
 
 constexpr Config kConfigs[] = {
@@ -56,15 +59,160 @@ constexpr Config kConfigs[] = {
     {"look-up", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "bfloat16", "NGRAM", 4},
     {"look-up, no cache, tiny pool", 8, 256, 16, 8, false, true, true, true, sched::SchedulePolicy::kFcfs,
      "float32", "NGRAM", 7},
-    {"two ranks", 16, 1024, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32", "", 0, 2},
-    {"two ranks, tiny pool", 4, 240, 32, 8, true, true, true, true, sched::SchedulePolicy::kLpm, "bfloat16",
-     "", 0, 2},
-    {"two ranks, plain cache", 8, 512, 24, 8, true, true, false, false, sched::SchedulePolicy::kFcfs,
-     "float32", "", 0, 2},
-    {"two ranks, draft layer", 4, 480, 32, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32",
-     "EAGLE", 2, 2},
-    {"four ranks, look-up", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32",
-     "NGRAM", 4, 4},
+    {"two ranks",
+     16,
+     1024,
+     48,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "",
+     0,
+     {.tp = 2}},
+    {"two ranks, tiny pool",
+     4,
+     240,
+     32,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kLpm,
+     "bfloat16",
+     "",
+     0,
+     {.tp = 2}},
+    {"two ranks, plain cache",
+     8,
+     512,
+     24,
+     8,
+     true,
+     true,
+     false,
+     false,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "",
+     0,
+     {.tp = 2}},
+    {"two ranks, draft layer",
+     4,
+     480,
+     32,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "EAGLE",
+     2,
+     {.tp = 2}},
+    {"four ranks, look-up",
+     16,
+     512,
+     48,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "NGRAM",
+     4,
+     {.tp = 4}},
+    {"experts apart",
+     16,
+     512,
+     24,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "bfloat16",
+     "",
+     0,
+     {.tp = 2, .ep = 2}},
+    {"two groups",
+     4,
+     240,
+     32,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kLpm,
+     "float32",
+     "",
+     0,
+     {.tp = 2, .dp = 2}},
+    {"two groups, experts apart, draft layer",
+     4,
+     480,
+     24,
+     6,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "EAGLE",
+     2,
+     {.tp = 4, .dp = 2, .ep = 4}},
+    {"four groups, plain cache, look-up",
+     8,
+     512,
+     24,
+     4,
+     true,
+     false,
+     false,
+     false,
+     sched::SchedulePolicy::kFcfs,
+     "bfloat16",
+     "NGRAM",
+     3,
+     {.tp = 4, .dp = 4, .ep = 2}},
+    {"three stages, draft layer",
+     8,
+     512,
+     32,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "EAGLE",
+     3,
+     {.tp = 1, .pp = 3}},
+    {"two stages of two groups",
+     8,
+     256,
+     16,
+     8,
+     false,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "",
+     0,
+     {.tp = 2, .dp = 2, .ep = 2, .pp = 2}},
 };
 
 std::string question(std::mt19937& random) {
@@ -116,15 +264,20 @@ GenerateRequest make_request(std::mt19937& random, const text::Tokenizer& tokeni
 }
 
 struct Server {
-  std::unique_ptr<engine::Engine> engine;
-  std::unique_ptr<sched::Scheduler> scheduler;
+  std::vector<std::unique_ptr<engine::Engine>> engines;
+  std::vector<std::unique_ptr<sched::Scheduler>> schedulers;
+  std::unique_ptr<sched::Router> router;
 
   static Server start(const Config& config) {
     engine::Settings settings;
     settings.model_path = kModel;
     settings.dtype = config.dtype;
     settings.threads = 2;
-    settings.tp_size = config.ranks;
+    settings.tp_size = config.split.tp;
+    settings.ep_size = config.split.ep;
+    settings.pp_size = config.split.pp;
+    settings.dp_size = config.split.dp;
+    settings.enable_dp_attention = config.split.dp > 1;
     settings.page_size = config.page_size;
     settings.max_total_tokens = config.total_tokens;
     settings.chunked_prefill_size = config.chunk;
@@ -138,16 +291,26 @@ struct Server {
     settings.speculation.num_steps = config.drafts;
     engine::ModelFacts facts;
     Server server;
-    server.engine = engine::start_engine(settings, &facts).value();
+    server.engines = engine::start_engines(settings, &facts).value();
     sched::SchedulerOptions options;
     options.schedule_policy = config.policy;
     options.chunked_prefill_size = config.chunk;
     options.enable_mixed_chunk = config.mixed;
     options.disable_radix_cache = !config.radix;
     options.disable_overlap_schedule = !config.overlap;
-    server.scheduler = std::make_unique<sched::Scheduler>(options, *server.engine);
-    server.scheduler->start();
+    std::vector<RequestSink*> sinks;
+    for (auto& engine : server.engines) {
+      server.schedulers.push_back(std::make_unique<sched::Scheduler>(options, *engine));
+      sinks.push_back(server.schedulers.back().get());
+    }
+    for (auto& scheduler : server.schedulers) scheduler->start();
+    server.router = std::make_unique<sched::Router>(std::move(sinks));
     return server;
+  }
+
+  bool drain() {
+    return std::all_of(schedulers.begin(), schedulers.end(),
+                       [](auto& scheduler) { return scheduler->drain(std::chrono::seconds(10)); });
   }
 };
 
@@ -196,20 +359,20 @@ class Schedules : public testing::TestWithParam<Config> {
 TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   const Config& config = GetParam();
   const char* device = std::getenv("FATHOM_TEST_DEVICE");
-  if (config.ranks > 1 && device != nullptr && std::string_view(device) == "cuda") {
+  if (config.split.world() > 1 && device != nullptr && std::string_view(device) == "cuda") {
     GTEST_SKIP() << "one rank on a GPU";
   }
   // Fewer where a sanitizer makes each step many times slower.
   const char* wish = std::getenv("FATHOM_DEMO_SCHEDULES");
-  const int schedules = wish != nullptr     ? std::atoi(wish)
-                        : config.ranks > 1  ? 10
-                        : config.drafts > 0 ? 20
-                                            : 40;
+  const int schedules = wish != nullptr            ? std::atoi(wish)
+                        : config.split.world() > 1 ? 10
+                        : config.drafts > 0        ? 20
+                                                   : 40;
   ASSERT_GT(schedules, 0);
   auto tokenizer = text::Tokenizer::load(kModel).value();
   // Alone: one slot, no cache, no chunks, no overlap; the same arithmetic, and so as many ranks.
   Server alone = Server::start({"alone", 16, 4096, 512, 1, false, false, true, config.mla,
-                                sched::SchedulePolicy::kFcfs, config.dtype, "", 0, config.ranks});
+                                sched::SchedulePolicy::kFcfs, config.dtype, "", 0, config.split});
   Server server = Server::start(config);
   std::map<std::string, std::vector<int32_t>> expected;
   int64_t tokens_seen = 0;
@@ -223,13 +386,13 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
       auto request = make_request(random, *tokenizer);
       request.id = fmt::format("{}-{}", s, i);
       requests.push_back(request);
-      auto stream = server.scheduler->submit(request);
+      auto stream = server.router->submit(request);
       ASSERT_TRUE(stream.ok()) << stream.error().message;
       streams.push_back(*stream);
       if (random() % 3 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 4000));
       if (random() % 8 == 0) {
         const size_t victim = random() % (i + 1);
-        server.scheduler->cancel(requests[victim].id);
+        server.router->cancel(requests[victim].id);
         cancelled[victim] = true;
       }
     }
@@ -243,7 +406,7 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
       if (wanted.empty()) {
         FinishReason::Kind alone_kind;
         requests[i].id += "-alone";
-        wanted = collect(**alone.scheduler->submit(requests[i]), &alone_kind);
+        wanted = collect(**alone.router->submit(requests[i]), &alone_kind);
         ASSERT_NE(alone_kind, FinishReason::Kind::kAbort);
       }
       if (kind == FinishReason::Kind::kAbort) {
@@ -258,8 +421,8 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   }
   EXPECT_GT(tokens_seen, schedules * 10);
   // Nothing runs: every page is free or only cached, and a flush gives all of them back.
-  ASSERT_TRUE(server.scheduler->drain(std::chrono::seconds(10)));
-  auto stats = server.scheduler->stats();
+  ASSERT_TRUE(server.drain());
+  auto stats = server.router->stats();
   EXPECT_EQ(stats.running_requests, 0);
   EXPECT_EQ(stats.waiting_requests, 0);
   EXPECT_EQ(stats.used_tokens, 0);
@@ -273,6 +436,64 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   if (!config.radix) {
     EXPECT_EQ(stats.cached_tokens, 0);
   }
+}
+
+// The table of the reference's README: combinations of a prefix cache, absorbed attention, a draft layer,
+// experts apart and groups of requests, of which many crash there. Here each runs, and gives the greedy
+// tokens of one rank.
+TEST(Combinations, GiveTheTokensOfOneRank) {
+  set_log_level(LogLevel::kWarning);
+  const char* device = std::getenv("FATHOM_TEST_DEVICE");
+  if (device != nullptr && std::string_view(device) == "cuda") GTEST_SKIP() << "one rank on a GPU";
+  auto tokenizer = text::Tokenizer::load(kModel).value();
+  std::mt19937 random(2026);
+  std::vector<GenerateRequest> requests;
+  while (requests.size() < 12) {
+    auto request = make_request(random, *tokenizer);
+    if (request.sampling.temperature > 0.0F) continue;
+    request.id = std::to_string(requests.size());
+    // Twice, so that the cache has something to find.
+    requests.push_back(request);
+    request.id += "-again";
+    requests.push_back(request);
+  }
+  const auto answers = [&](Server& server) {
+    std::vector<std::vector<int32_t>> all;
+    std::vector<std::shared_ptr<TokenStream>> streams;
+    for (const auto& request : requests) streams.push_back(server.router->submit(request).value());
+    FinishReason::Kind kind;
+    for (auto& stream : streams) all.push_back(collect(*stream, &kind));
+    return all;
+  };
+  Server one = Server::start(
+      {"one rank", 16, 4096, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "float32"});
+  const auto expected = answers(one);
+  int combinations = 0;
+  for (const model::Split split : {model::Split{},
+                                   {.tp = 2},
+                                   {.tp = 2, .ep = 2},
+                                   {.tp = 2, .dp = 2},
+                                   {.tp = 2, .dp = 2, .ep = 2},
+                                   {.tp = 4, .dp = 2, .ep = 2},
+                                   {.tp = 1, .pp = 2}}) {
+    for (const bool radix : {true, false}) {
+      for (const bool mla : {true, false}) {
+        for (const int32_t drafts : {0, 2}) {
+          Server server =
+              Server::start({"", 16, 1024, 48, 8, radix, true, true, mla, sched::SchedulePolicy::kFcfs,
+                             "float32", drafts > 0 ? "NEXTN" : "", drafts, split});
+          EXPECT_EQ(answers(server), expected)
+              << fmt::format("tp {} dp {} ep {} pp {}, radix cache {}, MLA {}, {} guesses", split.tp,
+                             split.dp, split.ep, split.pp, radix, mla, drafts);
+          ASSERT_TRUE(server.drain());
+          EXPECT_EQ(server.router->stats().used_tokens, 0);
+          EXPECT_EQ(server.router->stats().leaked_pages, 0);
+          ++combinations;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(combinations, 56);
 }
 
 INSTANTIATE_TEST_SUITE_P(Demo, Schedules, testing::ValuesIn(kConfigs), [](const auto& info) {

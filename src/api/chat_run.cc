@@ -34,6 +34,7 @@ Refusal plan_chat(const ServiceContext& context, ChatRequest* request, std::vect
     if (refusal) return refusal;
     spec.priority = request->options.priority;
     spec.cache_namespace = request->options.cache_namespace;
+    spec.data_parallel_rank = request->options.data_parallel_rank;
     spec.explain_cache = request->options.explain_cache;
     spec.turn_text = prompt.marked;
   }

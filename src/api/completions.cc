@@ -101,6 +101,7 @@ Refusal make_specs(const ServiceContext& context, const CompletionRequest& reque
       spec.text = request.sampling.text_options();
       spec.priority = request.options.priority;
       spec.cache_namespace = request.options.cache_namespace;
+      spec.data_parallel_rank = request.options.data_parallel_rank;
       spec.explain_cache = request.options.explain_cache;
     }
   }

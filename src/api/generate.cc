@@ -43,6 +43,7 @@ Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Na
       spec.text = sampling.text_options();
       spec.priority = batch.options.priority;
       spec.cache_namespace = batch.options.cache_namespace;
+      spec.data_parallel_rank = batch.options.data_parallel_rank;
       spec.explain_cache = batch.options.explain_cache;
     }
   }

@@ -33,8 +33,8 @@ ordered_json by_reason(const std::array<int64_t, kMissReasons>& counts) {
   return out;
 }
 
-ordered_json load_json(const SchedulerStats& stats) {
-  return {{"dp_rank", 0},
+ordered_json load_json(const SchedulerStats& stats, size_t dp_rank) {
+  return {{"dp_rank", dp_rank},
           {"num_running_reqs", stats.running_requests},
           {"num_waiting_reqs", stats.waiting_requests},
           {"num_total_reqs", stats.running_requests + stats.waiting_requests},
@@ -91,17 +91,10 @@ void handle_model_info(const ServiceContext& context, const http::Request& /*req
                              {"vocab_size", card.vocab_size}}));
 }
 
-void handle_server_info(const ServiceContext& context, const http::Request& /*request*/,
-                        http::ResponseWriter& writer) {
-  const SchedulerStats stats = context.sink.stats();
-  ordered_json info = context.options.server_info ? context.options.server_info() : ordered_json::object();
-  info["model_path"] = context.card.model_path;
-  info["served_model_name"] = context.card.served_model_name;
-  info["context_length"] = context.card.context_length;
-  info["max_total_num_tokens"] = stats.total_tokens;
-  info["max_req_input_len"] = context.card.context_length - 1;
-  info["requests_in_work"] = context.active.size();
-  ordered_json state = load_json(stats);
+namespace {
+
+ordered_json state_json(const SchedulerStats& stats, size_t dp_rank) {
+  ordered_json state = load_json(stats, dp_rank);
   state["steps"] = stats.steps;
   state["finished_requests"] = stats.finished_requests;
   state["aborted_requests"] = stats.aborted_requests;
@@ -118,15 +111,35 @@ void handle_server_info(const ServiceContext& context, const http::Request& /*re
     state["spec_accept_rate"] = stats.speculation.accept_rate();
     state["spec_off_steps"] = stats.unguessed_steps;
   }
-  info["internal_states"] = ordered_json::array({std::move(state)});
+  return state;
+}
+
+}  // namespace
+
+void handle_server_info(const ServiceContext& context, const http::Request& /*request*/,
+                        http::ResponseWriter& writer) {
+  const SchedulerStats stats = context.sink.stats();
+  ordered_json info = context.options.server_info ? context.options.server_info() : ordered_json::object();
+  info["model_path"] = context.card.model_path;
+  info["served_model_name"] = context.card.served_model_name;
+  info["context_length"] = context.card.context_length;
+  info["max_total_num_tokens"] = stats.total_tokens;
+  info["max_req_input_len"] = context.card.context_length - 1;
+  info["requests_in_work"] = context.active.size();
+  auto& states = info["internal_states"] = ordered_json::array();
+  for (const SchedulerStats& group : context.sink.group_stats())
+    states.push_back(state_json(group, states.size()));
   writer.send(json_response(info));
 }
 
 void handle_loads(const ServiceContext& context, const http::Request& /*request*/,
                   http::ResponseWriter& writer) {
-  writer.send(json_response({{"timestamp", utc_now()},
-                             {"dp_rank_count", 1},
-                             {"loads", ordered_json::array({load_json(context.sink.stats())})}}));
+  ordered_json loads = ordered_json::array();
+  for (const SchedulerStats& group : context.sink.group_stats())
+    loads.push_back(load_json(group, loads.size()));
+  const size_t count = loads.size();
+  writer.send(
+      json_response({{"timestamp", utc_now()}, {"dp_rank_count", count}, {"loads", std::move(loads)}}));
 }
 
 }  // namespace fathom::api

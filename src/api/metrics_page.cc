@@ -39,31 +39,45 @@ void write_histogram(PrometheusText& page, const char* name, const char* help, c
   page.histogram(labels, histogram);
 }
 
-void write_sglang(PrometheusText& page, const std::string& model, const SchedulerStats& stats,
-                  const ServiceMetrics& metrics) {
-  const Labels request = {{"model_name", model}, {"engine_type", "unified"}};
-  Labels scheduler = request;
-  scheduler.insert(scheduler.end(), {{"tp_rank", "0"}, {"pp_rank", "0"}, {"dp_rank", "0"}});
-  const auto gauge = [&](const char* name, const char* help, auto value) {
-    page.single(name, "gauge", help, scheduler, value);
+// What the reference system shows of each data-parallel rank.
+void write_sglang_schedulers(PrometheusText& page, const Labels& request,
+                             const std::vector<SchedulerStats>& groups) {
+  const auto gauge = [&](const char* name, const char* help, const auto& value_of) {
+    page.family(name, "gauge", help);
+    for (size_t rank = 0; rank < groups.size(); ++rank) {
+      Labels labels = request;
+      labels.insert(labels.end(), {{"tp_rank", "0"}, {"pp_rank", "0"}, {"dp_rank", std::to_string(rank)}});
+      page.sample(labels, value_of(groups[rank]));
+    }
   };
+  using Stats = const SchedulerStats&;
+  gauge("sglang:num_running_reqs", "Requests that run.", [](Stats s) { return s.running_requests; });
+  gauge("sglang:num_queue_reqs", "Requests that wait.", [](Stats s) { return s.waiting_requests; });
+  gauge("sglang:num_used_tokens", "Token places of the KV pool that live requests hold.",
+        [](Stats s) { return s.used_tokens; });
+  gauge("sglang:max_total_num_tokens", "Token places of the KV pool.",
+        [](Stats s) { return s.total_tokens; });
+  gauge("sglang:token_usage", "Share of the KV pool that live requests hold.",
+        [](Stats s) { return ratio(s.used_tokens, s.total_tokens); });
+  gauge("sglang:gen_throughput", "Output tokens a second, over the last seconds.",
+        [](Stats s) { return s.generation_rate; });
+  gauge("sglang:cache_hit_rate", "Share of all prompt tokens that came from the prefix cache.",
+        [](Stats s) { return ratio(s.prompt_cached_tokens, s.prompt_tokens); });
+  gauge("sglang:num_retracted_reqs", "Preempted requests that wait to go on.",
+        [](Stats s) { return s.preempted_requests; });
+  gauge("sglang:spec_accept_length", "Tokens that a decode step gave, guesses included; 0 without guessing.",
+        [](Stats s) { return s.speculation.accept_length(); });
+  gauge("sglang:spec_accept_rate", "Share of the guessed tokens that were right.",
+        [](Stats s) { return s.speculation.accept_rate(); });
+}
+
+void write_sglang(PrometheusText& page, const std::string& model, const std::vector<SchedulerStats>& groups,
+                  const SchedulerStats& stats, const ServiceMetrics& metrics) {
+  const Labels request = {{"model_name", model}, {"engine_type", "unified"}};
+  write_sglang_schedulers(page, request, groups);
   const auto counter = [&](const char* name, const char* help, int64_t value) {
     page.single(name, "counter", help, request, value);
   };
-  gauge("sglang:num_running_reqs", "Requests that run.", stats.running_requests);
-  gauge("sglang:num_queue_reqs", "Requests that wait.", stats.waiting_requests);
-  gauge("sglang:num_used_tokens", "Token places of the KV pool that live requests hold.", stats.used_tokens);
-  gauge("sglang:max_total_num_tokens", "Token places of the KV pool.", stats.total_tokens);
-  gauge("sglang:token_usage", "Share of the KV pool that live requests hold.",
-        ratio(stats.used_tokens, stats.total_tokens));
-  gauge("sglang:gen_throughput", "Output tokens a second, over the last seconds.", stats.generation_rate);
-  gauge("sglang:cache_hit_rate", "Share of all prompt tokens that came from the prefix cache.",
-        ratio(stats.prompt_cached_tokens, stats.prompt_tokens));
-  gauge("sglang:num_retracted_reqs", "Preempted requests that wait to go on.", stats.preempted_requests);
-  gauge("sglang:spec_accept_length", "Tokens that a decode step gave, guesses included; 0 without guessing.",
-        stats.speculation.accept_length());
-  gauge("sglang:spec_accept_rate", "Share of the guessed tokens that were right.",
-        stats.speculation.accept_rate());
   counter("sglang:prompt_tokens_total", "Prompt tokens computed or found in the prefix cache.",
           stats.prompt_tokens);
   counter("sglang:cached_tokens_total", "Prompt tokens found in the prefix cache.",
@@ -222,7 +236,8 @@ void handle_metrics(const ServiceContext& context, const http::Request& /*reques
   const SchedulerStats stats = context.sink.stats();
   const std::string& model = context.card.served_model_name;
   PrometheusText page;
-  if (options.metric_names != MetricNames::kVllm) write_sglang(page, model, stats, *context.metrics);
+  if (options.metric_names != MetricNames::kVllm)
+    write_sglang(page, model, context.sink.group_stats(), stats, *context.metrics);
   if (options.metric_names != MetricNames::kSglang) write_vllm(page, model, stats, *context.metrics);
   write_own(page, context, stats);
   if (options.http_stats) write_http(page, options.http_stats());

@@ -28,6 +28,11 @@ Refusal read_body(const ServiceContext& context, const http::Request& request, n
 void read_scheduling_options(Fields& fields, RequestOptions* out) {
   fields.int32("priority", INT32_MIN, INT32_MAX, &out->priority);
   fields.boolean("explain_cache", &out->explain_cache);
+  for (const char* name : {"data_parallel_rank", "routed_dp_rank"}) {
+    int32_t rank = -1;
+    fields.int32(name, 0, INT32_MAX, &rank);
+    if (rank >= 0) out->data_parallel_rank = rank;
+  }
   std::string salt;
   std::string extra_key;
   fields.string("cache_salt", kMaxIdBytes, &salt);
@@ -64,7 +69,6 @@ void refuse_unavailable(Fields& fields) {
                 "sessions are not available; the prefix cache works without");
   fields.refuse({"bootstrap_host", "bootstrap_port", "bootstrap_room", "disagg_prefill_dp_rank"},
                 "prefill and decode on different servers is not available");
-  fields.refuse({"routed_dp_rank", "data_parallel_rank"}, "data parallelism is not available");
   fields.refuse({"return_hidden_states", "return_routed_experts", "return_indexer_topk", "return_entropy",
                  "return_spec_tokens_details", "return_cached_tokens_details", "return_bytes"},
                 "is not available");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "api/context.h"
@@ -18,6 +19,7 @@ struct RequestOptions {
   int32_t priority = 0;
   std::string cache_namespace;  // requests share cached prefixes within one only
   bool explain_cache = false;   // why the prompt was not all cached
+  std::optional<int32_t> data_parallel_rank;
 };
 
 void read_request_options(Fields& fields, RequestOptions* out);

@@ -1,6 +1,7 @@
 #include "api/request_run.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 
 #include "base/clock.h"
@@ -16,6 +17,21 @@ constexpr milliseconds kWaitInterval{250};
 
 // Of all choices together; their JSON takes about 100 bytes each.
 constexpr size_t kMaxLogprobs = 4'000'000;
+
+// X-Data-Parallel-Rank, as proxies in front of data-parallel servers set it.
+Refusal read_rank_header(const ServiceContext& context, std::optional<int32_t>* rank) {
+  if (context.caller->request == nullptr) return std::nullopt;
+  const std::string* text = context.caller->request->header("x-data-parallel-rank");
+  if (text == nullptr) return std::nullopt;
+  int32_t value = -1;
+  const auto [end, failure] = std::from_chars(text->data(), text->data() + text->size(), value);
+  if (failure != std::errc() || end != text->data() + text->size() || value < 0) {
+    return ApiError{
+        400, fmt::format("X-Data-Parallel-Rank is '{}', expected a number from 0 on", *text), {}, {}};
+  }
+  *rank = value;
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -54,6 +70,8 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
 
   tally_.emplace(context_, specs.size());
   if (Refusal refusal = tally_->begin(specs)) return refusal;
+  std::optional<int32_t> header_rank;
+  if (Refusal refusal = read_rank_header(context_, &header_rank)) return refusal;
   const std::string serial = random_id();  // the sink's ids stay unique when a rid is used again
   choices_.reserve(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -66,6 +84,7 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
     request.mask = spec.mask;
     request.priority = spec.priority;
     request.cache_namespace = context_.caller->scope + spec.cache_namespace;
+    request.data_parallel_rank = spec.data_parallel_rank ? spec.data_parallel_rank : header_rank;
     if (spec.explain_cache) {
       const CacheExplanations told = context_.options.cache_explanations;
       if (told == CacheExplanations::kOff) {

@@ -28,6 +28,7 @@ struct RunSpec {
   std::optional<AnswerOptions> answer;  // nothing: the text is not taken apart
   int32_t priority = 0;
   std::string cache_namespace;
+  std::optional<int32_t> data_parallel_rank;
   bool explain_cache = false;
   // The text of a chat's prompt, for TurnMemory; null: the answer need not be remembered.
   std::shared_ptr<const std::string> turn_text;

@@ -33,6 +33,11 @@ struct ModelArgs {
   int32_t threads = 0;          // 0: the CPUs of this process
   std::string cpu_isa = "auto";
   int32_t tp_size = 1;
+  int32_t dp_size = 1;
+  bool enable_dp_attention = false;
+  int32_t ep_size = 1;
+  bool enable_ep_moe = false;  // ep_size is tp_size
+  int32_t pp_size = 1;
   int32_t dist_timeout = 0;  // seconds; 0: 300
 
   double mem_fraction_static = 0.0;      // 0: computed

@@ -108,7 +108,8 @@ int run_command_line(int argc, char** argv) {
                    .batches = true,
                    .queue = true,
                    .speculation = true,
-                   .ranks = true},
+                   .ranks = true,
+                   .groups = true},
                   serve_args.model);
   add_serve_flags(*serve, serve_args);
   serve->callback([&] { command = [&] { return run_serve(serve_args); }; });
@@ -129,7 +130,8 @@ int run_command_line(int argc, char** argv) {
                    .scheduler = true,
                    .batches = true,
                    .speculation = true,
-                   .ranks = true},
+                   .ranks = true,
+                   .groups = true},
                   generate_args.model);
   generate
       ->add_option("--input", generate_args.input,
@@ -151,7 +153,7 @@ int run_command_line(int argc, char** argv) {
 
   PlanArgs plan_args;
   auto* plan = add("plan", "Show the memory of a model by part, from its config alone");
-  add_model_flags(*plan, {.pool = true, .speculation = true, .ranks = true}, plan_args.model);
+  add_model_flags(*plan, {.pool = true, .speculation = true, .ranks = true, .groups = true}, plan_args.model);
   plan->callback([&] { command = [&] { return run_plan(plan_args); }; });
 
   BenchArgs bench_args;

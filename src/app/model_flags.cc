@@ -176,6 +176,33 @@ void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
           "Ranks that the model's heads, MLPs and vocabulary are split over; on the CPU, as threads of this "
           "process; default: 1")
       ->check(CLI::Range(1, 256));
+  auto* experts =
+      group
+          .add_option(
+              "--ep-size,--ep,--expert-parallel-size", args.ep_size,
+              "Sets of those ranks that the routed experts are spread over; default: 1, each rank has "
+              "a part of every expert")
+          ->check(CLI::Range(1, 256));
+  group
+      .add_flag("--enable-ep-moe", args.enable_ep_moe,
+                "Every rank has experts of its own: --ep-size is --tp-size")
+      ->excludes(experts);
+  group
+      .add_option("--pp-size,--pp,--pipeline-parallel-size", args.pp_size,
+                  "Stages of layers, each of --tp-size ranks; default: 1")
+      ->check(CLI::Range(1, 64));
+  if (parts.groups) {
+    auto* dp =
+        group
+            .add_option("--dp-size,--dp,--data-parallel-size", args.dp_size,
+                        "Copies of the model, each of --tp-size ranks; with --enable-dp-attention, groups "
+                        "that the --tp-size ranks are split in; default: 1")
+            ->check(CLI::Range(1, 64));
+    group
+        .add_flag("--enable-dp-attention", args.enable_dp_attention,
+                  "Each group has requests and a KV pool of its own; experts are shared by all")
+        ->needs(dp);
+  }
   if (!parts.weights) return;
   group
       .add_option("--dist-timeout", args.dist_timeout,

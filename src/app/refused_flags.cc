@@ -14,28 +14,18 @@ struct Refusal {
 
 constexpr std::string_view kOneProcess =
     "this version runs all ranks in one process; use --tp-size on one machine";
-constexpr std::string_view kTensorOnly =
-    "this version splits a model by tensors only; use --tp-size, which splits the experts too";
-constexpr std::string_view kOneModel =
-    "this version runs one copy of the model; start several servers, or split it with --tp-size";
+constexpr std::string_view kGathered =
+    "every rank sees the tokens of all and answers for its experts (--ep-size); leave it out";
+constexpr std::string_view kOnePlace = "each expert has one place in this version; see --ep-size";
 constexpr std::string_view kExactOnly =
     "guesses are verified exactly, so that they never change a token; leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
 
 constexpr std::array kRefusals = {
     Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
-    Refusal{"--dp", kOneModel},
-    Refusal{"--dp-size", kOneModel},
-    Refusal{"--data-parallel-size", kOneModel},
-    Refusal{"--enable-dp-attention", kOneModel},
-    Refusal{"--ep", kTensorOnly},
-    Refusal{"--ep-size", kTensorOnly},
-    Refusal{"--enable-ep-moe", kTensorOnly},
-    Refusal{"--enable-deepep-moe", kTensorOnly},
-    Refusal{"--enable-eplb", kTensorOnly},
-    Refusal{"--ep-num-redundant-experts", kTensorOnly},
-    Refusal{"--pp-size", kTensorOnly},
-    Refusal{"--pipeline-parallel-size", kTensorOnly},
+    Refusal{"--enable-deepep-moe", kGathered},
+    Refusal{"--enable-eplb", kOnePlace},
+    Refusal{"--ep-num-redundant-experts", kOnePlace},
     Refusal{"--nnodes", kOneProcess},
     Refusal{"--node-rank", kOneProcess},
     Refusal{"--dist-init-addr", kOneProcess},

@@ -92,6 +92,10 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.page_size = args.page_size;
   settings.device = args.device;
   settings.tp_size = args.tp_size;
+  settings.dp_size = args.dp_size;
+  settings.enable_dp_attention = args.enable_dp_attention;
+  settings.ep_size = args.enable_ep_moe ? args.tp_size : args.ep_size;
+  settings.pp_size = args.pp_size;
   settings.dist_timeout = args.dist_timeout;
   settings.disable_cuda_graph = args.disable_cuda_graph;
   settings.cuda_graph_bs = args.cuda_graph_bs;
@@ -152,20 +156,27 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
   std::unique_ptr<Serving> serving(new Serving());
   FATHOM_TRY(serving->load_text(args));
   engine::ModelFacts facts;
-  FATHOM_ASSIGN(serving->engine_, engine::start_engine(engine_settings(args), &facts));
+  FATHOM_ASSIGN(serving->engines_, engine::start_engines(engine_settings(args), &facts));
   serving->find_encoding(args, facts.architecture);
-  const ExecutorLimits& limits = serving->engine_->limits();
+  const ExecutorLimits& limits = serving->engines_.front()->limits();
   FATHOM_ASSIGN(const auto options, scheduler_options(args, limits));
-  serving->scheduler_ = std::make_unique<sched::Scheduler>(options, *serving->engine_);
+  std::vector<RequestSink*> sinks;
+  for (auto& engine : serving->engines_) {
+    serving->schedulers_.push_back(std::make_unique<sched::Scheduler>(options, *engine));
+    sinks.push_back(serving->schedulers_.back().get());
+  }
+  serving->router_ = std::make_unique<sched::Router>(std::move(sinks));
   LOG_INFO(
-      "scheduler: {}, {} running requests, {} prompt tokens a step, radix cache {}, overlap {}, mixed "
+      "{}: {}, {} running requests, {} prompt tokens a step, radix cache {}, overlap {}, mixed "
       "batches {}",
+      serving->schedulers_.size() == 1 ? "scheduler"
+                                       : fmt::format("{} schedulers, each", serving->schedulers_.size()),
       args.schedule_policy, limits.max_slots, options.chunked_prefill_size,
       options.disable_radix_cache ? "off" : "on", options.disable_overlap_schedule ? "off" : "on",
       options.enable_mixed_chunk ? "on" : "off");
 
   api::ModelCard card = make_card(args, facts, served_name);
-  card.context_length = serving->scheduler_->max_request_tokens();
+  card.context_length = serving->schedulers_.front()->max_request_tokens();
   FATHOM_ASSIGN(
       service_options.parsers,
       text::choose_parsers(args.reasoning_parser, args.tool_call_parser,
@@ -180,42 +191,58 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
   FATHOM_ASSIGN(service_options.reasoning_field, parse_reasoning_field(args.reasoning_field));
   LOG_INFO("answers: reasoning parser {}, tool call parser {}",
            or_none(service_options.parsers.reasoning_name), or_none(service_options.parsers.tools_name));
-  service_options.engine_state = [scheduler = serving->scheduler_.get()] { return scheduler->state(); };
+  service_options.engine_state = [serving = serving.get()] { return serving->state(); };
   service_options.server_info = [serving = serving.get(), args] { return serving->describe(args); };
   serving->service_ = std::make_unique<api::Service>(std::move(service_options), std::move(card),
-                                                     *serving->scheduler_, serving->tokenizer_.get(),
+                                                     *serving->router_, serving->tokenizer_.get(),
                                                      serving->template_ ? &*serving->template_ : nullptr);
-  serving->scheduler_->start();
+  for (auto& scheduler : serving->schedulers_) scheduler->start();
   return serving;
 }
 
 Serving::~Serving() {
-  if (scheduler_) stop();
+  stop();
 }
 
 void Serving::stop() {
-  scheduler_->stop();
+  for (auto& scheduler : schedulers_) scheduler->stop();
 }
 
 bool Serving::drain(std::chrono::milliseconds timeout) {
   service_->set_draining();
-  return scheduler_->drain(timeout);
+  const auto end = std::chrono::steady_clock::now() + timeout;
+  bool done = true;
+  for (auto& scheduler : schedulers_) {
+    const auto left = end - std::chrono::steady_clock::now();
+    done = scheduler->drain(std::chrono::duration_cast<std::chrono::milliseconds>(left)) && done;
+  }
+  return done;
+}
+
+Result<void> Serving::state() const {
+  for (const auto& scheduler : schedulers_) FATHOM_TRY(scheduler->state());
+  return {};
 }
 
 nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
-  const ExecutorLimits& limits = engine_->limits();
-  const auto& report = engine_->report();
+  const ExecutorLimits& limits = engines_.front()->limits();
+  const auto& report = engines_.front()->report();
   nlohmann::ordered_json info;
   info["version"] = kVersion;
   info["dtype"] = args.dtype;
   info["kv_cache_dtype"] = args.kv_cache_dtype;
   info["device"] = report.device;
-  info["threads"] = engine_->threads();
+  info["tp_size"] = args.tp_size;
+  info["dp_size"] = args.dp_size;
+  info["enable_dp_attention"] = args.enable_dp_attention;
+  info["ep_size"] = args.enable_ep_moe ? args.tp_size : args.ep_size;
+  info["pp_size"] = args.pp_size;
+  info["threads"] = engines_.front()->threads();
   info["disable_mla"] = args.disable_mla;
   info["page_size"] = limits.page_size;
   info["max_running_requests"] = limits.max_slots;
   info["max_total_num_tokens"] = int64_t{limits.num_pages} * limits.page_size;
-  info["max_req_input_len"] = scheduler_->max_request_tokens() - 1;
+  info["max_req_input_len"] = schedulers_.front()->max_request_tokens() - 1;
   info["chunked_prefill_size"] =
       args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_prompt_tokens();
   info["schedule_policy"] = args.schedule_policy;

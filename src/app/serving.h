@@ -6,12 +6,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "api/service.h"
 #include "app/args.h"
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/settings.h"
+#include "sched/router.h"
 #include "sched/scheduler.h"
 #include "text/template/chat_template.h"
 #include "text/tokenizer/tokenizer.h"
@@ -35,9 +37,11 @@ class Serving {
   Serving& operator=(const Serving&) = delete;
 
   api::Service& service() { return *service_; }
-  int32_t max_running_requests() const { return engine_->limits().max_slots; }
-  // What ended the engine, if something did: every request fails from then on. Thread safe.
-  Result<void> state() const { return scheduler_->state(); }
+  int32_t max_running_requests() const {
+    return engines_.front()->limits().max_slots * static_cast<int32_t>(engines_.size());
+  }
+  // What ended an engine, if something did: its requests fail from then on. Thread safe.
+  Result<void> state() const;
   // Refuses new requests and waits for the running ones. False: `timeout` came first.
   bool drain(std::chrono::milliseconds timeout);
   // Aborts what still runs. Final.
@@ -51,8 +55,9 @@ class Serving {
 
   std::unique_ptr<text::Tokenizer> tokenizer_;
   std::optional<text::ChatTemplate> template_;
-  std::unique_ptr<engine::Engine> engine_;
-  std::unique_ptr<sched::Scheduler> scheduler_;
+  std::vector<std::unique_ptr<engine::Engine>> engines_;
+  std::vector<std::unique_ptr<sched::Scheduler>> schedulers_;  // one an engine
+  std::unique_ptr<sched::Router> router_;
   std::unique_ptr<api::Service> service_;
 };
 

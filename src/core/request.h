@@ -28,6 +28,7 @@ struct GenerateRequest {
   int32_t priority = 0;                         // larger first, where the policy looks at it
   std::string cache_namespace;                  // requests share cached prefixes within one namespace only
   ExplainMiss explain_miss = ExplainMiss::kNo;
+  std::optional<int32_t> data_parallel_rank;  // the scheduler that it must go to, where there are several
 };
 
 struct FinishReason {
@@ -145,6 +146,8 @@ class RequestSink {
   // Forgets every cached prefix; kUnavailable while requests run or wait.
   virtual Result<void> flush_cache() = 0;
   virtual SchedulerStats stats() const = 0;
+  // Of each scheduler, where there are several.
+  virtual std::vector<SchedulerStats> group_stats() const { return {stats()}; }
 };
 
 }  // namespace fathom

@@ -124,7 +124,7 @@ class MoeCall {
     // Waking the others pays from some tens of microseconds on.
     const bool alone = plan_.pairs * hidden_ <= 65536;
     const int64_t items = plan_.active + (shared_up_kernel_ != nullptr ? 1 : 0);
-    launch_.pool().parallel_for(items, alone ? items : 1, std::ref(prepare));
+    launch_.pool().parallel_for(items, alone ? std::max(items, int64_t{1}) : 1, std::ref(prepare));
   }
 
   void gather_shared() {

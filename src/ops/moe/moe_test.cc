@@ -271,6 +271,16 @@ TEST_P(Moe, LeavesOutTheExpertsOfOthers) {
       ASSERT_NEAR(low[i] + high[i], whole[i], 1e-5 * largest) << to_string(target.isa) << " at " << i;
     for (size_t t = 0; t < kTokens; ++t) empty_rows += low[t * kHidden] == 0.0F ? 1 : 0;
     EXPECT_GT(empty_rows, 0) << "no token was without an expert of the first part";
+    // A call that has no expert at all.
+    std::vector<int32_t> none = {-1, -1};
+    std::vector<float> y(kHidden, kPoison);
+    moe(launch, {.x = Tensor(x.data(), DType::kF32, {1, kHidden}),
+                 .ids = Tensor(none.data(), DType::kI32, {1, 2}),
+                 .weights = Tensor(weights.data(), DType::kF32, {1, 2}),
+                 .gate_up = experts.gate_up,
+                 .down = experts.down,
+                 .y = Tensor(y.data(), DType::kF32, {1, kHidden})});
+    for (const float v : y) ASSERT_EQ(v, 0.0F) << to_string(target.isa);
   }
 }
 
