@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "engine/masks_testing.h"
 #include "engine/settings.h"
 #include "model/shard.h"
 #include "sched/router.h"
@@ -260,6 +261,7 @@ GenerateRequest make_request(std::mt19937& random, const text::Tokenizer& tokeni
     request.sampling.seed = random() % 5;
     request.sampling.frequency_penalty = random() % 2 == 0 ? 0.0F : 0.3F;
   }
+  if (random() % 4 == 0) request.mask = std::make_shared<engine::SumMask>(-1, 2);
   return request;
 }
 
@@ -336,8 +338,8 @@ std::string key_of(const GenerateRequest& request) {
   std::string key;
   for (const int32_t token : request.prompt) key += std::to_string(token) + ' ';
   const auto& s = request.sampling;
-  return key + fmt::format("| {} {} {} {} {} {}", s.max_new_tokens, s.temperature, s.top_p, s.seed,
-                           s.frequency_penalty, s.thinking.tokens);
+  return key + fmt::format("| {} {} {} {} {} {} {}", s.max_new_tokens, s.temperature, s.top_p, s.seed,
+                           s.frequency_penalty, s.thinking.tokens, request.mask != nullptr);
 }
 
 // Whether the thoughts end when they must: a line break and the tag after so many tokens.

@@ -36,6 +36,7 @@ struct CpuEngine::Batch {
   std::vector<DraftRow> drafts;       // of the decode rows
   std::vector<int32_t> drafts_of;     // [plan row] its place in `drafts`, or -1
   std::vector<ComputedRow> computed;  // for the drafter
+  std::vector<int32_t> chosen;        // of a row
 
   void clear() {
     token_ids.clear();
@@ -214,9 +215,13 @@ void CpuEngine::draft(const BatchPlan& plan) {
                             .drafts = row.drafts,
                             .block_table = slot.block_table.data(),
                             .sampler = &slot.sampler,
-                            .tokens = {}});
+                            .guesses = {}});
   }
   drafter_->draft(*launch_, batch.drafts);
+  for (DraftRow& row : batch.drafts) {
+    const auto& masks = slots_[static_cast<size_t>(row.slot)].masks;
+    if (masks != nullptr) masks_.guess(masks, &row.guesses);
+  }
 }
 
 void CpuEngine::lay_out(const BatchPlan& plan) {
@@ -233,8 +238,9 @@ void CpuEngine::lay_out(const BatchPlan& plan) {
       if (row.mode != mode) continue;
       Slot& slot = slots_[static_cast<size_t>(row.slot)];
       const std::vector<int32_t> no_guesses;
-      const auto& guesses =
-          batch.drafts_of[r] < 0 ? no_guesses : batch.drafts[static_cast<size_t>(batch.drafts_of[r])].tokens;
+      const auto& guesses = batch.drafts_of[r] < 0
+                                ? no_guesses
+                                : batch.drafts[static_cast<size_t>(batch.drafts_of[r])].guesses.tokens;
       const int32_t count = static_cast<int32_t>(row.tokens.empty() ? 1 + guesses.size() : row.tokens.size());
       const int32_t first = static_cast<int32_t>(batch.token_ids.size());
       batch.first[r] = first;
@@ -275,23 +281,25 @@ void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logit
     sample::VerifyRow verify;
     verify.first = batch.first_logit[i];
     if (batch.drafts_of[row] >= 0)
-      verify.guesses = batch.drafts[static_cast<size_t>(batch.drafts_of[row])].tokens;
+      verify.guesses = &batch.drafts[static_cast<size_t>(batch.drafts_of[row])].guesses;
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     verify.slot = &slot.sampler;
     if (slot.masks != nullptr) {
-      const sample::MaskWorkers::Found& found = masks_.wait(slot.masks, slot.sampler.generated());
-      if (found.constrains) verify.allowed = found.allowed;
-      if (found.error) result->rows[row].error = found.error;
+      verify.mask = &masks_.wait(slot.masks, slot.sampler.generated());
+      if (verify.guesses != nullptr) verify.guess_masks = masks_.wait_guessed(slot.masks);
+      if (verify.mask->error) result->rows[row].error = verify.mask->error;
     }
     verify.outputs = &result->rows[row].outputs;
-    result->rows[row].drafted = static_cast<int32_t>(verify.guesses.size());
+    result->rows[row].drafted = verify.guesses != nullptr ? verify.guesses->size() : 0;
     batch.verify.push_back(verify);
   }
   sample::verify_rows(*pool_, logits, batch.verify);
   for (const size_t row : batch.sampling) {
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
-    slot.last_token = result->rows[row].outputs.back().token;
-    if (slot.masks != nullptr) masks_.accept(slot.masks, slot.last_token);
+    batch.chosen.clear();
+    for (const TokenOutput& output : result->rows[row].outputs) batch.chosen.push_back(output.token);
+    slot.last_token = batch.chosen.back();
+    if (slot.masks != nullptr) masks_.accept(slot.masks, batch.chosen);
   }
 }
 

@@ -43,11 +43,11 @@ class DraftLayer final : public Drafter {
       size_t kept = 0;
       for (size_t i = 0; i < drafting_.size(); ++i) {
         DraftRow& row = *drafting_[i];
-        const auto guessed = static_cast<int32_t>(row.tokens.size());
+        const auto guessed = row.guesses.size();
         if (guessed == row.drafts) continue;
         const auto index = static_cast<int32_t>(token_ids_.size());
         const int32_t position = row.start + guessed - 1;
-        add(row.tokens.back(), position, row.block_table, states[i]);
+        add(row.guesses.tokens.back(), position, row.block_table, states[i]);
         decode_rows_.push_back({index, 1, position, row.block_table});
         logit_rows_.push_back(index);
         drafting_[kept++] = &row;
@@ -154,9 +154,9 @@ class DraftLayer final : public Drafter {
         static_cast<int64_t>(drafting_.size()), 1, [&](int64_t begin, int64_t end, int) {
           for (int64_t i = begin; i < end; ++i) {
             DraftRow& row = *drafting_[static_cast<size_t>(i)];
-            row.tokens.push_back(
-                sample::choose_token(logits.row<float>(i), logits.dim(1), row.sampler->params(),
-                                     row.sampler->generated() + static_cast<int64_t>(row.tokens.size())));
+            row.guesses.extend(sample::choose_token(logits.row<float>(i), logits.dim(1),
+                                                    row.sampler->params(),
+                                                    row.sampler->generated() + row.guesses.size()));
           }
         });
   }

@@ -14,6 +14,7 @@
 #include "engine/model_ranks.h"
 #include "engine/speculation.h"
 #include "model/model.h"
+#include "sample/guess_tree.h"
 #include "sample/slot_sampler.h"
 
 namespace fathom::engine {
@@ -26,7 +27,7 @@ struct DraftRow {
   int32_t drafts = 0;                    // guesses wanted
   const int32_t* block_table = nullptr;  // covers start + 1 + drafts places
   const sample::SlotSampler* sampler = nullptr;
-  std::vector<int32_t> tokens;  // out: at most `drafts` guesses
+  sample::GuessTree guesses;  // out: at most `drafts`
 };
 
 // A row that has run.

@@ -24,8 +24,8 @@ class Lookup final : public Drafter {
       const size_t from = next_of_match(tokens);
       if (from == 0) continue;
       // Beyond the end the guesses themselves go on: the sequence may be repeating what is still short.
-      for (size_t i = from; row.tokens.size() < static_cast<size_t>(row.drafts); ++i) {
-        row.tokens.push_back(i < tokens.size() ? tokens[i] : row.tokens[i - tokens.size()]);
+      for (size_t i = from; row.guesses.size() < row.drafts; ++i) {
+        row.guesses.extend(i < tokens.size() ? tokens[i] : row.guesses.tokens[i - tokens.size()]);
       }
     }
   }

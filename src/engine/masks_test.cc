@@ -11,5 +11,13 @@ TEST(CpuMasks, FailAlone) {
   expect_a_mask_to_fail_alone(*start_demo_engine("cpu"));
 }
 
+TEST(CpuMasks, GoWithGuesses) {
+  const auto plain = start_demo_engine("cpu");
+  for (const char* algorithm : {"EAGLE", "NGRAM"}) {
+    expect_masks_to_go_with_guesses(
+        *plain, *start_demo_engine("cpu", {.algorithm = algorithm, .draft_model_path = {}}));
+  }
+}
+
 }  // namespace
 }  // namespace fathom::engine

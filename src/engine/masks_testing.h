@@ -11,49 +11,64 @@
 
 namespace fathom::engine {
 
-// Allows the tokens that are, modulo 7, what the tokens so far add up to: each mask depends on every token
-// before it. Fails when `fails_at` tokens have come.
+// Allows the tokens that are, modulo `modulus`, what the tokens so far add up to: each mask depends on every
+// token before it. Fails when `fails_at` tokens have come.
 class SumMask final : public TokenMaskSource {
  public:
-  explicit SumMask(int fails_at = -1) : fails_at_(fails_at) {}
-  static bool allows(int64_t sum, int32_t token) { return token % 7 == sum % 7; }
+  explicit SumMask(int fails_at = -1, int modulus = 7) : fails_at_(fails_at), modulus_(modulus) {}
+  static bool allows(int64_t sum, int32_t token, int modulus = 7) { return token % modulus == sum % modulus; }
 
   std::unique_ptr<TokenMask> begin() const override {
     struct Mask final : TokenMask {
       bool accept(int32_t token) override {
+        if (!allows(sum, token, modulus)) return false;
         sum += token;
-        ++count;
+        tokens.push_back(token);
         return true;
       }
-      void rollback(int) override {}
+      void rollback(int count) override {
+        for (; count > 0; --count) {
+          sum -= tokens.back();
+          tokens.pop_back();
+        }
+      }
       bool constrains() const override { return true; }
       Result<void> fill(std::span<uint64_t> allowed) override {
-        if (count == fails_at) return error(ErrorCode::kInvalidArgument, "too costly");
+        if (static_cast<int>(tokens.size()) == fails_at)
+          return error(ErrorCode::kInvalidArgument, "too costly");
         std::fill(allowed.begin(), allowed.end(), 0);
         for (size_t token = 0; token < allowed.size() * 64; ++token) {
-          if (allows(sum, static_cast<int32_t>(token))) allowed[token / 64] |= uint64_t{1} << (token % 64);
+          if (allows(sum, static_cast<int32_t>(token), modulus))
+            allowed[token / 64] |= uint64_t{1} << (token % 64);
         }
         return {};
       }
       int64_t sum = 0;
-      int count = 0, fails_at = -1;
+      std::vector<int32_t> tokens;
+      int fails_at = -1, modulus = 7;
     };
     auto mask = std::make_unique<Mask>();
     mask->fails_at = fails_at_;
+    mask->modulus = modulus_;
     return mask;
   }
 
  private:
   const int fails_at_;
+  const int modulus_;
 };
 
-inline std::unique_ptr<Engine> start_demo_engine(const char* device) {
+inline std::unique_ptr<Engine> start_demo_engine(const char* device,
+                                                 const SpeculationSettings& speculation = {},
+                                                 bool graphs = true) {
   Settings settings;
   settings.model_path = std::string(FATHOM_SOURCE_DIR) + "/models/demo";
   settings.device = device;
   settings.threads = 2;
   settings.max_total_tokens = 4096;
   settings.max_running_requests = 8;
+  settings.speculation = speculation;
+  settings.disable_cuda_graph = !graphs;
   ModelFacts facts;
   return start_engine(settings, &facts).value();
 }
@@ -111,12 +126,41 @@ struct MaskedRun {
     while (!flying.empty()) take(flying);
   }
 
+  // The same with guesses, each step once the one before is known; until all have `count` tokens or failed.
+  void go_guessing(Engine& engine, size_t count, uint64_t* step) {
+    go(engine, 1, step);
+    for (;;) {
+      BatchPlan plan;
+      plan.step = ++*step;
+      for (size_t s = 0; s < all.size(); ++s) {
+        const One& one = all[s];
+        if (one.failure || one.outputs.size() >= count) continue;
+        BatchRow row;
+        row.slot = static_cast<int32_t>(s);
+        row.sample = true;
+        row.start =
+            static_cast<int32_t>(one.init.prompt.size() + one.init.output.size() + one.outputs.size()) - 1;
+        // Not always all that it could.
+        row.drafts = engine.limits().max_drafts - static_cast<int32_t>((s + *step) % 4 == 0);
+        plan.rows.push_back(std::move(row));
+      }
+      if (plan.rows.empty()) return;
+      ++steps;
+      std::deque<std::future<Result<StepResult>>> flying;
+      flying.push_back(engine.step(std::move(plan)));
+      take(flying);
+    }
+  }
+
+  int64_t steps = 0, held = 0;  // of go_guessing()
+
   void take(std::deque<std::future<Result<StepResult>>>& flying) {
     const StepResult result = flying.front().get().value();
     flying.pop_front();
     for (const RowResult& row : result.rows) {
       One& one = all[static_cast<size_t>(row.slot)];
       if (row.error && !one.failure) one.failure = row.error;
+      held += static_cast<int64_t>(row.outputs.size()) - 1;
       one.outputs.insert(one.outputs.end(), row.outputs.begin(), row.outputs.end());
     }
   }
@@ -170,6 +214,45 @@ inline void expect_masks_to_be_kept(Engine& engine) {
     ASSERT_TRUE(SumMask::allows(sum, token));
     sum += token;
   }
+}
+
+// With guesses the tokens are those without, and guesses do hold under masks.
+inline void expect_masks_to_go_with_guesses(Engine& plain, Engine& guessing) {
+  const auto fill = [](MaskedRun& run) {
+    run.add(0.0F, nullptr);
+    for (const int modulus : {2, 7}) {
+      for (const float temperature : {0.0F, 0.9F, 2.0F})
+        run.add(temperature, std::make_shared<SumMask>(-1, modulus));
+    }
+    run.add(0.0F, std::make_shared<SumMask>(11, 2));  // fails in the midst
+  };
+  uint64_t step = 0;
+  MaskedRun wanted;
+  fill(wanted);
+  wanted.go(plain, 40, &step);
+  step = 0;
+  MaskedRun run;
+  fill(run);
+  run.go_guessing(guessing, 40, &step);
+  EXPECT_GT(run.held, 10) << "guesses, of all rows";
+  for (size_t s = 0; s < run.all.size(); ++s) {
+    auto tokens = run.tokens(s);
+    auto same = wanted.tokens(s);
+    if (s + 1 == run.all.size()) {
+      ASSERT_TRUE(run.all[s].failure);
+      tokens.resize(11);
+      same.resize(11);
+    } else {
+      EXPECT_FALSE(run.all[s].failure);
+    }
+    tokens.resize(std::min(tokens.size(), same.size()));
+    EXPECT_EQ(tokens, same) << "row " << s;
+  }
+  // A sequence alone, with few constraints: most of its guesses hold.
+  MaskedRun alone;
+  alone.add(0.0F, std::make_shared<SumMask>(-1, 2));
+  alone.go_guessing(guessing, 40, &step);
+  EXPECT_LT(alone.steps, 36);
 }
 
 inline void expect_a_mask_to_fail_alone(Engine& engine) {

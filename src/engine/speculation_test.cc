@@ -68,7 +68,7 @@ class LookupTest : public testing::Test {
     row.slot = 1;
     row.drafts = drafts;
     lookup_->draft(launch_, {&row, 1});
-    return row.tokens;
+    return row.guesses.tokens;
   }
 
   ThreadPool pool_{1};
@@ -102,7 +102,7 @@ TEST_F(LookupTest, FollowsTheOutputs) {
   row.slot = 1;
   row.drafts = 2;
   lookup_->draft(launch_, {&row, 1});
-  EXPECT_EQ(row.tokens, (std::vector<int32_t>{8, 7}));
+  EXPECT_EQ(row.guesses.tokens, (std::vector<int32_t>{8, 7}));
 }
 
 struct Generated {

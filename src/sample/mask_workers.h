@@ -15,6 +15,7 @@
 
 #include "core/executor.h"
 #include "core/token_mask.h"
+#include "sample/guess_tree.h"
 
 namespace fathom::sample {
 
@@ -36,16 +37,28 @@ class MaskWorkers {
   // Null when nothing constrains the sequence. `init.output` restores a preempted one. Looks for the first
   // mask.
   std::shared_ptr<Sequence> open(const SlotInit& init);
-  // The next chosen token of the sequence; looks for the mask after it.
-  void accept(const std::shared_ptr<Sequence>& sequence, int32_t token);
+  // The next chosen tokens of the sequence; looks for the mask after them.
+  void accept(const std::shared_ptr<Sequence>& sequence, std::span<const int32_t> tokens);
   // Nobody will tell of further tokens: who waits for their masks gets an error.
   void abandon(const std::shared_ptr<Sequence>& sequence);
   // The mask of the token that follows the first `tokens` ones of the output (with those of init), once it is
   // found. Valid until the next accept(). Waits for tokens that are still to be accepted.
   const Found& wait(const std::shared_ptr<Sequence>& sequence, int64_t tokens);
 
+  // Guesses after the accepted tokens, all of which are told: takes out those that the mask forbids and what
+  // hangs on them, and looks for the masks after the others. Waits for the mask before them.
+  void guess(const std::shared_ptr<Sequence>& sequence, GuessTree* guesses);
+  // The masks after each of the guesses that were left, once they are found; beside its nodes. To be called
+  // after each guess(), before the next accept(), until when they are valid. Fewer where the sequence was
+  // abandoned.
+  std::span<const Found> wait_guessed(const std::shared_ptr<Sequence>& sequence);
+
  private:
   void work();
+  // By the thread that has the sequence, without the lock.
+  void find_next(Sequence& sequence, std::span<const int32_t> tokens) const;
+  void find_guessed(Sequence& sequence) const;
+  void find(TokenMask& mask, Found* found) const;
   void enqueue(const std::shared_ptr<Sequence>& sequence);  // with mutex_ held
 
   const int64_t vocab_;

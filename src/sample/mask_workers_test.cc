@@ -8,17 +8,26 @@
 namespace fathom::sample {
 namespace {
 
-// Allows the number of tokens so far, and takes its time for it.
+constexpr int32_t kForbidden = 66;
+
+// Allows what tells of the tokens so far, and takes its time for it. Refuses one token.
 class Counting final : public TokenMaskSource {
  public:
   struct Mask final : TokenMask {
     explicit Mask(const Counting& counting) : source(counting) {}
     bool accept(int32_t token) override {
+      if (token == kForbidden) return false;
+      before.push_back(sum);
       sum = sum * 31 + static_cast<uint64_t>(token);
       ++count;
       return true;
     }
-    void rollback(int) override {}
+    void rollback(int tokens) override {
+      for (; tokens > 0; --tokens, --count) {
+        sum = before.back();
+        before.pop_back();
+      }
+    }
     bool constrains() const override { return count != source.free_at; }
     Result<void> fill(std::span<uint64_t> allowed) override {
       std::this_thread::sleep_for(source.delay);
@@ -30,6 +39,7 @@ class Counting final : public TokenMaskSource {
     const Counting& source;
     int count = 0;
     uint64_t sum = 0;
+    std::vector<uint64_t> before;
   };
   std::unique_ptr<TokenMask> begin() const override { return std::make_unique<Mask>(*this); }
   std::chrono::microseconds delay{0};
@@ -41,6 +51,10 @@ SlotInit masked(std::shared_ptr<const TokenMaskSource> source, std::vector<int32
   init.mask = std::move(source);
   init.output = std::move(output);
   return init;
+}
+
+void accept(MaskWorkers& workers, const std::shared_ptr<MaskWorkers::Sequence>& sequence, int32_t token) {
+  workers.accept(sequence, {&token, 1});
 }
 
 TEST(MaskWorkers, FollowManySequencesAtOnce) {
@@ -71,7 +85,7 @@ TEST(MaskWorkers, FollowManySequencesAtOnce) {
           ASSERT_EQ(found.allowed[0], all[s].sum);
         }
         all[s].sum = all[s].sum * 31 + static_cast<uint64_t>(step);
-        workers.accept(all[s].sequence, step);
+        accept(workers, all[s].sequence, step);
       }
     }
   }
@@ -82,7 +96,7 @@ TEST(MaskWorkers, AWaiterSeesTheTokenThatComesLater) {
   const auto sequence = workers.open(masked(std::make_shared<Counting>()));
   std::thread teller([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    workers.accept(sequence, 9);
+    accept(workers, sequence, 9);
   });
   EXPECT_EQ(workers.wait(sequence, 1).allowed[0], 9U);
   teller.join();
@@ -94,12 +108,77 @@ TEST(MaskWorkers, AnErrorStaysWithItsSequence) {
   MaskWorkers workers(100, 1);
   const auto bad = workers.open(masked(source));
   const auto good = workers.open(masked(std::make_shared<Counting>()));
-  workers.accept(bad, 3);
-  workers.accept(good, 3);
+  accept(workers, bad, 3);
+  accept(workers, good, 3);
   EXPECT_EQ(workers.wait(bad, 1).error->message, "too costly");
   EXPECT_FALSE(workers.wait(good, 1).error);
-  workers.accept(bad, 3);
+  accept(workers, bad, 3);
   EXPECT_TRUE(workers.wait(bad, 2).error);
+}
+
+TEST(MaskWorkers, FindTheMasksOfGuessesAndGoBack) {
+  auto source = std::make_shared<Counting>();
+  source->free_at = 4;
+  MaskWorkers workers(100, 2);
+  std::vector<std::shared_ptr<MaskWorkers::Sequence>> all;
+  for (int32_t s = 0; s < 8; ++s) all.push_back(workers.open(masked(source, {s})));
+  const auto after = [](std::vector<int32_t> tokens) {
+    uint64_t sum = 0;
+    for (const int32_t token : tokens) sum = sum * 31 + static_cast<uint64_t>(token);
+    return sum;
+  };
+  for (int32_t s = 0; s < 8; ++s) {
+    // 5, with 7 and (forbidden, with 9) after it; 6 beside it, with 8, 1 after it.
+    GuessTree guesses;
+    guesses.add(5, GuessTree::kRoot);
+    guesses.add(7, 0);
+    guesses.add(kForbidden, 0);
+    guesses.add(9, 2);
+    guesses.add(6, GuessTree::kRoot);
+    guesses.add(8, 4);
+    guesses.add(1, 5);
+    workers.guess(all[static_cast<size_t>(s)], &guesses);
+    EXPECT_EQ(guesses.tokens, (std::vector<int32_t>{5, 7, 6, 8, 1}));
+    EXPECT_EQ(guesses.parents, (std::vector<int32_t>{-1, 0, -1, 2, 3}));
+  }
+  for (int32_t s = 0; s < 8; ++s) {
+    const auto& sequence = all[static_cast<size_t>(s)];
+    EXPECT_EQ(workers.wait(sequence, 1).allowed[0], after({s}));
+    const auto masks = workers.wait_guessed(sequence);
+    ASSERT_EQ(masks.size(), 5U);
+    EXPECT_EQ(masks[0].allowed[0], after({s, 5}));
+    EXPECT_EQ(masks[1].allowed[0], after({s, 5, 7}));
+    EXPECT_EQ(masks[2].allowed[0], after({s, 6}));
+    EXPECT_EQ(masks[3].allowed[0], after({s, 6, 8}));
+    EXPECT_FALSE(masks[4].constrains);  // four tokens
+    const std::vector<int32_t> chosen{6, 3};
+    workers.accept(sequence, chosen);
+  }
+  for (int32_t s = 0; s < 8; ++s) {
+    const auto& sequence = all[static_cast<size_t>(s)];
+    GuessTree none = GuessTree::chain(std::vector<int32_t>{kForbidden, 3});
+    workers.guess(sequence, &none);
+    EXPECT_TRUE(none.empty());
+    EXPECT_TRUE(workers.wait_guessed(sequence).empty());
+    EXPECT_EQ(workers.wait(sequence, 3).allowed[0], after({s, 6, 3}));
+  }
+}
+
+TEST(MaskWorkers, AGuessAfterWhichTheMaskFailsIsToldApart) {
+  auto source = std::make_shared<Counting>();
+  source->fails_at = 2;
+  MaskWorkers workers(100, 1);
+  const auto sequence = workers.open(masked(source));
+  GuessTree guesses = GuessTree::chain(std::vector<int32_t>{4, 5, 6});
+  workers.guess(sequence, &guesses);
+  EXPECT_FALSE(workers.wait(sequence, 0).error);
+  const auto masks = workers.wait_guessed(sequence);
+  ASSERT_EQ(masks.size(), 3U);
+  EXPECT_FALSE(masks[0].error);
+  EXPECT_TRUE(masks[1].error);
+  const std::vector<int32_t> chosen{4, 5};
+  workers.accept(sequence, chosen);
+  EXPECT_TRUE(workers.wait(sequence, 2).error);
 }
 
 TEST(MaskWorkers, NobodyWaitsForAnAbandonedSequence) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/check.h"
 #include "sample/sampler.h"
 
 namespace fathom::sample {
@@ -10,16 +9,23 @@ namespace {
 
 void verify_row(const device::Tensor& logits, const VerifyRow& row) {
   const int64_t vocab = logits.dim(1);
-  FATHOM_CHECK(row.guesses.empty() || row.allowed.empty(), "{} guesses under a mask", row.guesses.size());
   const auto& stops = row.slot->params().stop_token_ids;
-  for (size_t i = 0;; ++i) {
-    TokenOutput output =
-        sample_row(logits.row<float>(row.first + static_cast<int64_t>(i)), vocab, *row.slot, row.allowed);
+  const MaskWorkers::Found* mask = row.mask;
+  for (int32_t node = GuessTree::kRoot;;) {
+    const AllowedTokens allowed =
+        mask != nullptr && mask->constrains ? AllowedTokens(mask->allowed) : AllowedTokens();
+    TokenOutput output = sample_row(logits.row<float>(row.first + 1 + node), vocab, *row.slot, allowed);
     const int32_t token = output.token;
     row.slot->accept(token);
     row.outputs->push_back(std::move(output));
-    if (i == row.guesses.size() || token != row.guesses[i]) return;
-    if (std::ranges::find(stops, token) != stops.end()) return;
+    if (row.guesses == nullptr || std::ranges::find(stops, token) != stops.end()) return;
+    node = row.guesses->child(node, token);
+    if (node == GuessTree::kNone) return;
+    if (row.path != nullptr) row.path->push_back(node);
+    if (row.mask == nullptr) continue;
+    if (static_cast<size_t>(node) >= row.guess_masks.size()) return;
+    mask = &row.guess_masks[static_cast<size_t>(node)];
+    if (mask->error) return;
   }
 }
 

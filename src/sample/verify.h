@@ -5,7 +5,8 @@
 // does not is replaced by it, and the guesses after it are dropped. So the tokens are those of decoding one
 // by one, bit for bit, and their distribution is the model's whatever was guessed. With a guess that is fixed
 // before the draw, this is speculative sampling (arXiv:2302.01318): it holds with probability p(guess), and
-// what replaces it has the distribution p without the guess, renormalised.
+// what replaces it has the distribution p without the guess, renormalised. Of several guesses for one place,
+// the one that is the token holds.
 #pragma once
 
 #include <cstdint>
@@ -15,21 +16,25 @@
 #include "base/thread_pool.h"
 #include "core/sampling.h"
 #include "device/tensor.h"
+#include "sample/guess_tree.h"
+#include "sample/mask_workers.h"
 #include "sample/sampler.h"
 #include "sample/slot_sampler.h"
 
 namespace fathom::sample {
 
 struct VerifyRow {
-  int64_t first = 0;                 // its logits: rows first .. first + guesses.size()
-  std::span<const int32_t> guesses;  // none: one token is chosen
+  int64_t first = 0;                   // the logits after its last token; those after guess i: first + 1 + i
+  const GuessTree* guesses = nullptr;  // null: one token is chosen
   SlotSampler* slot = nullptr;
-  AllowedTokens allowed{};                      // of the first position; a row with a mask has no guesses
-  std::vector<TokenOutput>* outputs = nullptr;  // appended: the right guesses, and one token more
+  const MaskWorkers::Found* mask = nullptr;           // of the first choice; null: none
+  std::span<const MaskWorkers::Found> guess_masks{};  // of the choice after each guess, where `mask` is set
+  std::vector<TokenOutput>* outputs = nullptr;        // appended: the right guesses, and one token more
+  std::vector<int32_t>* path = nullptr;               // where not null, appended: the nodes that held
 };
 
-// For each row; `slot` is told of its tokens. A stop id ends a row early. Logits [R, V] f32 may be
-// overwritten.
+// For each row; `slot` is told of its tokens. A stop id ends a row early, as does a guess after which the
+// mask has failed: that failure is the first choice's of the next step. Logits [R, V] f32 may be overwritten.
 void verify_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const VerifyRow> rows);
 
 }  // namespace fathom::sample

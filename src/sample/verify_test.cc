@@ -94,7 +94,8 @@ TEST(Verify, GivesTheTokensOfDecodingOneByOne) {
       }
       Rows rows(inputs);
       std::vector<TokenOutput> outputs;
-      const VerifyRow row{.first = 0, .guesses = guesses, .slot = &slot, .outputs = &outputs};
+      const GuessTree tree = GuessTree::chain(guesses);
+      const VerifyRow row{.first = 0, .guesses = &tree, .slot = &slot, .outputs = &outputs};
       verify_rows(pool, rows.tensor, {&row, 1});
       ASSERT_FALSE(outputs.empty());
       right += static_cast<int64_t>(outputs.size()) - 1;
@@ -120,7 +121,8 @@ TEST(Verify, EndsAtAStopToken) {
   const std::vector<int32_t> guesses{wanted[0].token, wanted[1].token, wanted[2].token};
   Rows rows({0, guesses[0], guesses[1], guesses[2]});
   std::vector<TokenOutput> outputs;
-  const VerifyRow row{.first = 0, .guesses = guesses, .slot = &slot, .outputs = &outputs};
+  const GuessTree tree = GuessTree::chain(guesses);
+  const VerifyRow row{.first = 0, .guesses = &tree, .slot = &slot, .outputs = &outputs};
   verify_rows(pool, rows.tensor, {&row, 1});
   const size_t end = wanted[0].token == wanted[1].token ? 1 : 2;
   EXPECT_EQ(outputs.size(), end);
@@ -132,12 +134,53 @@ TEST(Verify, ARowWithAMaskChoosesAmongWhatItAllows) {
   init.sampling = Choice{.temperature = 1.0F, .seed = 3};
   SlotSampler slot(init);
   Rows rows({0});
-  const std::vector<uint64_t> allowed{uint64_t{1} << 5};
+  const MaskWorkers::Found mask{.constrains = true, .allowed = {uint64_t{1} << 5}, .error = {}};
   std::vector<TokenOutput> outputs;
-  const VerifyRow row{.first = 0, .guesses = {}, .slot = &slot, .allowed = allowed, .outputs = &outputs};
+  const VerifyRow row{.first = 0, .slot = &slot, .mask = &mask, .outputs = &outputs};
   verify_rows(pool, rows.tensor, {&row, 1});
   ASSERT_EQ(outputs.size(), 1U);
   EXPECT_EQ(outputs[0].token, 5);
+}
+
+TEST(Verify, EachGuessHasItsOwnMask) {
+  ThreadPool pool(1);
+  const auto only = [](int token) {
+    return MaskWorkers::Found{.constrains = true, .allowed = {uint64_t{1} << token}, .error = {}};
+  };
+  // Two guesses for the first place, of which the second holds; the mask after its child fails.
+  GuessTree tree;
+  tree.add(4, GuessTree::kRoot);
+  tree.add(6, 0);
+  tree.add(5, GuessTree::kRoot);
+  tree.add(2, 2);
+  tree.add(7, 3);
+  tree.add(1, 4);
+  std::vector<MaskWorkers::Found> masks{only(6), only(0), only(2), only(7), only(1), only(3)};
+  const auto choose = [&](std::vector<int32_t>* path) {
+    SlotInit init;
+    init.sampling = Choice{.temperature = 1.0F, .seed = 3};
+    SlotSampler slot(init);
+    Rows rows({0, 4, 6, 5, 2, 7, 1});
+    const MaskWorkers::Found first = only(5);
+    std::vector<TokenOutput> outputs;
+    const VerifyRow row{.first = 0,
+                        .guesses = &tree,
+                        .slot = &slot,
+                        .mask = &first,
+                        .guess_masks = masks,
+                        .outputs = &outputs,
+                        .path = path};
+    verify_rows(pool, rows.tensor, {&row, 1});
+    std::vector<int32_t> tokens;
+    for (const TokenOutput& output : outputs) tokens.push_back(output.token);
+    return tokens;
+  };
+  std::vector<int32_t> path;
+  EXPECT_EQ(choose(&path), (std::vector<int32_t>{5, 2, 7, 1, 3}));
+  EXPECT_EQ(path, (std::vector<int32_t>{2, 3, 4, 5}));
+  masks[4] = {.constrains = false, .allowed = {}, .error = error(ErrorCode::kInvalidArgument, "too costly")};
+  path.clear();
+  EXPECT_EQ(choose(&path), (std::vector<int32_t>{5, 2, 7})) << "the next step meets the failure";
 }
 
 // What three tokens in a row have as probabilities, by the definition of the choice.
@@ -181,7 +224,8 @@ double chi_square(SamplingParams params, bool draws, double* degrees, double* ac
       }
       Rows rows(inputs);
       std::vector<TokenOutput> outputs;
-      const VerifyRow row{.first = 0, .guesses = guesses, .slot = &slot, .outputs = &outputs};
+      const GuessTree tree = GuessTree::chain(guesses);
+      const VerifyRow row{.first = 0, .guesses = &tree, .slot = &slot, .outputs = &outputs};
       verify_rows(pool, rows.tensor, {&row, 1});
       if (tokens.empty()) right += static_cast<int64_t>(outputs.size()) - 1;
       for (const TokenOutput& output : outputs) tokens.push_back(output.token);

@@ -29,7 +29,7 @@ void GpuEngine::plan_guesses(const BatchPlan& plan) {
       draft.slot = row.slot;
       draft.drafts = row.drafts;
       lookup_->draft(launch_, {&draft, 1});
-      guess.guesses = std::move(draft.tokens);
+      guess.guesses = std::move(draft.guesses.tokens);
       guess.drafts = static_cast<int32_t>(guess.guesses.size());
     } else if (drafts_layer()) {
       guess.drafts = slot.behind > 0 ? row.drafts : 0;
@@ -220,24 +220,20 @@ void GpuEngine::note_outputs(const Frame& frame) {
     const RowChoice& choice = frame.choices[i];
     const int32_t index = frame.result.rows[choice.row].slot;
     Slot& slot = slots_[static_cast<size_t>(index)];
-    std::vector<TokenOutput> outputs;
-    for (int64_t position = 0; position <= choice.drafts; ++position) {
-      outputs.push_back(frame.output.token(position * frame.stride + static_cast<int64_t>(i)));
-      if (outputs.back().token >= 0) continue;
-      outputs.pop_back();
-      break;
-    }
+    const std::vector<int32_t> tokens = tokens_of(frame, i);
+    slot.chosen += static_cast<int64_t>(tokens.size()) - 1;  // one was counted when the step was queued
     if (choice.verifies && choice.caught_up) {
-      slot.behind = static_cast<int32_t>(outputs.size());
-      slot.recent.clear();
-      for (size_t o = 0; o + 1 < outputs.size(); ++o) slot.recent.push_back(outputs[o].token);
+      slot.behind = static_cast<int32_t>(tokens.size());
+      slot.recent.assign(tokens.begin(), tokens.end() - 1);
     } else if (choice.verifies) {
       // The row's own token is the one after the position before it.
       if (slot.behind > 0) slot.recent.push_back(slot.last_token);
       ++slot.behind;
     }
-    slot.last_token = outputs.back().token;
+    slot.last_token = tokens.back();
     if (lookup_ == nullptr) continue;
+    std::vector<TokenOutput> outputs(tokens.size());
+    for (size_t o = 0; o < tokens.size(); ++o) outputs[o].token = tokens[o];
     ComputedRow computed;
     computed.slot = index;
     computed.outputs = outputs;

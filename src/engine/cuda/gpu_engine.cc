@@ -126,7 +126,7 @@ Result<void> GpuEngine::allocate_step_memory() {
   FATHOM_ASSIGN(step_slots_, arena_.allocate_array<int32_t>(choices));
   FATHOM_ASSIGN(adjusted_, arena_.allocate_array<float>(slots * limits_.vocab_size));
   FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(choices, arena_));
-  FATHOM_ASSIGN(device_masks_, DeviceMasks::allocate(slots, limits_.vocab_size, arena_));
+  FATHOM_ASSIGN(device_masks_, DeviceMasks::allocate(choices, limits_.vocab_size, arena_));
   // Padding tokens look at slot 0.
   stream_->fill(tables_.block_tables, 0, static_cast<size_t>(slots * tables_.stride) * sizeof(int32_t));
   stream_->fill(tables_.last_tokens, 0, static_cast<size_t>(slots) * sizeof(int32_t));
@@ -146,7 +146,9 @@ Result<void> GpuEngine::allocate_step_memory() {
   for (size_t f = 0; f < kFrames; ++f) {
     FATHOM_ASSIGN(frames_[f].input, PinnedBuffer::allocate(bytes));
     FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(choices));
-    FATHOM_ASSIGN(frames_[f].masks, StepMasks::allocate(slots, limits_.vocab_size));
+    FATHOM_ASSIGN(frames_[f].masks, StepMasks::allocate(choices, limits_.vocab_size));
+    FATHOM_ASSIGN(frames_[f].guesses, PinnedBuffer::allocate(static_cast<size_t>(choices) * sizeof(int32_t)));
+    FATHOM_ASSIGN(frames_[f].drafted, device::cuda::Event::create());
     FATHOM_ASSIGN(frames_[f].begun, device::cuda::Event::create(true));
     FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
     free_.push(size_t{f});
@@ -197,9 +199,8 @@ void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, boo
     args.last_tokens = tables_.last_tokens;
     args.tokens = device_tokens_ + position * rows;
     args.draws = draws;
-    // A row with a mask has no guesses.
-    args.allowed = masked && position == 0 ? device_masks_.allowed : nullptr;
-    args.allowed_rows = device_masks_.rows;
+    args.allowed = masked ? device_masks_.allowed : nullptr;
+    args.allowed_rows = device_masks_.rows + position * rows;
     sampler_->sample(args);
     if (position + 1 == width_) return;
     sample::cuda::FollowArgs follow;
@@ -216,27 +217,6 @@ void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, boo
   }
 }
 
-void GpuEngine::send_masks(Frame& frame) {
-  frame.masks.clear();
-  for (const int32_t index : input_.row_slots) {
-    const Slot& slot = slots_[static_cast<size_t>(index)];
-    if (slot.masks == nullptr) {
-      frame.masks.add_free_row();
-      continue;
-    }
-    // `chosen` counts this row's token already.
-    const sample::MaskWorkers::Found& found = masks_.wait(slot.masks, slot.chosen - 1);
-    const RowChoice& choice = frame.choices[static_cast<size_t>(frame.masks.rows())];
-    if (found.error) frame.result.rows[choice.row].error = found.error;
-    if (found.constrains) {
-      frame.masks.add_row(found.allowed);
-    } else {
-      frame.masks.add_free_row();
-    }
-  }
-  frame.masks.send(*stream_, device_masks_);
-}
-
 Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
   if (sizes.empty()) return {};
   const int64_t start_ns = steady_clock().now_ns();
@@ -248,7 +228,9 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
   for (auto rows = graph_rows_.rbegin(); rows != graph_rows_.rend(); ++rows) {
     for (const int32_t width : widths) {
       width_ = width;
-      for (const GraphKind kind : {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kForward}) {
+      for (const GraphKind kind :
+           {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kDraft, GraphKind::kForward}) {
+        if (kind == GraphKind::kDraft && !(drafts_layer() && width > 1)) continue;
         FATHOM_TRY(capture_graph(*rows, kind, rows == graph_rows_.rbegin()));
       }
     }
@@ -265,7 +247,9 @@ Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) 
   const GuessLayout guesses(rows, width_ - 1, drafts_layer(), layout.fixed_bytes);
   layout.fixed_bytes = guesses.end;
   const auto queue = [&] {
-    if (drafts_layer() && width_ > 1) draft(guesses, kind != GraphKind::kGreedy);
+    const bool drafts = drafts_layer() && width_ > 1 && kind != GraphKind::kForward;
+    if (drafts) draft(guesses, kind != GraphKind::kGreedy);
+    if (kind == GraphKind::kDraft) return;
     forward(layout, guesses, {}, 0);
     if (drafts_layer()) keep_states(guesses);
     if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
@@ -371,13 +355,24 @@ void GpuEngine::answer_steps() {
   }
 }
 
+// What a row chose.
+std::vector<int32_t> GpuEngine::tokens_of(const Frame& frame, size_t choice) {
+  std::vector<int32_t> tokens;
+  for (int64_t position = 0; position <= frame.choices[choice].drafts; ++position) {
+    const int32_t token = frame.output.token(position * frame.stride + static_cast<int64_t>(choice)).token;
+    if (token < 0) break;
+    tokens.push_back(token);
+  }
+  return tokens;
+}
+
 // The next masks can be looked for from here on.
 void GpuEngine::tell_masks(const Frame& frame) {
   for (size_t i = 0; i < frame.choices.size(); ++i) {
     const auto& masks = frame.choices[i].masks;
     if (masks == nullptr) continue;
     if (frame.status.ok()) {
-      masks_.accept(masks, frame.output.token(static_cast<int64_t>(i)).token);
+      masks_.accept(masks, tokens_of(frame, i));
     } else {
       masks_.abandon(masks);
     }
@@ -395,7 +390,11 @@ Result<StepResult> GpuEngine::answer_of(Frame& frame) {
       if (choice.logprobs.output) output = frame.output.described(at, output.token, choice.logprobs);
       frame.result.rows[choice.row].outputs.push_back(std::move(output));
     }
-    frame.result.rows[choice.row].drafted = choice.drafts;
+    RowResult& result = frame.result.rows[choice.row];
+    result.drafted = choice.drafts;
+    if (choice.failure && static_cast<int64_t>(result.outputs.size()) > choice.failed_at) {
+      result.error = choice.failure;
+    }
   }
   return std::move(frame.result);
 }
@@ -520,15 +519,18 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
     graphs_.at({graph, width_, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
     return stream_->status();
   }
+  const bool drafts = drafts_layer() && width_ > 1;
+  if (drafts && graph > 0) graphs_.at({graph, width_, GraphKind::kDraft}).launch(*stream_);
+  if (drafts && graph == 0) draft(guesses, draws);
+  if (drafts && masked) bring_guesses(frame, guesses);
   if (graph > 0) {
     graphs_.at({graph, width_, GraphKind::kForward}).launch(*stream_);
   } else {
-    if (drafts_layer() && width_ > 1) draft(guesses, draws);
     forward(layout, guesses, passes, input_.extend_tokens);
     if (drafts_layer() && !guesses_.rows.empty()) keep_states(guesses);
   }
   // The GPU computes while the host waits.
-  if (masked) send_masks(frame);
+  if (masked) FATHOM_TRY(send_masks(frame, drafts));
   choose(layout, guesses, draws, masked);
   return stream_->status();
 }

@@ -1,12 +1,13 @@
 // The engine on one GPU. One thread turns plans into queued work and goes on to the next plan; another waits
 // for each step's end and answers it. So the GPU finds its next step queued when this one ends, and the host
 // never waits inside a step, but for prompt logprobs, which are rare, and for masks: a row with a mask needs
-// to know the token that the step before chooses. Then the forward pass is queued at once, and the choice
-// when the masks are there, which they are long before the forward pass ends.
+// to know the token that the step before chooses, and what is guessed. Then the draft and the forward pass
+// are queued at once, and the choice when the masks are there, which they are long before the forward pass
+// ends.
 //
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
-// The// tokens are chosen one position after another, for the rows whose guesses have held so far. In a step
+// The tokens are chosen one position after another, for the rows whose guesses have held so far. In a step
 // where no row guesses D is 1 and the draft layer does not run, until a row is as far behind as its pass
 // reaches.
 #pragma once
@@ -70,7 +71,8 @@ class GpuEngine final : public Engine {
     device::cuda::PinnedBuffer input;
     StepOutput output;
     StepMasks masks;
-    device::cuda::Event begun, done;
+    device::cuda::PinnedBuffer guesses;  // [K, rows] what the draft layer guessed, where masks need to know
+    device::cuda::Event begun, done, drafted;
     StepResult result;
     std::vector<RowChoice> choices;
     int64_t stride = 0;  // rows of a position's choices, padding included
@@ -79,8 +81,9 @@ class GpuEngine final : public Engine {
     int64_t rows = 0, tokens = 0;
   };
   static constexpr size_t kFrames = 4;
-  // What a graph holds: the forward pass, and the choice that follows where no row needs a mask.
-  enum class GraphKind { kGreedy, kDraws, kForward };
+  // What a graph holds: all of a step, or, where a row needs masks, the draft layer's passes and the forward
+  // pass apart.
+  enum class GraphKind { kGreedy, kDraws, kDraft, kForward };
 
   explicit GpuEngine(const EngineOptions& options);
   Result<void> load(const EngineOptions& options);
@@ -92,6 +95,7 @@ class GpuEngine final : public Engine {
   void answer_steps();
   void tell_masks(const Frame& frame);
   static Result<StepResult> answer_of(Frame& frame);
+  static std::vector<int32_t> tokens_of(const Frame& frame, size_t choice);
   void count_time(const Frame& frame, const Frame* before);
   Result<void> queue_step(BatchPlan& plan, Frame& frame);
   Result<void> open_slots(BatchPlan& plan);
@@ -119,8 +123,11 @@ class GpuEngine final : public Engine {
   void note_outputs(const Frame& frame);
   // Chooses the rows' tokens from the last forward pass; with masks once they have been sent.
   void choose(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked);
-  // Waits for the masks of the step's rows and sends them.
-  void send_masks(Frame& frame);
+  // Brings the draft layer's guesses to the host.
+  void bring_guesses(Frame& frame, const GuessLayout& guesses);
+  // Waits for the masks of the step's choices and sends them.
+  Result<void> send_masks(Frame& frame, bool guessed);
+  void guess_under_masks(Frame& frame);
   Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
   std::unique_ptr<device::cuda::Stream> stream_;

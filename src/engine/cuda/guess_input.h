@@ -11,6 +11,7 @@
 
 #include "core/executor.h"
 #include "engine/cuda/step_input.h"
+#include "sample/guess_tree.h"
 
 namespace fathom::engine::cuda {
 
@@ -61,6 +62,7 @@ struct GuessInput {
     int32_t first = 0;             // its first token in the step
     int32_t drafts = 0;            // guesses
     std::vector<int32_t> guesses;  // where the host knows them
+    sample::GuessTree allowed;     // of a row with masks: the first of its guesses that they allow
   };
   std::vector<Row> rows;
   std::vector<int32_t> drafts, guesses, behind_last, chain_rows, draft_slots, keep_from, keep_to;

@@ -9,21 +9,21 @@
 
 namespace fathom::engine::cuda {
 
-Result<DeviceMasks> DeviceMasks::allocate(int64_t slots, int64_t vocab, device::cuda::DeviceArena& arena) {
+Result<DeviceMasks> DeviceMasks::allocate(int64_t rows, int64_t vocab, device::cuda::DeviceArena& arena) {
   DeviceMasks masks;
-  FATHOM_ASSIGN(masks.allowed, arena.allocate_array<uint32_t>(slots * ceil_div<int64_t>(vocab, 32)));
-  FATHOM_ASSIGN(masks.rows, arena.allocate_array<int32_t>(slots));
+  FATHOM_ASSIGN(masks.allowed, arena.allocate_array<uint32_t>(rows * ceil_div<int64_t>(vocab, 32)));
+  FATHOM_ASSIGN(masks.rows, arena.allocate_array<int32_t>(rows));
   return masks;
 }
 
-Result<StepMasks> StepMasks::allocate(int64_t slots, int64_t vocab) {
+Result<StepMasks> StepMasks::allocate(int64_t rows, int64_t vocab) {
   StepMasks masks;
-  masks.slots_ = slots;
+  masks.most_ = rows;
   masks.words_ = ceil_div<int64_t>(vocab, 32);
   FATHOM_ASSIGN(masks.memory_,
-                device::cuda::PinnedBuffer::allocate(static_cast<size_t>(slots * (masks.words_ + 1)) * 4));
+                device::cuda::PinnedBuffer::allocate(static_cast<size_t>(rows * (masks.words_ + 1)) * 4));
   masks.row_masks_ = static_cast<int32_t*>(masks.memory_.data());
-  masks.allowed_ = reinterpret_cast<uint32_t*>(masks.row_masks_ + slots);
+  masks.allowed_ = reinterpret_cast<uint32_t*>(masks.row_masks_ + rows);
   return masks;
 }
 
@@ -32,12 +32,12 @@ void StepMasks::clear() {
 }
 
 void StepMasks::add_free_row() {
-  FATHOM_CHECK_LT(rows_, slots_);
+  FATHOM_CHECK_LT(rows_, most_);
   row_masks_[rows_++] = -1;
 }
 
 void StepMasks::add_row(std::span<const uint64_t> allowed) {
-  FATHOM_CHECK_LT(rows_, slots_);
+  FATHOM_CHECK_LT(rows_, most_);
   // The lower half of a word comes first, so 64 bits are two words of 32.
   static_assert(std::endian::native == std::endian::little);
   FATHOM_CHECK_GE(static_cast<int64_t>(allowed.size()) * 2, words_);
@@ -46,8 +46,8 @@ void StepMasks::add_row(std::span<const uint64_t> allowed) {
 }
 
 void StepMasks::send(device::cuda::Stream& stream, const DeviceMasks& to) {
-  std::fill(row_masks_ + rows_, row_masks_ + slots_, -1);
-  stream.copy(to.rows, row_masks_, static_cast<size_t>(slots_) * 4);
+  std::fill(row_masks_ + rows_, row_masks_ + most_, -1);
+  stream.copy(to.rows, row_masks_, static_cast<size_t>(most_) * 4);
   stream.copy(to.allowed, allowed_, static_cast<size_t>(masks_ * words_) * 4);
 }
 

@@ -63,5 +63,16 @@ TEST(GpuMasks, FailAlone) {
   expect_a_mask_to_fail_alone(*start_demo_engine("cuda"));
 }
 
+TEST(GpuMasks, GoWithGuesses) {
+  SKIP_WITHOUT_GPU();
+  const auto plain = start_demo_engine("cuda");
+  for (const char* algorithm : {"EAGLE", "NGRAM"}) {
+    for (const bool graphs : {true, false}) {
+      expect_masks_to_go_with_guesses(
+          *plain, *start_demo_engine("cuda", {.algorithm = algorithm, .draft_model_path = {}}, graphs));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fathom::engine::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/executor.h"
@@ -38,10 +39,12 @@ struct LogprobShape {
 struct RowChoice {
   size_t row = 0;
   LogprobParams logprobs;
-  std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // to be told of the token; null: none
-  int32_t drafts = 0;                                    // guesses of the row
-  bool verifies = false;                                 // it goes on from the slot's last token
-  bool caught_up = false;                                // the draft layer has seen all before the row
+  std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // to be told of the tokens; null: none
+  std::optional<Error> failure{};                        // of the mask of choice `failed_at`
+  int64_t failed_at = 0;
+  int32_t drafts = 0;      // guesses of the row
+  bool verifies = false;   // it goes on from the slot's last token
+  bool caught_up = false;  // the draft layer has seen all before the row
 };
 
 // Pinned memory for a step's answer, or a piece of a prompt's.
