@@ -1,5 +1,6 @@
 #include "base/sha256.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <string>
@@ -72,6 +73,25 @@ Sha256 sha256(std::string_view bytes) {
     digest[i] = static_cast<uint8_t>(state[i / 4] >> (24 - 8 * (i % 4)));
   }
   return digest;
+}
+
+Sha256 hmac_sha256(std::string_view key, std::string_view message) {
+  std::array<uint8_t, 64> block{};
+  if (key.size() > block.size()) {
+    const Sha256 digest = sha256(key);
+    std::copy(digest.begin(), digest.end(), block.begin());
+  } else {
+    std::copy(key.begin(), key.end(), block.begin());
+  }
+  std::string inner;
+  std::string outer;
+  for (const uint8_t byte : block) {
+    inner += static_cast<char>(byte ^ 0x36);
+    outer += static_cast<char>(byte ^ 0x5c);
+  }
+  const Sha256 digest = sha256(inner.append(message));
+  outer.append(digest.begin(), digest.end());
+  return sha256(outer);
 }
 
 bool equal_in_constant_time(const Sha256& a, const Sha256& b) {

@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "dist/layout.h"
-#include "dist/thread_group.h"
+#include "dist/testing.h"
 
 namespace fathom::dist {
 namespace {
@@ -22,14 +22,29 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kPatient{20'000};
 
-// fn(group) on a thread for each rank; the groups die with their thread.
-void run_ranks(int size, milliseconds timeout, const std::function<void(Group&)>& fn) {
-  auto groups = make_thread_groups(size, timeout);
-  std::vector<std::thread> threads;
-  for (auto& group : groups) {
-    threads.emplace_back([&fn, mine = std::move(group)] { fn(*mine); });
+// Each test runs on threads of one node (0), and on 1, 2 and 3 nodes that talk through sockets.
+class OnNodes : public ::testing::TestWithParam<int> {
+ protected:
+  static void run_ranks(int size, milliseconds timeout, const std::function<void(Group&)>& fn) {
+    dist::run_ranks(make_test_groups(size, GetParam(), timeout), fn);
   }
-  for (auto& thread : threads) thread.join();
+  // A timeout to wait for. Nodes must be heard of more often than that, on a busy machine too.
+  static milliseconds brief() { return milliseconds(GetParam() == 0 ? 150 : 1000); }
+  static std::map<int, Error> errors_when(int size, int victim, milliseconds timeout,
+                                          const std::function<void(Group&)>& fate);
+};
+
+std::string node_count(const ::testing::TestParamInfo<int>& info) {
+  return info.param == 0 ? "threads" : fmt::format("nodes_{}", info.param);
+}
+INSTANTIATE_TEST_SUITE_P(Transports, OnNodes, ::testing::Values(0, 1, 2, 3), node_count);
+
+// "rank 2" as errors of a world of one node or of several name it, before `rest`.
+bool names(const std::string& message, const std::string& rank, const std::string& rest = {}) {
+  const size_t at = message.find(rank + " (node ");
+  const size_t end = at == std::string::npos ? at : message.find(')', at) + 1;
+  return message.find(rank + rest) != std::string::npos ||
+         (end != std::string::npos && message.compare(end, rest.size(), rest) == 0);
 }
 
 // What rank r holds at place i of a test's buffer: numbers whose sum depends on the order of addition.
@@ -52,10 +67,11 @@ std::vector<float> sum_in_order(uint64_t seed, int size, int64_t count) {
 
 // Same bits, not only equal numbers.
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-TEST(ThreadGroup, SumsAddInTheOrderOfRanks) {
+TEST_P(OnNodes, SumsAddInTheOrderOfRanks) {
   for (const int size : {1, 2, 3, 4, 8}) {
     run_ranks(size, kPatient, [&](Group& group) {
       for (const int64_t count : {0, 1, 7, 64, 1000, 5000}) {
@@ -67,7 +83,7 @@ TEST(ThreadGroup, SumsAddInTheOrderOfRanks) {
   }
 }
 
-TEST(ThreadGroup, SumsOfBfloat16AreRoundedOnce) {
+TEST_P(OnNodes, SumsOfBfloat16AreRoundedOnce) {
   constexpr int64_t kCount = 700;
   run_ranks(3, kPatient, [](Group& group) {
     const auto bf16 = [](int rank, int64_t i) { return device::f32_to_bf16(value(2, rank, i)); };
@@ -163,7 +179,7 @@ void check_collective(Group& group, uint64_t seed) {
   EXPECT_TRUE(same_bits(got, wanted)) << "seed " << seed << " rank " << group.rank() << " of " << size;
 }
 
-TEST(ThreadGroup, RandomCollectives) {
+TEST_P(OnNodes, RandomCollectives) {
   for (const int size : {2, 3, 5}) {
     run_ranks(size, kPatient, [&](Group& group) {
       for (uint64_t seed = 0; seed < 300 && !::testing::Test::HasFailure(); ++seed)
@@ -181,7 +197,7 @@ TEST(Layout, RanksAndPlacesAreOneToOne) {
   EXPECT_EQ(layout.at(6), (Coordinates{.tp = 0, .dp = 0, .pp = 1}));
 }
 
-TEST(ThreadGroup, SplitsByTheAxesOfALayout) {
+TEST_P(OnNodes, SplitsByTheAxesOfALayout) {
   for (const Layout layout : {Layout{2, 2, 2}, Layout{4, 1, 1}, Layout{1, 3, 2}, Layout{3, 2, 1}}) {
     run_ranks(layout.size(), kPatient, [&](Group& world) {
       const Coordinates here = layout.at(world.rank());
@@ -211,8 +227,8 @@ TEST(ThreadGroup, SplitsByTheAxesOfALayout) {
 }
 
 // Every rank's error, where `victim` does `fate` in place of the third sum.
-std::map<int, Error> errors_when(int size, int victim, milliseconds timeout,
-                                 const std::function<void(Group&)>& fate) {
+std::map<int, Error> OnNodes::errors_when(int size, int victim, milliseconds timeout,
+                                          const std::function<void(Group&)>& fate) {
   std::mutex mutex;
   std::map<int, Error> errors;
   run_ranks(size, timeout, [&](Group& group) {
@@ -220,9 +236,9 @@ std::map<int, Error> errors_when(int size, int victim, milliseconds timeout,
       if (i == 2 && group.rank() == victim) return fate(group);
       std::vector<float> data(100, 1.0F);
       const auto result = group.all_reduce(data.data(), 100, DType::kF32);
-      if (i < 2) {
-        EXPECT_TRUE(result.ok());
-      } else if (!result.ok()) {
+      EXPECT_TRUE(result.ok() || i >= 2 || GetParam() > 0);
+      // Through sockets a failure may overtake what makes the call before it whole.
+      if (!result.ok()) {
         std::lock_guard lock(mutex);
         errors.emplace(group.rank(), result.error());
         // Nothing works any more.
@@ -235,24 +251,24 @@ std::map<int, Error> errors_when(int size, int victim, milliseconds timeout,
   return errors;
 }
 
-TEST(Failure, ARankThatLeavesIsNoticedByAll) {
+TEST_P(OnNodes, ARankThatLeavesIsNoticedByAll) {
   const int64_t start = steady_clock().now_ns();
   const auto errors = errors_when(4, 2, kPatient, [](Group&) {});
   EXPECT_LT(seconds_since(start), 10.0) << "nobody waits for the timeout";
   ASSERT_EQ(errors.size(), 3U);
   for (const auto& [rank, error] : errors) {
-    EXPECT_NE(error.message.find("rank 2 has left"), std::string::npos) << error.message;
+    EXPECT_TRUE(names(error.message, "rank 2", " has left")) << error.message;
     EXPECT_NE(error.message.find("all-reduce 3 of group world"), std::string::npos) << error.message;
   }
 }
 
-TEST(Failure, ARankThatHangsIsNoticedInTime) {
+TEST_P(OnNodes, ARankThatHangsIsNoticedInTime) {
   std::promise<void> end;
   const auto ended = end.get_future().share();
   std::atomic<double> noticed{0};
   std::thread judge;
   const int64_t start = steady_clock().now_ns();
-  const auto errors = errors_when(3, 1, milliseconds(150), [&](Group& group) {
+  const auto errors = errors_when(3, 1, brief(), [&](Group& group) {
     while (group.state().ok()) std::this_thread::sleep_for(milliseconds(1));
     noticed = seconds_since(start);
     // It wakes, and is told too.
@@ -263,11 +279,11 @@ TEST(Failure, ARankThatHangsIsNoticedInTime) {
   ASSERT_EQ(errors.size(), 2U);
   for (const auto& [rank, error] : errors) {
     EXPECT_EQ(error.code, ErrorCode::kDeadlineExceeded);
-    EXPECT_NE(error.message.find("held up by rank 1"), std::string::npos) << error.message;
+    EXPECT_TRUE(names(error.message, "held up by rank 1")) << error.message;
   }
 }
 
-TEST(Failure, AnAbortWakesAll) {
+TEST_P(OnNodes, AnAbortWakesAll) {
   const auto errors = errors_when(4, 3, kPatient, [](Group& group) {
     group.abort({ErrorCode::kDataLoss, "the shard of rank 3 is broken"});
     EXPECT_EQ(group.state().error().code, ErrorCode::kDataLoss);
@@ -276,7 +292,7 @@ TEST(Failure, AnAbortWakesAll) {
   for (const auto& [rank, error] : errors) EXPECT_EQ(error.message, "the shard of rank 3 is broken");
 }
 
-TEST(Failure, RanksThatDisagreeAreTold) {
+TEST_P(OnNodes, RanksThatDisagreeAreTold) {
   struct Case {
     std::function<Result<void>(Group&)> odd;
     const char* message;
@@ -313,8 +329,8 @@ TEST(Failure, RanksThatDisagreeAreTold) {
 }
 
 // Ranks 0 and 1 wait for rank 1's other group, where rank 3 does not come: not rank 1 is to blame.
-TEST(Failure, TheRankThatHoldsUpAllIsNamed) {
-  run_ranks(4, milliseconds(150), [](Group& world) {
+TEST_P(OnNodes, TheRankThatHoldsUpAllIsNamed) {
+  run_ranks(4, brief(), [](Group& world) {
     auto rows = world.split(world.rank() / 2, "rows").value();
     auto columns = world.split(world.rank() % 2, "columns").value();
     if (world.rank() == 3) {
@@ -328,14 +344,14 @@ TEST(Failure, TheRankThatHoldsUpAllIsNamed) {
         while (world.state().ok()) std::this_thread::sleep_for(milliseconds(1));
       }
       const std::string message = world.state().error().message;
-      EXPECT_NE(message.find("held up by rank 3"), std::string::npos) << message;
+      EXPECT_TRUE(names(message, "held up by rank 3")) << message;
     }
     EXPECT_FALSE(rows->barrier().ok());
   });
 }
 
 // Buffers go as soon as a call has returned, whatever it returned: the sanitizers judge.
-TEST(Failure, NobodyTouchesABufferAfterItsCall) {
+TEST_P(OnNodes, NobodyTouchesABufferAfterItsCall) {
   for (uint64_t seed = 0; seed < 60; ++seed) {
     run_ranks(3, kPatient, [&](Group& group) {
       std::mt19937_64 random(seed * 3 + static_cast<uint64_t>(group.rank()));

@@ -8,33 +8,13 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
-#include "dist/group.h"
+#include "dist/call.h"
 
 namespace fathom::dist {
-
-// What a rank has come to do; the others read it once its ticket says so.
-struct Call {
-  enum class Kind { kAllReduce, kAllGather, kReduceScatter, kBroadcast, kAllToAll, kBarrier };
-  explicit Call(Kind kind_in = Kind::kBarrier, device::DType dtype_in = device::DType::kF32)
-      : kind(kind_in), dtype(dtype_in) {}
-  Kind kind;
-  device::DType dtype;
-  int root = 0;
-  int64_t count = 0;               // values of all_reduce, bytes of broadcast
-  std::span<const int64_t> parts;  // counts or bytes, one a rank
-  const void* send = nullptr;
-  void* receive = nullptr;
-  std::span<const Outgoing> outgoing;
-  std::span<const Incoming> incoming;
-};
-const char* to_string(Call::Kind kind);
-// "" when the two fit together, or what differs.
-std::string difference(const Call& mine, const Call& theirs);
 
 // A rank in one group. Its ticket counts up: 2 n - 1 when it has come to the n-th collective, 2 n when it has
 // taken what it needs of the others.
