@@ -304,7 +304,8 @@ def main():
           f"{p99 * 1e3:.1f}, p99.9 {percentile(gaps, .999) * 1e3:.1f}, worst {percentile(gaps, 1) * 1e3:.1f}; "
           f"p99 / median {p99 / median:.2f}")
     print(f"memory: {watch.rss[0] / MIB:.0f} MiB at the start, {max(watch.rss) / MIB:.0f} at most, "
-          f"{watch.rss[-1] / MIB:.0f} at the end; {watch.growth() / MIB:+.1f} from the second to the last quarter")
+          f"{watch.rss[-1] / MIB:.0f} at the end; {watch.growth() / MIB:+.1f} from the second to the last quarter; every tenth: "
+          + " ".join(f"{rss / MIB:.0f}" for rss in watch.rss[::max(1, len(watch.rss) // 10)]))
     for problem in load.problems[:10]:
         print("  problem:", problem)
     checks = {

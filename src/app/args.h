@@ -48,6 +48,7 @@ struct ModelArgs {
   int32_t max_queued_requests = 0;       // 0: no limit
   std::string schedule_policy = "fcfs";  // fcfs | lpm
   double schedule_conservativeness = 1.0;
+  double prefill_step_ratio = 2.0;
   bool disable_radix_cache = false;
   bool disable_overlap_schedule = false;
   bool disable_mixed_chunk = false;

@@ -123,6 +123,16 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
         .add_option("--schedule-conservativeness", args.schedule_conservativeness,
                     "Above 1 admits fewer requests at once, below 1 more")
         ->check(CLI::Range(0.0, 100.0));
+    group
+        .add_option("--prefill-step-ratio", args.prefill_step_ratio,
+                    "While others decode, prompts may make a step last so many times as long as without "
+                    "them, as measured; 0: no limit but --chunked-prefill-size; default: 2")
+        ->check([](const std::string& text) -> std::string {
+          double value = 0.0;
+          if (!CLI::detail::lexical_cast(text, value) || (value != 0.0 && !(value > 1.0 && value <= 1000.0)))
+            return "expected 0, or a number above 1";
+          return {};
+        });
     group.add_flag("--disable-mixed-chunk", args.disable_mixed_chunk,
                    "Keep prompt and output tokens in separate steps");
   }

@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <pthread.h>
 
 #include <atomic>
@@ -53,6 +54,9 @@ int run_serve(const ServeArgs& args) {
                  "--log-level " + args.model.log_level + ": expected debug, info, warning, error or off"});
   }
   set_log_level(level);
+  // Each of the hundreds of threads that answer requests would otherwise end up with a heap of its own, whose
+  // holes the others cannot use: memory would grow for hours.
+  mallopt(M_ARENA_MAX, 8);
   const sigset_t signals = taken_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 

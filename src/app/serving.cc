@@ -73,6 +73,7 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const E
   options.disable_radix_cache = args.disable_radix_cache;
   options.speculative_adaptive = args.speculative_adaptive;
   options.schedule_conservativeness = args.schedule_conservativeness;
+  options.prefill_step_ratio = args.prefill_step_ratio;
   return options;
 }
 
@@ -247,6 +248,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
       args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_prompt_tokens();
   info["schedule_policy"] = args.schedule_policy;
   info["schedule_conservativeness"] = args.schedule_conservativeness;
+  info["prefill_step_ratio"] = args.prefill_step_ratio;
   info["disable_radix_cache"] = args.disable_radix_cache;
   info["disable_overlap_schedule"] = args.disable_overlap_schedule;
   info["speculative_algorithm"] = args.speculative_algorithm.empty()

@@ -30,10 +30,20 @@ void SchedulerCore::account(Result<StepResult> result) {
   FATHOM_CHECK_EQ(result->rows.size(), step.rows.size());
   int64_t outputs_before = counters_.generated_tokens;
   now_ns_ = clock_.now_ns();
+  // A step that was planned early begins when the one before it ends.
+  prompt_budget_.note(step.tokens(false), step.tokens(true),
+                      now_ns_ - std::max(step.planned_ns, last_result_ns_));
+  last_result_ns_ = now_ns_;
   for (size_t i = 0; i < step.rows.size(); ++i) account_row(step.rows[i], std::move(result->rows[i]));
   rate_.add(now_ns_, counters_.generated_tokens - outputs_before);
   if (speculates()) note_gain(step, counters_.generated_tokens - outputs_before);
   sweep();
+}
+
+int32_t SchedulerCore::PlannedStep::tokens(bool extend) const {
+  int32_t sum = 0;
+  for (const PlannedRow& row : rows) sum += row.extend == extend ? row.tokens : 0;
+  return sum;
 }
 
 // What a step of nothing but decode rows cost. With guesses, one step is out at a time.

@@ -24,6 +24,7 @@
 #include "core/request.h"
 #include "kv/kv_cache.h"
 #include "sched/new_token_ratio.h"
+#include "sched/prompt_budget.h"
 #include "sched/rate_meter.h"
 #include "sched/scheduler_options.h"
 #include "sched/sequence.h"
@@ -77,6 +78,8 @@ class SchedulerCore {
     std::vector<PlannedRow> rows;
     int64_t planned_ns = 0;
     bool guesses = false;
+
+    int32_t tokens(bool extend) const;  // of the rows of prompts, or of those of outputs
   };
   struct Draft;  // a plan under construction
 
@@ -123,6 +126,8 @@ class SchedulerCore {
   NewTokenRatio ratio_;
   RateMeter rate_;
   SpeculationGain gain_;
+  PromptBudget prompt_budget_;
+  int64_t last_result_ns_ = 0;
 
   WaitingQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;    // in order of admission; ended ones until released

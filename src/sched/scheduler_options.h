@@ -37,6 +37,10 @@ struct SchedulerOptions {
   // on, since a long prompt then never stops others' decoding. Off: steps of the two kinds take turns.
   bool enable_mixed_chunk = true;
 
+  // --prefill-step-ratio: while others decode, prompts may make a step last so many times as long as one of
+  // decode rows alone, by PromptBudget; 0: as chunked_prefill_size says. With mixed chunks only.
+  double prefill_step_ratio = 2.0;
+
   bool disable_overlap_schedule = false;  // --disable-overlap-schedule: plan a step after the last is done
   bool disable_radix_cache = false;       // --disable-radix-cache: keep and share no prefixes
 

@@ -189,6 +189,11 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
   bool chunked = options_.chunked_prefill_size > 0;
   int32_t budget =
       std::min(draft->tokens_left, chunked ? options_.chunked_prefill_size : options_.max_prefill_tokens);
+  const bool beside_decode = options_.enable_mixed_chunk && chunked;
+  if (beside_decode) {
+    budget =
+        std::min(budget, prompt_budget_.tokens(draft->step.tokens(false), options_.chunked_prefill_size));
+  }
   auto remaining = [](const Sequence* s) {
     return (s->in_prompt() ? s->prompt_len : static_cast<int32_t>(s->tokens.size())) - s->planned_len;
   };
