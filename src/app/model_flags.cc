@@ -198,6 +198,22 @@ void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                 "Every rank has experts of its own: --ep-size is --tp-size")
       ->excludes(experts);
   group
+      .add_option("--ep-num-redundant-experts", args.ep_num_redundant_experts,
+                  "Further places for routed experts, of all sets together; default: 0")
+      ->check(CLI::Range(0, 4096))
+      ->needs(experts);
+  if (parts.groups && parts.weights) {
+    auto* eplb = group
+                     .add_flag("--enable-eplb", args.enable_eplb,
+                               "Move experts between the sets while serving, so that each has as much to do")
+                     ->needs(experts);
+    group
+        .add_option("--eplb-rebalance-num-iterations", args.eplb_rebalance_num_iterations,
+                    "Forward passes from one time to the next; default: 1000")
+        ->check(CLI::Range(1, 1 << 30))
+        ->needs(eplb);
+  }
+  group
       .add_option("--pp-size,--pp,--pipeline-parallel-size", args.pp_size,
                   "Stages of layers, each of --tp-size ranks; default: 1")
       ->check(CLI::Range(1, 64));

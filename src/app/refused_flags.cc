@@ -16,7 +16,6 @@ constexpr std::string_view kOneProcess =
     "this version runs all ranks in one process; use --tp-size on one machine";
 constexpr std::string_view kGathered =
     "every rank sees the tokens of all and answers for its experts (--ep-size); leave it out";
-constexpr std::string_view kOnePlace = "each expert has one place in this version; see --ep-size";
 constexpr std::string_view kExactOnly =
     "guesses are verified exactly, so that they never change a token; leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
@@ -24,8 +23,6 @@ constexpr std::string_view kFromCheckpoint = "the format is read from the checkp
 constexpr std::array kRefusals = {
     Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
     Refusal{"--enable-deepep-moe", kGathered},
-    Refusal{"--enable-eplb", kOnePlace},
-    Refusal{"--ep-num-redundant-experts", kOnePlace},
     Refusal{"--nnodes", kOneProcess},
     Refusal{"--node-rank", kOneProcess},
     Refusal{"--dist-init-addr", kOneProcess},

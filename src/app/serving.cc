@@ -97,6 +97,9 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.enable_dp_attention = args.enable_dp_attention;
   settings.ep_size = args.enable_ep_moe ? args.tp_size : args.ep_size;
   settings.pp_size = args.pp_size;
+  settings.redundant_experts = args.ep_num_redundant_experts;
+  settings.enable_eplb = args.enable_eplb;
+  settings.eplb_iterations = args.eplb_rebalance_num_iterations;
   settings.dist_timeout = args.dist_timeout;
   settings.disable_cuda_graph = args.disable_cuda_graph;
   settings.cuda_graph_bs = args.cuda_graph_bs;
@@ -238,6 +241,12 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
   info["enable_dp_attention"] = args.enable_dp_attention;
   info["ep_size"] = args.enable_ep_moe ? args.tp_size : args.ep_size;
   info["pp_size"] = args.pp_size;
+  if (const auto experts = engines_.front()->experts()) {
+    info["eplb"] = {{"balancings", experts->balancings},
+                    {"moved_experts", experts->moved},
+                    {"imbalance_before", experts->imbalance_before},
+                    {"imbalance", experts->imbalance}};
+  }
   info["threads"] = engines_.front()->threads();
   info["disable_mla"] = args.disable_mla;
   info["page_size"] = limits.page_size;

@@ -21,6 +21,7 @@ class CpuEngine final : public Engine {
   ~CpuEngine() override;
 
   std::future<Result<StepResult>> step(BatchPlan plan) override;
+  std::optional<ExpertReport> experts() const override { return model_->experts(); }
 
  private:
   struct Slot;

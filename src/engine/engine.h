@@ -24,12 +24,13 @@ namespace fathom::engine {
 
 struct EngineOptions {
   model::ModelConfig config;
-  model::LoadOptions load;  // max_tokens, max_logit_rows and max_context are the engine's to fill
-  bool cuda = false;        // on the GPU
-  int32_t threads = 1;      // of all ranks together
-  std::vector<int> cpus;    // that they are bound to; empty: those of the process
-  model::Split split;       // over ranks, each a thread with a shard of the model
-  int32_t replicas = 1;     // engines with all of the model each, that share the machine
+  model::LoadOptions load;       // max_tokens, max_logit_rows and max_context are the engine's to fill
+  bool cuda = false;             // on the GPU
+  int32_t threads = 1;           // of all ranks together
+  std::vector<int> cpus;         // that they are bound to; empty: those of the process
+  model::Split split;            // over ranks, each a thread with a shard of the model
+  int32_t rebalance_passes = 0;  // forward passes from one balancing of experts to the next; 0: never
+  int32_t replicas = 1;          // engines with all of the model each, that share the machine
   std::chrono::milliseconds dist_timeout = dist::kDefaultTimeout;  // of a rank that others wait for
   // For tests: stands between a rank and its group.
   std::function<std::unique_ptr<dist::Group>(std::unique_ptr<dist::Group>)> wrap_group;
@@ -65,6 +66,12 @@ struct OpTime {
   double start_us = 0.0, us = 0.0;
 };
 
+// How evenly the routed experts of all ranks were chosen (model::ExpertBalance), at the last balancing.
+struct ExpertReport {
+  int64_t balancings = 0, moved = 0;
+  double imbalance_before = 1.0, imbalance = 1.0;
+};
+
 // Seconds that steps took on the device, and that it waited between the end of one and the start of the next.
 struct DeviceClock {
   double busy = 0.0, idle = 0.0;
@@ -88,6 +95,8 @@ class Engine : public Executor {
   virtual Result<std::vector<OpTime>> trace_step(BatchPlan plan);
   // Of all steps answered so far; nothing where the device is the CPU. Thread safe.
   virtual std::optional<DeviceClock> device_clock() const { return std::nullopt; }
+  // Nothing where experts are not balanced. Thread safe.
+  virtual std::optional<ExpertReport> experts() const { return std::nullopt; }
 
  protected:
   explicit Engine(const EngineOptions& options);

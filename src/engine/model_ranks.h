@@ -43,6 +43,7 @@ class ModelRanks {
   void forward(device::Launch& launch, model::ForwardBatch batch, model::ForwardOutput* output);
   void draft(device::Launch& launch, model::DraftBatch batch, model::ForwardOutput* output);
   device::Tensor logits(device::Launch& launch, std::span<const int32_t> rows);
+  std::optional<ExpertReport> experts() const { return world_ != nullptr ? world_->experts() : std::nullopt; }
   Result<void> state() const { return world_ != nullptr ? world_->state() : Result<void>(); }
 
  private:

@@ -38,6 +38,7 @@ struct RankPass {
 struct WorldPass {
   std::vector<std::shared_ptr<const RankPass>> groups;  // null: the ranks of this group sleep through it
   std::vector<int64_t> group_tokens;                    // empty with one group
+  bool balance_experts = false;                         // before it
 };
 
 }  // namespace fathom::engine

@@ -33,6 +33,7 @@ struct RankWorld::Board {
   std::mutex mutex;
   std::condition_variable changed;  // a group posted, ended a step, or has its output
   std::vector<Group> groups;
+  ExpertReport experts;
 };
 
 struct RankWorld::Rank {
@@ -79,6 +80,7 @@ Result<std::shared_ptr<RankWorld>> RankWorld::start(const EngineOptions& options
 Result<void> RankWorld::build(const EngineOptions& options) {
   split_ = options.split;
   timeout_ = options.dist_timeout;
+  rebalance_passes_ = options.rebalance_passes;
   board_ = std::make_shared<Board>();
   board_->groups.resize(static_cast<size_t>(split_.dp));
   const int size = split_.world();
@@ -242,6 +244,8 @@ void RankWorld::launch(RankPass::Kind kind) {
     }
     if (split_.dp > 1) pass->group_tokens.push_back(pass->groups.back()->tokens());
   }
+  if (kind == RankPass::Kind::kForward && rebalance_passes_ > 0)
+    pass->balance_experts = ++passes_ % rebalance_passes_ == 0;
   for (int group = 0; group < split_.dp; ++group) tell_group(group, pass);
   board_->changed.notify_all();
 }
@@ -252,11 +256,35 @@ void RankWorld::tell_group(int group, const std::shared_ptr<const WorldPass>& pa
   }
 }
 
+std::optional<ExpertReport> RankWorld::experts() const {
+  if (rebalance_passes_ == 0) return std::nullopt;
+  std::lock_guard lock(board_->mutex);
+  return board_->experts;
+}
+
+void RankWorld::balance(Rank& rank) {
+  const auto start = std::chrono::steady_clock::now();
+  const model::ExpertBalance balance = rank.model->balance_experts();
+  if (rank.rank != 0) return;  // they all see the same
+  std::lock_guard lock(rank.board->mutex);
+  ExpertReport& report = rank.board->experts;
+  ++report.balancings;
+  report.moved += balance.moved;
+  report.imbalance_before = balance.before;
+  report.imbalance = balance.after;
+  LOG_INFO(
+      "experts: the busiest ranks had {:.2f} times the mean load, now {:.2f}; {} experts came to rank 0 in "
+      "{:.3f} s",
+      balance.before, balance.after, balance.moved,
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
 void RankWorld::serve(Rank& rank) {
   std::vector<const float*> hidden;
   while (const auto taken = rank.passes.pop()) {
     const WorldPass& world = **taken;
     const RankPass& pass = *world.groups[static_cast<size_t>(rank.place.group)];
+    if (world.balance_experts) balance(rank);
     const auto batch = pass.batch(rank.cache, world.group_tokens);
     switch (pass.kind) {
       case RankPass::Kind::kForward:

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -44,6 +45,7 @@ class RankWorld {
   // the passes give since then is worth nothing.
   model::ForwardOutput run(int group, RankPass pass);
   Result<void> state() const;
+  std::optional<ExpertReport> experts() const;
 
  private:
   struct Rank;
@@ -52,6 +54,7 @@ class RankWorld {
   RankWorld() = default;
   Result<void> build(const EngineOptions& options);
   static void serve(Rank& rank);
+  static void balance(Rank& rank);
 
   // With the board's mutex held.
   std::chrono::steady_clock::time_point ready_at(RankPass::Kind* kind) const;
@@ -60,6 +63,7 @@ class RankWorld {
 
   model::Split split_;
   int64_t page_size_ = 0;
+  int64_t rebalance_passes_ = 0, passes_ = 0;
   std::chrono::milliseconds timeout_{0};
   std::vector<std::shared_ptr<Rank>> ranks_;  // shared with their threads, which may outlive this
   std::shared_ptr<Board> board_;              // likewise

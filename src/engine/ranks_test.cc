@@ -157,6 +157,38 @@ TEST(RankEngine, GivesTheTokensOfOneRankHoweverItIsSplit) {
   }
 }
 
+// Experts in several places, and moved while requests run: the tokens stay.
+TEST(RankEngine, BalancesExpertsWhileItServes) {
+  ModelFacts facts;
+  const auto expected =
+      run_alone(*start_engine(settings_of("models/demo", 1), &facts).value(), some_prompt(), 40);
+  for (const model::Split split : {model::Split{.tp = 2, .ep = 2},
+                                   {.tp = 2, .ep = 2, .redundant = 6},
+                                   {.tp = 4, .dp = 2, .ep = 2, .pp = 2, .redundant = 3},
+                                   {.tp = 4, .dp = 4, .ep = 4, .redundant = 4}}) {
+    Settings settings = settings_of("models/demo", split.tp);
+    settings.dp_size = split.dp;
+    settings.enable_dp_attention = split.dp > 1;
+    settings.ep_size = split.ep;
+    settings.pp_size = split.pp;
+    settings.redundant_experts = split.redundant;
+    settings.enable_eplb = true;
+    settings.eplb_iterations = 5;
+    const auto engines = start_engines(settings, &facts).value();
+    std::vector<std::thread> threads;
+    for (const auto& engine : engines) {
+      threads.emplace_back(
+          [&] { EXPECT_EQ(run_alone(*engine, some_prompt(), 40), expected) << name_of(split); });
+    }
+    for (auto& thread : threads) thread.join();
+    const auto report = engines.front()->experts();
+    ASSERT_TRUE(report.has_value());
+    EXPECT_GE(report->balancings, 8);
+    EXPECT_GT(report->moved, 0) << name_of(split);
+    EXPECT_LE(report->imbalance, report->imbalance_before);
+  }
+}
+
 TEST(RankEngine, ReplicasAreWholeEngines) {
   ModelFacts facts;
   Settings settings = settings_of("models/demo", 1);
@@ -185,6 +217,7 @@ TEST(RankEngine, RefusesWhatCannotBeSplit) {
     settings.enable_dp_attention = attention;
     settings.ep_size = split.ep;
     settings.pp_size = split.pp;
+    settings.redundant_experts = split.redundant;
     const auto engines = start_engines(settings, &facts);
     return engines.ok() ? std::string("started") : engines.error().message;
   };
@@ -197,6 +230,9 @@ TEST(RankEngine, RefusesWhatCannotBeSplit) {
   EXPECT_EQ(message({.tp = 1, .pp = 9}, false),
             "--tp 1 --pp-size 9: the model has 5 layers; use at most so many stages");
   EXPECT_NE(message({.tp = 2}, true).find("with --dp"), std::string::npos);
+  EXPECT_NE(message({.tp = 2, .redundant = 2}, false).find("spread them with --ep-size"), std::string::npos);
+  EXPECT_NE(message({.tp = 2, .ep = 2, .redundant = 17}, false).find("give at most so many"),
+            std::string::npos);
 }
 
 // Weights that cannot be loaded are the error of the start, not a timeout.

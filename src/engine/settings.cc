@@ -124,6 +124,19 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
   model::Split& split = options.split;
   split.tp = settings.tp_size;
   split.ep = settings.ep_size;
+  split.redundant = settings.redundant_experts;
+  if ((settings.enable_eplb || split.redundant > 0) && split.ep == 1) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--{}: every rank has a part of every expert; spread them with --ep-size",
+                 settings.enable_eplb ? "enable-eplb" : "ep-num-redundant-experts");
+  }
+  if (options.cuda && (settings.enable_eplb || split.redundant > 0)) {
+    return error(ErrorCode::kUnsupported,
+                 "--enable-eplb, --ep-num-redundant-experts: on GPUs each expert stays in one place in this "
+                 "version; leave them out");
+  }
+  if (settings.enable_eplb)
+    options.rebalance_passes = settings.eplb_iterations > 0 ? settings.eplb_iterations : kDefaultRebalance;
   split.pp = settings.pp_size;
   split.dp = settings.enable_dp_attention ? settings.dp_size : 1;
   options.replicas = settings.enable_dp_attention ? 1 : settings.dp_size;

@@ -38,6 +38,9 @@ struct Settings {
   int32_t dp_size = 1;                 // --dp: groups of requests of the ranks, or replicas of the model
   bool enable_dp_attention = false;    // the former
   int32_t ep_size = 1;                 // parts of the routed experts
+  int32_t redundant_experts = 0;       // --ep-num-redundant-experts
+  bool enable_eplb = false;            // balance experts while serving
+  int32_t eplb_iterations = 0;         // --eplb-rebalance-num-iterations; 0: kDefaultRebalance
   int32_t pp_size = 1;                 // stages of layers
   int32_t dist_timeout = 0;            // seconds; 0: dist::kDefaultTimeout
   SpeculationSettings speculation;
@@ -50,6 +53,7 @@ inline constexpr int32_t kDefaultGpuRunning = 256;
 inline constexpr int32_t kDefaultGpuChunk = 4096;
 inline constexpr int32_t kDefaultGpuPage = 64;
 inline constexpr int32_t kDefaultGraphRows = 256;
+inline constexpr int32_t kDefaultRebalance = 1000;
 inline constexpr int64_t kUnchunked = 16384;  // the reference's --max-prefill-tokens
 
 // What the checkpoint says about itself, for the API.

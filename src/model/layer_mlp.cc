@@ -1,5 +1,6 @@
 // The dense MLP, and the mixture of routed and shared experts (DeepSeekMoE, arXiv:2401.06066).
 #include <algorithm>
+#include <bit>
 
 #include "model/layers.h"
 
@@ -33,10 +34,19 @@ void mlp(const Step& step, const DenseWeights& weights, const Tensor& x, const T
   }
 }
 
-// Experts' numbers to their slots on this rank, or -1.
-void keep_own(const std::vector<int32_t>& slots, const Tensor& ids) {
-  auto* id = static_cast<int32_t*>(ids.data);
-  for (int64_t i = 0; i < ids.numel(); ++i) id[i] = slots[static_cast<size_t>(id[i])];
+// Experts' numbers to their slots on this rank, or -1. Of an expert's copies a token takes the one that its
+// own logits say: all ranks agree, and it is the same whatever else is in the batch.
+void keep_own(MoeWeights& weights, const Tensor& logits, const Tensor& ids) {
+  const ExpertSlots& slots = weights.slots;
+  for (int64_t t = 0; t < ids.dim(0); ++t) {
+    const uint32_t dice = std::bit_cast<uint32_t>(logits.row<const float>(t)[0]) * 2654435761U >> 8;
+    auto* id = ids.row<int32_t>(t);
+    for (int64_t k = 0; k < ids.dim(1); ++k) {
+      ++weights.load[static_cast<size_t>(id[k])];
+      const int32_t copies = slots.copies(id[k]);
+      id[k] = slots.slot(id[k], static_cast<int32_t>(dice % static_cast<uint32_t>(copies)));
+    }
+  }
 }
 
 }  // namespace
@@ -46,7 +56,7 @@ void dense_block(const Step& step, const DenseWeights& weights) {
   mlp(step, weights, step.work.normed.rows(0, t), step.work.delta.rows(0, t));
 }
 
-void moe_block(const Step& step, const MoeWeights& weights, const Tensor& x, const Tensor& y) {
+void moe_block(const Step& step, MoeWeights& weights, const Tensor& x, const Tensor& y) {
   const int64_t t = x.dim(0);
   Workspace& work = step.work;
   const Tensor logits = work.gate_logits.rows(0, t);
@@ -58,7 +68,7 @@ void moe_block(const Step& step, const MoeWeights& weights, const Tensor& x, con
                               .params = step.config.gate,
                               .ids = ids,
                               .weights = expert_weights});
-  if (!weights.slots.empty()) keep_own(weights.slots, ids);
+  if (!weights.load.empty()) keep_own(weights, logits, ids);
   ops::MoeArgs args{.x = x,
                     .ids = ids,
                     .weights = expert_weights,

@@ -70,7 +70,8 @@ struct Step {
 void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache);
 // The same for a dense layer and for a layer of experts.
 void dense_block(const Step& step, const DenseWeights& weights);
-// x [Ta, H] -> y [Ta, H]: of the tokens of all groups. y is the rank's part of a sum over the stage's ranks.
-void moe_block(const Step& step, const MoeWeights& weights, const device::Tensor& x, const device::Tensor& y);
+// x [Ta, H] -> y [Ta, H]: of the tokens of all groups.y is the rank's part of a sum over the stage's ranks.
+// Counts what each expert gets.
+void moe_block(const Step& step, MoeWeights& weights, const device::Tensor& x, const device::Tensor& y);
 
 }  // namespace fathom::model

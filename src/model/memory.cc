@@ -42,7 +42,7 @@ void cut(const ModelConfig& config, const Shard& shard, weights::WeightSpec& spe
   }
   if (spec.shape.size() != 2) return;
   const weights::Slice slice = slice_of(config, shard, spec.name, spec.shape[0], spec.shape[1]);
-  spec.shape = {slice.rows, slice.cols};
+  spec.shape = {slice.rows * copies_of(shard, spec.name), slice.cols};
 }
 
 // What a matrix takes once packed: panels of 16 rows, FP8 with a float32 scale for each row and 128 columns.

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/clock.h"
+#include "model/expert_mover.h"
 #include "model/layers.h"
 #include "model/memory.h"
 #include "model/rank_groups.h"
@@ -121,7 +122,7 @@ struct Model::State {
   }
 
   // work.normed -> work.delta, through the experts of all ranks and with the tokens of all groups.
-  void experts(const Step& step, const MoeWeights& moe) {
+  void experts(const Step& step, MoeWeights& moe) {
     const int64_t t = step.batch.tokens;
     const Tensor normed = work.normed.rows(0, t);
     const Tensor delta = work.delta.rows(0, t);
@@ -141,7 +142,7 @@ struct Model::State {
 
   // The residual stream through `layers`, the first of which has the cache's layer `first`. What the last one
   // adds is left in work.delta.
-  void run_layers(device::Launch& launch, const ForwardBatch& batch, std::span<const LayerWeights> layers,
+  void run_layers(device::Launch& launch, const ForwardBatch& batch, std::span<LayerWeights> layers,
                   int64_t first) {
     const int64_t t = batch.tokens;
     FATHOM_CHECK(t <= max_tokens, "tokens={} max_tokens={}", t, max_tokens);
@@ -155,7 +156,7 @@ struct Model::State {
     const Tensor delta = work.delta.rows(0, t);
     for (size_t i = 0; i < layers.size(); ++i) {
       if (groups.failed()) return;
-      const LayerWeights& layer = layers[i];
+      LayerWeights& layer = layers[i];
       if (t > 0) {
         norm(launch, stream, i == 0 ? nullptr : &delta, layer.input_norm, normed);
         attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
@@ -393,6 +394,16 @@ void Model::draft(device::Launch& launch, const DraftBatch& draft, ForwardOutput
   output->hidden = s.work.draft_hidden.rows(0, t);
   s.finish(launch, s.weights.draft.norm, output->hidden);
   output->logits = s.logits(launch, output->hidden, batch.logit_rows);
+}
+
+ExpertBalance Model::balance_experts() {
+  State& s = *state_;
+  ExpertMover mover(s.groups, s.shard);
+  for (LayerWeights& layer : s.weights.layers) {
+    if (layer.is_moe) mover.balance(layer.moe);
+  }
+  if (s.config.draft_layers > 0 && s.shard.last_stage()) mover.balance(s.weights.draft.layer.moe);
+  return mover.result();
 }
 
 Tensor Model::logits(device::Launch& launch, std::span<const int32_t> rows) {

@@ -115,6 +115,12 @@ struct ForwardOutput {
                           // stage only where the model drafts
 };
 
+// What balance_experts() did in the layers of a rank.
+struct ExpertBalance {
+  double before = 1.0, after = 1.0;  // tokens of the busiest set over the mean one's; the mean of layers
+  int64_t moved = 0;                 // experts that a set got from others
+};
+
 // How long the parts of build() took, and how much they made.
 struct LoadReport {
   double check_seconds = 0.0;  // names, shapes and types
@@ -154,6 +160,11 @@ class Model {
   // states and the wanted logits. output->hidden is valid until the next draft(); the hidden states of the
   // last forward() stay. The same promise as forward's: bits do not depend on the batch.
   void draft(device::Launch& launch, const DraftBatch& batch, ForwardOutput* output);
+
+  // Moves routed experts between the sets of ranks so that each has as much to do, as counted since the last
+  // time; every rank of the stage at the same time. A failure is the group's. Afterwards sums are ordered
+  // differently: a token's bits are the same whatever its batch, from one time to the next.
+  ExpertBalance balance_experts();
 
   // Logits [R, V] f32 of further tokens of the last forward (prompt logprobs take them in pieces). Overwrites
   // the logits that forward() gave.

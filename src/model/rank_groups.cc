@@ -28,6 +28,10 @@ Result<RankGroups> RankGroups::join(dist::Group* world, const Shard& shard) {
     }
     FATHOM_ASSIGN(groups.across_, world->split(place.stage * lanes + place.lane, "across requests"));
   }
+  if (split.ep > 1) {
+    const int ranks = split.expert_ranks();
+    FATHOM_ASSIGN(groups.sets_, world->split(place.stage * ranks + shard.rank % split.tp % ranks, "experts"));
+  }
   return groups;
 }
 
@@ -58,6 +62,11 @@ bool RankGroups::gather_columns(const Tensor& mine, std::span<const Range> colum
   for (const Range& part : columns)
     sizes_.push_back(mine.dim(0) * part.count * static_cast<int64_t>(sizeof(float)));
   return requests()->all_gather(mine.data, sizes_, parts).ok();
+}
+
+bool RankGroups::exchange(std::span<const dist::Outgoing> send,
+                          std::span<const dist::Incoming> receive) const {
+  return sets_->all_to_all(send, receive).ok();
 }
 
 void RankGroups::hand_on(const Tensor& rows, int from) const {

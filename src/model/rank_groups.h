@@ -33,13 +33,16 @@ class RankGroups {
   void sum_own_tokens(const device::Tensor& all, std::span<const int64_t> tokens, const device::Tensor& mine);
   // mine [R, columns of this rank] -> parts: one after another, [R, columns] of every rank of the group.
   bool gather_columns(const device::Tensor& mine, std::span<const Range> columns, float* parts);
+  // send[s] goes to set s of experts, receive[s] comes from it: between the ranks that have the same part of
+  // an expert.
+  bool exchange(std::span<const dist::Outgoing> send, std::span<const dist::Incoming> receive) const;
   // Rows of stage `from` to all stages.
   void hand_on(const device::Tensor& rows, int from) const;
 
  private:
   dist::Group* world_ = nullptr;
   // Each none where it would be of one rank, or is the world itself.
-  std::unique_ptr<dist::Group> stage_, requests_, across_, pipeline_;
+  std::unique_ptr<dist::Group> stage_, requests_, across_, sets_, pipeline_;
   // The ones above, or the world.
   dist::Group* stage() const { return stage_ != nullptr ? stage_.get() : split_.pp == 1 ? world_ : nullptr; }
   dist::Group* requests() const {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
+
+#include "model/expert_placement.h"
 
 namespace fathom::model {
 namespace {
@@ -80,6 +83,12 @@ Result<void> check_split(const ModelConfig& config, const Split& split) {
   }
   if (split.ep > 1 && config.num_experts == 0)
     return error(ErrorCode::kUnsupported, "{}: the model has no experts; leave --ep-size out", flags);
+  if (split.redundant > config.num_experts * (split.ep - 1)) {
+    return error(
+        ErrorCode::kInvalidArgument,
+        "--ep-num-redundant-experts {}: each of {} sets has all {} experts with {}; give at most so many",
+        split.redundant, split.ep, config.num_experts, config.num_experts * (split.ep - 1));
+  }
   if (split.pp > config.num_layers) {
     return error(ErrorCode::kUnsupported, "{}: the model has {} layers; use at most so many stages", flags,
                  config.num_layers);
@@ -135,7 +144,8 @@ Range split_range(int64_t total, int64_t unit, int rank, int size) {
 
 Place place_of(const Split& split, int rank) {
   const int in_stage = rank % split.tp;
-  return {rank / split.tp, in_stage / split.attention_ranks(), in_stage % split.attention_ranks()};
+  return {rank / split.tp, in_stage / split.attention_ranks(), in_stage % split.attention_ranks(),
+          in_stage / split.expert_ranks()};
 }
 
 Result<Shard> make_shard(const ModelConfig& config, const Split& split, int rank) {
@@ -152,11 +162,11 @@ Result<Shard> make_shard(const ModelConfig& config, const Split& split, int rank
   const int64_t unit = inner_unit(config);
   shard.heads = split_range(config.num_heads, 1, lane, lanes);
   shard.dense = split_range(config.intermediate_size, unit, lane, lanes);
-  const int set = split.tp / split.ep;  // ranks that share an expert
+  const int set = split.expert_ranks();
   shard.expert = split_range(config.moe_intermediate_size, unit, in_stage % set, set);
   shard.shared = split_range(config.shared_size(), unit, in_stage, split.tp);
-  const Range experts = split_range(config.num_experts, 1, in_stage / set, split.ep);
-  for (int64_t e = experts.first; e < experts.end(); ++e) shard.experts.push_back(static_cast<int32_t>(e));
+  shard.experts = std::move(first_placement(config.num_experts, split.redundant, split.ep)
+                                .sets[static_cast<size_t>(shard.place.set)]);
   for (int r = 0; r < lanes; ++r)
     shard.vocabs.push_back(split_range(config.vocab_size, kVocabUnit, r, lanes));
   shard.vocab = shard.vocabs[static_cast<size_t>(lane)];
@@ -171,12 +181,16 @@ int64_t cached_layers(const ModelConfig& config, const Shard& shard) {
   return shard.layers.count + (shard.last_stage() ? config.draft_layers : 0);
 }
 
+int64_t copies_of(const Shard& shard, std::string_view name) {
+  const int64_t expert = expert_of(name);
+  return expert < 0 ? 1 : std::count(shard.experts.begin(), shard.experts.end(), expert);
+}
+
 bool has_part_of(const ModelConfig& config, const Shard& shard, std::string_view name) {
   const bool drafts = shard.last_stage() && config.draft_layers > 0;
   if (const int64_t layer = layer_of(name); layer >= 0) {
     if (layer >= config.num_layers ? !drafts : !shard.layers.contains(layer)) return false;
-    const int64_t expert = expert_of(name);
-    return expert < 0 || std::find(shard.experts.begin(), shard.experts.end(), expert) != shard.experts.end();
+    return copies_of(shard, name) > 0;
   }
   if (name.starts_with("model.embed_tokens"))
     return shard.first_stage() || drafts || (shard.last_stage() && config.tie_word_embeddings);

@@ -24,9 +24,11 @@ namespace fathom::model {
 // tp ranks.
 struct Split {
   int tp = 1, dp = 1, ep = 1, pp = 1;
+  int redundant = 0;  // further places for routed experts, of all sets together
 
   int world() const { return tp * pp; }
   int attention_ranks() const { return tp / dp; }
+  int expert_ranks() const { return tp / ep; }  // that share an expert
   bool operator==(const Split&) const = default;
 };
 
@@ -36,6 +38,7 @@ struct Place {
   int stage = 0;
   int group = 0;  // of requests
   int lane = 0;   // in the group
+  int set = 0;    // of experts
 };
 Place place_of(const Split& split, int rank);
 
@@ -52,8 +55,9 @@ struct Shard {
   Place place;
   Range layers;  // of the config's num_layers; the draft layer is the last stage's
   Range heads;
-  Range dense, expert, shared;   // of the inner columns of the MLPs
-  std::vector<int32_t> experts;  // the routed experts that it has, all or a part of each
+  Range dense, expert, shared;  // of the inner columns of the MLPs
+  std::vector<int32_t>
+      experts;  // in its slots, all or a part of each: as they are loaded (expert_placement.h)
   Range vocab;
   // Of every rank of the group.
   std::vector<Range> vocabs;
@@ -80,5 +84,7 @@ int64_t cached_layers(const ModelConfig& config, const Shard& shard);
 // Whether a rank has anything of a stored tensor: not where it is of another stage's layers, or of an expert
 // of others.
 bool has_part_of(const ModelConfig& config, const Shard& shard, std::string_view name);
+// How often: an expert may have several slots.
+int64_t copies_of(const Shard& shard, std::string_view name);
 
 }  // namespace fathom::model

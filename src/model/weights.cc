@@ -127,10 +127,11 @@ class Loader {
       FATHOM_TRY(load_dense(prefix + "shared_experts.", c_.shared_size(), moe.shared));
     }
     const std::vector<int32_t>& experts = options_.shard.experts;
-    if (static_cast<int64_t>(experts.size()) < c_.num_experts) {
-      moe.slots.assign(static_cast<size_t>(c_.num_experts), -1);
-      for (size_t slot = 0; slot < experts.size(); ++slot)
-        moe.slots[static_cast<size_t>(experts[slot])] = static_cast<int32_t>(slot);
+    const Split& split = options_.shard.split;
+    if (split.ep > 1) {
+      moe.placement = first_placement(c_.num_experts, split.redundant, split.ep);
+      moe.slots = slots_of(moe.placement, options_.shard.place.set, c_.num_experts);
+      moe.load.assign(static_cast<size_t>(c_.num_experts), 0);
     }
     for (const int32_t expert : experts) {
       FATHOM_ASSIGN(auto up, supply_.linear(options_.compute, parts_.expert_gate_up(prefix, expert)));

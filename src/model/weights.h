@@ -10,6 +10,7 @@
 #include "device/launch.h"
 #include "device/tensor.h"
 #include "model/config.h"
+#include "model/expert_placement.h"
 #include "model/shard.h"
 #include "ops/linear/linear.h"
 #include "ops/moe/moe.h"
@@ -55,7 +56,10 @@ struct MoeWeights {
   const float* bias = nullptr;  // [E] e_score_correction_bias, or none
   std::vector<ops::PackedLinear> gate_up;  // [rank's experts] of [2 I, H]
   std::vector<ops::PackedLinear> down;     // [rank's experts] of [H, I]
-  std::vector<int32_t> slots;  // [E] where an expert is among the rank's, or -1; empty: it has all, in order
+  // Where routed experts are spread over ranks; empty where every rank has all.
+  ExpertPlacement placement;
+  ExpertSlots slots;          // of this rank
+  std::vector<int64_t> load;  // [E] tokens that chose each, of all groups; older ones count less
   ops::MoeFunction run = nullptr;
   DenseWeights shared;  // empty without shared experts
 };
