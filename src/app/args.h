@@ -126,6 +126,14 @@ struct VerifyArgs {
 
 struct PlanArgs {
   ModelArgs model;
+  int32_t nnodes = 1;
+  std::string gpu;            // a name of engine::gpu_kinds(); empty: the device here
+  double gpu_memory = 0.0;    // GiB
+  double node_memory = 0.0;   // GiB
+  std::string weight_format;  // empty: the config's
+  int64_t sequence_length = 4096;
+  bool step_time = false;
+  double routing_bias = 0.0;
 };
 
 struct BenchArgs {

@@ -7,6 +7,7 @@
 
 #include "app/args.h"
 #include "app/model_flags.h"
+#include "app/plan_flags.h"
 #include "app/refused_flags.h"
 #include "app/serve_flags.h"
 #include "app/version.h"
@@ -152,8 +153,9 @@ int run_command_line(int argc, char** argv) {
   verify->callback([&] { command = [&] { return run_verify(verify_args); }; });
 
   PlanArgs plan_args;
-  auto* plan = add("plan", "Show the memory of a model by part, from its config alone");
+  auto* plan = add("plan", "Show what a model takes of each rank's memory and links, from its config alone");
   add_model_flags(*plan, {.pool = true, .speculation = true, .ranks = true, .groups = true}, plan_args.model);
+  add_plan_flags(*plan, plan_args);
   plan->callback([&] { command = [&] { return run_plan(plan_args); }; });
 
   BenchArgs bench_args;

@@ -3,10 +3,6 @@
 #include <cmath>
 #include <string_view>
 
-#include "device/arena.h"
-#include "engine/gpu.h"
-#include "model/shard.h"
-
 namespace fathom::engine {
 namespace {
 
@@ -29,38 +25,8 @@ Result<Plan> plan(const Settings& settings) {
   memory.max_tokens = options.step_tokens();
   memory.max_logit_rows = options.decode_tokens();
   memory.max_context = plan.facts.context_length;
-  FATHOM_ASSIGN(memory.shard, model::make_shard(options.config, options.split, 0));  // the largest
   plan.config = options.config;
-  plan.ranks = options.split.tp;
-  if (plan.ranks > 1) {
-    // The embedding, and of each layer attention and MLP.
-    plan.sum_bytes = (1 + 2 * options.config.num_layers) * options.config.hidden_size * int64_t{4};
-    plan.gather_bytes = options.config.vocab_size * int64_t{4};
-  }
   plan.memory = model::plan_memory(options.config, memory);
-  plan.checkpoint_bytes = model::stored_bytes(options.config);
-  if (options.cuda) {
-    FATHOM_ASSIGN(const auto gpu, gpu_memory(options));
-    plan.device = gpu.name;
-    plan.available_bytes = gpu.free_bytes;
-    plan.memory.workspace_bytes = gpu.workspace_bytes;
-  } else {
-    plan.device = "this machine";
-    plan.available_bytes = static_cast<int64_t>(device::available_memory());
-  }
-  plan.page_size = options.page_size;
-  plan.max_running = options.max_running;
-
-  PoolRequest request;
-  request.available_bytes = plan.available_bytes;
-  request.weight_bytes = (plan.memory.weight_bytes + plan.memory.workspace_bytes) * plan.ranks;
-  request.bytes_per_token = plan.memory.kv_bytes_per_token * plan.ranks;
-  request.page_size = options.page_size;
-  request.max_context = plan.facts.context_length;
-  request.max_running = options.max_running;
-  request.mem_fraction = options.mem_fraction;
-  request.max_total_tokens = options.max_total_tokens;
-  plan.pool = size_pool(request);
   return plan;
 }
 

@@ -1,10 +1,10 @@
-// What a model will take on this machine, before anything is loaded: for `fathom plan` and `fathom bench`.
+// What a step of a model computes and reads at least: the floors that `fathom bench` measures against.
+// Whether a model fits: layout/layout_plan.h.
 #pragma once
 
 #include <cstdint>
 
 #include "base/result.h"
-#include "engine/pool_size.h"
 #include "engine/settings.h"
 #include "model/memory.h"
 
@@ -13,16 +13,7 @@ namespace fathom::engine {
 struct Plan {
   ModelFacts facts;
   model::ModelConfig config;
-  model::MemoryPlan memory;  // of one rank, the largest
-  int32_t ranks = 1;
-  std::string device;  // whose memory the next line counts
-  int64_t available_bytes = 0;
-  int64_t checkpoint_bytes = 0;  // of the tensors that the model reads
-  int64_t sum_bytes = 0;         // that a rank brings to sums over the ranks, for each token
-  int64_t gather_bytes = 0;      // of logits that ranks bring together, for each token chosen
-  int64_t page_size = 0;
-  int32_t max_running = 0;
-  Result<PoolSize> pool = PoolSize{};  // or why it does not fit
+  model::MemoryPlan memory;  // of one rank that has it all
 };
 
 // From config.json alone.

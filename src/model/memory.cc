@@ -45,11 +45,13 @@ void cut(const ModelConfig& config, const Shard& shard, weights::WeightSpec& spe
   spec.shape = {slice.rows * copies_of(shard, spec.name), slice.cols};
 }
 
-// What a matrix takes once packed: panels of 16 rows, FP8 with a float32 scale for each row and 128 columns.
-int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute compute) {
+// What a matrix takes once packed: panels of 16 rows, FP8 with a float32 scale for each 128 columns of
+// `scale_rows` rows.
+int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute compute,
+                     int64_t scale_rows) {
   const int64_t n = round_up<int64_t>(spec.shape[0], 16);
   const int64_t k = round_up<int64_t>(spec.shape[1], 2);
-  if (stored == DType::kF8E4M3) return n * k + n * ceil_div<int64_t>(k, 128) * 4;
+  if (stored == DType::kF8E4M3) return n * k + n / scale_rows * ceil_div<int64_t>(k, 128) * 4;
   const bool wide = compute == ops::Compute::kF32 && stored != DType::kBF16;
   return n * k * (wide ? 4 : 2);
 }
@@ -70,7 +72,8 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
     } else if (spec.shape.size() == 1) {
       bytes = count(spec) * 4;
     } else {
-      bytes = packed_bytes(spec, stored, part == kGate ? ops::Compute::kF32 : options.compute);
+      bytes = packed_bytes(spec, stored, part == kGate ? ops::Compute::kF32 : options.compute,
+                           options.scale_rows);
       // MLA keeps kv_b whole for extend and by heads, absorbed, for decode.
       if (options.mla && spec.name.ends_with("kv_b_proj.weight")) bytes *= 2;
     }
@@ -79,7 +82,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
   }
   if (config.tie_word_embeddings && shard.last_stage()) {
     plan.weights[kHead].bytes =
-        packed_bytes({"", {shard.vocab.count, config.hidden_size}}, config.dtype, options.compute);
+        packed_bytes({"", {shard.vocab.count, config.hidden_size}}, config.dtype, options.compute, 1);
   }
   const auto active = [&](int64_t total) {
     return config.num_experts == 0 ? total : total / config.num_experts * config.gate.top_k;
@@ -98,7 +101,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
       const std::string name = layer_prefix(layer) + "self_attn.kv_b_proj.weight";
       plan.decode_bytes -= packed_bytes(
           {name, {shard.heads.count * (config.nope_dim + config.value_dim), config.kv_lora_rank}},
-          stored_dtype(config, name), options.compute);
+          stored_dtype(config, name), options.compute, options.scale_rows);
     }
   }
   const int64_t context = options.max_context > 0 ? options.max_context : config.max_positions;

@@ -20,6 +20,7 @@ struct MemoryOptions {
   int64_t max_tokens = 2048;
   int64_t max_logit_rows = 256;
   int64_t max_context = 0;     // 0: the config's
+  int64_t scale_rows = 1;      // rows of an FP8 matrix that share the scales of 128 columns; 8 on a GPU
   std::optional<Shard> shard;  // of this rank alone; none: the whole model
 };
 

@@ -1,0 +1,133 @@
+#include "engine/layout/step_time.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+namespace fathom::engine {
+namespace {
+
+model::ModelConfig config(const std::string& name) {
+  return model::load_config(FATHOM_SOURCE_DIR "/models/configs/" + name).value();
+}
+
+StepTimes times_of(const model::ModelConfig& config, const char* gpu, double bias = 0.0) {
+  RoutingOptions routing;
+  routing.bias_deviation = bias;
+  return StepTimes::make(config, *find_gpu(gpu), routing).value();
+}
+
+double hit(const std::vector<std::vector<int32_t>>& trials) {
+  double experts = 0.0;
+  for (const auto& trial : trials)
+    experts +=
+        static_cast<double>(std::count_if(trial.begin(), trial.end(), [](int32_t r) { return r > 0; }));
+  return experts / static_cast<double>(trials.size());
+}
+
+TEST(Routing, SendsEveryTokenToItsTopKExperts) {
+  const auto c = config("deepseek_v3");
+  for (const auto& trial : draw_routing(c, 33, {})) {
+    EXPECT_EQ(std::accumulate(trial.begin(), trial.end(), 0), 33 * 8);
+    for (const int32_t rows : trial) EXPECT_LE(rows, 33);
+  }
+}
+
+TEST(Routing, WithoutBiasHitsAsManyExpertsAsUniformChoiceDoes) {
+  const auto c = config("deepseek_v3");
+  for (const int tokens : {1, 16, 64}) {
+    const double uniform = 256 * (1 - std::pow(1 - 8.0 / 256, tokens));
+    EXPECT_NEAR(hit(draw_routing(c, tokens, {.trials = 32})), uniform, 0.03 * uniform) << tokens;
+  }
+}
+
+TEST(Routing, ABiasMakesFewerDo) {
+  const auto c = config("deepseek_v3");
+  EXPECT_LT(hit(draw_routing(c, 64, {.bias_deviation = kDummyBias})), 0.9 * hit(draw_routing(c, 64, {})));
+}
+
+// docs/benchmarks.md: slices of DeepSeek-V3 with dummy weights, 1024 tokens of prompt and 64 of output.
+TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
+  const struct {
+    const char* gpu;
+    int64_t layers, batch;
+    double tokens_a_second;
+  } measured[] = {
+      {"h200", 9, 1, 305},   {"h200", 9, 16, 1450},  {"h200", 9, 32, 2060},
+      {"h200", 9, 64, 3275}, {"h200", 9, 128, 4757}, {"h100", 6, 1, 383},
+      {"h100", 6, 16, 2314}, {"h100", 6, 32, 3356},  {"h100", 6, 64, 5534},
+  };
+  for (const auto& m : measured) {
+    auto c = config("deepseek_v3_slice9");
+    c.num_layers = m.layers;
+    auto times = times_of(c, m.gpu, kDummyBias);
+    const auto step = times.decode({}, m.batch, 1024 + 32);
+    const double took = 1e6 * static_cast<double>(m.batch) / m.tokens_a_second;
+    EXPECT_NEAR(step.total() / took, 1.0, 0.1)
+        << m.gpu << ' ' << m.batch << ": " << step.total() << " us predicted, " << took
+        << " measured; attention " << step.attention << " experts " << step.experts << " dense " << step.dense
+        << " head " << step.head;
+  }
+  for (const auto& [gpu, layers, rate] : {std::tuple{"h200", 9, 33700.0}, std::tuple{"h100", 6, 53500.0}}) {
+    auto c = config("deepseek_v3_slice9");
+    c.num_layers = layers;
+    auto times = times_of(c, gpu, kDummyBias);
+    const double predicted = 4096 * 1e6 / times.prefill({}, 4096, 1024).total();
+    EXPECT_NEAR(predicted / rate, 1.0, 0.1) << gpu;
+  }
+}
+
+TEST(StepTimes, MoreRanksReadFewerWeightsAndMeetMore) {
+  const auto c = config("deepseek_v3");
+  auto times = times_of(c, "h200");
+  const auto of = [&](Layout layout, int64_t batch) { return times.decode(layout, batch, 4096); };
+  const auto one = of({.split = {.tp = 8}}, 64);
+  const auto two = of({.split = {.tp = 16}, .nodes = 2}, 64);
+  EXPECT_LT(two.attention + two.experts, one.attention + one.experts);
+  EXPECT_GT(two.meetings, one.meetings);
+  // One token's experts are on few ranks when they are spread, on all when they are split.
+  EXPECT_GT(of({.split = {.tp = 8, .ep = 8}}, 1).experts, of({.split = {.tp = 8}}, 1).experts);
+  // A group of its own attends to its own sequences only.
+  EXPECT_LT(of({.split = {.tp = 8, .dp = 8}}, 1024).total(), of({.split = {.tp = 8}}, 1024).total());
+  // Two copies take half of the sequences each.
+  const Layout copies{.split = {.tp = 8}, .replicas = 2, .nodes = 2};
+  EXPECT_EQ(of(copies, 128).total(), one.total());
+}
+
+TEST(StepTimes, RefuseWhatWasNeverTimed) {
+  const auto v3 = config("deepseek_v3");
+  EXPECT_EQ(StepTimes::make(v3, *find_gpu("a100"), {}).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(StepTimes::make(config("deepseek_v2_lite"), *find_gpu("h100"), {}).error().code,
+            ErrorCode::kUnsupported);
+}
+
+TEST(KernelTimes, AreThoseOfTheBenchmarks) {
+  const KernelTimes times(*find_gpu("h100"));
+  const auto near = [](double predicted, double measured) {
+    EXPECT_NEAR(predicted / measured, 1.0, 0.12) << measured;
+  };
+  near(times.linear_fp8(2112, 7168, 1), 12.1);
+  near(times.linear_fp8(2112, 7168, 128), 47.3);
+  near(times.linear_fp8(24576, 1536, 1), 19.8);
+  near(times.linear_fp8(24576, 1536, 128), 27.7);
+  near(times.linear_fp8(7168, 16384, 1), 54.6);
+  near(times.linear_fp8(7168, 16384, 16), 70.6);
+  near(times.linear_fp8(7168, 16384, 128), 99.7);
+  near(times.linear_fp8(7168, 16384, 4096), 1776);
+  near(times.linear_fp8(36864, 7168, 1), 110.3);
+  near(times.linear_bf16(102400, 2048, 1), 144.8);
+  const std::vector<int32_t> four(32, 4), many(32, 64);
+  near(times.experts_fp8(four, 4096, 7168), 354.9);
+  near(times.experts_fp8(many, 4096, 7168), 669.7);
+  near(times.experts_fp8(four, 7168, 2048), 184.4);
+  near(times.experts_fp8(many, 7168, 2048), 343.9);
+  near(times.mla_decode(128, 4096, 128), 327.1);
+  near(times.mla_decode(128, 1024, 16), 75.2);
+  near(times.mla_decode(1, 4096, 16), 13.1);
+  near(times.extend_attention(4096, 4096, 128, 192, 128), 1106);
+  near(times.sample(128), 30.1);
+}
+
+}  // namespace
+}  // namespace fathom::engine
