@@ -31,6 +31,7 @@ Result<engine::Machine> machine_here(const PlanArgs& args) {
   auto settings = engine_settings(args.model);
   settings.tp_size = settings.dp_size = settings.ep_size = settings.pp_size = 1;
   settings.enable_dp_attention = false;
+  settings.redundant_experts = 0;
   engine::ModelFacts facts;
   FATHOM_ASSIGN(const auto options, engine::resolve(settings, &facts));
   if (options.cuda) {
@@ -118,6 +119,7 @@ Result<engine::LayoutRequest> layout_request(const PlanArgs& args) {
   layout.split.tp = settings.tp_size;
   layout.split.pp = settings.pp_size;
   layout.split.ep = settings.ep_size;
+  layout.split.redundant = settings.redundant_experts;
   (settings.enable_dp_attention ? layout.split.dp : layout.replicas) = settings.dp_size;
   layout.nodes = args.nnodes;
   return request;

@@ -65,6 +65,11 @@ Result<void> print_step_times(const engine::Settings& settings, const engine::La
     return error(ErrorCode::kUnsupported,
                  "--step-time: steps with guesses are not predicted; leave --speculative-algorithm out");
   }
+  if (request.layout.split.redundant > 0) {
+    return error(ErrorCode::kUnsupported,
+                 "--step-time: experts in several places are not predicted; leave --ep-num-redundant-experts "
+                 "out");
+  }
   if (request.machine.kind == nullptr) {
     return error(ErrorCode::kInvalidArgument,
                  "--step-time: needs --gpu h100 or h200, whose kernels were timed");

@@ -133,6 +133,8 @@ TEST(Plan, StepTimesCompareTheLayoutsThatFit) {
   EXPECT_NE(said.find("timed on h100 and h200"), std::string::npos) << said;
   EXPECT_EQ(plan("--gpu-memory 139 --tp 8 --step-time", &said), 1);
   EXPECT_NE(said.find("needs --gpu"), std::string::npos) << said;
+  EXPECT_EQ(plan("--gpu h200 --tp 8 --ep-size 8 --ep-num-redundant-experts 8 --step-time", &said), 1);
+  EXPECT_NE(said.find("several places are not predicted"), std::string::npos) << said;
   EXPECT_EQ(plan("--gpu h100 --tp 8 --step-time", &said), 1);
   EXPECT_NE(said.find("no layout"), std::string::npos) << said;
 }

@@ -12,7 +12,6 @@ constexpr char kNvlink4[] = "measured between two H100: src/dist/README.md; the 
 constexpr char kNvlink3[] = "NVIDIA's data sheet: 600 GB/s of NVLink 3, both directions together";
 constexpr char kNvlink800[] = "NVIDIA's data sheet: 400 GB/s of NVLink, both directions together";
 constexpr char kPcie4[] = "PCI Express 4.0 x16: 32 GB/s in each direction, a fifth of it lost to packets";
-constexpr char kUnused[] = "not needed: never planned";
 constexpr char kHere[] = "measured: docs/benchmarks.md";
 constexpr char kNone[] = "never measured for Fathom";
 
@@ -28,11 +27,11 @@ constexpr std::array kGpus = {
     GpuKind{"a100", "NVIDIA A100 80 GB", {78, kSheet}, {0, kNone}, {300, kNvlink3}, ""},
     GpuKind{"a800", "NVIDIA A800 80 GB", {78, kSheet}, {0, kNone}, {200, kNvlink800}, ""},
     GpuKind{"l40s", "NVIDIA L40S", {44, kSheet}, {0, kNone}, {25, kPcie4}, ""},
-    GpuKind{"b200", "NVIDIA B200", {176, kSheet}, {0, kNone}, {900, kUnused}, kNoBlackwell},
-    GpuKind{"mi300x", "AMD MI300X", {188, kSheet}, {0, kNone}, {448, kUnused}, kNoAmd},
-    GpuKind{"mi350x", "AMD MI350X", {282, kSheet}, {0, kNone}, {538, kUnused}, kNoAmd},
-    GpuKind{"mi355x", "AMD MI355X", {282, kSheet}, {0, kNone}, {538, kUnused}, kNoAmd},
-    GpuKind{"atlas800i-a3", "Ascend Atlas 800I A3", {62, kSheet}, {0, kNone}, {196, kUnused}, kNoAscend},
+    GpuKind{"b200", "NVIDIA B200", {176, kSheet}, {0, kNone}, {0, kNone}, kNoBlackwell},
+    GpuKind{"mi300x", "AMD MI300X", {188, kSheet}, {0, kNone}, {0, kNone}, kNoAmd},
+    GpuKind{"mi350x", "AMD MI350X", {282, kSheet}, {0, kNone}, {0, kNone}, kNoAmd},
+    GpuKind{"mi355x", "AMD MI355X", {282, kSheet}, {0, kNone}, {0, kNone}, kNoAmd},
+    GpuKind{"atlas800i-a3", "Ascend Atlas 800I A3", {62, kSheet}, {0, kNone}, {0, kNone}, kNoAscend},
 };
 
 constexpr char kTwo[] = "measured between two H100: src/dist/README.md";

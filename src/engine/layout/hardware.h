@@ -20,7 +20,7 @@ struct GpuKind {
   const char* title;  // as people write it
   Figure memory_gib;  // that one process may take
   Figure read_gbs;    // bandwidth that a kernel reads with, 1e9 bytes a second; 0: never measured for Fathom
-  Figure link_gbs;    // to its neighbours in the node, one direction, 1e9 bytes a second
+  Figure link_gbs;    // to its neighbours in the node, one direction, 1e9 bytes a second; 0 as above
   const char* obstacle;  // why this version does not run there; "" where it does
 };
 

@@ -16,7 +16,8 @@ Result<EngineOptions> resolve_for(const Machine& machine, const Settings& given,
   Settings settings = given;
   settings.device = "cpu";
   settings.tp_size = settings.dp_size = settings.ep_size = settings.pp_size = 1;
-  settings.enable_dp_attention = false;
+  settings.enable_dp_attention = settings.enable_eplb = false;
+  settings.redundant_experts = 0;
   if (machine.gpu) {
     settings.kv_cache_dtype = "auto";
     if (settings.max_running_requests == 0) settings.max_running_requests = kDefaultGpuRunning;
@@ -157,6 +158,7 @@ std::string flags_of(const Layout& layout) {
   if (split.dp > 1) text += fmt::format(" --dp {} --enable-dp-attention", split.dp);
   if (copies && split.dp == 1) text += fmt::format(" --dp {}", layout.replicas);
   if (split.ep > 1) text += fmt::format(" --ep-size {}", split.ep);
+  if (split.redundant > 0) text += fmt::format(" --ep-num-redundant-experts {}", split.redundant);
   if (split.pp > 1) text += fmt::format(" --pp-size {}", split.pp);
   // Copies that are servers of their own have their own nodes.
   const int nodes = copies && split.dp > 1 ? layout.nodes_of(split.world()) : layout.nodes;

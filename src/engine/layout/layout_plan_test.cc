@@ -56,6 +56,13 @@ TEST(LayoutPlan, GroupsKeepWholeAttentionAndShareExperts) {
   EXPECT_EQ(tp.sequences(4096), tp.pool_tokens() / 4096);
 }
 
+TEST(LayoutPlan, RedundantExpertsTakeMemory) {
+  const auto once = plan_layout(v3(), on("h200", {.split = {.tp = 8, .ep = 8}})).value();
+  const auto more = plan_layout(v3(), on("h200", {.split = {.tp = 8, .ep = 8, .redundant = 32}})).value();
+  EXPECT_EQ(part(more, "routed experts"), part(once, "routed experts") / 32 * 36);
+  EXPECT_EQ(flags_of(more.layout), "--tp 8 --ep-size 8 --ep-num-redundant-experts 32");
+}
+
 TEST(LayoutPlan, StagesShareLayersAndTheirCache) {
   const auto one = plan_layout(v3(), on("h200", {.split = {.tp = 16}, .nodes = 2})).value();
   const auto two = plan_layout(v3(), on("h200", {.split = {.tp = 8, .pp = 2}, .nodes = 2})).value();
