@@ -18,6 +18,14 @@ for dtype in float32 bfloat16; do
   done
   check --model-path models/demo --golden tests/golden/demo.safetensors --dtype $dtype
 done
+# Caches of FP8, which GPUs have.
+if [[ " ${flags[*]-} " == *" cuda "* ]]; then
+  for case in tests/golden/*/; do
+    for cache in fp8_e4m3 fp8_e5m2; do
+      check --model-path "$case" --golden "${case}golden.safetensors" --dtype bfloat16 --kv-cache-dtype $cache
+    done
+  done
+fi
 # Split over ranks, where that is built: on the CPU.
 if [[ " ${flags[*]-} " != *" cuda "* ]]; then
   check --model-path tests/golden/v3_fp8 --golden tests/golden/v3_fp8/golden.safetensors --dtype float32 --tp 16
