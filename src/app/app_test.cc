@@ -22,8 +22,8 @@ int run(std::vector<std::string> words, std::string* said) {
 }
 
 TEST(RefusedFlags, SayWhy) {
-  EXPECT_NE(refusal_of("--nnodes")->find("one process"), std::string::npos);
-  EXPECT_NE(refusal_of("--enable-ep-moe")->find("use --tp-size"), std::string::npos);
+  EXPECT_NE(refusal_of("--enable-lora")->find("not supported"), std::string::npos);
+  EXPECT_NE(refusal_of("--enable-deepep-moe")->find("--ep-size"), std::string::npos);
   EXPECT_EQ(refusal_of("--page-size"), std::nullopt);
 }
 
@@ -45,8 +45,8 @@ TEST(CommandLine, AFlagOfTheReferenceIsRefusedWithItsReason) {
   EXPECT_EQ(run({"serve", "--model-path", "x", "--trust-remote-code"}, &said), 2);
   EXPECT_NE(said.find("--trust-remote-code is not available: Fathom never runs code"), std::string::npos)
       << said;
-  EXPECT_EQ(run({"serve", "--model-path=x", "--nnodes=2"}, &said), 2);
-  EXPECT_NE(said.find("--nnodes is not available"), std::string::npos) << said;
+  EXPECT_EQ(run({"serve", "--model-path=x", "--enable-lora=2"}, &said), 2);
+  EXPECT_NE(said.find("--enable-lora is not available"), std::string::npos) << said;
 }
 
 TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {

@@ -42,6 +42,11 @@ struct ModelArgs {
   bool enable_ep_moe = false;                 // ep_size is tp_size
   int32_t pp_size = 1;
   int32_t dist_timeout = 0;  // seconds; 0: 300
+  int32_t nnodes = 1;
+  int32_t node_rank = 0;
+  std::string dist_init_addr;    // of node 0
+  std::string dist_secret_file;  // empty: FATHOM_DIST_SECRET, or none
+  std::string dist_secret;       // what it says; not a flag
 
   double mem_fraction_static = 0.0;      // 0: computed
   int64_t max_total_tokens = 0;          // 0: from memory

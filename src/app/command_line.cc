@@ -110,7 +110,8 @@ int run_command_line(int argc, char** argv) {
                    .queue = true,
                    .speculation = true,
                    .ranks = true,
-                   .groups = true},
+                   .groups = true,
+                   .nodes = true},
                   serve_args.model);
   add_serve_flags(*serve, serve_args);
   serve->callback([&] { command = [&] { return run_serve(serve_args); }; });

@@ -236,6 +236,31 @@ void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
       ->check(CLI::Range(1, 86400));
 }
 
+void add_nodes(CLI::App& group, ModelArgs& args) {
+  auto* nodes =
+      group
+          .add_option("--nnodes", args.nnodes,
+                      "Processes that the ranks are spread over, evenly and in order (CPU); default: 1")
+          ->check(CLI::Range(1, 256));
+  group
+      .add_option("--node-rank", args.node_rank,
+                  "Which of them this is; 0 serves HTTP, the others only compute; default: 0")
+      ->check(CLI::Range(0, 255))
+      ->needs(nodes);
+  group
+      .add_option("--dist-init-addr", args.dist_init_addr,
+                  "Address of node 0 where it waits for the others; it listens there alone")
+      ->type_name("HOST:PORT")
+      ->needs(nodes);
+  group
+      .add_option(
+          "--dist-secret-file", args.dist_secret_file,
+          "File of a secret that all nodes know, 16 bytes or more; default: FATHOM_DIST_SECRET. Needed "
+          "unless they meet on a loopback address")
+      ->type_name("FILE")
+      ->needs(nodes);
+}
+
 }  // namespace
 
 void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args) {
@@ -243,7 +268,11 @@ void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args
   add_device(*command.add_option_group(kDeviceGroup), parts, args);
   add_memory(*command.add_option_group(kMemoryGroup), parts, args);
   if (parts.scheduler) add_scheduling(*command.add_option_group(kSchedulingGroup), parts, args);
-  if (parts.ranks) add_ranks(*command.add_option_group(kRanksGroup), parts, args);
+  if (parts.ranks) {
+    auto* ranks = command.add_option_group(kRanksGroup);
+    add_ranks(*ranks, parts, args);
+    if (parts.nodes) add_nodes(*ranks, args);
+  }
   if (!parts.speculation) return;
   auto* speculation = command.add_option_group(kSpeculationGroup);
   add_speculation(*speculation, args);

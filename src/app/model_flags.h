@@ -20,6 +20,7 @@ struct ModelParts {
   bool queue = false;        // of requests that clients send
   bool speculation = false;  // tokens are guessed and verified
   bool ranks = false;        // several may share the model
+  bool nodes = false;        // in several processes
   bool groups = false;       // and requests may be spread over groups of them
 };
 

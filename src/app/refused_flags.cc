@@ -12,8 +12,6 @@ struct Refusal {
   std::string_view reason;
 };
 
-constexpr std::string_view kOneProcess =
-    "this version runs all ranks in one process; use --tp-size on one machine";
 constexpr std::string_view kGathered =
     "every rank sees the tokens of all and answers for its experts (--ep-size); leave it out";
 constexpr std::string_view kExactOnly =
@@ -23,9 +21,6 @@ constexpr std::string_view kFromCheckpoint = "the format is read from the checkp
 constexpr std::array kRefusals = {
     Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
     Refusal{"--enable-deepep-moe", kGathered},
-    Refusal{"--nnodes", kOneProcess},
-    Refusal{"--node-rank", kOneProcess},
-    Refusal{"--dist-init-addr", kOneProcess},
     Refusal{"--quantization", kFromCheckpoint},
     Refusal{"--speculative-use-rejection-sampling", kExactOnly},
     Refusal{"--speculative-accept-threshold-single", kExactOnly},

@@ -8,6 +8,7 @@
 
 #include "app/args.h"
 #include "app/key_file.h"
+#include "app/node.h"
 #include "app/serve_flags.h"
 #include "app/serving.h"
 #include "base/clock.h"
@@ -57,6 +58,13 @@ int run_serve(const ServeArgs& args) {
   // Each of the hundreds of threads that answer requests would otherwise end up with a heap of its own, whose
   // holes the others cannot use: memory would grow for hours.
   mallopt(M_ARENA_MAX, 8);
+  ModelArgs model = args.model;
+  if (model.nnodes > 1) {
+    auto secret = read_dist_secret(model);
+    if (!secret.ok()) return fail(secret.error());
+    model.dist_secret = std::move(*secret);
+  }
+  if (model.node_rank > 0) return run_node(model);
   const sigset_t signals = taken_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
@@ -97,7 +105,7 @@ int run_serve(const ServeArgs& args) {
   watcher.detach();
 
   service_choice->http_stats = [&server] { return (*server)->stats(); };
-  auto serving = Serving::start(args.model, args.served_model_name, *service_choice);
+  auto serving = Serving::start(model, args.served_model_name, *service_choice);
   if (!serving.ok()) return fail(serving.error());
   (*serving)->service().set_ready();
   service.store(&(*serving)->service(), std::memory_order_release);
@@ -107,6 +115,10 @@ int run_serve(const ServeArgs& args) {
 
   Result<void> state;
   while (signal_taken.load() == 0 && (state = (*serving)->state()).ok()) {
+    if (const auto node = (*serving)->asked_to_end()) {
+      LOG_INFO("node {} was told to end", *node);
+      break;
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     const bool asked = hung_up.exchange(false);
     if (!args.api_key_file.empty() && (asked || key_file.changed())) {

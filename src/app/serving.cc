@@ -101,6 +101,11 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.enable_eplb = args.enable_eplb;
   settings.eplb_iterations = args.eplb_rebalance_num_iterations;
   settings.dist_timeout = args.dist_timeout;
+  settings.nnodes = args.nnodes;
+  settings.node_rank = args.node_rank;
+  settings.dist_init_addr = args.dist_init_addr;
+  settings.dist_secret = args.dist_secret;
+  settings.version = kVersion;
   settings.disable_cuda_graph = args.disable_cuda_graph;
   settings.cuda_graph_bs = args.cuda_graph_bs;
   settings.cuda_graph_max_bs = args.cuda_graph_max_bs;
@@ -247,6 +252,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
                     {"imbalance_before", experts->imbalance_before},
                     {"imbalance", experts->imbalance}};
   }
+  info["nnodes"] = args.nnodes;
   info["threads"] = engines_.front()->threads();
   info["disable_mla"] = args.disable_mla;
   info["page_size"] = limits.page_size;

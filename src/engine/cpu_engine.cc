@@ -64,6 +64,10 @@ CpuEngine::~CpuEngine() {
   if (thread_.joinable()) thread_.join();
 }
 
+std::optional<int> CpuEngine::asked_to_end() const {
+  return model_->asked_to_end();
+}
+
 Result<std::vector<std::unique_ptr<Engine>>> CpuEngine::start(const EngineOptions& options, int32_t replica) {
   const int64_t start_ns = steady_clock().now_ns();
   const int64_t available = static_cast<int64_t>(device::available_memory());
@@ -73,18 +77,16 @@ Result<std::vector<std::unique_ptr<Engine>>> CpuEngine::start(const EngineOption
   EngineOptions complete = options;
   complete.threads = all_shares[static_cast<size_t>(replica)];
   complete.cpus = cpu_share(available_cpus(), all_shares, static_cast<size_t>(replica));
-  const auto shares = thread_shares(complete.threads, split.world());
+  const int local = options.local_ranks();
+  const auto shares = thread_shares(complete.threads, local);
 
   std::vector<std::unique_ptr<CpuEngine>> engines;
   for (int group = 0; group < split.dp; ++group) {
     engines.emplace_back(
-        new CpuEngine(complete, shares, static_cast<size_t>(group * split.attention_ranks())));
+        new CpuEngine(complete, shares, static_cast<size_t>(group * split.attention_ranks() % local)));
   }
   CpuEngine& first = *engines.front();
-  model::LoadOptions& load = complete.load;
-  load.max_tokens = first.limits_.max_step_tokens;
-  load.max_logit_rows = options.decode_tokens();
-  load.max_context = first.limits_.max_context;
+  complete.load = complete_load(options);
   FATHOM_ASSIGN(auto models, ModelRanks::build(complete, *first.pool_));
   ModelRanks& ranks = *models.front();
 
@@ -93,20 +95,13 @@ Result<std::vector<std::unique_ptr<Engine>>> CpuEngine::start(const EngineOption
   report.load.weight_bytes = ranks.weight_bytes();
   report.load.workspace_bytes = ranks.workspace_bytes();
   report.kv_layout = ranks.model().kv_layout();
-  report.device = fmt::format("cpu, {} threads{}, {}", std::max(complete.threads, split.world()),
-                              split.world() > 1 ? fmt::format(" on {} ranks", split.world()) : "",
-                              device::to_string(load.target.isa));
-  PoolRequest request;
-  request.available_bytes = available / (options.replicas - replica);
-  request.weight_bytes = report.load.weight_bytes + report.load.workspace_bytes;
-  request.bytes_per_token = ranks.cache_bytes_per_token();
-  request.page_size = options.page_size;
-  request.max_context = first.limits_.max_context;
-  request.max_running = options.max_running;
-  request.mem_fraction = options.mem_fraction;
-  request.max_total_tokens = options.max_total_tokens;
-  FATHOM_ASSIGN(report.pool, size_pool(request));
-  FATHOM_TRY(ranks.allocate_cache(report.pool.pages, options.page_size));
+  std::string where;
+  if (split.world() > 1) where = fmt::format(" on {} ranks", split.world());
+  if (options.nodes.nodes > 1)
+    where += fmt::format(" of {} nodes, {} of them here", options.nodes.nodes, local);
+  report.device = fmt::format("cpu, {} threads{}, {}", std::max(complete.threads, local), where,
+                              device::to_string(complete.load.target.isa));
+  FATHOM_ASSIGN(report.pool, ranks.make_cache(options, available / (options.replicas - replica)));
   report.load_seconds = seconds_since(start_ns);
 
   std::vector<std::unique_ptr<Engine>> started;

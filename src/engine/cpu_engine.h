@@ -22,6 +22,7 @@ class CpuEngine final : public Engine {
 
   std::future<Result<StepResult>> step(BatchPlan plan) override;
   std::optional<ExpertReport> experts() const override { return model_->experts(); }
+  std::optional<int> asked_to_end() const override;
 
  private:
   struct Slot;

@@ -12,12 +12,33 @@ Engine::Engine(const EngineOptions& options, int32_t threads, const std::vector<
   if (!options.trace_file.empty()) trace_ = std::make_unique<StepTrace>(options.trace_file);
   limits_.max_slots = options.max_running;
   limits_.page_size = options.page_size;
-  limits_.max_context = static_cast<int32_t>(options.load.max_context > 0 ? options.load.max_context
-                                                                          : options.config.max_positions);
+  limits_.max_context = options.context();
   limits_.vocab_size = static_cast<int32_t>(options.config.vocab_size);
   limits_.max_step_tokens = options.step_tokens();
   limits_.max_drafts = options.speculation.max_drafts;
   limits_.draft_layer = options.speculation.source == Speculation::Source::kDraftLayer;
+}
+
+model::LoadOptions complete_load(const EngineOptions& options) {
+  model::LoadOptions load = options.load;
+  load.max_tokens = options.step_tokens();
+  load.max_logit_rows = options.decode_tokens();
+  load.max_context = options.context();
+  return load;
+}
+
+PoolRequest pool_request(const EngineOptions& options, int64_t available, int64_t taken,
+                         int64_t bytes_per_token) {
+  PoolRequest request;
+  request.available_bytes = available;
+  request.weight_bytes = taken;
+  request.bytes_per_token = bytes_per_token;
+  request.page_size = options.page_size;
+  request.max_context = options.context();
+  request.max_running = options.max_running;
+  request.mem_fraction = options.mem_fraction;
+  request.max_total_tokens = options.max_total_tokens;
+  return request;
 }
 
 Result<std::vector<std::unique_ptr<Engine>>> Engine::start_all(const EngineOptions& options) {

@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "core/executor.h"
 #include "dist/group.h"
+#include "dist/rendezvous.h"
 #include "engine/pool_size.h"
 #include "engine/speculation.h"
 #include "engine/step_trace.h"
@@ -32,6 +33,9 @@ struct EngineOptions {
   int32_t rebalance_passes = 0;  // forward passes from one balancing of experts to the next; 0: never
   int32_t replicas = 1;          // engines with all of the model each, that share the machine
   std::chrono::milliseconds dist_timeout = dist::kDefaultTimeout;  // of a rank that others wait for
+  // Processes that the ranks are spread over, where there are several; its ranks and timeout are the engine's
+  // to fill.
+  dist::RendezvousOptions nodes;
   // For tests: stands between a rank and its group.
   std::function<std::unique_ptr<dist::Group>(std::unique_ptr<dist::Group>)> wrap_group;
   int32_t max_running = 64;       // slots
@@ -47,7 +51,17 @@ struct EngineOptions {
   // What a step's workspaces are sized for: prompt tokens, and of every slot a token and its guesses.
   int32_t decode_tokens() const { return max_running * (1 + speculation.max_drafts); }
   int32_t step_tokens() const { return max_step_tokens + decode_tokens(); }
+  int32_t context() const {
+    return static_cast<int32_t>(load.max_context > 0 ? load.max_context : config.max_positions);
+  }
+  int local_ranks() const { return split.world() / nodes.nodes; }
 };
+
+// The load's part of `options`, complete.
+model::LoadOptions complete_load(const EngineOptions& options);
+// What the KV pool of ranks is sized by: `taken` of `available` bytes have gone to weights and workspaces.
+PoolRequest pool_request(const EngineOptions& options, int64_t available, int64_t taken,
+                         int64_t bytes_per_token);
 
 // What start-up did, for its log lines and /server_info.
 struct EngineReport {
@@ -93,6 +107,8 @@ class Engine : public Executor {
 
   // Runs one step without a graph, its ops timed one by one. kUnsupported where the device cannot.
   virtual Result<std::vector<OpTime>> trace_step(BatchPlan plan);
+  // A node of the model's that asked for the end, in good order. Thread safe.
+  virtual std::optional<int> asked_to_end() const { return std::nullopt; }
   // Of all steps answered so far; nothing where the device is the CPU. Thread safe.
   virtual std::optional<DeviceClock> device_clock() const { return std::nullopt; }
   // Nothing where experts are not balanced. Thread safe.

@@ -27,6 +27,15 @@ Result<void> ModelRanks::allocate_cache(int64_t num_pages, int64_t page_size) {
   return {};
 }
 
+Result<PoolSize> ModelRanks::make_cache(const EngineOptions& options, int64_t available) {
+  const PoolRequest request =
+      pool_request(options, available, weight_bytes() + workspace_bytes(), cache_bytes_per_token());
+  if (world_ != nullptr) return world_->make_cache(request);
+  FATHOM_ASSIGN(const PoolSize size, size_pool(request));
+  FATHOM_TRY(allocate_cache(size.pages, options.page_size));
+  return size;
+}
+
 int64_t ModelRanks::weight_bytes() const {
   return world_ != nullptr ? world_->weight_bytes() : model_->report().weight_bytes;
 }

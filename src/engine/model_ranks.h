@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,10 +27,13 @@ class ModelRanks {
 
   // Of every rank of every group, with the same pages: called for one group.
   Result<void> allocate_cache(int64_t num_pages, int64_t page_size);
+  // The same, with as many pages as the memory has room for. `available`: of memory, before
+  // the weights were loaded.
+  Result<PoolSize> make_cache(const EngineOptions& options, int64_t available);
   int64_t page_size() const { return world_ != nullptr ? world_->page_size() : cache_.page_size(); }
 
   const model::Model& model() const { return world_ != nullptr ? world_->leader(group_) : *model_; }
-  // Of all ranks of all groups, in memory.
+  // Of all ranks of this process, in memory.
   int64_t weight_bytes() const;
   int64_t workspace_bytes() const;
   int64_t cache_bytes_per_token() const;
@@ -44,6 +48,10 @@ class ModelRanks {
   void draft(device::Launch& launch, model::DraftBatch batch, model::ForwardOutput* output);
   device::Tensor logits(device::Launch& launch, std::span<const int32_t> rows);
   std::optional<ExpertReport> experts() const { return world_ != nullptr ? world_->experts() : std::nullopt; }
+  // Another node asked for the end (RankWorld::asked_to_end).
+  std::optional<int> asked_to_end() const {
+    return world_ != nullptr ? world_->asked_to_end() : std::nullopt;
+  }
   Result<void> state() const { return world_ != nullptr ? world_->state() : Result<void>(); }
 
  private:

@@ -39,6 +39,7 @@ struct WorldPass {
   std::vector<std::shared_ptr<const RankPass>> groups;  // null: the ranks of this group sleep through it
   std::vector<int64_t> group_tokens;                    // empty with one group
   bool balance_experts = false;                         // before it
+  int64_t pages = 0;  // above 0: no pass, but how many KV pages this node has room for
 };
 
 }  // namespace fathom::engine

@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "device/arena.h"
 #include "engine/gpu.h"
+#include "engine/node_facts.h"
 #include "model/config.h"
 #include "model/shard.h"
 #include "weights/checkpoint.h"
@@ -83,8 +84,7 @@ Result<ModelFacts> collect_facts(const model::ModelConfig& config, const std::st
   return facts;
 }
 
-void log_start(const Engine& engine, const EngineOptions& options) {
-  const auto& report = engine.report();
+void log_start(const EngineReport& report, const EngineOptions& options) {
   const auto& config = options.config;
   LOG_INFO(
       "model: {} ({}), {} layers, {} experts, weights {:.2f} GB in memory, loaded in {:.2f} s (check {:.2f}, "
@@ -158,6 +158,46 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
   return {};
 }
 
+Result<void> spread_over_nodes(const Settings& settings, EngineOptions& options) {
+  if (settings.nnodes == 1) return {};
+  const int ranks = options.split.world();
+  if (settings.node_rank >= settings.nnodes) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--node-rank {}: nodes are counted from 0; of {} the last is {}", settings.node_rank,
+                 settings.nnodes, settings.nnodes - 1);
+  }
+  if (settings.dist_init_addr.empty()) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--nnodes {}: needs --dist-init-addr HOST:PORT, an address of node 0 that all nodes reach",
+                 settings.nnodes);
+  }
+  if (options.cuda) {
+    return error(
+        ErrorCode::kUnsupported,
+        "--nnodes {}: on GPUs this version runs in one process; use --device cpu, or leave --nnodes out",
+        settings.nnodes);
+  }
+  if (options.replicas > 1) {
+    return error(
+        ErrorCode::kUnsupported,
+        "--dp {} --nnodes {}: copies of the model need no nodes that know of each other; start a server "
+        "for each, or add --enable-dp-attention",
+        settings.dp_size, settings.nnodes);
+  }
+  if (ranks % settings.nnodes != 0) {
+    return error(
+        ErrorCode::kInvalidArgument,
+        "--nnodes {}: the {} ranks (--tp {} times --pp-size {}) do not spread evenly; make them a multiple "
+        "of --nnodes",
+        settings.nnodes, ranks, options.split.tp, options.split.pp);
+  }
+  options.nodes.nodes = settings.nnodes;
+  options.nodes.node = settings.node_rank;
+  options.nodes.address = settings.dist_init_addr;
+  options.nodes.secret = settings.dist_secret;
+  return {};
+}
+
 }  // namespace
 
 Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
@@ -185,6 +225,7 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   options.load.seed = settings.random_seed;
 
   FATHOM_TRY(split_ranks(settings, options));
+  FATHOM_TRY(spread_over_nodes(settings, options));
   if (settings.dist_timeout > 0) options.dist_timeout = std::chrono::seconds(settings.dist_timeout);
 
   options.threads = settings.threads > 0 ? settings.threads : static_cast<int32_t>(available_cpus().size());
@@ -215,8 +256,13 @@ Result<std::unique_ptr<Engine>> start_engine(const Settings& settings, ModelFact
   return std::move(engines.front());
 }
 
-Result<std::vector<std::unique_ptr<Engine>>> start_engines(const Settings& settings, ModelFacts* facts) {
-  FATHOM_ASSIGN(EngineOptions options, resolve(settings, facts));
+namespace {
+
+// The options of `settings` with their weights opened and their loading shown, for `start` to load.
+template <class T>
+Result<T> with_weights(const Settings& settings, ModelFacts* facts, Result<T> (*start)(const EngineOptions&),
+                       EngineOptions* options) {
+  FATHOM_ASSIGN(*options, resolve(settings, facts));
   std::optional<weights::Checkpoint> checkpoint;
   if (!settings.dummy) {
     const int64_t start_ns = steady_clock().now_ns();
@@ -224,19 +270,38 @@ Result<std::vector<std::unique_ptr<Engine>>> start_engines(const Settings& setti
     LOG_INFO("checkpoint: {} tensors, {:.2f} GB in {} file(s), opened in {:.3f} s",
              checkpoint->tensors().size(), static_cast<double>(checkpoint->bytes()) * 1e-9,
              checkpoint->files().size(), seconds_since(start_ns));
-    options.load.checkpoint = &*checkpoint;
+    options->load.checkpoint = &*checkpoint;
+  }
+  if (options->nodes.nodes > 1) {
+    FATHOM_ASSIGN(options->nodes.facts, node_facts(*options, settings.model_path, settings.version));
   }
   std::optional<Progress> progress;
-  options.load.progress = [&](int64_t done, int64_t total) {
+  options->load.progress = [&](int64_t done, int64_t total) {
     if (!progress)
       progress.emplace(settings.dummy ? "make weights" : "load", static_cast<double>(total), "GB", 1e9);
     progress->set(static_cast<double>(done));
   };
-  FATHOM_ASSIGN(auto engines, Engine::start_all(options));
-  progress.reset();
-  options.load.checkpoint = nullptr;
-  log_start(*engines.front(), options);
+  auto started = start(*options);
+  options->load.progress = nullptr;
+  options->load.checkpoint = nullptr;
+  return started;
+}
+
+}  // namespace
+
+Result<std::vector<std::unique_ptr<Engine>>> start_engines(const Settings& settings, ModelFacts* facts) {
+  EngineOptions options;
+  FATHOM_ASSIGN(auto engines, with_weights(settings, facts, Engine::start_all, &options));
+  log_start(engines.front()->report(), options);
   return engines;
+}
+
+Result<std::unique_ptr<Node>> start_node(const Settings& settings) {
+  EngineOptions options;
+  ModelFacts facts;
+  FATHOM_ASSIGN(auto node, with_weights(settings, &facts, Node::start, &options));
+  log_start(node->report(), options);
+  return node;
 }
 
 }  // namespace fathom::engine

@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "engine/engine.h"
+#include "engine/node.h"
 
 namespace fathom::engine {
 
@@ -43,6 +44,11 @@ struct Settings {
   int32_t eplb_iterations = 0;         // --eplb-rebalance-num-iterations; 0: kDefaultRebalance
   int32_t pp_size = 1;                 // stages of layers
   int32_t dist_timeout = 0;            // seconds; 0: dist::kDefaultTimeout
+  int32_t nnodes = 1;                  // processes that the ranks are spread over
+  int32_t node_rank = 0;               // this one
+  std::string dist_init_addr;          // of node 0: HOST:PORT
+  std::string dist_secret;             // that all nodes know
+  std::string version;                 // of Fathom
   SpeculationSettings speculation;
 };
 
@@ -73,6 +79,8 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts);
 // Opens the weights (unless dummy), loads them with progress on stderr, starts the ranks, and logs what was
 // chosen and how long each phase took.
 Result<std::vector<std::unique_ptr<Engine>>> start_engines(const Settings& settings, ModelFacts* facts);
+// On a node other than 0: the ranks alone.
+Result<std::unique_ptr<Node>> start_node(const Settings& settings);
 // kUnsupported where the settings ask for several.
 Result<std::unique_ptr<Engine>> start_engine(const Settings& settings, ModelFacts* facts);
 

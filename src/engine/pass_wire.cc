@@ -1,0 +1,199 @@
+#include "engine/pass_wire.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "base/math.h"
+
+namespace fathom::engine {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+constexpr uint8_t kAsleep = 0;  // a group that is not told of the pass; else 1 + its kind
+
+class Writer {
+ public:
+  explicit Writer(std::string& bytes) : bytes_(bytes) {}
+  void byte(uint8_t value) { bytes_ += static_cast<char>(value); }
+  void number(int32_t value) { raw(&value, sizeof(value)); }
+  template <class T>
+  void list(const std::vector<T>& values) {
+    number(static_cast<int32_t>(values.size()));
+    raw(values.data(), values.size() * sizeof(T));
+  }
+
+ private:
+  void raw(const void* data, size_t size) { bytes_.append(static_cast<const char*>(data), size); }
+  std::string& bytes_;
+};
+
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
+  uint8_t byte() {
+    uint8_t value = 0;
+    raw(&value, sizeof(value));
+    return value;
+  }
+  int32_t number() {
+    int32_t value = 0;
+    raw(&value, sizeof(value));
+    return value;
+  }
+  template <class T>
+  std::vector<T> list() {
+    const int32_t count = number();
+    std::vector<T> values;
+    if (count < 0 || static_cast<size_t>(count) > bytes_.size() / sizeof(T)) ok_ = false;
+    if (!ok_) return values;
+    values.resize(static_cast<size_t>(count));
+    raw(values.data(), values.size() * sizeof(T));
+    return values;
+  }
+  bool ok() const { return ok_; }
+  bool done() const { return ok_ && bytes_.empty(); }
+
+ private:
+  void raw(void* data, size_t size) {
+    if (!ok_ || bytes_.size() < size) {
+      ok_ = false;
+      return;
+    }
+    if (size > 0) std::memcpy(data, bytes_.data(), size);
+    bytes_.remove_prefix(size);
+  }
+  std::string_view bytes_;
+  bool ok_ = true;
+};
+
+template <class T>
+bool inside(const std::vector<T>& values, int64_t end) {
+  return std::all_of(values.begin(), values.end(), [&](T v) { return v >= 0 && v < end; });
+}
+
+void write_rows(Writer& writer, const std::vector<ops::AttentionRow>& rows) {
+  writer.number(static_cast<int32_t>(rows.size()));
+  for (const auto& row : rows) {
+    writer.number(row.first);
+    writer.number(row.count);
+    writer.number(row.start);
+  }
+}
+
+void write_group(Writer& writer, const RankPass& pass) {
+  writer.list(pass.token_ids);
+  writer.list(pass.positions);
+  writer.list(pass.places);
+  writer.list(pass.logit_rows);
+  write_rows(writer, pass.extend_rows);
+  write_rows(writer, pass.decode_rows);
+  for (const auto& table : pass.tables) writer.list(table);
+  writer.list(pass.hidden);
+}
+
+// Rows one after another from token `*next` on.
+bool read_rows(Reader& reader, const PassLimits& limits, int64_t tokens, int64_t* next,
+               std::vector<ops::AttentionRow>& rows) {
+  const int32_t count = reader.number();
+  if (!reader.ok() || count < 0 || count > tokens) return false;
+  for (int32_t i = 0; i < count; ++i) {
+    ops::AttentionRow row;
+    row.first = reader.number();
+    row.count = reader.number();
+    row.start = reader.number();
+    if (row.first != *next || row.count < 1 || row.count > tokens - *next || row.start < 0 ||
+        int64_t{row.start} + row.count > limits.max_context)
+      return false;
+    *next += row.count;
+    rows.push_back(row);
+  }
+  return true;
+}
+
+bool read_tables(Reader& reader, const PassLimits& limits, RankPass& pass) {
+  pass.tables.reserve(pass.extend_rows.size() + pass.decode_rows.size());
+  for (auto* rows : {&pass.extend_rows, &pass.decode_rows}) {
+    for (auto& row : *rows) {
+      pass.tables.push_back(reader.list<int32_t>());
+      const auto& table = pass.tables.back();
+      if (static_cast<int64_t>(table.size()) != ceil_div<int64_t>(row.start + row.count, limits.page_size) ||
+          !inside(table, limits.pages))
+        return false;
+      row.block_table = table.data();
+    }
+  }
+  return true;
+}
+
+bool read_group(Reader& reader, const PassLimits& limits, RankPass& pass) {
+  pass.token_ids = reader.list<int32_t>();
+  pass.positions = reader.list<int32_t>();
+  pass.places = reader.list<int64_t>();
+  pass.logit_rows = reader.list<int32_t>();
+  const int64_t tokens = pass.tokens();
+  const auto as_many = [&](size_t count) { return static_cast<int64_t>(count) == tokens; };
+  if (!reader.ok() || tokens > limits.max_tokens || !as_many(pass.positions.size()) ||
+      !as_many(pass.places.size()) || !inside(pass.token_ids, limits.vocab) ||
+      !inside(pass.positions, limits.max_context) || !inside(pass.places, limits.pages * limits.page_size))
+    return false;
+  // Further logits are of the forward pass before.
+  const bool logits = pass.kind == RankPass::Kind::kLogits;
+  if (static_cast<int64_t>(pass.logit_rows.size()) > limits.max_logit_rows || (logits && tokens > 0) ||
+      !inside(pass.logit_rows, logits ? limits.max_tokens : tokens))
+    return false;
+  int64_t next = 0;
+  if (!read_rows(reader, limits, tokens, &next, pass.extend_rows) ||
+      !read_rows(reader, limits, tokens, &next, pass.decode_rows) || next != tokens ||
+      !read_tables(reader, limits, pass))
+    return false;
+  pass.hidden = reader.list<float>();
+  const int64_t wanted = pass.kind == RankPass::Kind::kDraft ? tokens * limits.hidden : 0;
+  return reader.ok() && static_cast<int64_t>(pass.hidden.size()) == wanted;
+}
+
+}  // namespace
+
+std::string encode_pass(const WorldPass& pass) {
+  std::string bytes;
+  Writer writer(bytes);
+  writer.byte(pass.balance_experts ? 1 : 0);
+  for (const auto& group : pass.groups) {
+    writer.byte(group == nullptr ? kAsleep : static_cast<uint8_t>(1 + static_cast<uint8_t>(group->kind)));
+    if (group != nullptr) write_group(writer, *group);
+  }
+  return bytes;
+}
+
+Result<WorldPass> parse_pass(std::string_view bytes, const PassLimits& limits) {
+  Reader reader(bytes);
+  WorldPass world;
+  const uint8_t balance = reader.byte();
+  if (balance > 1) return error(ErrorCode::kInvalidArgument, "a malformed pass: its begin");
+  world.balance_experts = balance == 1;
+  bool whole = true;  // all groups take part
+  for (int group = 0; group < limits.groups; ++group) {
+    const uint8_t kind = reader.byte();
+    auto pass = std::make_shared<RankPass>();
+    if (!reader.ok() || kind > 1 + static_cast<uint8_t>(RankPass::Kind::kLogits))
+      return error(ErrorCode::kInvalidArgument, "a malformed pass: group {}", group);
+    if (kind == kAsleep) {
+      whole = false;
+      world.groups.push_back(nullptr);
+      continue;
+    }
+    pass->kind = static_cast<RankPass::Kind>(kind - 1);
+    if (!read_group(reader, limits, *pass))
+      return error(ErrorCode::kInvalidArgument, "a malformed pass: group {}", group);
+    world.groups.push_back(std::move(pass));
+  }
+  if (!reader.done()) return error(ErrorCode::kInvalidArgument, "a malformed pass: its end");
+  if (limits.groups > 1 && whole) {
+    for (const auto& group : world.groups) world.group_tokens.push_back(group->tokens());
+  }
+  return world;
+}
+
+}  // namespace fathom::engine
