@@ -110,8 +110,8 @@ int run_command_line(int argc, char** argv) {
                    .queue = true,
                    .speculation = true,
                    .ranks = true,
-                   .groups = true,
-                   .nodes = true},
+                   .nodes = true,
+                   .groups = true},
                   serve_args.model);
   add_serve_flags(*serve, serve_args);
   serve->callback([&] { command = [&] { return run_serve(serve_args); }; });
