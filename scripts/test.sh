@@ -68,6 +68,7 @@ step 'clients' $python tests/clients/run.py
 step 'client libraries' $python tests/clients/libraries.py
 step 'security' $python tests/security/run.py
 step 'metrics' $python tests/metrics_test.py
+step 'nodes' $python tests/nodes_test.py
 step 'load' $python tests/load_test.py --clients 100 --seconds 20
 step 'commands' $python tests/commands/run.py
 step 'skills' $python tests/skills_test.py

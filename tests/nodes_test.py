@@ -189,8 +189,10 @@ def splits_and_guesses_work_over_nodes(_):
         expected = answers(alone.ready())
     # The second group of requests has its leader on node 1.
     for more in (["--dp", "2", "--enable-dp-attention", "--ep-size", "4", "--speculative-algorithm", "NEXTN"],
-                 ["--pp-size", "2", "--speculative-algorithm", "NGRAM"]):
-        with Pair(*more, tp=4 if "--dp" in more else 2) as (host, guest):
+                 ["--pp-size", "2", "--speculative-algorithm", "NGRAM"],
+                 ["--ep-size", "4", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts",
+                  "4"]):
+        with Pair(*more, tp=2 if "--pp-size" in more else 4) as (host, guest):
             for rank in ("0", "1") if "--dp" in more else ("0",):
                 equal(answers(host, data_parallel_rank=int(rank)), expected, f"answers with {' '.join(more)}, group {rank}")
             # A node that is told to end has the whole model drained.

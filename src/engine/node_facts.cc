@@ -41,6 +41,7 @@ Result<std::vector<dist::Fact>> node_facts(const EngineOptions& options, const s
       {"--tp", number(split.tp)},
       {"--ep-size", number(split.ep)},
       {"--ep-num-redundant-experts", number(split.redundant)},
+      {"--enable-eplb", options.rebalance_passes > 0 ? "yes" : "no"},
       {"--pp-size", number(split.pp)},
       {"--dp with --enable-dp-attention", number(split.dp)},
       {"--dtype", load.compute == ops::Compute::kF32 ? "float32" : "bfloat16"},
