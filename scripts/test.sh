@@ -71,6 +71,7 @@ step 'metrics' $python tests/metrics_test.py
 step 'nodes' $python tests/nodes_test.py
 step 'load' $python tests/load_test.py --clients 100 --seconds 20
 step 'commands' $python tests/commands/run.py
+step 'kubernetes manifests' $python tests/kubernetes_test.py
 step 'skills' $python tests/skills_test.py
 step 'ranks' $python tests/ranks_test.py
 step 'speculation' $python tests/speculation_test.py
