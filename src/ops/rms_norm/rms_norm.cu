@@ -1,22 +1,13 @@
 #include "device/cuda/launch_kernel.h"
 #include "ops/rms_norm/cuda.h"
-#include "ops/vector/cuda.cuh"
+#include "ops/rms_norm/row.cuh"
 
 namespace fathom::ops::cuda {
 namespace {
 
-// Parts of eight that one thread holds: which thread adds which elements follows from the width alone.
-constexpr int64_t kMaxWidth = 32768;
-constexpr int parts_per_thread(int64_t width) {
-  return width <= 1024 ? 1 : width <= 8192 ? 2 : 4;
-}
-constexpr int most_threads(int parts) {
-  return parts == 1 ? 128 : parts == 2 ? 512 : 1024;
-}
-
 // A CTA a row, which stays in registers between the sum and the scaling.
 template <int kParts, bool kVectors, class X, class D, class Y>
-__global__ void __launch_bounds__(most_threads(kParts))
+__global__ void __launch_bounds__(norm_threads(kParts))
     rms_norm_kernel(X* x, int64_t x_stride, const D* delta, int64_t delta_stride, const float* weight,
                     float eps, int64_t width, Y* y, int64_t y_stride) {
   device::cuda::let_next_start();
@@ -41,20 +32,7 @@ __global__ void __launch_bounds__(most_threads(kParts))
       store_part<kVectors>(x_row, first, width, values[p]);
     }
   }
-  float sum = 0.0F;
-#pragma unroll
-  for (int p = 0; p < kParts; ++p) sum = add_squares(values[p], sum);
-  const float scale = 1.0F / sqrtf(block_sum(sum, shared) / static_cast<float>(width) + eps);
-  Y* y_row = y + blockIdx.x * y_stride;
-#pragma unroll
-  for (int p = 0; p < kParts; ++p) {
-    const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
-    const Floats factors = load_part<kVectors>(weight, first, width);
-    Floats out;
-#pragma unroll
-    for (int i = 0; i < kPart; ++i) out.v[i] = values[p].v[i] * scale * factors.v[i];
-    store_part<kVectors>(y_row, first, width, out);
-  }
+  norm_row<kParts, kVectors>(values, weight, eps, width, y + blockIdx.x * y_stride, shared);
 }
 
 void launch(device::cuda::Stream& stream, const Matrix& x, const Matrix& delta, const float* weight,
@@ -62,14 +40,14 @@ void launch(device::cuda::Stream& stream, const Matrix& x, const Matrix& delta, 
   const int64_t width = x.columns;
   FATHOM_CHECK(y.rows == x.rows && y.columns == width, "y [{}, {}] of x [{}, {}]", y.rows, y.columns, x.rows,
                width);
-  FATHOM_CHECK(0 < width && width <= kMaxWidth, "width {} is not in 1 .. {}", width, kMaxWidth);
+  FATHOM_CHECK(0 < width && width <= kMostNormWidth, "width {} is not in 1 .. {}", width, kMostNormWidth);
   FATHOM_CHECK(delta.data == nullptr || (delta.rows == x.rows && delta.columns == width),
                "delta [{}, {}] of x [{}, {}]", delta.rows, delta.columns, x.rows, width);
   if (x.rows == 0) return;
   const bool vectors = takes_parts(x) && takes_parts(y) && takes_parts(weight, sizeof(float), width, 0) &&
                        (delta.data == nullptr || takes_parts(delta));
-  const int parts = parts_per_thread(width);
-  const auto threads = static_cast<unsigned>((parts_of(width) + parts * 32 - 1) / (parts * 32) * 32);
+  const int parts = norm_parts(width);
+  const unsigned threads = norm_block(width);
   const auto run = [&](auto parts_constant, auto flag, auto* x_null, auto* delta_null, auto* y_null) {
     using X = std::remove_pointer_t<decltype(x_null)>;
     using D = std::remove_pointer_t<decltype(delta_null)>;

@@ -1,0 +1,252 @@
+#include "dist/cuda/gpu_group.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+
+#include "device/cuda/memory.h"
+#include "dist/cuda/kernels.h"
+#include "dist/thread_group.h"
+
+namespace fathom::dist::cuda {
+namespace {
+
+using device::cuda::DeviceBuffer;
+
+// What all ranks of a group share on the host.
+struct World {
+  explicit World(std::chrono::milliseconds timeout_in) : timeout(timeout_in) {}
+  ~World() {
+    if (board != nullptr) cudaFreeHost(board);
+  }
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  const std::chrono::milliseconds timeout;
+  FaultBoard* board = nullptr;
+  std::mutex mutex;
+  bool aborted = false;
+  Error error;
+
+  uint32_t waited(int rank) const {
+    return std::atomic_ref<uint32_t>(board->waited[rank]).load(std::memory_order_acquire);
+  }
+};
+
+const char* to_string(uint32_t op) {
+  return static_cast<Op>(op) == Op::kSum ? "a sum" : "a gather";
+}
+
+// Every GPU of `gpus` may use the memory of every other one.
+Result<void> enable_peers(const std::vector<int>& gpus) {
+  for (const int from : gpus) {
+    FATHOM_TRY(device::cuda::check(cudaSetDevice(from), "cudaSetDevice"));
+    for (const int to : gpus) {
+      if (from == to) continue;
+      int possible = 0;
+      FATHOM_TRY(
+          device::cuda::check(cudaDeviceCanAccessPeer(&possible, from, to), "cudaDeviceCanAccessPeer"));
+      if (possible == 0) {
+        return error(ErrorCode::kUnsupported,
+                     "GPU {} cannot reach the memory of GPU {}: several GPUs need NVLink or PCIe peer access",
+                     from, to);
+      }
+      const cudaError_t enabled = cudaDeviceEnablePeerAccess(to, 0);
+      if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
+        cudaGetLastError();  // must not come back from the next call
+      } else {
+        FATHOM_TRY(device::cuda::check(enabled, "cudaDeviceEnablePeerAccess"));
+      }
+    }
+  }
+  return {};
+}
+
+constexpr size_t kFlagBytes = sizeof(uint32_t) * kPhases * kMostBlocks * kMostRanks;
+
+}  // namespace
+
+struct GpuGroup::State {
+  // Memory that all ranks gave together.
+  struct Region {
+    std::byte* begin;
+    int64_t bytes;
+    Everywhere everywhere;
+  };
+
+  std::shared_ptr<World> world;
+  std::unique_ptr<Group> host;
+  int gpu = 0;
+  DeviceBuffer inbox, flags, progress;
+  PeerView peers;
+  std::vector<Region> regions;
+
+  // Where `data` lies on every rank.
+  Everywhere everywhere(const void* data) const {
+    const auto* at = static_cast<const std::byte*>(data);
+    // The latest first: memory that was given before may have been given back.
+    for (auto region = regions.rbegin(); region != regions.rend(); ++region) {
+      if (at < region->begin || at >= region->begin + region->bytes) continue;
+      Everywhere found;
+      for (int r = 0; r < peers.size; ++r)
+        found.at[r] = static_cast<std::byte*>(region->everywhere.at[r]) + (at - region->begin);
+      return found;
+    }
+    FATHOM_CHECK(false, "{} is not in memory that the ranks share", data);
+    return {};
+  }
+};
+
+GpuGroup::GpuGroup(std::unique_ptr<State> state) : state_(std::move(state)) {}
+GpuGroup::~GpuGroup() = default;
+
+Result<std::vector<std::unique_ptr<GpuGroup>>> GpuGroup::create(const GpuGroupOptions& options) {
+  const auto size = static_cast<int>(options.gpus.size());
+  FATHOM_CHECK(size >= 1, "a group of {}", size);
+  if (size > kMostRanks) {
+    return error(ErrorCode::kUnsupported, "{} GPUs: a group of one process has at most {}", size, kMostRanks);
+  }
+  FATHOM_TRY(enable_peers(options.gpus));
+  const auto world = std::make_shared<World>(options.timeout);
+  FATHOM_TRY(device::cuda::check(cudaHostAlloc(reinterpret_cast<void**>(&world->board), sizeof(FaultBoard),
+                                               cudaHostAllocPortable | cudaHostAllocMapped),
+                                 "cudaHostAlloc"));
+  *world->board = {};
+
+  auto hosts = make_thread_groups(size, options.timeout);
+  std::vector<std::unique_ptr<State>> states;
+  const size_t inbox_bytes = kSlots * static_cast<size_t>(size) * static_cast<size_t>(kMostPostBytes);
+  for (int rank = 0; rank < size; ++rank) {
+    auto state = std::make_unique<State>();
+    state->world = world;
+    state->host = std::move(hosts[static_cast<size_t>(rank)]);
+    state->gpu = options.gpus[static_cast<size_t>(rank)];
+    FATHOM_TRY(device::cuda::check(cudaSetDevice(state->gpu), "cudaSetDevice"));
+    FATHOM_ASSIGN(state->inbox, DeviceBuffer::allocate(inbox_bytes));
+    FATHOM_ASSIGN(state->flags, DeviceBuffer::allocate(kFlagBytes));
+    FATHOM_ASSIGN(state->progress, DeviceBuffer::allocate(sizeof(Progress)));
+    FATHOM_TRY(device::cuda::check(cudaMemset(state->inbox.data(), 0xff, inbox_bytes), "fill"));
+    FATHOM_TRY(device::cuda::check(cudaMemset(state->flags.data(), 0, kFlagBytes), "fill"));
+    FATHOM_TRY(device::cuda::check(cudaMemset(state->progress.data(), 0, sizeof(Progress)), "fill"));
+    FATHOM_TRY(device::cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"));
+    states.push_back(std::move(state));
+  }
+  std::vector<std::unique_ptr<GpuGroup>> groups;
+  for (int rank = 0; rank < size; ++rank) {
+    State& state = *states[static_cast<size_t>(rank)];
+    PeerView& peers = state.peers;
+    peers.rank = rank;
+    peers.size = size;
+    peers.progress = static_cast<Progress*>(state.progress.data());
+    peers.box_words = kMostPostBytes / static_cast<int64_t>(sizeof(uint32_t));
+    peers.fault = world->board;
+    peers.timeout_ns = static_cast<uint64_t>(options.timeout.count()) * 1'000'000U;
+    for (size_t r = 0; r < states.size(); ++r) {
+      peers.inbox[r] = static_cast<uint32_t*>(states[r]->inbox.data());
+      peers.flags[r] = static_cast<uint32_t*>(states[r]->flags.data());
+    }
+  }
+  for (auto& state : states) groups.push_back(std::unique_ptr<GpuGroup>(new GpuGroup(std::move(state))));
+  return groups;
+}
+
+int GpuGroup::rank() const {
+  return state_->peers.rank;
+}
+int GpuGroup::size() const {
+  return state_->peers.size;
+}
+int GpuGroup::gpu() const {
+  return state_->gpu;
+}
+Group& GpuGroup::host() {
+  return *state_->host;
+}
+
+Result<void> GpuGroup::share(void* data, int64_t bytes) {
+  struct Given {
+    void* data;
+    int64_t bytes;
+  };
+  const Given mine{data, bytes};
+  std::vector<Given> all(static_cast<size_t>(size()));
+  const std::vector<int64_t> sizes(all.size(), sizeof(Given));
+  FATHOM_TRY(host().all_gather(&mine, sizes, all.data()));
+  State::Region region{static_cast<std::byte*>(data), bytes, {}};
+  for (size_t r = 0; r < all.size(); ++r) {
+    FATHOM_CHECK(all[r].bytes == bytes, "rank {} shares {} bytes, rank {} {}", rank(), bytes, r,
+                 all[r].bytes);
+    region.everywhere.at[r] = all[r].data;
+  }
+  state_->regions.push_back(region);
+  return {};
+}
+
+namespace {
+
+// Up to so many bytes a message is sent at once: above, a meeting's fewer bytes win (README.md).
+constexpr int64_t kPostBytes = int64_t{2} << 20;
+
+bool goes_by_post(const SumArgs& args, int size) {
+  const int64_t bytes = args.rows.rows * args.rows.columns * device::size_of(args.rows.dtype);
+  if (args.way != Way::kAuto) return args.way == Way::kPost;
+  return bytes <= kPostBytes / (size - 1);
+}
+
+}  // namespace
+
+void GpuGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
+  const State& s = *state_;
+  const ops::cuda::Matrix& rows = args.rows;
+  FATHOM_CHECK(s.peers.size > 1, "a sum of one rank");
+  FATHOM_CHECK(rows.columns > 0 && rows.columns % 8 == 0 && rows.stride == rows.columns,
+               "rows of {} columns, {} apart", rows.columns, rows.stride);
+  FATHOM_CHECK(args.y.rows == rows.rows && args.y.columns == rows.columns, "y [{}, {}] of rows [{}, {}]",
+               args.y.rows, args.y.columns, rows.rows, rows.columns);
+  if (rows.rows == 0) return;
+  if (goes_by_post(args, s.peers.size)) return sum_by_post(stream, s.peers, args);
+  const int64_t each = (rows.rows + s.peers.size - 1) / s.peers.size;
+  Share share;
+  share.first = std::min(rows.rows, each * s.peers.rank);
+  share.end = std::min(rows.rows, share.first + each);
+  share.most = each;
+  sum_by_meeting(stream, s.peers, args, s.everywhere(rows.data), s.everywhere(args.y.data), share);
+}
+
+void GpuGroup::gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most) {
+  FATHOM_CHECK(part.rows * part.columns <= most, "a part of {} x {} values, most {}", part.rows, part.columns,
+               most);
+  if (most == 0) return;
+  gather_parts(stream, state_->peers, part, state_->everywhere(part.data), most);
+}
+
+Result<void> GpuGroup::state() const {
+  World& world = *state_->world;
+  {
+    const std::lock_guard lock(world.mutex);
+    if (world.aborted) return world.error;
+  }
+  for (int r = 0; r < size(); ++r) {
+    const uint32_t waited = world.waited(r);
+    if (waited == 0) continue;
+    return error(ErrorCode::kDeadlineExceeded, "rank {} waited {:.1f} s on its GPU in {}, held up by rank {}",
+                 r, std::chrono::duration<double>(world.timeout).count(), to_string(waited / 16),
+                 waited % 16 - 1);
+  }
+  return state_->host->state();
+}
+
+void GpuGroup::abort(Error error) {
+  World& world = *state_->world;
+  {
+    const std::lock_guard lock(world.mutex);
+    if (!world.aborted) {
+      world.aborted = true;
+      world.error = error;
+    }
+  }
+  std::atomic_ref<uint32_t>(world.board->ended).store(1, std::memory_order_release);
+  state_->host->abort(std::move(error));
+}
+
+}  // namespace fathom::dist::cuda

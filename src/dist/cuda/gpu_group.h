@@ -1,0 +1,95 @@
+// A group of GPUs of one process that read and write each other's memory (NVLink, or PCIe): a rank is a GPU,
+// with a thread of the host that queues its work. What a rank queues here waits on the GPU, not on the host,
+// for the others' part; it can be captured in a graph and replayed in any order, as long as all ranks queue
+// the same ops with the same sizes in the same order.
+//
+// Sums are added in float32 in the order of ranks: all ranks have the same bits, every time, whichever way a
+// sum takes.
+//
+// A rank that does not come to an op within the timeout, or abort(), ends the group for good: kernels that
+// wait give up, what they leave is worth nothing, and state() of every rank says why.
+//
+// A handle belongs to one rank and its thread; state() and abort() may be called by any thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "device/cuda/stream.h"
+#include "dist/group.h"
+#include "ops/cuda_batch.h"
+
+namespace fathom::dist::cuda {
+
+enum class Op { kSum, kGather };
+
+struct GpuGroupOptions {
+  std::vector<int> gpus;  // of rank 0, 1, ...; at most 8
+  std::chrono::milliseconds timeout{kDefaultTimeout};
+};
+
+// How a sum travels; all ranks choose alike.
+enum class Way {
+  kAuto,
+  kPost,  // every rank sends its rows to all others, who add them: one trip, for few rows
+  kMeet,  // a rank adds its share of the rows for all and sends them what becomes of it: fewer bytes
+};
+
+// values = the sum over the ranks of `rows` [T, W]; with a residual stream, `residual` += values, or = values
+// where it is `fresh`, and that goes on as values; with `weight`, y = RMSNorm(values), else y = values.
+// The bits are those of ops::cuda::add_rms_norm.
+//
+// By Way::kMeet a rank keeps only its own share of the residual rows: all sums into one stream must have the
+// same T. `rows` and `y` must then be in shared memory.
+struct SumArgs {
+  ops::cuda::Matrix rows;          // F32 or BF16, not strided; W a multiple of 8, at most 32768
+  float* residual = nullptr;       // [T, W], or null
+  bool fresh = false;
+  const float* weight = nullptr;   // [W], or null
+  float eps = 1e-6F;
+  ops::cuda::Matrix y;             // [T, W], perhaps strided; may be `rows`
+  Way way = Way::kAuto;
+};
+
+class GpuGroup {
+ public:
+  // The handles of all ranks, in their order. kUnsupported where two of the GPUs cannot reach each other.
+  static Result<std::vector<std::unique_ptr<GpuGroup>>> create(const GpuGroupOptions& options);
+  ~GpuGroup();
+  GpuGroup(const GpuGroup&) = delete;
+  GpuGroup& operator=(const GpuGroup&) = delete;
+
+  int rank() const;
+  int size() const;
+  int gpu() const;
+  // The same ranks on the host: for what they agree on before they queue work.
+  Group& host();
+
+  // Meets all ranks: each gives memory of its own GPU, of the same size and use, that the ops below may write
+  // on behalf of others from now on. It must outlive the group's work.
+  Result<void> share(void* data, int64_t bytes);
+
+  void sum(device::cuda::Stream& stream, const SumArgs& args);
+  // `part` of shared memory goes to the same place on every rank; no other rank may write there. `most`: values
+  // of the largest part of any rank.
+  void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most);
+
+  // The error that ended the group, or nothing. Looks at what the kernels wrote: once a stream has come to its
+  // end, what it ran is accounted for.
+  Result<void> state() const;
+  void abort(Error error);
+
+  // For sums of up to so many bytes a message goes by post.
+  static constexpr int64_t kMostPostBytes = int64_t{8} << 20;
+
+ private:
+  struct State;
+  explicit GpuGroup(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace fathom::dist::cuda

@@ -1,0 +1,335 @@
+// The group of GPUs against sums on the host, on as many GPUs as there are.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <random>
+#include <thread>
+
+#include "base/clock.h"
+#include "device/cuda/graph.h"
+#include "dist/cuda/gpu_group.h"
+#include "dist/reduce.h"
+#include "ops/cuda_testing.h"
+#include "ops/rms_norm/cuda.h"
+
+namespace fathom::dist::cuda {
+namespace {
+
+using device::DType;
+using device::cuda::Stream;
+using device::cuda::testing::DeviceArray;
+using ops::cuda::DeviceMatrix;
+using ops::cuda::Matrix;
+
+#define FATHOM_GPUS_OR_SKIP() \
+  if (device::cuda::gpu_count() < 2) GTEST_SKIP() << "fewer than two GPUs"
+
+// fn(group, stream) on a thread for each rank.
+void run_ranks(int size, std::chrono::milliseconds timeout,
+               const std::function<void(GpuGroup&, Stream&)>& fn) {
+  GpuGroupOptions options;
+  for (int i = 0; i < size; ++i) options.gpus.push_back(i);
+  options.timeout = timeout;
+  auto groups = GpuGroup::create(options);
+  ASSERT_TRUE(groups.ok()) << groups.error().message;
+  std::vector<std::thread> threads;
+  for (auto& group : *groups) {
+    threads.emplace_back([&fn, &group] {
+      const auto stream = std::move(Stream::create(device::cuda::open_gpu(group->gpu()).value())).value();
+      fn(*group, *stream);
+      ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+      // Nobody frees what another's kernels may still use.
+      (void)group->host().barrier();
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+constexpr std::chrono::milliseconds kPatient{20'000};
+
+std::vector<float> values_of(uint64_t seed, int rank, int64_t count, DType dtype) {
+  std::mt19937 random(static_cast<unsigned>(seed * 31 + static_cast<uint64_t>(rank)));
+  std::vector<float> values = ops::cuda::random_floats(count, random, 3.0F);
+  return ops::cuda::rounded(dtype, values);
+}
+
+// The sum over the ranks, in float32, in their order.
+std::vector<float> sum_of(uint64_t seed, int size, int64_t count, DType dtype) {
+  std::vector<std::vector<float>> all;
+  std::vector<const void*> in;
+  for (int r = 0; r < size; ++r) all.push_back(values_of(seed, r, count, dtype));
+  for (const auto& one : all) in.push_back(one.data());
+  std::vector<float> sum(static_cast<size_t>(count));
+  void* out = sum.data();
+  sum_into(in, {&out, 1}, 0, count, DType::kF32);
+  return sum;
+}
+
+struct Shape {
+  int64_t rows, width;
+  DType rows_dtype, y_dtype;
+  bool residual, fresh, norm;
+  Way way;
+};
+
+Shape random_shape(uint64_t seed) {
+  std::mt19937 random(static_cast<unsigned>(seed));
+  constexpr int64_t kWidths[] = {8, 64, 256, 1032, 2048, 7168, 9216};
+  Shape s{};
+  s.width = kWidths[random() % std::size(kWidths)];
+  s.rows = random() % 3 == 0 ? 1 + random() % 3 : 1 + random() % 200;
+  s.way = random() % 2 == 0 ? Way::kPost : Way::kMeet;
+  if (s.way == Way::kMeet && random() % 2 == 0) s.rows += 400;
+  s.rows_dtype = random() % 2 == 0 ? DType::kF32 : DType::kBF16;
+  s.y_dtype = random() % 2 == 0 ? DType::kF32 : DType::kBF16;
+  s.residual = random() % 3 != 0;
+  s.fresh = random() % 3 == 0;
+  s.norm = random() % 3 != 0;
+  return s;
+}
+
+// Rows that this rank answers for by Way::kMeet.
+std::pair<int64_t, int64_t> share_of(const Shape& s, int rank, int size) {
+  if (s.way == Way::kPost) return {0, s.rows};
+  const int64_t each = (s.rows + size - 1) / size;
+  return {std::min(s.rows, each * rank), std::min(s.rows, each * (rank + 1))};
+}
+
+void check_sum(GpuGroup& group, Stream& stream, uint64_t seed) {
+  const Shape s = random_shape(seed);
+  const int64_t count = s.rows * s.width;
+  const std::string what = fmt::format("seed {}: [{}, {}] rank {} of {}", seed, s.rows, s.width, group.rank(),
+                                       group.size());
+  const DeviceMatrix rows(s.rows_dtype, s.rows, s.width, values_of(seed, group.rank(), count, s.rows_dtype));
+  const DeviceMatrix y(s.y_dtype, s.rows, s.width, 8);
+  std::mt19937 random(7);
+  const auto before = ops::cuda::random_floats(count, random);
+  const auto weight = ops::cuda::random_floats(s.width, random);
+  const DeviceArray<float> residual(before);
+  const DeviceArray<float> factors(weight);
+  ASSERT_TRUE(group.share(rows.view().data, count * device::size_of(s.rows_dtype)).ok());
+  ASSERT_TRUE(group.share(y.view().data, s.rows * (s.width + 8) * device::size_of(s.y_dtype)).ok());
+  SumArgs args;
+  args.rows = rows.view();
+  args.residual = s.residual ? residual.data() : nullptr;
+  args.fresh = s.fresh;
+  args.weight = s.norm ? factors.data() : nullptr;
+  args.y = y.view();
+  args.way = s.way;
+  group.sum(stream, args);
+  ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+  ASSERT_TRUE(group.state().ok()) << group.state().error().message;
+
+  // On one GPU: the sum as the only rank's rows.
+  const std::vector<float> sum = sum_of(seed, group.size(), count, s.rows_dtype);
+  const DeviceArray<float> want_residual(s.fresh ? std::vector<float>(before.size(), 0.0F) : before);
+  const DeviceMatrix delta(DType::kF32, s.rows, s.width, sum);
+  const DeviceMatrix want(s.y_dtype, s.rows, s.width);
+  const DeviceArray<float> nothing(std::vector<float>(before.size(), 0.0F));
+  ops::cuda::add_rms_norm(stream, {.residual = s.residual ? want_residual.data() : nothing.data(),
+                                   .delta = delta.view(),
+                                   .weight = factors.data(),
+                                   .eps = args.eps,
+                                   .y = want.view()});
+  ASSERT_TRUE(stream.synchronize().ok());
+  const std::vector<float> added = s.residual ? want_residual.get() : sum;
+  if (s.norm) {
+    ops::cuda::expect_same(y.get(), want.get(), s.width, what);
+  } else {
+    ops::cuda::expect_same(y.get(), ops::cuda::rounded(s.y_dtype, added), s.width, what);
+  }
+  if (s.residual) {
+    const auto [begin, end] = share_of(s, group.rank(), group.size());
+    const auto got = residual.get();
+    const auto cut = [&](const std::vector<float>& all) {
+      return std::vector<float>(all.begin() + begin * s.width, all.begin() + end * s.width);
+    };
+    ops::cuda::expect_same(cut(got), cut(added), s.width, what + " residual");
+  }
+  ASSERT_TRUE(group.host().barrier().ok());
+}
+
+TEST(GpuGroup, SumsHaveTheBitsOfOneGpuByEitherWay) {
+  FATHOM_GPUS_OR_SKIP();
+  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) {
+    run_ranks(size, kPatient, [](GpuGroup& group, Stream& stream) {
+      for (uint64_t seed = 0; seed < 60; ++seed) check_sum(group, stream, seed);
+    });
+  }
+}
+
+// Numbers whose words mean "nobody has written here" must not hold a sum up.
+TEST(GpuGroup, ANanIsANumberLikeAnyOther) {
+  FATHOM_GPUS_OR_SKIP();
+  run_ranks(2, kPatient, [](GpuGroup& group, Stream& stream) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const DeviceMatrix rows(dtype, 3, 64);  // poisoned: all bits are ones
+      const DeviceMatrix y(DType::kF32, 3, 64, std::vector<float>(192, 1.0F));
+      SumArgs args;
+      args.rows = rows.view();
+      args.y = y.view();
+      args.way = Way::kPost;
+      group.sum(stream, args);
+      ASSERT_TRUE(stream.synchronize().ok());
+      ASSERT_TRUE(group.state().ok()) << group.state().error().message;
+      for (const float value : y.get()) ASSERT_TRUE(std::isnan(value));
+    }
+  });
+}
+
+TEST(GpuGroup, GathersPartsOfAnySize) {
+  FATHOM_GPUS_OR_SKIP();
+  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) {
+    run_ranks(size, kPatient, [size](GpuGroup& group, Stream& stream) {
+      std::mt19937 random(3);
+      for (int round = 0; round < 30; ++round) {
+        const DType dtype = round % 2 == 0 ? DType::kF32 : DType::kBF16;
+        const bool columns = round % 3 != 0;
+        const int64_t other = 1 + static_cast<int64_t>(random() % 40);
+        std::vector<int64_t> ends{0};
+        int64_t most = 0;
+        for (int r = 0; r < size; ++r) {
+          const auto part = static_cast<int64_t>(random() % (round < 10 ? 17 : 6000));
+          ends.push_back(ends.back() + part);
+          most = std::max(most, part * other);
+        }
+        const auto rank = static_cast<size_t>(group.rank());
+        const int64_t rows = columns ? other : ends.back();
+        const int64_t width = columns ? ends.back() : other;
+        const auto all = values_of(static_cast<uint64_t>(round), 99, rows * width, dtype);
+        // A rank has its own part; the rest is poisoned.
+        auto mine = all;
+        for (int64_t i = 0; i < rows * width; ++i) {
+          const int64_t place = columns ? i % width : i / width;
+          if (place < ends[rank] || place >= ends[rank + 1])
+            mine[static_cast<size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
+        }
+        const DeviceMatrix matrix(dtype, rows, width, mine);
+        ASSERT_TRUE(group.share(matrix.view().data, rows * width * device::size_of(dtype)).ok());
+        group.gather(stream,
+                     columns ? matrix.view().slice(ends[rank], ends[rank + 1])
+                             : matrix.view().row_range(ends[rank], ends[rank + 1]),
+                     most);
+        ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+        ops::cuda::expect_same(matrix.get(), all, width, fmt::format("round {}", round));
+        ASSERT_TRUE(group.host().barrier().ok());
+      }
+    });
+  }
+}
+
+__global__ void scale_kernel(const float* from, float factor, int64_t count, float* to) {
+  const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
+  if (i < count) to[i] = from[i] * factor;
+}
+
+// Graphs of sums by both ways, replayed in a random order without the host looking on; each result is the
+// next one's input, so that a word which came late, or was left from before, stays in what comes out.
+TEST(GpuGroup, ReplayedGraphsKeepStep) {
+  FATHOM_GPUS_OR_SKIP();
+  constexpr int64_t kWidth = 1024, kRows = 96;
+  constexpr int kReplays = 3000;
+  run_ranks(2, kPatient, [](GpuGroup& group, Stream& stream) {
+    const auto start = values_of(5, group.rank(), kRows * kWidth, DType::kF32);
+    const DeviceArray<float> rows(start);
+    const DeviceArray<float> sums(kRows * kWidth);
+    ASSERT_TRUE(group.share(rows.data(), kRows * kWidth * 4).ok());
+    ASSERT_TRUE(group.share(sums.data(), kRows * kWidth * 4).ok());
+    const float factor = group.rank() == 0 ? 0.3F : 0.7F;
+    constexpr int64_t kSizes[] = {1, 17, 96, 40};
+    const auto step = [&](int64_t count, Way way) {
+      SumArgs args;
+      args.rows = Matrix(rows.data(), DType::kF32, count, kWidth);
+      args.y = Matrix(sums.data(), DType::kF32, count, kWidth);
+      args.way = way;
+      group.sum(stream, args);
+      scale_kernel<<<static_cast<unsigned>(count * kWidth / 256), 256, 0, stream.handle()>>>(
+          sums.data(), factor, count * kWidth, rows.data());
+      stream.launched("scale");
+    };
+    std::vector<device::cuda::Graph> graphs;
+    for (size_t i = 0; i < std::size(kSizes); ++i) {
+      graphs.push_back(std::move(device::cuda::Graph::capture(stream, [&] {
+                         step(kSizes[i], i % 2 == 0 ? Way::kPost : Way::kMeet);
+                         step(kSizes[i], Way::kPost);
+                       })).value());
+    }
+    std::mt19937 random(11);
+    std::vector<size_t> order;
+    for (int i = 0; i < kReplays; ++i) order.push_back(random() % graphs.size());
+    for (size_t i = 0; i < order.size(); ++i) {
+      graphs[order[i]].launch(stream);
+      // Ranks drift apart.
+      if (i % 500 == 100 + static_cast<size_t>(group.rank()) * 30)
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+    ASSERT_TRUE(group.state().ok()) << group.state().error().message;
+
+    std::vector<float> zero = values_of(5, 0, kRows * kWidth, DType::kF32);
+    std::vector<float> one = values_of(5, 1, kRows * kWidth, DType::kF32);
+    for (const size_t g : order) {
+      for (int twice = 0; twice < 2; ++twice) {
+        for (int64_t i = 0; i < kSizes[g] * kWidth; ++i) {
+          const float sum = zero[static_cast<size_t>(i)] + one[static_cast<size_t>(i)];
+          zero[static_cast<size_t>(i)] = sum * 0.3F;
+          one[static_cast<size_t>(i)] = sum * 0.7F;
+        }
+      }
+    }
+    ops::cuda::expect_same(rows.get(), group.rank() == 0 ? zero : one, kWidth, "after the replays");
+  });
+}
+
+TEST(GpuGroup, ARankThatDoesNotComeIsNamed) {
+  FATHOM_GPUS_OR_SKIP();
+  for (const Way way : {Way::kPost, Way::kMeet}) {
+    std::atomic<double> waited{0};
+    run_ranks(2, std::chrono::milliseconds(400), [&](GpuGroup& group, Stream& stream) {
+      const DeviceMatrix rows(DType::kF32, 4, 64, std::vector<float>(256, 1.0F));
+      ASSERT_TRUE(group.share(rows.view().data, 1024).ok());
+      if (group.rank() == 1) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(900));
+        return;
+      }
+      SumArgs args;
+      args.rows = rows.view();
+      args.y = rows.view();
+      args.way = way;
+      const int64_t start = steady_clock().now_ns();
+      group.sum(stream, args);
+      group.sum(stream, args);  // and nobody waits a second time
+      ASSERT_TRUE(stream.synchronize().ok());
+      waited = seconds_since(start);
+      ASSERT_FALSE(group.state().ok());
+      EXPECT_EQ(group.state().error().message,
+                "rank 0 waited 0.4 s on its GPU in a sum, held up by rank 1");
+    });
+    EXPECT_GT(waited, 0.35);
+    EXPECT_LT(waited, 0.8);
+  }
+}
+
+TEST(GpuGroup, AnAbortEndsTheWait) {
+  FATHOM_GPUS_OR_SKIP();
+  run_ranks(2, kPatient, [&](GpuGroup& group, Stream& stream) {
+    const DeviceMatrix rows(DType::kF32, 4, 64, std::vector<float>(256, 1.0F));
+    if (group.rank() == 1) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      group.abort(error(ErrorCode::kInternal, "rank 1 has no more to say"));
+      return;
+    }
+    SumArgs args;
+    args.rows = rows.view();
+    args.y = rows.view();
+    args.way = Way::kPost;
+    group.sum(stream, args);
+    ASSERT_TRUE(stream.synchronize().ok());
+    ASSERT_FALSE(group.state().ok());
+    EXPECT_EQ(group.state().error().message, "rank 1 has no more to say");
+  });
+}
+
+}  // namespace
+}  // namespace fathom::dist::cuda
