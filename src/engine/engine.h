@@ -27,6 +27,7 @@ struct EngineOptions {
   model::ModelConfig config;
   model::LoadOptions load;       // max_tokens, max_logit_rows and max_context are the engine's to fill
   bool cuda = false;             // on the GPU
+  int32_t first_gpu = 0;         // of rank 0; the others follow
   int32_t threads = 1;           // of all ranks together
   std::vector<int> cpus;         // that they are bound to; empty: those of the process
   model::Split split;            // over ranks, each a thread with a shard of the model

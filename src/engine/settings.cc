@@ -147,13 +147,13 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
         "split, with --dp",
         settings.tp_size);
   }
-  if (options.cuda && split.world() * options.replicas > 1) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--tp {} --dp {} --pp-size {}: on a GPU this version runs one rank; use --device cpu, or leave "
-        "them out",
-        settings.tp_size, settings.dp_size, settings.pp_size);
+  if (options.cuda && (split.pp > 1 || split.dp * options.replicas > 1)) {
+    return error(ErrorCode::kUnsupported,
+                 "--dp {} --pp-size {}: GPUs share one group of requests and one stage in this version; use "
+                 "--tp with --ep-size, or --device cpu",
+                 settings.dp_size, settings.pp_size);
   }
+  options.first_gpu = settings.base_gpu_id;
   FATHOM_TRY(model::make_shard(options.config, split, 0));
   return {};
 }

@@ -28,7 +28,7 @@ struct Part {
   int64_t first_row = 0;
   int64_t rows = 0;  // 0: all
   int64_t first_col = 0;
-  int64_t cols = 0;  // 0: all; on a GPU always
+  int64_t cols = 0;  // 0: all
   bool transposed = false;
   bool shared = false;  // packed in several ways, which must agree
   // Random weights have the standard deviation gain / sqrt(k).

@@ -39,8 +39,8 @@ class Bench {
     FATHOM_ASSIGN(bench->ints_, DeviceBuffer::allocate(size_t{64} << 20));
     FATHOM_ASSIGN(bench->start_, device::cuda::Event::create(true));
     FATHOM_ASSIGN(bench->stop_, device::cuda::Event::create(true));
-    ops::cuda::random_rows(*bench->stream_, bench->pool_.data(), DType::kBF16, 0, kPool / 4096, 2048, 1, 0.5F,
-                           1.0F);
+    ops::cuda::random_rows(*bench->stream_, bench->pool_.data(), DType::kBF16,
+                           {0, kPool / 4096, 0, 2048, 2048}, 1, 0.5F, 1.0F);
     FATHOM_TRY(bench->stream_->synchronize());
     return bench;
   }

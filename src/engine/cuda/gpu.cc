@@ -12,8 +12,15 @@ bool gpu_available() {
 
 namespace {
 
-Result<void> need_gpu() {
-  if (gpu_available()) return {};
+Result<void> need_gpus(const EngineOptions& options) {
+  const int count = device::cuda::gpu_count();
+  const int world = options.split.world();
+  if (count > 0 && options.first_gpu + world <= count) return {};
+  if (count > 0) {
+    return error(ErrorCode::kUnavailable,
+                 "--tp {}{}: this machine has {} GPU(s) that Fathom runs on; use fewer ranks, or --device cpu",
+                 world, options.first_gpu > 0 ? fmt::format(" --base-gpu-id {}", options.first_gpu) : "", count);
+  }
   return error(ErrorCode::kUnavailable,
                "--device cuda: this machine has no NVIDIA GPU that Fathom runs on (compute capability 8.0 or "
                "later, and its driver): "
@@ -23,8 +30,8 @@ Result<void> need_gpu() {
 }  // namespace
 
 Result<GpuMemory> gpu_memory(const EngineOptions& options) {
-  FATHOM_TRY(need_gpu());
-  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
+  FATHOM_TRY(need_gpus(options));
+  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(options.first_gpu));
   FATHOM_ASSIGN(const auto memory, device::cuda::memory_info());
   GpuMemory result;
   result.name = gpu.name;
@@ -34,12 +41,12 @@ Result<GpuMemory> gpu_memory(const EngineOptions& options) {
 }
 
 Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options) {
-  FATHOM_TRY(need_gpu());
+  FATHOM_TRY(need_gpus(options));
   return cuda::GpuEngine::start(options);
 }
 
 Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places) {
-  FATHOM_TRY(need_gpu());
+  FATHOM_TRY(need_gpus(options));
   return cuda::GpuVerifyModel::make(options, places);
 }
 
@@ -62,7 +69,7 @@ class GpuCeilings final : public Ceilings {
 }  // namespace
 
 Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool bf16) {
-  FATHOM_TRY(need_gpu());
+  FATHOM_TRY(need_gpus({}));
   FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
   FATHOM_ASSIGN(auto stream, device::cuda::Stream::create(gpu));
   FATHOM_ASSIGN(auto probe, device::cuda::Probe::create());

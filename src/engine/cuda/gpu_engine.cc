@@ -25,6 +25,7 @@ model::cuda::LoadOptions load_options(const EngineOptions& options) {
   load.kept_states = options.config.draft_layers > 0 ? options.decode_tokens() : 0;
   load.max_context = options.load.max_context > 0 ? options.load.max_context : options.config.max_positions;
   load.progress = options.load.progress;
+  load.split = options.split;
   return load;
 }
 
@@ -37,6 +38,7 @@ Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu&
   model::MemoryOptions wanted;
   wanted.compute = options.load.compute;
   wanted.mla = options.load.mla;
+  FATHOM_ASSIGN(wanted.shard, model::make_shard(options.config, options.split, 0));  // the largest
   const int64_t weights = model::plan_memory(options.config, wanted).weight_bytes;
   const int64_t work = model::cuda::working_bytes(options.config, load_options(options), gpu);
   if (weights + work < free) return {};
@@ -50,8 +52,10 @@ Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu&
 
 }  // namespace
 
-GpuEngine::GpuEngine(const EngineOptions& options)
+GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist::cuda::GpuGroup> group)
     : Engine(options),
+      gpu_(gpu),
+      group_(std::move(group)),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
       widest_(1 + options.speculation.max_drafts),
@@ -68,31 +72,37 @@ GpuEngine::~GpuEngine() {
   if (launcher_.joinable()) launcher_.join();
   in_flight_.close();
   if (answerer_.joinable()) answerer_.join();
+  // While this rank's memory is still there for their last ops.
+  followers_.clear();
 }
 
-Result<std::unique_ptr<Engine>> GpuEngine::start(const EngineOptions& options) {
+Result<void> GpuEngine::run(const EngineOptions& options) {
   const int64_t start_ns = steady_clock().now_ns();
-  std::unique_ptr<GpuEngine> engine(new GpuEngine(options));
-  FATHOM_TRY(engine->load(options));
-  FATHOM_TRY(engine->allocate_step_memory());
-  engine->report_.load_seconds = seconds_since(start_ns);
-  FATHOM_TRY(engine->capture_graphs(options.graph_sizes));
-  engine->launcher_ = std::thread([rank = engine.get()] { rank->launch_steps(); });
-  engine->answerer_ = std::thread([rank = engine.get()] { rank->answer_steps(); });
-  return std::unique_ptr<Engine>(std::move(engine));
+  FATHOM_TRY(load(options));
+  FATHOM_TRY(allocate_step_memory());
+  report_.load_seconds = seconds_since(start_ns);
+  FATHOM_TRY(gather_ranks());
+  FATHOM_TRY(capture_graphs(options.graph_sizes));
+  FATHOM_TRY(gather_ranks());
+  launcher_ = std::thread([this] { launch_steps(); });
+  answerer_ = std::thread([this] { answer_steps(); });
+  return {};
 }
 
 Result<void> GpuEngine::load(const EngineOptions& options) {
-  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
+  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(gpu_));
   FATHOM_ASSIGN(stream_, device::cuda::Stream::create(gpu));
   FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
 
   FATHOM_TRY(check_memory(options, gpu, before.free));
-  FATHOM_ASSIGN(model_, model::cuda::Model::build(options.config, load_options(options), *stream_, *pool_));
+  model::cuda::LoadOptions load = load_options(options);
+  load.group = group_.get();
+  FATHOM_ASSIGN(model_, model::cuda::Model::build(options.config, load, *stream_, *pool_));
   report_.load = model_->report();
   report_.kv_layout = model_->kv_layout();
-  report_.device = fmt::format("cuda, {} (sm_{}{}, {:.0f} GB)", gpu.name, gpu.major, gpu.minor,
-                               static_cast<double>(gpu.total_bytes) * 1e-9);
+  report_.device = fmt::format("cuda, {}{} (sm_{}{}, {:.0f} GB)",
+                               group_ != nullptr ? fmt::format("{} of ", group_->size()) : "", gpu.name,
+                               gpu.major, gpu.minor, static_cast<double>(gpu.total_bytes) * 1e-9);
 
   FATHOM_ASSIGN(const auto after, device::cuda::memory_info());
   PoolRequest request;
@@ -105,6 +115,14 @@ Result<void> GpuEngine::load(const EngineOptions& options) {
   request.mem_fraction = options.mem_fraction;
   request.max_total_tokens = options.max_total_tokens;
   FATHOM_ASSIGN(report_.pool, size_pool(request));
+  if (group_ != nullptr) {  // as many pages everywhere
+    std::vector<int64_t> pages(static_cast<size_t>(group_->size()));
+    const std::vector<int64_t> sizes(pages.size(), sizeof(int64_t));
+    FATHOM_TRY(group_->host().all_gather(&report_.pool.pages, sizes, pages.data()));
+    const int64_t fewest = *std::min_element(pages.begin(), pages.end());
+    report_.pool.bytes = report_.pool.bytes / report_.pool.pages * fewest;
+    report_.pool.pages = fewest;
+  }
   FATHOM_ASSIGN(cache_,
                 model::cuda::KvPool::allocate(report_.kv_layout, report_.pool.pages, options.page_size));
   limits_.num_pages = static_cast<int32_t>(report_.pool.pages);
@@ -265,33 +283,14 @@ Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) 
     const int64_t bytes = input_.write(layout, pinned, device, passes, &none);
     guesses_.write(guesses, pinned);
     stream_->copy(device, pinned, static_cast<size_t>(bytes));
+    FATHOM_TRY(gather_ranks());
     queue();
-    FATHOM_TRY(stream_->synchronize());
+    FATHOM_TRY(with_group(stream_->synchronize()));
+    FATHOM_TRY(gather_ranks());
   }
   FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(*stream_, queue));
   graphs_.emplace(GraphKey{rows, width_, kind}, std::move(graph));
   return {};
-}
-
-std::future<Result<StepResult>> GpuEngine::step(BatchPlan plan) {
-  Work work{std::move(plan), {}, nullptr};
-  auto future = work.promise.get_future();
-  FATHOM_CHECK(queue_.push(std::move(work)), "a step after the engine was told to stop");
-  return future;
-}
-
-Result<std::vector<OpTime>> GpuEngine::trace_step(BatchPlan plan) {
-  FATHOM_TRY(device::cuda::open_gpu(stream_->gpu().index));
-  FATHOM_ASSIGN(auto trace, device::cuda::Trace::create(8192));
-  Work work{std::move(plan), {}, &trace};
-  auto future = work.promise.get_future();
-  FATHOM_CHECK(queue_.push(std::move(work)), "a step after the engine was told to stop");
-  const auto result = future.get();
-  FATHOM_TRY(result);
-  FATHOM_ASSIGN(const auto spans, trace.spans());
-  std::vector<OpTime> times;
-  for (const auto& span : spans) times.push_back({span.op, span.start_us, span.us});
-  return times;
 }
 
 std::optional<DeviceClock> GpuEngine::device_clock() const {
@@ -311,7 +310,9 @@ void GpuEngine::launch_steps() {
     frame.result = {};
     frame.result.step = work->plan.step;
     frame.choices.clear();
-    tracing_ = work->trace != nullptr;
+    frame.others = std::move(work->others);
+    found_ = std::move(work->found);
+    eager_ = work->eager;
     stream_->set_trace(work->trace);
     const device::cuda::Range range(fmt::format("step {}", work->plan.step).c_str());
     frame.status = queue_step(work->plan, frame);
@@ -322,6 +323,8 @@ void GpuEngine::launch_steps() {
       frame.status = frame.status.error().with_context(fmt::format(
           "step {} ({} rows, {} tokens)", work->plan.step, work->plan.rows.size(), input_.ids.size()));
     }
+    frame.status = with_group(std::move(frame.status));
+    if (leads() && found_ != nullptr && !found_->given()) found_->give({});
     frame.rows = static_cast<int64_t>(work->plan.rows.size());
     frame.tokens = static_cast<int64_t>(input_.ids.size());
     if (trace_ != nullptr) {
@@ -343,12 +346,14 @@ void GpuEngine::answer_steps() {
       // With speculation the next step waits for this one's answer.
       const auto ended = widest_ > 1 ? frame.done.wait_alert(kAlert) : frame.done.wait();
       if (!ended.ok()) frame.status = ended.error().with_context(fmt::format("step {}", frame.result.step));
+      frame.status = with_group(std::move(frame.status));
     }
     auto promise = std::move(frame.promise);
     tell_masks(frame);
     if (frame.status.ok()) note_outputs(frame);
     Result<StepResult> answer = answer_of(frame);
     if (frame.status.ok()) count_time(frame, last ? &frames_[*last] : nullptr);
+    answer = agreed(std::move(answer), frame.others);
     if (last) free_.push(size_t{*last});
     last = *index;
     promise.set_value(std::move(answer));
@@ -413,6 +418,7 @@ void GpuEngine::count_time(const Frame& frame, const Frame* before) {
 
 Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   FATHOM_TRY(stream_->status());
+  FATHOM_TRY(with_group({}));
   input_.clear();
   guesses_.clear();
   FATHOM_TRY(open_slots(plan));
@@ -481,7 +487,7 @@ int64_t GpuEngine::graph_size() const {
   // Every token is of a row that a graph knows: one token, or its last one and guesses.
   const auto rows = static_cast<int64_t>(input_.sampling.size());
   const auto tokens = static_cast<int64_t>(input_.ids.size());
-  if (input_.extend_tokens > 0 || tracing_ || tokens != rows * width_) return 0;
+  if (input_.extend_tokens > 0 || eager_ || tokens != rows * width_) return 0;
   if (widest_ > 1 && static_cast<int64_t>(guesses_.rows.size()) != rows) return 0;
   const auto found = std::lower_bound(graph_rows_.begin(), graph_rows_.end(), rows);
   return found == graph_rows_.end() ? 0 : *found;
@@ -513,8 +519,9 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   apply_updates(*stream_, tables_, updates, static_cast<int64_t>(input_.updates.size()));
   if (drafts_layer()) run_follow(catch_up_);
   const bool draws = sampler_->draws(input_.row_slots);
-  const bool masked = std::any_of(frame.choices.begin(), frame.choices.end(),
-                                  [](const RowChoice& choice) { return choice.masks != nullptr; });
+  const bool masked = std::any_of(input_.row_slots.begin(), input_.row_slots.end(), [&](int32_t slot) {
+    return slots_[static_cast<size_t>(slot)].constrained;
+  });
   if (graph > 0 && !masked) {
     graphs_.at({graph, width_, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
     return stream_->status();

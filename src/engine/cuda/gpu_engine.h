@@ -5,6 +5,11 @@
 // are queued at once, and the choice when the masks are there, which they are long before the forward pass
 // ends.
 //
+// On several GPUs each rank is an engine of its own, with its threads, graphs and KV pool. The first leads: it
+// is given the plans, hands each to the others too, and answers when all have. All choose the same tokens, for
+// they have the same logits; that they did is checked at every step. What is random or slow about a plan is
+// done once, by the leader: masks are found by it for all.
+//
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
 // The tokens are chosen one position after another, for the rows whose guesses have held so far. In a step
@@ -26,6 +31,7 @@
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
 #include "device/launch.h"
+#include "dist/cuda/gpu_group.h"
 #include "engine/cuda/guess_input.h"
 #include "engine/cuda/step_input.h"
 #include "engine/cuda/step_masks.h"
@@ -43,6 +49,7 @@ model::cuda::LoadOptions load_options(const EngineOptions& options);
 
 class GpuEngine final : public Engine {
  public:
+  // With its followers, where the model is split.
   static Result<std::unique_ptr<Engine>> start(const EngineOptions& options);
   ~GpuEngine() override;
 
@@ -54,7 +61,8 @@ class GpuEngine final : public Engine {
   struct Slot {
     LogprobParams logprobs;
     std::vector<int32_t> block_table;
-    std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // null: every token may come, always
+    bool constrained = false;                              // not every token may come, always
+    std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // of a constrained one, where this rank leads
     int64_t chosen = 0;  // tokens of the output, those of steps in flight among them
     // The draft layer's: the positions computed that it has not seen, and the tokens after all but the last.
     int32_t behind = 0;
@@ -64,7 +72,11 @@ class GpuEngine final : public Engine {
   struct Work {
     BatchPlan plan;
     std::promise<Result<StepResult>> promise;
-    device::cuda::Trace* trace = nullptr;  // to run the step without a graph and time its ops
+    bool eager = false;                    // to run the step without a graph
+    device::cuda::Trace* trace = nullptr;  // to time its ops
+    // On several ranks: the leader's masks for all, and the followers' answers.
+    std::shared_ptr<FoundMasks> found;
+    std::vector<std::future<Result<StepResult>>> others;
   };
   // A step in flight: its input and answer in pinned memory, and who waits for it.
   struct Frame {
@@ -77,6 +89,7 @@ class GpuEngine final : public Engine {
     std::vector<RowChoice> choices;
     int64_t stride = 0;  // rows of a position's choices, padding included
     std::promise<Result<StepResult>> promise;
+    std::vector<std::future<Result<StepResult>>> others;
     Result<void> status;
     int64_t rows = 0, tokens = 0;
   };
@@ -85,7 +98,21 @@ class GpuEngine final : public Engine {
   // pass apart.
   enum class GraphKind { kGreedy, kDraws, kDraft, kForward };
 
-  explicit GpuEngine(const EngineOptions& options);
+  // A rank of several has a group.
+  GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist::cuda::GpuGroup> group);
+  // The engine of one rank, running.
+  static Result<std::unique_ptr<GpuEngine>> start_rank(const EngineOptions& options, int gpu,
+                                                       std::unique_ptr<dist::cuda::GpuGroup> group);
+  Result<void> run(const EngineOptions& options);
+  bool leads() const { return group_ == nullptr || group_->rank() == 0; }
+  // Waits for all ranks on the host: so that none of them waits on its GPU while another takes memory.
+  Result<void> gather_ranks() const;
+  std::future<Result<StepResult>> submit(Work work);
+  // The leader's answer, when those of the others are there and the same.
+  static Result<StepResult> agreed(Result<StepResult> mine,
+                                   std::vector<std::future<Result<StepResult>>>& others);
+  // `status`, or what ended the group; ends it where the first is an error.
+  Result<void> with_group(Result<void> status) const;
   Result<void> load(const EngineOptions& options);
   Result<void> allocate_step_memory();
   Result<void> capture_graphs(const std::vector<int32_t>& sizes);
@@ -127,9 +154,12 @@ class GpuEngine final : public Engine {
   void bring_guesses(Frame& frame, const GuessLayout& guesses);
   // Waits for the masks of the step's choices and sends them.
   Result<void> send_masks(Frame& frame, bool guessed);
+  Result<void> find_masks(Frame& frame, bool guessed);
   void guess_under_masks(Frame& frame);
   Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
+  const int gpu_;
+  std::unique_ptr<dist::cuda::GpuGroup> group_;  // or none: the only rank
   std::unique_ptr<device::cuda::Stream> stream_;
   std::unique_ptr<model::cuda::Model> model_;
   model::cuda::KvPool cache_;
@@ -146,7 +176,8 @@ class GpuEngine final : public Engine {
   sample::MaskWorkers masks_;
   std::vector<Slot> slots_;
 
-  bool tracing_ = false;
+  bool eager_ = false;
+  std::shared_ptr<FoundMasks> found_;        // of the step being queued, or none
   StepInput input_;                          // of the step being queued
   device::cuda::DeviceBuffer device_input_;  // what Frame::input is copied to
   SlotTables tables_;
@@ -174,6 +205,7 @@ class GpuEngine final : public Engine {
   Queue<Work> queue_;
   Queue<size_t> free_, in_flight_;  // frames
   std::thread launcher_, answerer_;
+  std::vector<std::unique_ptr<GpuEngine>> followers_;  // the leader's
 };
 
 }  // namespace fathom::engine::cuda

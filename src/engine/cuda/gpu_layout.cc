@@ -8,7 +8,8 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
     Slot& slot = slots_.at(static_cast<size_t>(open.slot));
     slot.logprobs = open.init.logprobs;
     slot.block_table = std::move(open.pages);
-    slot.masks = masks_.open(open.init);
+    slot.constrained = open.init.mask != nullptr;
+    slot.masks = leads() ? masks_.open(open.init) : nullptr;
     slot.chosen = static_cast<int64_t>(open.init.output.size());
     slot.behind = 0;
     slot.recent.clear();

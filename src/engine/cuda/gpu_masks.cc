@@ -27,6 +27,25 @@ void GpuEngine::guess_under_masks(Frame& frame) {
 }
 
 Result<void> GpuEngine::send_masks(Frame& frame, bool guessed) {
+  frame.masks.clear();
+  if (leads()) {
+    FATHOM_TRY(find_masks(frame, guessed));
+  } else {
+    for (const FoundMasks::Row& row : found_->take()) {
+      if (row.constrains) {
+        frame.masks.add_row(row.allowed);
+      } else {
+        frame.masks.add_free_row();
+      }
+    }
+  }
+  frame.masks.send(*stream_, device_masks_);
+  return {};
+}
+
+// For all ranks.
+Result<void> GpuEngine::find_masks(Frame& frame, bool guessed) {
+  std::vector<FoundMasks::Row> told;
   if (guessed) FATHOM_TRY(frame.drafted.wait());
   guess_under_masks(frame);
   struct Masks {
@@ -44,7 +63,6 @@ Result<void> GpuEngine::send_masks(Frame& frame, bool guessed) {
     const auto i = static_cast<size_t>(row.sampling);
     if (frame.choices[i].masks != nullptr) found[i].after = masks_.wait_guessed(frame.choices[i].masks);
   }
-  frame.masks.clear();
   for (int64_t position = 0; position < width_; ++position) {
     for (int64_t row = 0; row < frame.stride; ++row) {
       const auto i = static_cast<size_t>(row);
@@ -64,9 +82,13 @@ Result<void> GpuEngine::send_masks(Frame& frame, bool guessed) {
       } else {
         frame.masks.add_free_row();
       }
+      if (found_ == nullptr) continue;
+      FoundMasks::Row& row_told = told.emplace_back();
+      row_told.constrains = mask != nullptr && mask->constrains;
+      if (row_told.constrains) row_told.allowed = mask->allowed;
     }
   }
-  frame.masks.send(*stream_, device_masks_);
+  if (found_ != nullptr) found_->give(std::move(told));
   return {};
 }
 

@@ -1,5 +1,8 @@
 #include "engine/cuda/gpu_verify.h"
 
+#include <algorithm>
+#include <functional>
+#include <future>
 #include <numeric>
 
 #include "base/math.h"
@@ -9,14 +12,17 @@
 namespace fathom::engine::cuda {
 namespace {
 
-// One slot on pages 0, 1, 2, ...
+// One slot on pages 0, 1, 2, ... of one rank. All calls on one thread at a time, with its GPU current.
 class Sequence final : public VerifyModel {
  public:
-  static Result<std::unique_ptr<VerifyModel>> make(const EngineOptions& options, int64_t places) {
-    std::unique_ptr<Sequence> made(new Sequence(options.threads));
-    FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
+  static Result<std::unique_ptr<Sequence>> make(const EngineOptions& options, int64_t places, int gpu_index,
+                                                std::unique_ptr<dist::cuda::GpuGroup> group) {
+    std::unique_ptr<Sequence> made(
+        new Sequence(std::max(1, options.threads / options.split.world()), std::move(group)));
+    FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(gpu_index));
     FATHOM_ASSIGN(made->stream_, device::cuda::Stream::create(gpu));
     model::cuda::LoadOptions load = load_options(options);
+    load.group = made->group_.get();
     load.max_tokens = options.load.max_tokens;
     load.max_logit_rows = options.load.max_logit_rows;
     load.max_context = options.load.max_context;
@@ -37,7 +43,8 @@ class Sequence final : public VerifyModel {
     FATHOM_ASSIGN(made->logits_,
                   device::cuda::PinnedBuffer::allocate(
                       static_cast<size_t>(load.max_logit_rows * options.config.vocab_size) * sizeof(float)));
-    return std::unique_ptr<VerifyModel>(std::move(made));
+    if (made->group_ != nullptr) FATHOM_TRY(made->group_->host().barrier());
+    return made;
   }
 
   void reset() override { length_ = 0; }
@@ -79,14 +86,17 @@ class Sequence final : public VerifyModel {
     const int64_t vocab = model_->config().vocab_size;
     stream_->copy(logits_.data(), logits, static_cast<size_t>(wanted * vocab) * sizeof(float));
     FATHOM_TRY(stream_->synchronize());
+    if (group_ != nullptr) FATHOM_TRY(group_->state());
     length_ += count;
     return device::Tensor(logits_.data(), device::DType::kF32, {wanted, vocab});
   }
 
  private:
-  explicit Sequence(int32_t threads) : pool_(threads, available_cpus()) {}
+  Sequence(int32_t threads, std::unique_ptr<dist::cuda::GpuGroup> group)
+      : pool_(threads, available_cpus()), group_(std::move(group)) {}
 
   ThreadPool pool_;
+  std::unique_ptr<dist::cuda::GpuGroup> group_;  // or none: the only rank
   std::unique_ptr<device::cuda::Stream> stream_;
   std::unique_ptr<model::cuda::Model> model_;
   model::cuda::KvPool cache_;
@@ -95,10 +105,64 @@ class Sequence final : public VerifyModel {
   int32_t length_ = 0;
 };
 
+// The same on every rank, each on a thread of its own for the time of a call.
+class RankSequences final : public VerifyModel {
+ public:
+  static Result<std::unique_ptr<VerifyModel>> make(const EngineOptions& options, int64_t places) {
+    dist::cuda::GpuGroupOptions wanted;
+    wanted.timeout = options.dist_timeout;
+    for (int r = 0; r < options.split.world(); ++r) wanted.gpus.push_back(options.first_gpu + r);
+    FATHOM_ASSIGN(auto groups, dist::cuda::GpuGroup::create(wanted));
+    std::unique_ptr<RankSequences> made(new RankSequences());
+    made->gpus_ = wanted.gpus;
+    made->ranks_.resize(groups.size());
+    FATHOM_TRY(made->everywhere([&](size_t r) -> Result<void> {
+      // A rank that fails leaves its group, and the others learn of it.
+      FATHOM_ASSIGN(made->ranks_[r], Sequence::make(options, places, wanted.gpus[r], std::move(groups[r])));
+      return {};
+    }));
+    return std::unique_ptr<VerifyModel>(std::move(made));
+  }
+
+  void reset() override {
+    for (auto& rank : ranks_) rank->reset();
+  }
+
+  Result<device::Tensor> forward(const std::vector<int32_t>& tokens, int64_t wanted, bool decode) override {
+    device::Tensor logits;
+    FATHOM_TRY(everywhere([&](size_t r) -> Result<void> {
+      FATHOM_TRY(device::cuda::open_gpu(gpus_[r]));
+      FATHOM_ASSIGN(const auto mine, ranks_[r]->forward(tokens, wanted, decode));
+      if (r == 0) logits = mine;
+      return {};
+    }));
+    return logits;
+  }
+
+ private:
+  RankSequences() = default;
+
+  Result<void> everywhere(const std::function<Result<void>(size_t)>& call) {
+    std::vector<std::future<Result<void>>> calls;
+    for (size_t r = 0; r < ranks_.size(); ++r) calls.push_back(std::async(std::launch::async, call, r));
+    Result<void> outcome;
+    for (auto& rank : calls) {
+      auto theirs = rank.get();
+      if (outcome.ok()) outcome = std::move(theirs);
+    }
+    return outcome;
+  }
+
+  std::vector<int> gpus_;
+  std::vector<std::unique_ptr<Sequence>> ranks_;
+};
+
 }  // namespace
 
 Result<std::unique_ptr<VerifyModel>> GpuVerifyModel::make(const EngineOptions& options, int64_t places) {
-  return Sequence::make(options, places);
+  if (options.split.world() > 1) return RankSequences::make(options, places);
+  FATHOM_ASSIGN(auto only, Sequence::make(options, places, options.first_gpu, nullptr));
+  return std::unique_ptr<VerifyModel>(std::move(only));
 }
 
 }  // namespace fathom::engine::cuda

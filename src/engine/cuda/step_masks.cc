@@ -16,6 +16,11 @@ Result<DeviceMasks> DeviceMasks::allocate(int64_t rows, int64_t vocab, device::c
   return masks;
 }
 
+void FoundMasks::give(std::vector<Row> rows) {
+  given_ = true;
+  promise_.set_value(std::move(rows));
+}
+
 Result<StepMasks> StepMasks::allocate(int64_t rows, int64_t vocab) {
   StepMasks masks;
   masks.most_ = rows;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <future>
 #include <span>
+#include <vector>
 
 #include "base/result.h"
 #include "device/cuda/memory.h"
@@ -16,6 +18,25 @@ struct DeviceMasks {
   int32_t* rows = nullptr;      // [rows] a choice's mask, or -1
 
   static Result<DeviceMasks> allocate(int64_t rows, int64_t vocab, device::cuda::DeviceArena& arena);
+};
+
+// A step's masks as rank 0 found them, for the ranks that keep none. Given once, perhaps empty: the step
+// failed. Taken by other threads, who wait for it.
+class FoundMasks {
+ public:
+  struct Row {
+    bool constrains = false;        // false: any token may come
+    std::vector<uint64_t> allowed;  // TokenMask::fill's bits
+  };
+
+  void give(std::vector<Row> rows);
+  bool given() const { return given_; }  // rank 0's thread alone
+  const std::vector<Row>& take() const { return rows_.get(); }
+
+ private:
+  bool given_ = false;
+  std::promise<std::vector<Row>> promise_;
+  std::shared_future<std::vector<Row>> rows_{promise_.get_future()};
 };
 
 // Filled again for each step; not before the step that used it last has ended.

@@ -25,7 +25,7 @@ Projected project(const Step& step, const MlaWeights& weights) {
   const Matrix qkv = work.qkv.first_rows(t);
   ops::cuda::linear(step.stream, {.x = work.normed.first_rows(t), .y = qkv, .weight = &weights.qkv_a});
   if (c.q_lora_rank == 0) {
-    const int64_t queries = c.num_heads * c.query_dim();
+    const int64_t queries = step.shard.heads.count * c.query_dim();
     return {qkv.slice(0, queries), qkv.slice(queries, queries + c.latent_width())};
   }
   const Matrix q_latent = work.q_latent.first_rows(t);
@@ -52,7 +52,7 @@ ops::cuda::RopeArgs rotation(const Step& step, const Matrix& q, int64_t begin, i
   const ModelConfig& c = step.config;
   ops::cuda::RopeArgs args;
   args.x = q.row_range(begin, end);
-  args.heads = c.num_heads;
+  args.heads = step.shard.heads.count;
   args.width = c.query_dim();
   args.y = args.x;
   args.y_head_stride = c.query_dim();
@@ -95,7 +95,7 @@ void extend(const Step& step, const MlaWeights& weights, const ops::cuda::CacheV
                                               .rows = pass.device_rows,
                                               .host_rows = pass.rows.data(),
                                               .num_rows = rows,
-                                              .heads = c.num_heads,
+                                              .heads = step.shard.heads.count,
                                               .nope = c.nope_dim,
                                               .value = c.value_dim,
                                               .scale = step.softmax_scale,
@@ -124,7 +124,7 @@ void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheV
   ops::cuda::mla_decode(step.stream, {.q = absorbed,
                                       .cache = cache,
                                       .batch = part_of(step.batch.view, begin, end),
-                                      .heads = c.num_heads,
+                                      .heads = step.shard.heads.count,
                                       .latent = c.kv_lora_rank,
                                       .scale = step.softmax_scale,
                                       .max_context = step.max_context,
@@ -192,7 +192,7 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::cud
   ops::cuda::rope(step.stream, rotation(step, projected.q, 0, t));
   ops::cuda::plain_write(step.stream, {.k_nope_v = kv,
                                        .k_rope = k_rope,
-                                       .heads = c.num_heads,
+                                       .heads = step.shard.heads.count,
                                        .nope = c.nope_dim,
                                        .value = c.value_dim,
                                        .batch = step.batch.view,
@@ -200,7 +200,7 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::cud
   ops::cuda::mha_attention(step.stream, {.q = projected.q,
                                          .cache = cache,
                                          .batch = step.batch.view,
-                                         .heads = c.num_heads,
+                                         .heads = step.shard.heads.count,
                                          .key = c.query_dim(),
                                          .value = c.value_dim,
                                          .scale = step.softmax_scale,

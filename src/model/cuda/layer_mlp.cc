@@ -32,6 +32,7 @@ void moe_block(const Step& step, const MoeWeights& weights) {
   const Workspace& work = step.work;
   const int64_t t = step.batch.view.tokens;
   const int64_t copies = t * c.gate.top_k;
+  const auto experts = static_cast<int64_t>(step.shard.experts.size());
   const Matrix x = work.normed.first_rows(t);
   Matrix shared;
   const bool beside = c.num_shared_experts > 0 && t <= kBesideTokens;
@@ -49,8 +50,9 @@ void moe_block(const Step& step, const MoeWeights& weights) {
                                 .weights = work.expert_weights});
   ops::cuda::expert_sort(step.stream, {.ids = work.expert_ids,
                                        .positions = step.batch.view.positions,
+                                       .slots = weights.slots,
                                        .tokens = t,
-                                       .experts = static_cast<int32_t>(c.num_experts),
+                                       .experts = static_cast<int32_t>(experts),
                                        .top_k = c.gate.top_k,
                                        .sort = work.sort,
                                        .workspace = work.sort_scratch});
@@ -65,7 +67,7 @@ void moe_block(const Step& step, const MoeWeights& weights) {
     const Matrix sorted = work.expert_in.first_rows(copies);
     ops::cuda::gather_rows(
         step.stream,
-        {.x = x, .y = sorted, .ids = work.sort.tokens, .count = work.sort.offsets + c.num_experts});
+        {.x = x, .y = sorted, .ids = work.sort.tokens, .count = work.sort.offsets + experts});
     up.linear.x = sorted;
     up.gather = nullptr;
   }

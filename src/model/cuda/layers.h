@@ -12,6 +12,7 @@ namespace fathom::model::cuda {
 struct Step {
   device::cuda::Stream& stream;
   const ModelConfig& config;
+  const Shard& shard;
   const Workspace& work;
   const ops::cuda::RopeView& rope;
   float softmax_scale;

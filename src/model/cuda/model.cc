@@ -32,9 +32,10 @@ Result<KvPool> KvPool::allocate(const KvLayout& layout, int64_t num_pages, int64
 }
 
 struct Model::State {
-  explicit State(const ModelConfig& config_in) : config(config_in) {}
+  State(const ModelConfig& config_in, Shard shard_in) : config(config_in), shard(std::move(shard_in)) {}
 
   ModelConfig config;
+  Shard shard;
   LoadOptions options;
   KvLayout layout;
   float scale = 1.0F;
@@ -49,16 +50,46 @@ struct Model::State {
   LoadReport report;
   int64_t forward_tokens = 0;
 
+  dist::cuda::GpuGroup* group() const { return options.group; }
+
+  // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary: rows
+  // to be summed, in work.delta.
   void embed(device::cuda::Stream& stream, const GpuBatch& batch) const {
-    ops::cuda::embedding(stream, {.table = weights.embedding.data,
-                                  .table_dtype = weights.embedding.dtype,
-                                  .ids = batch.token_ids,
-                                  .tokens = batch.view.tokens,
-                                  .width = config.hidden_size,
-                                  .y = work.residual});
+    ops::cuda::embedding(
+        stream, {.table = weights.embedding.data,
+                 .table_dtype = weights.embedding.dtype,
+                 .first = weights.embedding.first,
+                 .rows = weights.embedding.rows,
+                 .ids = batch.token_ids,
+                 .tokens = batch.view.tokens,
+                 .width = config.hidden_size,
+                 .y = group() != nullptr ? static_cast<float*>(work.delta.data) : work.residual});
   }
+  // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm.
+  void add_norm(device::cuda::Stream& stream, int64_t t, bool fresh, const float* weight,
+                const Matrix& y) const {
+    const auto eps = static_cast<float>(config.rms_norm_eps);
+    const Matrix delta = work.delta.first_rows(t);
+    if (group() == nullptr) {
+      ops::cuda::add_rms_norm(stream, {.residual = work.residual,
+                                       .delta = fresh ? Matrix() : delta,
+                                       .weight = weight,
+                                       .eps = eps,
+                                       .y = y.first_rows(t)});
+      return;
+    }
+    group()->sum(stream, {.rows = delta,
+                          .residual = work.residual,
+                          .fresh = fresh,
+                          .weight = weight,
+                          .eps = eps,
+                          .y = y.first_rows(t)});
+  }
+  // Memory that others of the group read and write.
+  Result<void> share_workspace();
+  // `embedded`: the residual stream is what embed() left.
   void run_layers(device::cuda::Stream& stream, const GpuBatch& batch, std::span<const LayerWeights> layers,
-                  int64_t first, const float* last_norm, const Matrix& out);
+                  int64_t first, bool embedded, const float* last_norm, const Matrix& out);
   // Logits [R, V] of rows of `hidden`.
   float* run_head(device::cuda::Stream& stream, const Matrix& hidden, const int32_t* rows, int64_t count);
 };
@@ -81,8 +112,9 @@ Result<ops::cuda::RopeView> upload_rope(const ModelConfig& config, int64_t posit
   return view;
 }
 
-WorkspaceShape shape_of(const ModelConfig& config, const LoadOptions& options) {
+WorkspaceShape shape_of(const ModelConfig& config, const Shard& shard, const LoadOptions& options) {
   WorkspaceShape shape;
+  shape.shard = shard;
   shape.tokens = options.max_tokens;
   shape.decode_tokens = std::min<int64_t>(options.max_tokens, std::max<int64_t>(options.max_logit_rows, 64));
   shape.logit_rows = options.max_logit_rows;
@@ -103,7 +135,9 @@ const char* describe(const device::cuda::Gpu& gpu, const ops::cuda::Weight& weig
 }  // namespace
 
 int64_t working_bytes(const ModelConfig& config, const LoadOptions& options, const device::cuda::Gpu& gpu) {
-  const WorkspaceShape shape = shape_of(config, options);
+  const auto shard = make_shard(config, options.split, 0);
+  FATHOM_CHECK(shard.ok(), "{}", shard.error().message);  // whoever chose the split has looked
+  const WorkspaceShape shape = shape_of(config, *shard, options);
   const int64_t rope = 2 * shape.max_context * config.rope_dim / 2 * static_cast<int64_t>(sizeof(float));
   return workspace_bytes(config, shape, gpu) + rope;
 }
@@ -113,16 +147,22 @@ Model::~Model() = default;
 
 Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const LoadOptions& options,
                                             device::cuda::Stream& stream, ThreadPool& pool) {
-  auto state = std::make_unique<State>(config);
+  FATHOM_ASSIGN(Shard shard,
+                make_shard(config, options.split, options.group != nullptr ? options.group->rank() : 0));
+  if (options.group != nullptr && config.hidden_size % 8 != 0) {
+    return error(ErrorCode::kUnsupported, "a hidden size of {} on several GPUs: it must be a multiple of 8",
+                 config.hidden_size);
+  }
+  auto state = std::make_unique<State>(config, std::move(shard));
   FATHOM_ASSIGN(state->beside, device::cuda::Branch::create(stream.gpu()));
   State& s = *state;
   s.options = options;
   s.options.checkpoint = nullptr;
   s.options.progress = nullptr;
   s.max_context = options.max_context > 0 ? options.max_context : config.max_positions;
-  s.decode_tokens = shape_of(config, options).decode_tokens;
-  s.layout.layers = config.num_layers + config.draft_layers;
-  s.layout.width = options.mla ? config.latent_width() : config.plain_width();
+  s.decode_tokens = shape_of(config, s.shard, options).decode_tokens;
+  s.layout.layers = cached_layers(config, s.shard);
+  s.layout.width = options.mla ? config.latent_width() : config.plain_width(s.shard.heads.count);
   s.layout.dtype = options.kv_dtype;
   s.scale = static_cast<float>(softmax_scale(config));
 
@@ -131,6 +171,8 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   if (options.checkpoint != nullptr) {
     FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, s.report));
   }
+  total = static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, s.shard)) /
+                               static_cast<double>(stored_bytes(config)));
   s.report.check_seconds = seconds_since(check_start);
 
   const int64_t pack_start = steady_clock().now_ns();
@@ -141,6 +183,7 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   context.stream = &stream;
   context.arena = &s.weight_arena;
   context.pool = &pool;
+  context.read_ahead = s.shard.whole();
   if (options.progress) {
     context.taken = [progress = options.progress, total, done = int64_t{0}](int64_t bytes) mutable {
       done += bytes;
@@ -148,15 +191,16 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
     };
   }
   FATHOM_ASSIGN(const auto supply, weights::cuda::DeviceSupply::create(std::move(context)));
-  FATHOM_ASSIGN(s.weights, load_weights(config, options.compute, options.mla, *supply));
+  FATHOM_ASSIGN(s.weights, load_weights(config, s.shard, options.compute, options.mla, *supply));
   FATHOM_TRY(supply->finish());
   s.report.weight_bytes = static_cast<int64_t>(s.weight_arena.used());
   s.report.pack_seconds = seconds_since(pack_start);
 
-  const WorkspaceShape shape = shape_of(config, options);
+  const WorkspaceShape shape = shape_of(config, s.shard, options);
   FATHOM_ASSIGN(s.work, allocate_workspace(config, shape, stream.gpu(), s.work_arena));
   FATHOM_ASSIGN(s.rope, upload_rope(config, s.max_context, pool, s.work_arena));
   s.report.workspace_bytes = static_cast<int64_t>(s.work_arena.used());
+  FATHOM_TRY(s.share_workspace());
   if (config.draft_layers > 0) {
     // Padding tokens leave rows as they are: those must be numbers.
     for (const Matrix& rows : {s.work.states, s.work.draft_pair}) {
@@ -202,29 +246,42 @@ const float* Model::last_logits() const {
 // The residual stream through `layers`, the first of which has the cache's layer `first`, and normalised to
 // `out`.
 void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batch,
-                              std::span<const LayerWeights> layers, int64_t first, const float* last_norm,
-                              const Matrix& out) {
+                              std::span<const LayerWeights> layers, int64_t first, bool embedded,
+                              const float* last_norm, const Matrix& out) {
   const int64_t t = batch.view.tokens;
-  const Step step{stream, config, work, rope, scale, options.mla, decode_tokens, max_context, batch, beside};
-  const auto eps = static_cast<float>(config.rms_norm_eps);
-  const auto norm = [&](const Matrix& delta, const float* weight, const Matrix& y) {
-    ops::cuda::add_rms_norm(
-        stream,
-        {.residual = work.residual, .delta = delta, .weight = weight, .eps = eps, .y = y.first_rows(t)});
-  };
+  const Step step{stream, config,      shard,         work,        rope,  scale,
+                  options.mla, decode_tokens, max_context, batch, beside};
   const Matrix delta = work.delta.first_rows(t);
   for (size_t i = 0; i < layers.size(); ++i) {
     const LayerWeights& layer = layers[i];
-    norm(i == 0 ? Matrix() : delta, layer.input_norm, work.normed);
+    if (i == 0 && !embedded) {
+      ops::cuda::add_rms_norm(stream, {.residual = work.residual,
+                                       .delta = {},
+                                       .weight = layer.input_norm,
+                                       .eps = static_cast<float>(config.rms_norm_eps),
+                                       .y = work.normed.first_rows(t)});
+    } else {
+      add_norm(stream, t, i == 0, layer.input_norm, work.normed);
+    }
     attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
-    norm(delta, layer.attention_norm, work.normed);
+    add_norm(stream, t, false, layer.attention_norm, work.normed);
     if (layer.is_moe) {
       moe_block(step, layer.moe);
     } else {
       dense_block(step, stream, layer.dense, delta);
     }
   }
-  norm(delta, last_norm, out);
+  add_norm(stream, t, false, last_norm, out);
+}
+
+Result<void> Model::State::share_workspace() {
+  if (group() == nullptr) return {};
+  std::vector<Matrix> shared{work.delta, work.normed, work.states,
+                             Matrix(work.logits, DType::kF32, options.max_logit_rows, config.vocab_size)};
+  if (config.draft_layers > 0) shared.push_back(work.draft_pair);
+  for (const Matrix& m : shared)
+    FATHOM_TRY(group()->share(m.data, m.rows * m.columns * device::size_of(m.dtype)));
+  return {};
 }
 
 float* Model::State::run_head(device::cuda::Stream& stream, const Matrix& hidden, const int32_t* rows,
@@ -233,9 +290,10 @@ float* Model::State::run_head(device::cuda::Stream& stream, const Matrix& hidden
   if (count == 0) return work.logits;
   const Matrix gathered = work.logit_hidden.first_rows(count);
   ops::cuda::gather_rows(stream, {.x = hidden, .y = gathered, .ids = rows});
-  ops::cuda::linear(stream, {.x = gathered,
-                             .y = Matrix(work.logits, DType::kF32, count, config.vocab_size),
-                             .weight = &weights.head});
+  const Matrix logits(work.logits, DType::kF32, count, config.vocab_size);
+  const Matrix mine = logits.slice(shard.vocab.first, shard.vocab.end());
+  ops::cuda::linear(stream, {.x = gathered, .y = mine, .weight = &weights.head});
+  if (group() != nullptr) group()->gather(stream, mine, count * shard.vocabs.front().count);
   return work.logits;
 }
 
@@ -244,7 +302,7 @@ float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
   const int64_t t = batch.view.tokens;
   FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
   s.embed(stream, batch);
-  s.run_layers(stream, batch, s.weights.layers, 0, s.weights.norm, s.work.hidden);
+  s.run_layers(stream, batch, s.weights.layers, 0, true, s.weights.norm, s.work.hidden);
   s.forward_tokens = t;
   return logits(stream, batch.logit_rows, batch.logit_count);
 }
@@ -267,11 +325,19 @@ void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int
   const Matrix before = pair.slice(width, 2 * width);
   const Matrix residual(s.work.residual, DType::kF32, t, width);
   s.embed(stream, batch);
-  ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = weights.token_norm, .eps = eps});
+  if (s.group() == nullptr) {
+    ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = weights.token_norm, .eps = eps});
+  } else {
+    s.group()->sum(stream, {.rows = s.work.delta.first_rows(t),
+                            .weight = weights.token_norm,
+                            .eps = eps,
+                            .y = token});
+  }
   ops::cuda::gather_rows(stream, {.x = s.work.states, .y = before, .ids = states});
   ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = weights.hidden_norm, .eps = eps});
   ops::cuda::linear(stream, {.x = pair, .y = residual, .weight = &weights.merge});
-  s.run_layers(stream, batch, {&weights.layer, 1}, s.config.num_layers, weights.norm, s.work.draft_hidden);
+  s.run_layers(stream, batch, {&weights.layer, 1}, s.config.num_layers, false, weights.norm,
+               s.work.draft_hidden);
   s.run_head(stream, s.work.draft_hidden.first_rows(t), batch.logit_rows, batch.logit_count);
 }
 

@@ -1,6 +1,10 @@
-// A DeepSeek V2 or V3 model on one GPU: the counterpart of model/model.h. Weights in the GPU's layouts, one
-// workspace, and a forward pass that only queues work: it can be captured in a graph, for its shape depends
-// on the numbers in GpuBatch alone, never on what the arrays on the device hold.
+// A DeepSeek V2 or V3 model on one GPU, or a rank's share of it on one of several: the counterpart of
+// model/model.h. Weights in the GPU's layouts, one workspace, and a forward pass that only queues work: it can
+// be captured in a graph, for its shape depends on the numbers in GpuBatch alone, never on what the arrays on
+// the device hold.
+//
+// All ranks of a group queue the same passes over the same batches, each on its own GPU and thread, and all
+// have the same logits, bit for bit.
 //
 // Not thread safe: one forward at a time. A token's logits are the same bit for bit whatever else is in the
 // batch and however its prompt was cut, because every op keeps that promise.
@@ -14,7 +18,9 @@
 #include "base/thread_pool.h"
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
+#include "dist/cuda/gpu_group.h"
 #include "model/model.h"
+#include "model/shard.h"
 #include "ops/cuda_batch.h"
 #include "ops/extend_attention/cuda.h"
 
@@ -47,6 +53,10 @@ struct LoadOptions {
   int64_t max_context = 0;  // 0: the config's
   int64_t kept_states = 0;  // hidden states that keep() has room for; with ModelConfig::draft_layers
   std::function<void(int64_t done, int64_t total)> progress;
+  // The ranks that share the model, split.world() of them; null: there is one. Must outlive the model. build()
+  // meets the others.
+  dist::cuda::GpuGroup* group = nullptr;
+  Split split;
 };
 
 // One pass of un-absorbed attention: its rows on the host and on the device.
@@ -67,7 +77,7 @@ struct GpuBatch {
   const KvPool* cache = nullptr;
 };
 
-// Bytes that a model with these options takes beside its weights.
+// Bytes that the first rank of a model with these options takes beside its weights.
 int64_t working_bytes(const ModelConfig& config, const LoadOptions& options, const device::cuda::Gpu& gpu);
 
 class Model {

@@ -12,13 +12,18 @@ using Group = std::vector<Part>;
 
 class Loader {
  public:
-  Loader(const ModelConfig& config, Compute compute, bool mla, weights::cuda::DeviceSupply& supply)
-      : c_(config), parts_(config), compute_(compute), mla_(mla), supply_(supply) {}
+  Loader(const ModelConfig& config, const Shard& shard, Compute compute, bool mla,
+         weights::cuda::DeviceSupply& supply)
+      : c_(config),
+        shard_(shard),
+        parts_(config, shard),
+        compute_(compute),
+        mla_(mla),
+        supply_(supply) {}
 
   Result<ModelWeights> load() {
     ModelWeights model;
-    const Part table = parts_.embedding();
-    FATHOM_ASSIGN(model.embedding, supply_.table(table.name, table.n, table.k, table.gain));
+    FATHOM_ASSIGN(model.embedding, supply_.table(parts_.embedding()));
     model.layers.resize(static_cast<size_t>(c_.num_layers));
     for (int64_t i = 0; i < c_.num_layers; ++i) {
       FATHOM_TRY(load_layer(i, model.layers[static_cast<size_t>(i)]));
@@ -69,10 +74,11 @@ class Loader {
     FATHOM_ASSIGN(attention.kv_b, linear(parts_.kv_b(prefix)));
     if (mla_) {
       const int64_t step = c_.nope_dim + c_.value_dim;
+      const Range& heads = shard_.heads;
       FATHOM_ASSIGN(attention.absorb_key,
-                    supply_.heads(compute_, parts_.absorb_key(prefix, 0), c_.num_heads, step));
+                    supply_.heads(compute_, parts_.absorb_key(prefix, heads.first), heads.count, step));
       FATHOM_ASSIGN(attention.absorb_value,
-                    supply_.heads(compute_, parts_.absorb_value(prefix, 0), c_.num_heads, step));
+                    supply_.heads(compute_, parts_.absorb_value(prefix, heads.first), heads.count, step));
     }
     FATHOM_ASSIGN(attention.out, linear(parts_.out(prefix)));
     return {};
@@ -95,7 +101,14 @@ class Loader {
       FATHOM_TRY(load_dense(prefix + "shared_experts.", c_.shared_size(), moe.shared));
     std::vector<Group> up;
     std::vector<Group> down;
-    for (int64_t expert = 0; expert < c_.num_experts; ++expert) {
+    const std::vector<int32_t>& experts = shard_.experts;
+    if (static_cast<int64_t>(experts.size()) < c_.num_experts) {
+      std::vector<int32_t> slots(static_cast<size_t>(c_.num_experts), -1);
+      for (size_t slot = 0; slot < experts.size(); ++slot)
+        slots[static_cast<size_t>(experts[slot])] = static_cast<int32_t>(slot);
+      FATHOM_ASSIGN(moe.slots, supply_.upload(slots));
+    }
+    for (const int32_t expert : experts) {
       up.push_back(parts_.expert_gate_up(prefix, expert));
       down.push_back({parts_.expert_down(prefix, expert)});
     }
@@ -105,6 +118,7 @@ class Loader {
   }
 
   const ModelConfig& c_;
+  const Shard& shard_;
   WeightParts parts_;
   Compute compute_;
   bool mla_;
@@ -113,9 +127,9 @@ class Loader {
 
 }  // namespace
 
-Result<ModelWeights> load_weights(const ModelConfig& config, ops::Compute compute, bool mla,
-                                  weights::cuda::DeviceSupply& supply) {
-  return Loader(config, compute, mla, supply).load();
+Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, ops::Compute compute,
+                                  bool mla, weights::cuda::DeviceSupply& supply) {
+  return Loader(config, shard, compute, mla, supply).load();
 }
 
 }  // namespace fathom::model::cuda

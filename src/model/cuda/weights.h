@@ -1,10 +1,13 @@
-// A model's weights on the GPU, fused for its ops. Everything lies in the arena that load_weights was given.
+// A rank's weights on the GPU, fused for its ops: Nh, I and E are the rank's own heads, inner columns and
+// experts (model/shard.h), V is its part of the vocabulary. Everything lies in the arena that load_weights was
+// given.
 #pragma once
 
 #include <vector>
 
 #include "base/result.h"
 #include "model/config.h"
+#include "model/shard.h"
 #include "ops/linear/cuda.h"
 #include "weights/cuda/device_supply.h"
 
@@ -30,9 +33,11 @@ struct DenseWeights {
 };
 
 struct MoeWeights {
-  Weight gate;                  // [E, H]; as it is stored, or float32
-  const float* bias = nullptr;  // [E], or none
-  DenseWeights experts;         // E groups
+  Weight gate;                  // [all E, H]; as it is stored, or float32
+  const float* bias = nullptr;  // [all E], or none
+  // [all E] the expert's group on this rank, or -1: others have it. Null: every expert is here.
+  const int32_t* slots = nullptr;
+  DenseWeights experts;         // a group for each of the rank's experts
   DenseWeights shared;          // empty without shared experts
 };
 
@@ -62,7 +67,7 @@ struct ModelWeights {
   DraftWeights draft;           // empty where the config has no draft_layers
 };
 
-Result<ModelWeights> load_weights(const ModelConfig& config, ops::Compute compute, bool mla,
-                                  weights::cuda::DeviceSupply& supply);
+Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, ops::Compute compute,
+                                  bool mla, weights::cuda::DeviceSupply& supply);
 
 }  // namespace fathom::model::cuda

@@ -50,7 +50,8 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
                    Taker& take) {
   Workspace w;
   const int64_t t = shape.tokens;
-  const int64_t queries = c.num_heads * c.query_dim();
+  const int64_t heads = shape.shard.heads.count;
+  const int64_t queries = heads * c.query_dim();
   const bool q_lora = c.q_lora_rank > 0;
   w.residual = take.array<float>(t * c.hidden_size);
   w.normed = take.matrix(t, c.hidden_size);
@@ -67,30 +68,30 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
     w.q_latent = take.matrix(t, c.q_lora_rank);
     w.q = take.matrix(t, queries);
   }
-  w.attention = take.matrix(t, c.num_heads * c.value_dim);
+  w.attention = take.matrix(t, heads * c.value_dim);
   if (shape.mla) {
-    w.absorbed_q = take.matrix(shape.decode_tokens, c.num_heads * c.latent_width());
-    w.latent_out = take.matrix(shape.decode_tokens, c.num_heads * c.kv_lora_rank);
-    w.decode_scratch = take.take(ops::cuda::mla_decode_workspace(gpu, shape.decode_tokens, c.num_heads,
+    w.absorbed_q = take.matrix(shape.decode_tokens, heads * c.latent_width());
+    w.latent_out = take.matrix(shape.decode_tokens, heads * c.kv_lora_rank);
+    w.decode_scratch = take.take(ops::cuda::mla_decode_workspace(gpu, shape.decode_tokens, heads,
                                                                  c.kv_lora_rank, shape.max_context));
     w.pass_latent = take.matrix(shape.pass_keys, c.kv_lora_rank);
     w.pass_rope = take.matrix(shape.pass_keys, c.rope_dim);
-    w.pass_kv = take.matrix(shape.pass_keys, c.num_heads * (c.nope_dim + c.value_dim));
-    w.partial = take.array<float>(t * c.num_heads * c.value_dim);
-    w.lse = take.array<float>(t * c.num_heads);
+    w.pass_kv = take.matrix(shape.pass_keys, heads * (c.nope_dim + c.value_dim));
+    w.partial = take.array<float>(t * heads * c.value_dim);
+    w.lse = take.array<float>(t * heads);
   } else {
     w.kv_latent = take.matrix(t, c.latent_width());
-    w.kv = take.matrix(t, c.num_heads * (c.nope_dim + c.value_dim));
+    w.kv = take.matrix(t, heads * (c.nope_dim + c.value_dim));
   }
   int64_t widest = 0;
   bool any_moe = false;
   for (int64_t layer = 0; layer < c.num_layers + c.draft_layers; ++layer) {
     any_moe = any_moe || c.is_moe(layer);
-    if (!c.is_moe(layer)) widest = std::max(widest, c.intermediate_size);
+    if (!c.is_moe(layer)) widest = std::max(widest, shape.shard.dense.count);
   }
   if (any_moe) {
     const int64_t copies = t * c.gate.top_k;
-    widest = std::max(widest, c.shared_size());
+    widest = std::max(widest, shape.shard.shared.count);
     w.gate_logits = take.array<float>(t * c.num_experts);
     w.expert_ids = take.array<int32_t>(copies);
     w.expert_weights = take.array<float>(copies);
@@ -100,7 +101,7 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
     w.sort_scratch = take.array<int32_t>(
         ops::cuda::expert_sort_workspace(t, static_cast<int32_t>(c.num_experts), c.gate.top_k));
     w.expert_in = take.matrix(copies, c.hidden_size);
-    w.expert_inner = take.matrix(copies, c.moe_intermediate_size);
+    w.expert_inner = take.matrix(copies, shape.shard.expert.count);
     w.expert_out = take.matrix(copies, c.hidden_size);
     if (c.num_shared_experts > 0) w.shared_out = take.matrix(t, c.hidden_size);
   }

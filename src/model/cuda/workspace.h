@@ -1,16 +1,19 @@
 // The activations of one forward pass on the GPU, allocated once for the largest batch. The activations'
-// dtype A is BF16, or F32 in --dtype float32; the residual stream and the logits are F32.
+// dtype A is BF16, or F32 in --dtype float32; the residual stream and the logits are F32. Nh and I are the
+// rank's own heads and inner columns; V is the whole vocabulary.
 #pragma once
 
 #include "base/result.h"
 #include "device/cuda/memory.h"
 #include "model/config.h"
+#include "model/shard.h"
 #include "ops/cuda_batch.h"
 #include "ops/moe/cuda.h"
 
 namespace fathom::model::cuda {
 
 struct WorkspaceShape {
+  Shard shard;
   int64_t tokens = 0;         // most tokens of a forward
   int64_t decode_tokens = 0;  // most output tokens of one piece of absorbed attention
   int64_t logit_rows = 0;     // most rows of logits

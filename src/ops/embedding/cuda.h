@@ -1,4 +1,4 @@
-// y[t] = table[ids[t]] on the GPU.
+// y[t] = table[ids[t] - first] on the GPU.
 #pragma once
 
 #include "device/cuda/stream.h"
@@ -7,9 +7,10 @@
 namespace fathom::ops::cuda {
 
 struct EmbeddingArgs {
-  const void* table = nullptr;  // [V, H] of table_dtype: F32, BF16 or F16
+  const void* table = nullptr;  // [rows, H] of table_dtype: F32, BF16 or F16
   device::DType table_dtype = device::DType::kBF16;
-  const int32_t* ids = nullptr;  // [T] below V, on the device; zeros for a negative one
+  int64_t first = 0, rows = 0;   // the ids of the table's rows
+  const int32_t* ids = nullptr;  // [T] on the device; zeros for one that the table does not have
   int64_t tokens = 0, width = 0;
   float* y = nullptr;  // [T, H]
 };

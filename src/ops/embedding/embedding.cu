@@ -11,15 +11,17 @@ namespace {
 using device::DType;
 
 template <class T>
-__global__ void embedding_kernel(const T* table, const int32_t* ids, int64_t width, float* y) {
+__global__ void embedding_kernel(const T* table, int64_t first, int64_t rows, const int32_t* ids,
+                                 int64_t width, float* y) {
   device::cuda::let_next_start();
   device::cuda::wait_for_previous();
 
-  const int32_t id = ids[blockIdx.x];
-  const T* row = table + static_cast<int64_t>(id) * width;
+  const int64_t at = ids[blockIdx.x] - first;
+  const bool known = at >= 0 && at < rows;
+  const T* row = table + at * width;
   float* out = y + static_cast<int64_t>(blockIdx.x) * width;
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-    out[i] = id < 0 ? 0.0F : static_cast<float>(row[i]);
+    out[i] = known ? static_cast<float>(row[i]) : 0.0F;
   }
 }
 
@@ -29,7 +31,7 @@ void embedding(device::cuda::Stream& stream, const EmbeddingArgs& args) {
   if (args.tokens == 0) return;
   const auto launch = [&]<class T>(const T* table) {
     device::cuda::launch_early(stream, embedding_kernel<T>, static_cast<unsigned>(args.tokens), 256, 0, table,
-                               args.ids, args.width, args.y);
+                               args.first, args.rows, args.ids, args.width, args.y);
   };
   switch (args.table_dtype) {
     case DType::kF32:

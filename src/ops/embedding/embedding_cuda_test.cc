@@ -16,12 +16,15 @@ TEST(EmbeddingCuda, TakesTheTablesRows) {
       constexpr int64_t kVocab = 31;
       const auto table = rounded(type, random_floats(kVocab * width, random));
       const DeviceMatrix device_table(type, kVocab, width, table);
-      const std::vector<int32_t> ids = {0, 30, 7, -1, 7, -1, 12};
+      constexpr int64_t kFirst = 100;  // the part of a vocabulary that a rank has
+      const std::vector<int32_t> ids = {100, 130, 107, -1, 107, 99, 112, 131, 0};
       const auto tokens = static_cast<int64_t>(ids.size());
       const DeviceArray<int32_t> device_ids(ids);
       const DeviceArray<float> y(tokens * width);
       embedding(stream, {.table = device_table.view().data,
                          .table_dtype = type,
+                         .first = kFirst,
+                         .rows = kVocab,
                          .ids = device_ids.data(),
                          .tokens = tokens,
                          .width = width,
@@ -29,7 +32,8 @@ TEST(EmbeddingCuda, TakesTheTablesRows) {
       std::vector<float> wanted;
       for (const int32_t id : ids) {
         for (int64_t i = 0; i < width; ++i) {
-          wanted.push_back(id < 0 ? 0.0F : table[static_cast<size_t>(id * width + i)]);
+          const bool known = id >= kFirst && id < kFirst + kVocab;
+          wanted.push_back(known ? table[static_cast<size_t>((id - kFirst) * width + i)] : 0.0F);
         }
       }
       expect_same(y.get(), wanted, width, fmt::format("width {}", width));

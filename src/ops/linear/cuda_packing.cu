@@ -61,7 +61,7 @@ __global__ void pack_kernel(StoredRows stored, PackPlan plan, int32_t* unsound) 
     if (row < stored.row_begin || row >= stored.row_end) continue;
     float value = load(stored.data, stored.dtype, (row - stored.row_begin) * stored.k + column);
     if (stored.dtype == DType::kF8E4M3) {
-      value *= stored.scales[row / 128 * ((stored.k + 127) / 128) + column / 128];
+      value *= stored.scales[row / 128 * stored.scale_columns + (stored.first_col + column) / 128];
       if (!isfinite(value)) *unsound = 1;
     }
     const int64_t to = plan.transposed ? line : row_to(plan, line);
@@ -127,7 +127,7 @@ __global__ void scale_kernel(StoredRows stored, PackPlan plan, int32_t* unsound)
       column = block * 128;
     }
     if (row < stored.row_begin || row >= stored.row_end) continue;
-    const float scale = stored.scales[row / 128 * ((stored.k + 127) / 128) + column / 128];
+    const float scale = stored.scales[row / 128 * stored.scale_columns + (stored.first_col + column) / 128];
     if (!isfinite(scale)) *unsound = 1;
     const int64_t to = plan.offset / 8 + (plan.turn < 0 ? eight : eight * 2 + plan.turn);
     scales[block * line + to] = scale;
@@ -150,11 +150,12 @@ __device__ inline float bell(uint64_t seed, int64_t i) {
   return static_cast<float>(sum) * (1.7320508F / 65536.0F);
 }
 
-__global__ void random_kernel(void* data, DType dtype, int64_t first, int64_t count, uint64_t seed,
-                              float factor) {
+__global__ void random_kernel(void* data, DType dtype, RandomRows rows, uint64_t seed, float factor) {
+  const int64_t count = (rows.row_end - rows.row_begin) * rows.cols;
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
        i += int64_t{gridDim.x} * blockDim.x) {
-    store(data, dtype, i, bell(seed, first + i) * factor);
+    const int64_t row = rows.row_begin + i / rows.cols;
+    store(data, dtype, i, bell(seed, row * rows.k + rows.first_col + i % rows.cols) * factor);
   }
 }
 
@@ -184,12 +185,11 @@ void pack_rows(device::cuda::Stream& stream, const StoredRows& stored, const Pac
   stream.launched("pack scales");
 }
 
-void random_rows(device::cuda::Stream& stream, void* data, DType dtype, int64_t row_begin, int64_t row_end,
-                 int64_t k, uint64_t seed, float deviation, float scale) {
-  const int64_t count = (row_end - row_begin) * k;
+void random_rows(device::cuda::Stream& stream, void* data, DType dtype, const RandomRows& rows, uint64_t seed,
+                 float deviation, float scale) {
   const float factor = dtype == DType::kF8E4M3 ? deviation / scale : deviation;
-  random_kernel<<<blocks_for(count), kThreads, 0, stream.handle()>>>(data, dtype, row_begin * k, count, seed,
-                                                                     factor);
+  random_kernel<<<blocks_for((rows.row_end - rows.row_begin) * rows.cols), kThreads, 0, stream.handle()>>>(
+      data, dtype, rows, seed, factor);
   stream.launched("random rows");
 }
 

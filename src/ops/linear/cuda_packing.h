@@ -6,13 +6,16 @@
 
 namespace fathom::ops::cuda {
 
-// Rows [row_begin, row_end) of a stored [n, k] tensor, on the device.
+// Rows [row_begin, row_end) of a stored tensor, on the device: k columns of them, from first_col on. The
+// weight's columns are counted from there.
 struct StoredRows {
   const void* data = nullptr;
   device::DType dtype = device::DType::kBF16;  // F32, BF16, F16 or F8E4M3
   int64_t row_begin = 0, row_end = 0;
   int64_t k = 0;
-  const float* scales = nullptr;  // FP8: the whole tensor's [ceil(n / 128), ceil(k / 128)]
+  int64_t first_col = 0;
+  const float* scales = nullptr;  // FP8: the whole tensor's [ceil(n / 128), scale_columns]
+  int64_t scale_columns = 0;
 };
 
 // Where they go: weight group g takes the stored rows first_row + g * group_step + (0 .. rows - 1), as far as
@@ -31,10 +34,16 @@ struct PackPlan {
 void pack_rows(device::cuda::Stream& stream, const StoredRows& stored, const PackPlan& plan,
                int32_t* unsound);
 
-// Fills stored rows with bell-shaped random values of the given deviation: a function of (seed, row, column).
-// FP8: in units of `scale`.
-void random_rows(device::cuda::Stream& stream, void* data, device::DType dtype, int64_t row_begin,
-                 int64_t row_end, int64_t k, uint64_t seed, float deviation, float scale);
+// Columns [first_col, first_col + cols) of rows [row_begin, row_end) of a tensor with k columns.
+struct RandomRows {
+  int64_t row_begin = 0, row_end = 0;
+  int64_t first_col = 0, cols = 0;
+  int64_t k = 0;
+};
+// Fills them, one behind the other, with bell-shaped random values of the given deviation: a function of
+// (seed, row, column). FP8: in units of `scale`.
+void random_rows(device::cuda::Stream& stream, void* data, device::DType dtype, const RandomRows& rows,
+                 uint64_t seed, float deviation, float scale);
 void random_vector(device::cuda::Stream& stream, float* data, int64_t count, uint64_t seed, float mean,
                    float deviation);
 // `count` values of a stored type to float32.

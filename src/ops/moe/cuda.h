@@ -12,14 +12,17 @@ namespace fathom::ops::cuda {
 struct ExpertSort {
   int32_t* offsets = nullptr;  // [E + 1]
   int32_t* tokens = nullptr;   // [T * K] the token t of each sorted row; undefined from offsets[E] on
-  int32_t* places = nullptr;   // [T * K] the sorted row of each copy; -1 for a padding token
+  int32_t* places = nullptr;   // [T * K] the sorted row of each copy; -1 for one that is left out
 };
 struct ExpertSortArgs {
   const int32_t* ids = nullptr;  // [T, K]
   const int32_t* positions =
       nullptr;  // [T]: a padding token's (-1) copies are left out; null: none is padding
+  // [numbers of all experts]: the expert's place among the E here, or -1: its copies are left out, for others
+  // have it. Null: all are here.
+  const int32_t* slots = nullptr;
   int64_t tokens = 0;
-  int32_t experts = 0, top_k = 0;
+  int32_t experts = 0, top_k = 0;  // E
   ExpertSort sort;
   int32_t* workspace = nullptr;  // expert_sort_workspace() ints
 };
@@ -27,8 +30,8 @@ void expert_sort(device::cuda::Stream& stream, const ExpertSortArgs& args);
 // 0 where the sort is one CTA's work (T * K up to 2048).
 int64_t expert_sort_workspace(int64_t tokens, int32_t experts, int32_t top_k);
 
-// y[t] = sum over k of weights[t, k] * rows[places[t * K + k]], in the order of k, then + shared[t]; in
-// float32. A padding token's row of y is left as it is.
+// y[t] = sum over k of weights[t, k] * rows[places[t * K + k]], in the order of k and without those of place
+// -1, then + shared[t]; in float32. A padding token's row of y is left as it is.
 struct ExpertCombineArgs {
   Matrix rows;                     // [T * K, H]
   const float* weights = nullptr;  // [T, K]

@@ -29,13 +29,17 @@ __global__ void expert_combine_kernel(const X* rows, int64_t stride, const float
     Floats loaded[kTopK];  // all on their way before the first is used
 #pragma unroll
     for (int k = 0; k < kTopK; ++k) {
-      loaded[k] = load_part<kVectors>(rows + places[t * kTopK + k] * stride, first, width);
+      const int32_t place = places[t * kTopK + k];
+      if (place >= 0) loaded[k] = load_part<kVectors>(rows + place * stride, first, width);
     }
 #pragma unroll
-    for (int k = 0; k < kTopK; ++k) add(loaded[k], weights[t * kTopK + k]);
+    for (int k = 0; k < kTopK; ++k) {
+      if (places[t * kTopK + k] >= 0) add(loaded[k], weights[t * kTopK + k]);
+    }
   } else {
     for (int32_t k = 0; k < top_k; ++k) {
-      add(load_part<kVectors>(rows + places[t * top_k + k] * stride, first, width), weights[t * top_k + k]);
+      const int32_t place = places[t * top_k + k];
+      if (place >= 0) add(load_part<kVectors>(rows + place * stride, first, width), weights[t * top_k + k]);
     }
   }
   if (shared != nullptr) {

@@ -16,6 +16,7 @@ constexpr unsigned kAll = 0xffffffffU;
 struct Copies {
   const int32_t* ids;
   const int32_t* positions;
+  const int32_t* slots;
   int64_t count;
   int32_t top_k;
 
@@ -23,7 +24,7 @@ struct Copies {
   __device__ int32_t expert(int64_t i) const {
     if (i >= count) return -1;
     if (positions != nullptr && positions[i / top_k] < 0) return -1;
-    return ids[i];
+    return slots != nullptr ? slots[ids[i]] : ids[i];
   }
 };
 
@@ -172,7 +173,7 @@ void expert_sort(device::cuda::Stream& stream, const ExpertSortArgs& args) {
   FATHOM_CHECK(0 < args.experts && args.experts <= kMaxExperts && args.top_k > 0 && args.tokens > 0,
                "{} tokens, top {} of {} experts (at most {})", args.tokens, args.top_k, args.experts,
                kMaxExperts);
-  const Copies copies{args.ids, args.positions, args.tokens * args.top_k, args.top_k};
+  const Copies copies{args.ids, args.positions, args.slots, args.tokens * args.top_k, args.top_k};
   const auto blocks = static_cast<unsigned>(chunks(copies.count));
   FATHOM_CHECK(blocks == 1 || args.workspace != nullptr, "no workspace for {} tokens", args.tokens);
   const auto experts = static_cast<size_t>(args.experts);

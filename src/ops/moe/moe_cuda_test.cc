@@ -95,6 +95,47 @@ TEST(ExpertSortCuda, IsAStableSort) {
   }
 }
 
+// Experts of other ranks: as if their copies were not there.
+TEST(ExpertSortCuda, LeavesOutTheExpertsOfOthers) {
+  FATHOM_GPU_OR_SKIP(stream);
+  std::mt19937 random(3);
+  constexpr int32_t kExperts = 64, kTopK = 6;
+  for (const int64_t tokens : {1, 50, 3000}) {
+    std::vector<int32_t> slots(kExperts, -1);
+    const std::vector<int32_t> own = {3, 9, 10, 40, 63};
+    for (size_t i = 0; i < own.size(); ++i) slots[static_cast<size_t>(own[i])] = static_cast<int32_t>(i);
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < tokens * kTopK; ++i) ids.push_back(static_cast<int32_t>(random() % kExperts));
+    const auto here = static_cast<int32_t>(own.size());
+    const DeviceArray<int32_t> device_ids(ids), device_slots(slots);
+    const DeviceArray<int32_t> offsets(here + 1), sorted_tokens(tokens * kTopK), places(tokens * kTopK);
+    const DeviceArray<int32_t> workspace(expert_sort_workspace(tokens, here, kTopK));
+    ExpertSortArgs args;
+    args.ids = device_ids.data();
+    args.slots = device_slots.data();
+    args.tokens = tokens;
+    args.experts = here;
+    args.top_k = kTopK;
+    args.sort = {offsets.data(), sorted_tokens.data(), places.data()};
+    args.workspace = workspace.data();
+    expert_sort(stream, args);
+    std::vector<int32_t> want_offsets{0}, want_tokens, want_places(ids.size(), -1);
+    for (const int32_t expert : own) {
+      for (size_t i = 0; i < ids.size(); ++i) {
+        if (ids[i] != expert) continue;
+        want_places[i] = static_cast<int32_t>(want_tokens.size());
+        want_tokens.push_back(static_cast<int32_t>(i) / kTopK);
+      }
+      want_offsets.push_back(static_cast<int32_t>(want_tokens.size()));
+    }
+    ASSERT_EQ(offsets.get(), want_offsets) << tokens;
+    ASSERT_EQ(places.get(), want_places) << tokens;
+    auto got = sorted_tokens.get();
+    got.resize(want_tokens.size());
+    ASSERT_EQ(got, want_tokens) << tokens;
+  }
+}
+
 TEST(ExpertCombineCuda, AddsInTheOrderOfTheChoices) {
   FATHOM_GPU_OR_SKIP(stream);
   std::mt19937 random(2);
@@ -111,6 +152,7 @@ TEST(ExpertCombineCuda, AddsInTheOrderOfTheChoices) {
           std::vector<int32_t> places(static_cast<size_t>(tokens * top_k)), positions;
           std::iota(places.begin(), places.end(), 0);
           std::shuffle(places.begin(), places.end(), random);
+          for (int32_t& place : places) place = random() % 5 == 0 ? -1 : place;  // of another rank
           for (int64_t t = 0; t < tokens; ++t) positions.push_back(t % 4 == 2 ? -1 : 5);
           const auto rows = rounded(dtype, random_floats(tokens * top_k * width, random));
           const auto shared = rounded(dtype, random_floats(tokens * width, random));
@@ -135,6 +177,7 @@ TEST(ExpertCombineCuda, AddsInTheOrderOfTheChoices) {
               float sum = 0.0F;
               for (int64_t k = 0; k < top_k; ++k) {
                 const auto i = static_cast<size_t>(t * top_k + k);
+                if (places[i] < 0) continue;
                 sum = std::fma(weights[i], rows[static_cast<size_t>(places[i] * width + c)], sum);
               }
               if (has_shared) sum += shared[static_cast<size_t>(t * width + c)];

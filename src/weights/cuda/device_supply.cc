@@ -44,7 +44,7 @@ struct DeviceSupply::State {
   };
 
   explicit State(SupplyContext context_in) : context(std::move(context_in)) {
-    if (context.checkpoint != nullptr) ahead.emplace(*context.checkpoint);
+    if (context.checkpoint != nullptr && context.read_ahead) ahead.emplace(*context.checkpoint);
   }
 
   SupplyContext context;
@@ -75,15 +75,24 @@ struct DeviceSupply::State {
     return &slot;
   }
 
-  // Bytes [begin, begin + bytes) of a tensor to the device, through the slot.
-  void bring(Slot& slot, const TensorView& tensor, int64_t begin, int64_t bytes, void* to) {
+  // Pieces of a tensor to the device, one behind the other, through the slot.
+  void bring(Slot& slot, const TensorView& tensor, const ByteRanges& pieces, void* to) {
     constexpr int64_t kPiece = int64_t{1} << 20;
     auto* pinned = static_cast<std::byte*>(slot.pinned.data());
-    context.pool->parallel_for(ceil_div(bytes, kPiece), 1, [&](int64_t from, int64_t end, int) {
-      const auto count = static_cast<size_t>(std::min(end * kPiece, bytes) - from * kPiece);
-      std::memcpy(pinned + from * kPiece, tensor.data + begin + from * kPiece, count);
-    });
-    stream().copy(to, pinned, static_cast<size_t>(bytes));
+    if (pieces.count == 1) {
+      context.pool->parallel_for(ceil_div(pieces.bytes, kPiece), 1, [&](int64_t from, int64_t end, int) {
+        const auto count = static_cast<size_t>(std::min(end * kPiece, pieces.bytes) - from * kPiece);
+        std::memcpy(pinned + from * kPiece, tensor.data + pieces.first + from * kPiece, count);
+      });
+    } else {
+      context.pool->parallel_for(pieces.count, 64, [&](int64_t from, int64_t end, int) {
+        for (int64_t i = from; i < end; ++i) {
+          std::memcpy(pinned + i * pieces.bytes, tensor.data + pieces.first + i * pieces.step,
+                      static_cast<size_t>(pieces.bytes));
+        }
+      });
+    }
+    stream().copy(to, pinned, static_cast<size_t>(pieces.total()));
   }
 
   // The block scales of an FP8 tensor, behind the slot's stretch.
@@ -106,15 +115,17 @@ struct DeviceSupply::State {
     return part.gain / std::sqrt(static_cast<float>(part.k)) * 3.5F / kLargestF8;
   }
 
-  // Stretches of the part's rows, each packed by `pack` once it is on the device.
+  // Stretches of rows of the part's columns, each packed by `pack` once it is on the device.
   Result<void> stage(const Part& part, int64_t first, int64_t rows, int64_t unit,
                      const std::function<void(const StoredRows&)>& pack) {
     StoredRows stretch;
     stretch.dtype = stored(part.name);
-    stretch.k = part.k;
-    const int64_t row_bytes = part.k * device::size_of(stretch.dtype);
+    stretch.k = part.num_cols();
+    stretch.first_col = part.first_col;
+    stretch.scale_columns = ceil_div(part.k, kBlock);
+    const int64_t row_bytes = stretch.k * device::size_of(stretch.dtype);
     const bool fp8 = stretch.dtype == DType::kF8E4M3;
-    const int64_t scale_bytes = ceil_div(part.n, kBlock) * ceil_div(part.k, kBlock) * 4;
+    const int64_t scale_bytes = ceil_div(part.n, kBlock) * stretch.scale_columns * 4;
     if (unit * row_bytes > kSlotBytes || (fp8 && scale_bytes > kScaleBytes)) {
       return error(ErrorCode::kUnsupported, "{}: {} rows of {} bytes are more than the loader takes at once",
                    part.name, unit, row_bytes);
@@ -125,14 +136,16 @@ struct DeviceSupply::State {
       stretch.row_end = std::min(row + step, first + rows);
       FATHOM_ASSIGN(Slot * slot, take_slot());
       stretch.data = slot->staged.data();
+      const Slice slice{stretch.row_begin, stretch.row_end - stretch.row_begin, part.first_col, stretch.k};
       if (random()) {
-        ops::cuda::random_rows(stream(), slot->staged.data(), stretch.dtype, stretch.row_begin,
-                               stretch.row_end, part.k, context.seed ^ hash_name(part.name),
-                               part.gain / std::sqrt(static_cast<float>(part.k)), random_scale(part));
+        ops::cuda::random_rows(
+            stream(), slot->staged.data(), stretch.dtype,
+            {stretch.row_begin, stretch.row_end, part.first_col, stretch.k, part.k},
+            context.seed ^ hash_name(part.name), part.gain / std::sqrt(static_cast<float>(part.k)),
+            random_scale(part));
       } else {
-        ahead->reading(at(part.name));
-        bring(*slot, at(part.name), stretch.row_begin * row_bytes,
-              (stretch.row_end - stretch.row_begin) * row_bytes, slot->staged.data());
+        if (ahead) ahead->reading(at(part.name));
+        bring(*slot, at(part.name), byte_ranges(slice, part.k, stretch.dtype), slot->staged.data());
       }
       if (fp8) stretch.scales = bring_scales(*slot, part);
       pack(stretch);
@@ -149,10 +162,13 @@ struct DeviceSupply::State {
     if (type == DType::kBF16) return type;
     if (type != DType::kF8E4M3) return dequantised;
     // Eight rows and 128 columns of the weight must lie in one stored block.
+    const auto in_blocks = [](int64_t first, int64_t count) {
+      return first % kBlock == 0 || first % kBlock + count <= kBlock;
+    };
     const int64_t rows = part.num_rows();
-    const bool blocks = part.transposed
-                            ? part.first_row % kBlock == 0 || part.first_row % kBlock + rows <= kBlock
-                            : part.first_row % 8 == 0 && rows % 8 == 0;
+    const bool blocks = part.transposed ? in_blocks(part.first_row, rows)
+                                        : part.first_row % 8 == 0 && rows % 8 == 0 &&
+                                              in_blocks(part.first_col, part.num_cols());
     return blocks ? type : dequantised;
   }
 
@@ -203,14 +219,15 @@ Result<Weight> DeviceSupply::linear(ops::Compute compute, std::span<const std::v
       if (s.kept(part, compute) != dtype) dtype = compute == ops::Compute::kBF16 ? DType::kBF16 : DType::kF32;
     }
   }
-  FATHOM_ASSIGN(const Weight weight, s.make(dtype, static_cast<int64_t>(groups.size()), n, shape.front().k));
+  FATHOM_ASSIGN(const Weight weight,
+                s.make(dtype, static_cast<int64_t>(groups.size()), n, shape.front().num_cols()));
   for (size_t g = 0; g < groups.size(); ++g) {
     PackPlan plan;
     plan.weight = weight;
     plan.first_group = static_cast<int64_t>(g);
     for (size_t i = 0; i < groups[g].size(); ++i) {
       const Part& part = groups[g][i];
-      FATHOM_CHECK(!part.transposed && part.k == weight.k && part.num_rows() == shape[i].num_rows(),
+      FATHOM_CHECK(!part.transposed && part.num_cols() == weight.k && part.num_rows() == shape[i].num_rows(),
                    "{}: groups of different shapes", part.name);
       plan.first_row = part.first_row;
       plan.rows = part.num_rows();
@@ -243,7 +260,9 @@ Result<Weight> DeviceSupply::heads(ops::Compute compute, const Part& part, int64
   plan.group_step = step;
   plan.groups = heads;
   plan.transposed = part.transposed;
-  FATHOM_TRY(s.stage(part, 0, part.n, step, [&](const StoredRows& stored) {
+  // Whole heads, from the first one's first row on.
+  const int64_t first = part.first_row / step * step;
+  FATHOM_TRY(s.stage(part, first, heads * step, step, [&](const StoredRows& stored) {
     ops::cuda::pack_rows(s.stream(), stored, plan, static_cast<int32_t*>(s.unsound.data()));
   }));
   return weight;
@@ -258,7 +277,8 @@ Result<const float*> DeviceSupply::vector(const std::string& name, int64_t count
   } else {
     const TensorView& tensor = s.at(name);
     FATHOM_ASSIGN(State::Slot * slot, s.take_slot());
-    s.bring(*slot, tensor, 0, static_cast<int64_t>(tensor.bytes), slot->staged.data());
+    const auto bytes = static_cast<int64_t>(tensor.bytes);
+    s.bring(*slot, tensor, {0, bytes, bytes, 1}, slot->staged.data());
     ops::cuda::widen_vector(s.stream(), slot->staged.data(), *tensor.dtype, count, data);
     s.stream().record(slot->free);
   }
@@ -266,19 +286,32 @@ Result<const float*> DeviceSupply::vector(const std::string& name, int64_t count
   return static_cast<const float*>(data);
 }
 
-Result<Table> DeviceSupply::table(const std::string& name, int64_t n, int64_t k, float gain) {
+Result<const int32_t*> DeviceSupply::upload(std::span<const int32_t> numbers) {
+  FATHOM_ASSIGN(int32_t* data,
+                state_->context.arena->allocate_array<int32_t>(static_cast<int64_t>(numbers.size())));
+  FATHOM_TRY(device::cuda::check(cudaMemcpy(data, numbers.data(), numbers.size_bytes(), cudaMemcpyHostToDevice),
+                                 "upload"));
+  return static_cast<const int32_t*>(data);
+}
+
+Result<Table> DeviceSupply::table(const Part& part) {
   State& s = *state_;
   Table table;
-  table.dtype = s.stored(name);
-  const int64_t bytes = n * k * device::size_of(table.dtype);
+  table.dtype = s.stored(part.name);
+  table.first = part.first_row;
+  table.rows = part.num_rows();
+  const int64_t row_bytes = part.k * device::size_of(table.dtype);
+  const int64_t bytes = table.rows * row_bytes;
   FATHOM_ASSIGN(void* data, s.context.arena->allocate(static_cast<size_t>(bytes)));
   if (s.random()) {
-    ops::cuda::random_rows(s.stream(), data, table.dtype, 0, n, k, s.context.seed ^ hash_name(name), gain,
-                           1.0F);
+    ops::cuda::random_rows(s.stream(), data, table.dtype,
+                           {table.first, table.first + table.rows, 0, part.k, part.k},
+                           s.context.seed ^ hash_name(part.name), part.gain, 1.0F);
   } else {
     for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
       FATHOM_ASSIGN(State::Slot * slot, s.take_slot());
-      s.bring(*slot, s.at(name), begin, std::min(kSlotBytes, bytes - begin),
+      const int64_t piece = std::min(kSlotBytes, bytes - begin);
+      s.bring(*slot, s.at(part.name), {table.first * row_bytes + begin, piece, piece, 1},
               static_cast<std::byte*>(data) + begin);
       s.stream().record(slot->free);
     }

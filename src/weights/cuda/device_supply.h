@@ -20,10 +20,11 @@
 
 namespace fathom::weights::cuda {
 
-// A table of rows as it is stored: the embedding.
+// Rows [first, first + rows) of a table as it is stored: the embedding.
 struct Table {
   const void* data = nullptr;
   device::DType dtype = device::DType::kBF16;
+  int64_t first = 0, rows = 0;
 };
 
 struct SupplyContext {
@@ -34,6 +35,8 @@ struct SupplyContext {
   device::cuda::DeviceArena* arena = nullptr;
   ThreadPool* pool = nullptr;
   std::function<void(int64_t bytes)> taken;  // may be null
+  // Of a checkpoint: ask the disk for what lies behind the tensor that is read. Not where others read it.
+  bool read_ahead = true;
 };
 
 // Not thread safe. What it returns lies in the arena; it is there once the stream has come so far.
@@ -46,10 +49,14 @@ class DeviceSupply {
   // `turns`: the two parts of a group take turns of eight rows (gate and up).
   Result<ops::cuda::Weight> linear(ops::Compute compute, std::span<const std::vector<Part>> groups,
                                    bool turns = false);
-  // Group h is rows [first_row + h * step, + part.rows) of one tensor, or their transpose.
+  // Group h is rows [first_row + h * step, + part.rows) of one tensor, or their transpose. A head's rows begin
+  // at a multiple of `step`.
   Result<ops::cuda::Weight> heads(ops::Compute compute, const Part& part, int64_t heads, int64_t step);
   Result<const float*> vector(const std::string& name, int64_t count, float mean, float deviation);
-  Result<Table> table(const std::string& name, int64_t n, int64_t k, float gain);
+  // Numbers that are not the checkpoint's.
+  Result<const int32_t*> upload(std::span<const int32_t> numbers);
+  // Whole rows.
+  Result<Table> table(const Part& part);
 
   // Waits for everything; kDataLoss when an FP8 weight was NaN or a scale not finite.
   Result<void> finish();
