@@ -25,8 +25,12 @@ step() {
   rm -f "$log"
 }
 
-for room in ops sample engine; do step "tests of $room" $build/${room}_cuda_test; done
+for room in dist ops sample engine; do step "tests of $room" $build/${room}_cuda_test; done
 step 'goldens' scripts/verify_goldens.sh --device cuda
+if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
+  step 'goldens on two GPUs' scripts/verify_goldens.sh --device cuda --tp 2
+  step 'goldens, experts apart' scripts/verify_goldens.sh --device cuda --tp 2 --ep-size 2
+fi
 step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
 step 'skills' "$python" tests/skills_test.py
 step 'speculation' env FATHOM_TEST_DEVICE=cuda $build/engine_test --gtest_filter='Speculation.*'

@@ -33,6 +33,7 @@ struct ModelArgs {
   int32_t threads = 0;          // 0: the CPUs of this process
   std::string cpu_isa = "auto";
   int32_t tp_size = 1;
+  int32_t base_gpu_id = 0;
   int32_t dp_size = 1;
   bool enable_dp_attention = false;
   int32_t ep_size = 1;

@@ -207,8 +207,10 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
                     engine::Ceilings& ceilings) {
   std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths,
       idle_shares, step_tokens;
-  const double flops = engine::prefill_flops(plan, c.input) * c.batch;
-  const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0);
+  // The plan is rank 0's, as is its GPU. On the CPU all ranks share what the probes measure.
+  const double ranks = engine.device_clock() ? 1 : plan.ranks;
+  const double flops = engine::prefill_flops(plan, c.input) * c.batch * ranks;
+  const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0) * ranks;
   for (int32_t r = -1; r < repeat; ++r) {  // the first warms caches and scratch memory up
     Driver driver(engine, c, static_cast<uint64_t>(r + 1));
     const double peak_before = ceilings.compute_peak();
@@ -406,6 +408,8 @@ int run_bench(const BenchArgs& args) {
 
   std::printf("%5s %6s %6s | %10s %9s %14s | %10s %8s %16s\n", "batch", "input", "output", "prefill",
               "GFLOP/s", "share of peak", "decode", "GB/s", "share of read bw");
+  if (plan->ranks > 1 && options->cuda)
+    std::printf("of %d GPUs: GFLOP/s and GB/s are the first one's\n", plan->ranks);
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const auto& c : cases) {
     const CaseReport r = run_case(**engine, *plan, c, args.repeat, **ceilings);

@@ -93,6 +93,7 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.page_size = args.page_size;
   settings.device = args.device;
   settings.tp_size = args.tp_size;
+  settings.base_gpu_id = args.base_gpu_id;
   settings.dp_size = args.dp_size;
   settings.enable_dp_attention = args.enable_dp_attention;
   settings.ep_size = args.enable_ep_moe ? args.tp_size : args.ep_size;

@@ -16,6 +16,10 @@ bool gpu_available() {
   return false;
 }
 
+int gpu_count() {
+  return 0;
+}
+
 Result<GpuMemory> gpu_memory(const EngineOptions& /*options*/) {
   return absent();
 }
@@ -29,7 +33,7 @@ Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& 
   return absent();
 }
 
-Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool /*bf16*/) {
+Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(int /*gpu*/, bool /*bf16*/) {
   return absent();
 }
 

@@ -45,7 +45,9 @@ Result<std::vector<std::unique_ptr<Engine>>> Engine::start_all(const EngineOptio
   std::vector<std::unique_ptr<Engine>> engines;
   for (int32_t replica = 0; replica < options.replicas; ++replica) {
     if (options.cuda) {
-      FATHOM_ASSIGN(auto engine, start_gpu_engine(options));
+      EngineOptions mine = options;
+      mine.first_gpu += replica * options.split.world();
+      FATHOM_ASSIGN(auto engine, start_gpu_engine(mine));
       engines.push_back(std::move(engine));
     } else {
       FATHOM_ASSIGN(auto groups, CpuEngine::start(options, replica));

@@ -28,16 +28,20 @@ BatchPlan prompt_step(uint64_t step) {
   return plan;
 }
 
-[[noreturn]] void fault_and_exit() {
+// On the last of so many ranks' GPUs.
+[[noreturn]] void fault_and_exit(int ranks) {
   set_log_level(LogLevel::kError);
   Settings settings;
   settings.model_path = std::string(FATHOM_SOURCE_DIR) + "/models/demo";
   settings.device = "cuda";
   settings.max_total_tokens = 4096;
   settings.max_running_requests = 4;
+  settings.tp_size = ranks;
+  settings.dist_timeout = 20;
   ModelFacts facts;
   auto engine = start_engine(settings, &facts).value();
   if (!engine->step(prompt_step(1)).get().ok()) std::exit(3);
+  cudaSetDevice(ranks - 1);
   write_nowhere<<<1, 32>>>(nullptr);
   cudaDeviceSynchronize();
   for (const uint64_t step : {2, 3}) {
@@ -51,8 +55,15 @@ BatchPlan prompt_step(uint64_t step) {
 TEST(DeviceFault, EndsEveryStepWithAnErrorThatNamesIt) {
   if (device::cuda::gpu_count() == 0) GTEST_SKIP() << "no GPU";
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(fault_and_exit(), testing::ExitedWithCode(0),
+  EXPECT_EXIT(fault_and_exit(1), testing::ExitedWithCode(0),
               "step 2 \\(1 rows, 3 tokens\\).*illegal memory access");
+}
+
+TEST(DeviceFault, OfARankEndsEveryStepAndNamesTheRank) {
+  if (device::cuda::gpu_count() < 2) GTEST_SKIP() << "fewer than two GPUs";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(fault_and_exit(2), testing::ExitedWithCode(0),
+              "rank 1: step 2 \\(1 rows, 3 tokens\\).*illegal memory access");
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace fathom::engine {
 
 // Whether --device auto means the GPU: this build has the backend, and the machine a GPU for it.
 bool gpu_available();
+int gpu_count();
 
 // What the GPU has, and what a model with these options takes of it beside weights and cache.
 struct GpuMemory {
@@ -24,6 +25,6 @@ Result<GpuMemory> gpu_memory(const EngineOptions& options);
 Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options);
 Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places);
 
-Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool bf16);
+Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(int gpu, bool bf16);
 
 }  // namespace fathom::engine

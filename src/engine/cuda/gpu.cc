@@ -7,13 +7,17 @@
 namespace fathom::engine {
 
 bool gpu_available() {
-  return device::cuda::gpu_count() > 0;
+  return gpu_count() > 0;
+}
+
+int gpu_count() {
+  return device::cuda::gpu_count();
 }
 
 namespace {
 
 Result<void> need_gpus(const EngineOptions& options) {
-  const int count = device::cuda::gpu_count();
+  const int count = gpu_count();
   const int world = options.split.world();
   if (count > 0 && options.first_gpu + world <= count) return {};
   if (count > 0) {
@@ -68,9 +72,9 @@ class GpuCeilings final : public Ceilings {
 
 }  // namespace
 
-Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(bool bf16) {
+Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(int index, bool bf16) {
   FATHOM_TRY(need_gpus({}));
-  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(0));
+  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(index));
   FATHOM_ASSIGN(auto stream, device::cuda::Stream::create(gpu));
   FATHOM_ASSIGN(auto probe, device::cuda::Probe::create());
   return std::unique_ptr<Ceilings>(std::make_unique<GpuCeilings>(std::move(stream), std::move(probe), bf16));

@@ -331,9 +331,8 @@ void extend_attention_warpgroups(device::cuda::Stream& stream, const ExtendAtten
   params.out_stride = args.out.stride;
   params.partial = args.partial;
   params.lse = args.lse;
-  static const bool allowed =
-      device::cuda::allow_shared_memory(stream, &extend_attention_warpgroups_kernel, kSharedBytes);
-  if (!allowed) return;
+  static device::cuda::SharedMemory memory;
+  if (!memory.allow(stream, &extend_attention_warpgroups_kernel, kSharedBytes)) return;
   const dim3 grid(static_cast<unsigned>(params.query_tiles * kHeadGroup),
                   static_cast<unsigned>(ceil_div<int64_t>(args.heads, kHeadGroup)),
                   static_cast<unsigned>(args.num_rows));

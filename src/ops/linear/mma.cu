@@ -140,7 +140,8 @@ template <int kStripes, int kTokens>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
   using S = Shape<kStripes, kTokens>;
   const auto kernel = mma_kernel<kStripes, kTokens>;
-  [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
+  static device::cuda::SharedMemory memory;
+  memory.allow(stream, kernel, S::kBytes);
   const dim3 grid(static_cast<unsigned>((call.args.n + kStripes * 16 - 1) / (kStripes * 16)),
                   static_cast<unsigned>(call.row_tiles(kTokens)), static_cast<unsigned>(call.heads));
   device::cuda::launch_early(stream, kernel, grid, dim3(kThreads), S::kBytes, call.args);

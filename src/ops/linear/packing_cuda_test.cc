@@ -23,6 +23,7 @@ struct Case {
   int64_t rows, k;  // stored rows that go to a group, and their width
   int64_t groups;
   int64_t chunk;  // stored rows of a call
+  int64_t first_col = 0;  // where the columns begin in the stored tensor
 };
 
 uint8_t stored_bits(int64_t row, int64_t column) {
@@ -51,7 +52,7 @@ TEST(CudaPacking, EveryElementIsTheStoredOne) {
       const int64_t k = c.transposed ? c.rows : c.k;
       const int64_t k_stride = (k + 15) / 16 * 16;
       const int64_t stored_rows = c.groups * c.rows;
-      const int64_t blocks = (c.k + 127) / 128;
+      const int64_t blocks = (c.first_col + c.k + 127) / 128;
       std::vector<float> scales(static_cast<size_t>((stored_rows + 127) / 128 * blocks));
       for (size_t i = 0; i < scales.size(); ++i) scales[i] = 0.5F + static_cast<float>(i);
       DeviceArray<float> device_scales(scales);
@@ -71,15 +72,17 @@ TEST(CudaPacking, EveryElementIsTheStoredOne) {
         const int64_t end = std::min(begin + c.chunk, stored_rows);
         std::vector<uint8_t> part;
         for (int64_t row = begin; row < end; ++row) {
-          for (int64_t column = 0; column < c.k; ++column) part.push_back(stored_bits(row, column));
+          for (int64_t column = 0; column < c.k; ++column) part.push_back(stored_bits(row, c.first_col + column));
         }
         DeviceArray<uint8_t> device_part(part);
-        pack_rows(*stream, {device_part.data(), DType::kF8E4M3, begin, end, c.k, device_scales.data()}, plan,
-                  unsound.data());
+        pack_rows(*stream,
+                  {device_part.data(), DType::kF8E4M3, begin, end, c.k, c.first_col, device_scales.data(), blocks},
+                  plan, unsound.data());
         ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
       }
 
       const std::vector<uint8_t> got = data.get();
+      const std::vector<float> got_scales = weight_scales.get();
       for (int64_t group = 0; group < c.groups; ++group) {
         for (int64_t row = 0; row < n; ++row) {
           const uint8_t* line =
@@ -87,17 +90,24 @@ TEST(CudaPacking, EveryElementIsTheStoredOne) {
           for (int64_t i = 0; i < k; ++i) {
             const auto [from_row, from_column] = source_of(c, group, row, i);
             if (from_row < 0) continue;
-            const uint8_t bits = stored_bits(from_row, from_column);
+            const uint8_t bits = stored_bits(from_row, c.first_col + from_column);
+            const float scale =
+                scales[static_cast<size_t>(from_row / 128 * blocks + (c.first_col + from_column) / 128)];
             const std::string what = fmt::format("{} transposed={} turn={} group {} row {} k {}",
                                                  to_string(type), c.transposed, c.turn, group, row, i);
             if (type == DType::kF8E4M3) {
               uint32_t word;
               std::memcpy(&word, line + fp8_place(i).word * 4, 4);
               ASSERT_EQ(fp8_value(word, fp8_place(i).value), bits) << what;
+              // A weight that is transposed keeps FP8 only where its rows lie in one block of the stored ones.
+              const bool one_block = !c.transposed || c.rows % 128 == 0;
+              const int64_t at = (group * ((k + 127) / 128) + i / 128) * ((n + 7) / 8) + row / 8;
+              if (one_block) {
+                ASSERT_EQ(got_scales[static_cast<size_t>(at)], scale) << what;
+              }
               continue;
             }
-            const float wanted = device::f8e4m3_to_f32(bits) *
-                                 scales[static_cast<size_t>(from_row / 128 * blocks + from_column / 128)];
+            const float wanted = device::f8e4m3_to_f32(bits) * scale;
             if (type == DType::kF32) {
               float value;
               std::memcpy(&value, line + i * 4, 4);
@@ -128,7 +138,7 @@ TEST(CudaPacking, NotANumberIsNoticed) {
   PackPlan plan;
   plan.weight = {data.data(), weight_scales.data(), DType::kF8E4M3, 16, 32, 32, 1};
   plan.rows = 16;
-  pack_rows(*stream, {device_stored.data(), DType::kF8E4M3, 0, 16, 32, scales.data()}, plan, unsound.data());
+  pack_rows(*stream, {device_stored.data(), DType::kF8E4M3, 0, 16, 32, 0, scales.data(), 1}, plan, unsound.data());
   ASSERT_TRUE(stream->synchronize().ok());
   EXPECT_EQ(unsound.get()[0], 1);
 }

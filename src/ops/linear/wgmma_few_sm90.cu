@@ -113,7 +113,8 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
   const CUtensorMap weight_map = device::cuda::tile_map_16bit(stream, args.weight, call.heads * args.n,
                                                               args.k, args.k_stride * 2, kRows, kDepth);
   const auto kernel = wgmma_few_kernel<kTokens, kResident, kCluster>;
-  [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
+  static device::cuda::SharedMemory memory;
+  memory.allow(stream, kernel, S::kBytes);
   const int64_t across = ceil_div<int64_t>(ceil_div<int64_t>(args.n, kRows), kCluster) * kCluster;
   const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(call.row_tiles(kTokens)),
                   static_cast<unsigned>(call.heads));

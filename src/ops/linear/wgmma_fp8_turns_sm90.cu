@@ -190,7 +190,8 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
       device::cuda::tile_map_16bit(stream, args.weight, int64_t{args.groups} * args.n, args.k_stride / 2,
                                    args.k_stride, kRows, kBlock / 2);
   const auto kernel = wgmma_fp8_turns_kernel<kTokens>;
-  [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
+  static device::cuda::SharedMemory memory;
+  memory.allow(stream, kernel, S::kBytes);
   const int64_t across = ceil_div<int64_t>(ceil_div<int64_t>(args.n, kRows), kCluster) * kCluster;
   const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(call.row_tiles(kTokens)), 1);
   device::cuda::launch_early(stream, kernel, grid, dim3(kThreads), S::kBytes, args, x_map, weight_map);

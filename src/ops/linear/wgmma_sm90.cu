@@ -248,7 +248,8 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
   const CUtensorMap weight_map = device::cuda::tile_map_16bit(stream, args.weight, groups * args.n, args.k,
                                                               args.k_stride * 2, S::kColumns, kDepth);
   const auto kernel = wgmma_kernel<kConsumers, kParts>;
-  [[maybe_unused]] static const bool allowed = device::cuda::allow_shared_memory(stream, kernel, S::kBytes);
+  static device::cuda::SharedMemory memory;
+  memory.allow(stream, kernel, S::kBytes);
   const TileGrid tiles{static_cast<int>(ceil_div<int64_t>(args.n, S::kColumns)),
                        static_cast<int>(call.row_tiles(S::kRows)), static_cast<int>(call.heads)};
   const int ctas =

@@ -382,9 +382,8 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
   params.scale = args.scale * kLog2E;
   params.workspace = workspace;
   params.scratch = static_cast<float4*>(scratch);
-  static const bool allowed =
-      device::cuda::allow_shared_memory(stream, &mla_decode_wide_kernel, kSharedBytes);
-  if (!allowed) return;
+  static device::cuda::SharedMemory memory;
+  if (!memory.allow(stream, &mla_decode_wide_kernel, kSharedBytes)) return;
   const int64_t most_items = workspace.units.most * args.batch.tokens * params.groups;
   const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items);
   device::cuda::launch_early(stream, mla_decode_wide_kernel, dim3(static_cast<unsigned>(grid)),
