@@ -181,10 +181,10 @@ void add_adaptive(CLI::App& group, ModelArgs& args) {
 
 void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group
-      .add_option(
-          "--tp-size,--tp,--tensor-parallel-size", args.tp_size,
-          "Ranks that the model's heads, MLPs and vocabulary are split over: threads of this process on the CPU, "
-          "or a GPU each; default: 1")
+      .add_option("--tp-size,--tp,--tensor-parallel-size", args.tp_size,
+                  "Ranks that the model's heads, MLPs and vocabulary are split over: threads of this process "
+                  "on the CPU, "
+                  "or a GPU each; default: 1")
       ->check(CLI::Range(1, 256));
   auto* experts =
       group
@@ -229,8 +229,7 @@ void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                   "Each group has requests and a KV pool of its own; experts are shared by all")
         ->needs(dp);
   }
-  group
-      .add_option("--base-gpu-id", args.base_gpu_id, "The first rank's GPU; the others follow; default: 0")
+  group.add_option("--base-gpu-id", args.base_gpu_id, "The first rank's GPU; the others follow; default: 0")
       ->check(CLI::Range(0, 63));
   if (!parts.weights) return;
   group

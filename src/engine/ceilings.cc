@@ -33,8 +33,8 @@ Result<std::unique_ptr<Ceilings>> make_ceilings(const EngineOptions& options, En
   if (options.split.world() > 1) own = std::make_unique<ThreadPool>(options.threads, available_cpus());
   ThreadPool& pool = own != nullptr ? *own : engine.pool();
   FATHOM_ASSIGN(auto probe, device::BandwidthProbe::create(pool));
-  return std::unique_ptr<Ceilings>(std::make_unique<CpuCeilings>(std::move(probe), std::move(own), pool,
-                                                                 options.load.target.isa, bf16));
+  return std::unique_ptr<Ceilings>(
+      std::make_unique<CpuCeilings>(std::move(probe), std::move(own), pool, options.load.target.isa, bf16));
 }
 
 }  // namespace fathom::engine

@@ -148,10 +148,11 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
         settings.tp_size);
   }
   if (options.cuda && (split.pp > 1 || split.dp > 1)) {
-    return error(ErrorCode::kUnsupported,
-                 "{}: the GPUs of a model share one group of requests and one stage in this version; use --tp "
-                 "with --ep-size, or --device cpu",
-                 split.pp > 1 ? "--pp-size" : "--enable-dp-attention");
+    return error(
+        ErrorCode::kUnsupported,
+        "{}: the GPUs of a model share one group of requests and one stage in this version; use --tp "
+        "with --ep-size, or --device cpu",
+        split.pp > 1 ? "--pp-size" : "--enable-dp-attention");
   }
   options.first_gpu = settings.base_gpu_id;
   FATHOM_TRY(model::make_shard(options.config, split, 0));

@@ -148,7 +148,8 @@ int main(int argc, char** argv) {
     const auto each = all / size;
     rank.group->gather(
         *rank.stream,
-        Matrix(static_cast<float*>(rank.rows.data()) + rank.group->rank() * each, DType::kF32, 1, each), each);
+        Matrix(static_cast<float*>(rank.rows.data()) + rank.group->rank() * each, DType::kF32, 1, each),
+        each);
   });
   const double link = static_cast<double>(all / size * 4 * (size - 1)) / link_us * 1e-3;  // GB/s
   fmt::print("{} GPUs; a gather carries {:.0f} GB/s a direction\n", size, link);
@@ -158,28 +159,28 @@ int main(int argc, char** argv) {
     for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096}) {
       const int64_t bytes = rows * kWidth * device::size_of(dtype);
       const auto sum = [&](Way way) {
-        return time_us(ranks, [&](Rank& rank) {
-          rank.group->sum(*rank.stream, sum_args(rank, rows, dtype, way));
-        });
+        return time_us(ranks,
+                       [&](Rank& rank) { rank.group->sum(*rank.stream, sum_args(rank, rows, dtype, way)); });
       };
       const std::string post =
           bytes <= GpuGroup::kMostPostBytes ? fmt::format("{:.1f}", sum(Way::kPost)) : "-";
       const double meet = sum(Way::kMeet);
       std::string theirs = "-";
       if (peer) {
-        theirs = fmt::format("{:.1f}", time_us(ranks, [&](Rank& rank) {
-          rank.stream->note(
-              nccl.all_reduce(rank.rows.data(), rank.y.data(), static_cast<size_t>(rows * kWidth),
-                              dtype == DType::kF32 ? Nccl::kFloat32 : Nccl::kBfloat16, Nccl::kSum, rank.comm,
-                              rank.stream->handle()) == 0
-                  ? cudaSuccess
-                  : cudaErrorUnknown,
-              "ncclAllReduce");
-        }));
+        theirs = fmt::format(
+            "{:.1f}", time_us(ranks, [&](Rank& rank) {
+              rank.stream->note(
+                  nccl.all_reduce(rank.rows.data(), rank.y.data(), static_cast<size_t>(rows * kWidth),
+                                  dtype == DType::kF32 ? Nccl::kFloat32 : Nccl::kBfloat16, Nccl::kSum,
+                                  rank.comm, rank.stream->handle()) == 0
+                      ? cudaSuccess
+                      : cudaErrorUnknown,
+                  "ncclAllReduce");
+            }));
       }
       // By meeting: a share of every rank's rows comes, and the others' bfloat16 rows of the norm.
-      const double floor = static_cast<double>(size - 1) / size *
-                           static_cast<double>(bytes + rows * kWidth * 2) / link * 1e-3;
+      const double floor =
+          static_cast<double>(size - 1) / size * static_cast<double>(bytes + rows * kWidth * 2) / link * 1e-3;
       fmt::print("{:>6} {:>5} {:>9.1f} {:>9} {:>9.1f} {:>12}\n", rows, dtype == DType::kF32 ? "f32" : "bf16",
                  floor, post, meet, theirs);
       std::fflush(stdout);

@@ -99,8 +99,8 @@ std::pair<int64_t, int64_t> share_of(const Shape& s, int rank, int size) {
 void check_sum(GpuGroup& group, Stream& stream, uint64_t seed) {
   const Shape s = random_shape(seed);
   const int64_t count = s.rows * s.width;
-  const std::string what = fmt::format("seed {}: [{}, {}] rank {} of {}", seed, s.rows, s.width, group.rank(),
-                                       group.size());
+  const std::string what =
+      fmt::format("seed {}: [{}, {}] rank {} of {}", seed, s.rows, s.width, group.rank(), group.size());
   const DeviceMatrix rows(s.rows_dtype, s.rows, s.width, values_of(seed, group.rank(), count, s.rows_dtype));
   const DeviceMatrix y(s.y_dtype, s.rows, s.width, 8);
   std::mt19937 random(7);
@@ -303,8 +303,7 @@ TEST(GpuGroup, ARankThatDoesNotComeIsNamed) {
       ASSERT_TRUE(stream.synchronize().ok());
       waited = seconds_since(start);
       ASSERT_FALSE(group.state().ok());
-      EXPECT_EQ(group.state().error().message,
-                "rank 0 waited 0.4 s on its GPU in a sum, held up by rank 1");
+      EXPECT_EQ(group.state().error().message, "rank 0 waited 0.4 s on its GPU in a sum, held up by rank 1");
     });
     EXPECT_GT(waited, 0.35);
     EXPECT_LT(waited, 0.8);

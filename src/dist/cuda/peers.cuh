@@ -35,7 +35,8 @@ __device__ inline uint4 load_relaxed(const uint4* from) {
 // One thread's wait for one rank.
 class Patience {
  public:
-  __device__ Patience(const PeerView& peers, int awaited, Op op) : peers_(peers), awaited_(awaited), op_(op) {}
+  __device__ Patience(const PeerView& peers, int awaited, Op op)
+      : peers_(peers), awaited_(awaited), op_(op) {}
 
   // Call between looks; false: give up.
   __device__ bool more() {

@@ -86,8 +86,7 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
   const uint32_t posts = peers.progress->posts;
   const uint32_t slot = posts % kSlots;
   const auto box = [&](int rank, uint32_t in_slot, int from) {
-    return peers.inbox[rank] +
-           (static_cast<int64_t>(in_slot) * peers.size + from) * peers.box_words;
+    return peers.inbox[rank] + (static_cast<int64_t>(in_slot) * peers.size + from) * peers.box_words;
   };
 
   RawPart<D> own[kParts];
@@ -206,7 +205,8 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
       const auto part = *reinterpret_cast<const ops::cuda::Part<Y>*>(mine + first);
       for (int r = 0; r < peers.size; ++r) {
         if (r == peers.rank) continue;
-        *reinterpret_cast<ops::cuda::Part<Y>*>(static_cast<Y*>(y.at[r]) + row * after.y_stride + first) = part;
+        *reinterpret_cast<ops::cuda::Part<Y>*>(static_cast<Y*>(y.at[r]) + row * after.y_stride + first) =
+            part;
       }
     }
     __syncthreads();  // `shared` is free again
@@ -248,11 +248,10 @@ void sum_by_post(device::cuda::Stream& stream, const PeerView& peers, const SumA
   with_kernel(args, [&](auto parts, auto* d, auto* y) {
     using D = std::remove_pointer_t<decltype(d)>;
     using Y = std::remove_pointer_t<decltype(y)>;
-    device::cuda::launch_early(stream, post_kernel<D, Y, decltype(parts)::value>,
-                               static_cast<unsigned>(args.rows.rows),
-                               ops::cuda::norm_block(args.rows.columns), 0, peers,
-                               static_cast<const D*>(args.rows.data), after_of<Y>(args),
-                               static_cast<Y*>(args.y.data));
+    device::cuda::launch_early(
+        stream, post_kernel<D, Y, decltype(parts)::value>, static_cast<unsigned>(args.rows.rows),
+        ops::cuda::norm_block(args.rows.columns), 0, peers, static_cast<const D*>(args.rows.data),
+        after_of<Y>(args), static_cast<Y*>(args.y.data));
   });
   stream.launched("sum by post");
 }

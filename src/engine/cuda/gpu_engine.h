@@ -5,10 +5,10 @@
 // are queued at once, and the choice when the masks are there, which they are long before the forward pass
 // ends.
 //
-// On several GPUs each rank is an engine of its own, with its threads, graphs and KV pool. The first leads: it
-// is given the plans, hands each to the others too, and answers when all have. All choose the same tokens, for
-// they have the same logits; that they did is checked at every step. What is random or slow about a plan is
-// done once, by the leader: masks are found by it for all.
+// On several GPUs each rank is an engine of its own, with its threads, graphs and KV pool. The first leads:
+// it is given the plans, hands each to the others too, and answers when all have. All choose the same tokens,
+// for they have the same logits; that they did is checked at every step. What is random or slow about a plan
+// is done once, by the leader: masks are found by it for all.
 //
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.

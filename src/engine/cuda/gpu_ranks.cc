@@ -111,10 +111,9 @@ Result<StepResult> GpuEngine::agreed(Result<StepResult> mine,
       if (mine->rows[r].error) continue;  // cut where its mask failed
       const auto& a = mine->rows[r].outputs;
       const auto& b = theirs->rows[r].outputs;
-      const bool same = a.size() == b.size() &&
-                        std::equal(a.begin(), a.end(), b.begin(), [](const auto& x, const auto& y) {
-                          return x.token == y.token;
-                        });
+      const bool same =
+          a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
+                                             [](const auto& x, const auto& y) { return x.token == y.token; });
       if (same) continue;
       mine = error(ErrorCode::kInternal,
                    "step {}: rank {} chose token {} after row {}, rank 0 token {}: their numbers differ",

@@ -66,8 +66,7 @@ void moe_block(const Step& step, const MoeWeights& weights) {
   if (copies >= kSortedRows * c.num_experts) {
     const Matrix sorted = work.expert_in.first_rows(copies);
     ops::cuda::gather_rows(
-        step.stream,
-        {.x = x, .y = sorted, .ids = work.sort.tokens, .count = work.sort.offsets + experts});
+        step.stream, {.x = x, .y = sorted, .ids = work.sort.tokens, .count = work.sort.offsets + experts});
     up.linear.x = sorted;
     up.gather = nullptr;
   }

@@ -52,18 +52,18 @@ struct Model::State {
 
   dist::cuda::GpuGroup* group() const { return options.group; }
 
-  // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary: rows
-  // to be summed, in work.delta.
+  // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary:
+  // rows to be summed, in work.delta.
   void embed(device::cuda::Stream& stream, const GpuBatch& batch) const {
-    ops::cuda::embedding(
-        stream, {.table = weights.embedding.data,
-                 .table_dtype = weights.embedding.dtype,
-                 .first = weights.embedding.first,
-                 .rows = weights.embedding.rows,
-                 .ids = batch.token_ids,
-                 .tokens = batch.view.tokens,
-                 .width = config.hidden_size,
-                 .y = group() != nullptr ? static_cast<float*>(work.delta.data) : work.residual});
+    ops::cuda::embedding(stream,
+                         {.table = weights.embedding.data,
+                          .table_dtype = weights.embedding.dtype,
+                          .first = weights.embedding.first,
+                          .rows = weights.embedding.rows,
+                          .ids = batch.token_ids,
+                          .tokens = batch.view.tokens,
+                          .width = config.hidden_size,
+                          .y = group() != nullptr ? static_cast<float*>(work.delta.data) : work.residual});
   }
   // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm.
   void add_norm(device::cuda::Stream& stream, int64_t t, bool fresh, const float* weight,
@@ -171,8 +171,9 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   if (options.checkpoint != nullptr) {
     FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, s.report));
   }
-  total = static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, s.shard)) /
-                               static_cast<double>(stored_bytes(config)));
+  total =
+      static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, s.shard)) /
+                           static_cast<double>(stored_bytes(config)));
   s.report.check_seconds = seconds_since(check_start);
 
   const int64_t pack_start = steady_clock().now_ns();
@@ -249,7 +250,7 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
                               std::span<const LayerWeights> layers, int64_t first, bool embedded,
                               const float* last_norm, const Matrix& out) {
   const int64_t t = batch.view.tokens;
-  const Step step{stream, config,      shard,         work,        rope,  scale,
+  const Step step{stream,      config,        shard,       work,  rope,  scale,
                   options.mla, decode_tokens, max_context, batch, beside};
   const Matrix delta = work.delta.first_rows(t);
   for (size_t i = 0; i < layers.size(); ++i) {
@@ -328,10 +329,8 @@ void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int
   if (s.group() == nullptr) {
     ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = weights.token_norm, .eps = eps});
   } else {
-    s.group()->sum(stream, {.rows = s.work.delta.first_rows(t),
-                            .weight = weights.token_norm,
-                            .eps = eps,
-                            .y = token});
+    s.group()->sum(
+        stream, {.rows = s.work.delta.first_rows(t), .weight = weights.token_norm, .eps = eps, .y = token});
   }
   ops::cuda::gather_rows(stream, {.x = s.work.states, .y = before, .ids = states});
   ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = weights.hidden_norm, .eps = eps});

@@ -1,7 +1,7 @@
 // A DeepSeek V2 or V3 model on one GPU, or a rank's share of it on one of several: the counterpart of
-// model/model.h. Weights in the GPU's layouts, one workspace, and a forward pass that only queues work: it can
-// be captured in a graph, for its shape depends on the numbers in GpuBatch alone, never on what the arrays on
-// the device hold.
+// model/model.h. Weights in the GPU's layouts, one workspace, and a forward pass that only queues work: it
+// can be captured in a graph, for its shape depends on the numbers in GpuBatch alone, never on what the
+// arrays on the device hold.
 //
 // All ranks of a group queue the same passes over the same batches, each on its own GPU and thread, and all
 // have the same logits, bit for bit.
@@ -53,8 +53,8 @@ struct LoadOptions {
   int64_t max_context = 0;  // 0: the config's
   int64_t kept_states = 0;  // hidden states that keep() has room for; with ModelConfig::draft_layers
   std::function<void(int64_t done, int64_t total)> progress;
-  // The ranks that share the model, split.world() of them; null: there is one. Must outlive the model. build()
-  // meets the others.
+  // The ranks that share the model, split.world() of them; null: there is one. Must outlive the model.
+  // build() meets the others.
   dist::cuda::GpuGroup* group = nullptr;
   Split split;
 };

@@ -14,12 +14,7 @@ class Loader {
  public:
   Loader(const ModelConfig& config, const Shard& shard, Compute compute, bool mla,
          weights::cuda::DeviceSupply& supply)
-      : c_(config),
-        shard_(shard),
-        parts_(config, shard),
-        compute_(compute),
-        mla_(mla),
-        supply_(supply) {}
+      : c_(config), shard_(shard), parts_(config, shard), compute_(compute), mla_(mla), supply_(supply) {}
 
   Result<ModelWeights> load() {
     ModelWeights model;

@@ -1,6 +1,6 @@
 // A rank's weights on the GPU, fused for its ops: Nh, I and E are the rank's own heads, inner columns and
-// experts (model/shard.h), V is its part of the vocabulary. Everything lies in the arena that load_weights was
-// given.
+// experts (model/shard.h), V is its part of the vocabulary. Everything lies in the arena that load_weights
+// was given.
 #pragma once
 
 #include <vector>
@@ -37,8 +37,8 @@ struct MoeWeights {
   const float* bias = nullptr;  // [all E], or none
   // [all E] the expert's group on this rank, or -1: others have it. Null: every expert is here.
   const int32_t* slots = nullptr;
-  DenseWeights experts;         // a group for each of the rank's experts
-  DenseWeights shared;          // empty without shared experts
+  DenseWeights experts;  // a group for each of the rank's experts
+  DenseWeights shared;   // empty without shared experts
 };
 
 struct LayerWeights {

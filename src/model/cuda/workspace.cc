@@ -72,8 +72,8 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
   if (shape.mla) {
     w.absorbed_q = take.matrix(shape.decode_tokens, heads * c.latent_width());
     w.latent_out = take.matrix(shape.decode_tokens, heads * c.kv_lora_rank);
-    w.decode_scratch = take.take(ops::cuda::mla_decode_workspace(gpu, shape.decode_tokens, heads,
-                                                                 c.kv_lora_rank, shape.max_context));
+    w.decode_scratch = take.take(
+        ops::cuda::mla_decode_workspace(gpu, shape.decode_tokens, heads, c.kv_lora_rank, shape.max_context));
     w.pass_latent = take.matrix(shape.pass_keys, c.kv_lora_rank);
     w.pass_rope = take.matrix(shape.pass_keys, c.rope_dim);
     w.pass_kv = take.matrix(shape.pass_keys, heads * (c.nope_dim + c.value_dim));

@@ -22,7 +22,7 @@ struct Case {
   int turn;
   int64_t rows, k;  // stored rows that go to a group, and their width
   int64_t groups;
-  int64_t chunk;  // stored rows of a call
+  int64_t chunk;          // stored rows of a call
   int64_t first_col = 0;  // where the columns begin in the stored tensor
 };
 
@@ -72,12 +72,14 @@ TEST(CudaPacking, EveryElementIsTheStoredOne) {
         const int64_t end = std::min(begin + c.chunk, stored_rows);
         std::vector<uint8_t> part;
         for (int64_t row = begin; row < end; ++row) {
-          for (int64_t column = 0; column < c.k; ++column) part.push_back(stored_bits(row, c.first_col + column));
+          for (int64_t column = 0; column < c.k; ++column)
+            part.push_back(stored_bits(row, c.first_col + column));
         }
         DeviceArray<uint8_t> device_part(part);
-        pack_rows(*stream,
-                  {device_part.data(), DType::kF8E4M3, begin, end, c.k, c.first_col, device_scales.data(), blocks},
-                  plan, unsound.data());
+        pack_rows(
+            *stream,
+            {device_part.data(), DType::kF8E4M3, begin, end, c.k, c.first_col, device_scales.data(), blocks},
+            plan, unsound.data());
         ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
       }
 
@@ -99,7 +101,8 @@ TEST(CudaPacking, EveryElementIsTheStoredOne) {
               uint32_t word;
               std::memcpy(&word, line + fp8_place(i).word * 4, 4);
               ASSERT_EQ(fp8_value(word, fp8_place(i).value), bits) << what;
-              // A weight that is transposed keeps FP8 only where its rows lie in one block of the stored ones.
+              // A weight that is transposed keeps FP8 only where its rows lie in one block of the stored
+              // ones.
               const bool one_block = !c.transposed || c.rows % 128 == 0;
               const int64_t at = (group * ((k + 127) / 128) + i / 128) * ((n + 7) / 8) + row / 8;
               if (one_block) {
@@ -138,7 +141,8 @@ TEST(CudaPacking, NotANumberIsNoticed) {
   PackPlan plan;
   plan.weight = {data.data(), weight_scales.data(), DType::kF8E4M3, 16, 32, 32, 1};
   plan.rows = 16;
-  pack_rows(*stream, {device_stored.data(), DType::kF8E4M3, 0, 16, 32, 0, scales.data(), 1}, plan, unsound.data());
+  pack_rows(*stream, {device_stored.data(), DType::kF8E4M3, 0, 16, 32, 0, scales.data(), 1}, plan,
+            unsound.data());
   ASSERT_TRUE(stream->synchronize().ok());
   EXPECT_EQ(unsound.get()[0], 1);
 }

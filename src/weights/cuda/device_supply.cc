@@ -138,11 +138,10 @@ struct DeviceSupply::State {
       stretch.data = slot->staged.data();
       const Slice slice{stretch.row_begin, stretch.row_end - stretch.row_begin, part.first_col, stretch.k};
       if (random()) {
-        ops::cuda::random_rows(
-            stream(), slot->staged.data(), stretch.dtype,
-            {stretch.row_begin, stretch.row_end, part.first_col, stretch.k, part.k},
-            context.seed ^ hash_name(part.name), part.gain / std::sqrt(static_cast<float>(part.k)),
-            random_scale(part));
+        ops::cuda::random_rows(stream(), slot->staged.data(), stretch.dtype,
+                               {stretch.row_begin, stretch.row_end, part.first_col, stretch.k, part.k},
+                               context.seed ^ hash_name(part.name),
+                               part.gain / std::sqrt(static_cast<float>(part.k)), random_scale(part));
       } else {
         if (ahead) ahead->reading(at(part.name));
         bring(*slot, at(part.name), byte_ranges(slice, part.k, stretch.dtype), slot->staged.data());
@@ -287,10 +286,10 @@ Result<const float*> DeviceSupply::vector(const std::string& name, int64_t count
 }
 
 Result<const int32_t*> DeviceSupply::upload(std::span<const int32_t> numbers) {
-  FATHOM_ASSIGN(int32_t* data,
+  FATHOM_ASSIGN(int32_t * data,
                 state_->context.arena->allocate_array<int32_t>(static_cast<int64_t>(numbers.size())));
-  FATHOM_TRY(device::cuda::check(cudaMemcpy(data, numbers.data(), numbers.size_bytes(), cudaMemcpyHostToDevice),
-                                 "upload"));
+  FATHOM_TRY(device::cuda::check(
+      cudaMemcpy(data, numbers.data(), numbers.size_bytes(), cudaMemcpyHostToDevice), "upload"));
   return static_cast<const int32_t*>(data);
 }
 

@@ -49,8 +49,8 @@ class DeviceSupply {
   // `turns`: the two parts of a group take turns of eight rows (gate and up).
   Result<ops::cuda::Weight> linear(ops::Compute compute, std::span<const std::vector<Part>> groups,
                                    bool turns = false);
-  // Group h is rows [first_row + h * step, + part.rows) of one tensor, or their transpose. A head's rows begin
-  // at a multiple of `step`.
+  // Group h is rows [first_row + h * step, + part.rows) of one tensor, or their transpose. A head's rows
+  // begin at a multiple of `step`.
   Result<ops::cuda::Weight> heads(ops::Compute compute, const Part& part, int64_t heads, int64_t step);
   Result<const float*> vector(const std::string& name, int64_t count, float mean, float deviation);
   // Numbers that are not the checkpoint's.
