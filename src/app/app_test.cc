@@ -55,7 +55,7 @@ TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
     std::vector<std::string> commands;
   } cases[] = {
       {"--dtype", {"serve", "chat", "generate", "verify", "plan", "bench"}},
-      {"--dist-timeout", {"serve", "chat", "generate", "verify"}},
+      {"--dist-timeout", {"serve", "chat", "generate", "verify", "bench"}},
       {"--page-size", {"serve", "chat", "generate", "verify", "plan", "bench"}},
       {"--threads", {"serve", "chat", "generate", "verify", "bench"}},
       {"--load-format", {"serve", "chat", "generate", "verify", "bench"}},
