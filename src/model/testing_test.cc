@@ -24,6 +24,7 @@ Loaded load(const std::string& model_dir, const Options& options) {
   load.max_tokens = options.max_tokens;
   load.max_logit_rows = options.max_tokens;
   load.group = options.group;
+  if (options.group != nullptr) load.split.tp = options.group->size();
   loaded.model = std::move(Model::build(loaded.config, load, *loaded.pool)).value();
   return loaded;
 }
