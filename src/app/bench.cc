@@ -203,14 +203,13 @@ struct CaseReport {
   double peak = 0, bandwidth = 0;  // medians of the probes
 };
 
+// The ceilings are of one of so many GPUs (1 on the CPU, whose ranks share it).
 CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case& c, int32_t repeat,
-                    engine::Ceilings& ceilings) {
+                    engine::Ceilings& ceilings, int gpus) {
   std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths,
       idle_shares, step_tokens;
-  // The plan is rank 0's, as is its GPU. On the CPU all ranks share what the probes measure.
-  const double ranks = engine.device_clock() ? 1 : plan.ranks;
-  const double flops = engine::prefill_flops(plan, c.input) * c.batch * ranks;
-  const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0) * ranks;
+  const double flops = engine::prefill_flops(plan, c.input) * c.batch / gpus;
+  const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0) / gpus;
   for (int32_t r = -1; r < repeat; ++r) {  // the first warms caches and scratch memory up
     Driver driver(engine, c, static_cast<uint64_t>(r + 1));
     const double peak_before = ceilings.compute_peak();
@@ -408,11 +407,11 @@ int run_bench(const BenchArgs& args) {
 
   std::printf("%5s %6s %6s | %10s %9s %14s | %10s %8s %16s\n", "batch", "input", "output", "prefill",
               "GFLOP/s", "share of peak", "decode", "GB/s", "share of read bw");
-  if (plan->ranks > 1 && options->cuda)
-    std::printf("of %d GPUs: GFLOP/s and GB/s are the first one's\n", plan->ranks);
+  const int gpus = options->cuda ? options->split.world() : 1;
+  if (gpus > 1) std::printf("%d GPUs: GFLOP/s and GB/s are the whole model's over their number\n", gpus);
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const auto& c : cases) {
-    const CaseReport r = run_case(**engine, *plan, c, args.repeat, **ceilings);
+    const CaseReport r = run_case(**engine, *plan, c, args.repeat, **ceilings, gpus);
     std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
                 c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
                 r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
