@@ -24,7 +24,7 @@ Result<GpuMemory> gpu_memory(const EngineOptions& /*options*/) {
   return absent();
 }
 
-Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& /*options*/) {
+Result<std::vector<std::unique_ptr<Engine>>> start_gpu_engines(const EngineOptions& /*options*/) {
   return absent();
 }
 

@@ -47,8 +47,8 @@ Result<std::vector<std::unique_ptr<Engine>>> Engine::start_all(const EngineOptio
     if (options.cuda) {
       EngineOptions mine = options;
       mine.first_gpu += replica * options.split.world();
-      FATHOM_ASSIGN(auto engine, start_gpu_engine(mine));
-      engines.push_back(std::move(engine));
+      FATHOM_ASSIGN(auto groups, start_gpu_engines(mine));
+      for (auto& group : groups) engines.push_back(std::move(group));
     } else {
       FATHOM_ASSIGN(auto groups, CpuEngine::start(options, replica));
       for (auto& group : groups) engines.push_back(std::move(group));

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/ceilings.h"
 #include "engine/engine.h"
@@ -22,7 +23,8 @@ struct GpuMemory {
 };
 Result<GpuMemory> gpu_memory(const EngineOptions& options);
 
-Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options);
+// One for each group of requests (Split::dp).
+Result<std::vector<std::unique_ptr<Engine>>> start_gpu_engines(const EngineOptions& options);
 Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places);
 
 Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(int gpu, bool bf16);

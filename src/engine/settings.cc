@@ -147,12 +147,20 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
         "split, with --dp",
         settings.tp_size);
   }
-  if (options.cuda && (split.pp > 1 || split.dp > 1)) {
-    return error(
-        ErrorCode::kUnsupported,
-        "{}: the GPUs of a model share one group of requests and one stage in this version; use --tp "
-        "with --ep-size, or --device cpu",
-        split.pp > 1 ? "--pp-size" : "--enable-dp-attention");
+  if (options.cuda && split.pp > 1) {
+    return error(ErrorCode::kUnsupported,
+                 "--pp-size {}: GPUs have all layers in this version; use --tp, or --device cpu", split.pp);
+  }
+  if (options.cuda && split.dp > 1 && split.tp % split.dp == 0 && split.attention_ranks() > 1) {
+    return error(ErrorCode::kUnsupported,
+                 "--enable-dp-attention --tp {} --dp {}: a group of requests has one GPU in this version; use "
+                 "--dp {}, or --device cpu",
+                 split.tp, split.dp, split.tp);
+  }
+  if (options.cuda && split.dp > 1 && options.speculation.max_drafts > 0) {
+    return error(ErrorCode::kUnsupported,
+                 "--enable-dp-attention with --speculative-algorithm: on GPUs one of the two in this version; "
+                 "leave one out, or use --device cpu");
   }
   options.first_gpu = settings.base_gpu_id;
   FATHOM_TRY(model::make_shard(options.config, split, 0));

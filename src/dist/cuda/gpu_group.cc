@@ -198,14 +198,34 @@ bool goes_by_post(const SumArgs& args, int size) {
 
 }  // namespace
 
-void GpuGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
-  const State& s = *state_;
+namespace {
+
+void check_sum(const SumArgs& args, const PeerView& peers) {
   const ops::cuda::Matrix& rows = args.rows;
-  FATHOM_CHECK(s.peers.size > 1, "a sum of one rank");
+  FATHOM_CHECK(peers.size > 1, "a sum of one rank");
   FATHOM_CHECK(rows.columns > 0 && rows.columns % 8 == 0 && rows.stride == rows.columns,
                "rows of {} columns, {} apart", rows.columns, rows.stride);
   FATHOM_CHECK(args.y.rows == rows.rows && args.y.columns == rows.columns, "y [{}, {}] of rows [{}, {}]",
                args.y.rows, args.y.columns, rows.rows, rows.columns);
+}
+
+}  // namespace
+
+void GpuGroup::sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most) {
+  const State& s = *state_;
+  check_sum(args, s.peers);
+  FATHOM_CHECK(args.rows.rows <= most, "{} rows, most {}", args.rows.rows, most);
+  if (most == 0) return;
+  Everywhere mine;
+  mine.at[s.peers.rank] = args.y.data;
+  sum_by_meeting(stream, s.peers, args, s.everywhere(args.rows.data), mine,
+                 {.first = 0, .end = args.rows.rows, .most = most, .send = false});
+}
+
+void GpuGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
+  const State& s = *state_;
+  const ops::cuda::Matrix& rows = args.rows;
+  check_sum(args, s.peers);
   if (rows.rows == 0) return;
   if (goes_by_post(args, s.peers.size)) return sum_by_post(stream, s.peers, args);
   const int64_t each = (rows.rows + s.peers.size - 1) / s.peers.size;

@@ -12,9 +12,10 @@ struct Everywhere {
 };
 
 void sum_by_post(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args);
-// The rank adds rows [first, end).
+// The rank adds rows [first, end), and sends y to the others where they want it.
 struct Share {
   int64_t first = 0, end = 0, most = 0;  // most rows of any rank's share
+  bool send = true;
 };
 void sum_by_meeting(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args,
                     const Everywhere& rows, const Everywhere& y, const Share& share);

@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
     Y* mine = static_cast<Y*>(y.at[peers.rank]) + row * after.y_stride;
     after.run(values, row, mine, shared);
     // Each thread sends on what it has just written itself.
-    for (int p = 0; p < kParts; ++p) {
+    for (int p = 0; share.send && p < kParts; ++p) {
       const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
       if (first >= width) continue;
       const auto part = *reinterpret_cast<const ops::cuda::Part<Y>*>(mine + first);

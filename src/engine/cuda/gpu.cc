@@ -45,7 +45,7 @@ Result<GpuMemory> gpu_memory(const EngineOptions& options) {
   return result;
 }
 
-Result<std::unique_ptr<Engine>> start_gpu_engine(const EngineOptions& options) {
+Result<std::vector<std::unique_ptr<Engine>>> start_gpu_engines(const EngineOptions& options) {
   FATHOM_TRY(need_gpus(options));
   return cuda::GpuEngine::start(options);
 }

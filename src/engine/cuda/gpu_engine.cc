@@ -56,6 +56,7 @@ GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist
     : Engine(options),
       gpu_(gpu),
       group_(std::move(group)),
+      groups_of_requests_(options.split.dp > 1),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
       widest_(1 + options.speculation.max_drafts),
@@ -68,6 +69,7 @@ GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist
 }
 
 GpuEngine::~GpuEngine() {
+  if (board_ != nullptr) board_->leave(group_->rank());
   queue_.close();
   if (launcher_.joinable()) launcher_.join();
   in_flight_.close();
@@ -181,7 +183,8 @@ Result<void> GpuEngine::allocate_step_memory() {
 }
 
 void GpuEngine::forward(const StepLayout& layout, const GuessLayout& guesses,
-                        const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens) {
+                        const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens,
+                        int64_t places) {
   auto* base = static_cast<std::byte*>(device_input_.data());
   auto* ids = reinterpret_cast<int32_t*>(base + layout.ids);
   const auto* slots = reinterpret_cast<const int32_t*>(base + layout.slots);
@@ -200,6 +203,7 @@ void GpuEngine::forward(const StepLayout& layout, const GuessLayout& guesses,
   batch.logit_rows = reinterpret_cast<const int32_t*>(base + layout.rows);
   batch.logit_count = layout.logit_rows;
   batch.cache = &cache_;
+  batch.group_tokens = places;
   model_->forward(*stream_, batch);
 }
 
@@ -268,7 +272,7 @@ Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) 
     const bool drafts = drafts_layer() && width_ > 1 && kind != GraphKind::kForward;
     if (drafts) draft(guesses, kind != GraphKind::kGreedy);
     if (kind == GraphKind::kDraft) return;
-    forward(layout, guesses, {}, 0);
+    forward(layout, guesses, {}, 0, layout.tokens);
     if (drafts_layer()) keep_states(guesses);
     if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
   };
@@ -303,6 +307,10 @@ void GpuEngine::launch_steps() {
   const auto opened = device::cuda::open_gpu(stream_->gpu().index);
   FATHOM_CHECK(opened.ok(), "{}", opened.error().message);
   while (auto work = queue_.pop()) {
+    if (work->idle) {
+      take_idle_passes();
+      continue;
+    }
     const size_t index = *free_.pop();
     Frame& frame = frames_[index];
     const int64_t start_ns = steady_clock().now_ns();
@@ -349,6 +357,7 @@ void GpuEngine::answer_steps() {
       frame.status = with_group(std::move(frame.status));
     }
     auto promise = std::move(frame.promise);
+    const bool idle = std::exchange(frame.idle, false);
     tell_masks(frame);
     if (frame.status.ok()) note_outputs(frame);
     Result<StepResult> answer = answer_of(frame);
@@ -356,7 +365,9 @@ void GpuEngine::answer_steps() {
     answer = agreed(std::move(answer), frame.others);
     if (last) free_.push(size_t{*last});
     last = *index;
-    promise.set_value(std::move(answer));
+    // First, so that whoever gets the answer is known to be between two steps.
+    if (board_ != nullptr && !idle) board_->answered(group_->rank());
+    if (!idle) promise.set_value(std::move(answer));
   }
 }
 
@@ -494,7 +505,14 @@ int64_t GpuEngine::graph_size() const {
 }
 
 Result<void> GpuEngine::queue_forward(Frame& frame) {
-  const int64_t graph = graph_size();
+  int64_t graph = graph_size();
+  auto places = static_cast<int64_t>(input_.ids.size());
+  if (board_ != nullptr) {
+    const auto pass = board_->agree(group_->rank(), {places, graph},
+                                    [this](const PassBoard::Pass& idle) { run_idle_pass(idle); });
+    graph = pass.graph_rows;
+    places = pass.places;
+  }
   const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.sampling.size());
   const int64_t tokens = graph > 0 ? graph * width_ : static_cast<int64_t>(input_.ids.size());
   frame.stride = rows;
@@ -533,7 +551,7 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   if (graph > 0) {
     graphs_.at({graph, width_, GraphKind::kForward}).launch(*stream_);
   } else {
-    forward(layout, guesses, passes, input_.extend_tokens);
+    forward(layout, guesses, passes, input_.extend_tokens, places);
     if (drafts_layer() && !guesses_.rows.empty()) keep_states(guesses);
   }
   // The GPU computes while the host waits.

@@ -10,6 +10,9 @@
 // for they have the same logits; that they did is checked at every step. What is random or slow about a plan
 // is done once, by the leader: masks are found by it for all.
 //
+// Where ranks are groups of requests (Split::dp) each leads itself, with plans of its own, and they agree on
+// each pass (pass_board.h).
+//
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
 // The tokens are chosen one position after another, for the rows whose guesses have held so far. In a step
@@ -33,6 +36,7 @@
 #include "device/launch.h"
 #include "dist/cuda/gpu_group.h"
 #include "engine/cuda/guess_input.h"
+#include "engine/cuda/pass_board.h"
 #include "engine/cuda/step_input.h"
 #include "engine/cuda/step_masks.h"
 #include "engine/cuda/step_output.h"
@@ -49,8 +53,8 @@ model::cuda::LoadOptions load_options(const EngineOptions& options);
 
 class GpuEngine final : public Engine {
  public:
-  // With its followers, where the model is split.
-  static Result<std::unique_ptr<Engine>> start(const EngineOptions& options);
+  // One for each group of requests; with its followers, where heads are split.
+  static Result<std::vector<std::unique_ptr<Engine>>> start(const EngineOptions& options);
   ~GpuEngine() override;
 
   std::future<Result<StepResult>> step(BatchPlan plan) override;
@@ -72,6 +76,7 @@ class GpuEngine final : public Engine {
   struct Work {
     BatchPlan plan;
     std::promise<Result<StepResult>> promise;
+    bool idle = false;                     // nothing: a pass began without this group
     bool eager = false;                    // to run the step without a graph
     device::cuda::Trace* trace = nullptr;  // to time its ops
     // On several ranks: the leader's masks for all, and the followers' answers.
@@ -92,6 +97,7 @@ class GpuEngine final : public Engine {
     std::vector<std::future<Result<StepResult>>> others;
     Result<void> status;
     int64_t rows = 0, tokens = 0;
+    bool idle = false;  // nobody waits for it
   };
   static constexpr size_t kFrames = 4;
   // What a graph holds: all of a step, or, where a row needs masks, the draft layer's passes and the forward
@@ -104,7 +110,12 @@ class GpuEngine final : public Engine {
   static Result<std::unique_ptr<GpuEngine>> start_rank(const EngineOptions& options, int gpu,
                                                        std::unique_ptr<dist::cuda::GpuGroup> group);
   Result<void> run(const EngineOptions& options);
-  bool leads() const { return group_ == nullptr || group_->rank() == 0; }
+  bool leads() const { return group_ == nullptr || group_->rank() == 0 || groups_of_requests_; }
+  // Of a split in groups of requests: the board that they share.
+  void join(std::shared_ptr<PassBoard> board);
+  // This group's part in passes that began without it.
+  void take_idle_passes();
+  void run_idle_pass(const PassBoard::Pass& pass);
   // Waits for all ranks on the host: so that none of them waits on its GPU while another takes memory.
   Result<void> gather_ranks() const;
   std::future<Result<StepResult>> submit(Work work);
@@ -131,7 +142,7 @@ class GpuEngine final : public Engine {
   int64_t graph_size() const;
   Result<void> queue_forward(Frame& frame);
   void forward(const StepLayout& layout, const GuessLayout& guesses,
-               const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens);
+               const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens, int64_t places);
   // The padded number of sampling rows is known: their logits, and what guessing takes.
   void lay_out_rows(int64_t rows);
   // Who guesses, and so the step's width.
@@ -160,6 +171,8 @@ class GpuEngine final : public Engine {
 
   const int gpu_;
   std::unique_ptr<dist::cuda::GpuGroup> group_;  // or none: the only rank
+  const bool groups_of_requests_;
+  std::shared_ptr<PassBoard> board_;  // where there are several of them
   std::unique_ptr<device::cuda::Stream> stream_;
   std::unique_ptr<model::cuda::Model> model_;
   model::cuda::KvPool cache_;

@@ -14,11 +14,13 @@ Result<std::unique_ptr<GpuEngine>> GpuEngine::start_rank(const EngineOptions& op
   return engine;
 }
 
-Result<std::unique_ptr<Engine>> GpuEngine::start(const EngineOptions& options) {
+Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOptions& options) {
+  std::vector<std::unique_ptr<Engine>> engines;
   const int size = options.split.world();
   if (size == 1) {
     FATHOM_ASSIGN(auto engine, start_rank(options, options.first_gpu, nullptr));
-    return std::unique_ptr<Engine>(std::move(engine));
+    engines.push_back(std::move(engine));
+    return engines;
   }
   dist::cuda::GpuGroupOptions wanted;
   wanted.timeout = options.dist_timeout;
@@ -42,10 +44,67 @@ Result<std::unique_ptr<Engine>> GpuEngine::start(const EngineOptions& options) {
   for (const auto& engine : started) {
     if (!engine->ok()) return engine->error();
   }
+  if (options.split.dp > 1) {
+    const auto board = std::make_shared<PassBoard>(size);
+    for (auto& engine : started) {
+      (**engine)->join(board);
+      engines.push_back(std::move(**engine));
+    }
+    return engines;
+  }
   std::unique_ptr<GpuEngine> leader = std::move(**started.front());
   for (size_t rank = 1; rank < started.size(); ++rank)
     leader->followers_.push_back(std::move(**started[rank]));
-  return std::unique_ptr<Engine>(std::move(leader));
+  engines.push_back(std::move(leader));
+  return engines;
+}
+
+void GpuEngine::join(std::shared_ptr<PassBoard> board) {
+  board_ = std::move(board);
+  board_->join(group_->rank(), [this] {
+    Work wake;
+    wake.idle = true;
+    (void)queue_.push(std::move(wake));  // or the engine is ending, and no group is in a step
+  });
+}
+
+void GpuEngine::take_idle_passes() {
+  while (const auto pass = board_->take_idle(group_->rank())) run_idle_pass(*pass);
+}
+
+// A step of padding alone.
+void GpuEngine::run_idle_pass(const PassBoard::Pass& pass) {
+  const size_t index = *free_.pop();
+  Frame& frame = frames_[index];
+  frame.result = {};
+  frame.choices.clear();
+  frame.others.clear();
+  frame.idle = true;
+  frame.rows = frame.tokens = 0;
+  stream_->record(frame.begun);
+  if (pass.graph_rows > 0) {
+    StepLayout layout(pass.graph_rows, pass.graph_rows);
+    const GuessLayout guesses(pass.graph_rows, 0, false, layout.fixed_bytes);
+    layout.fixed_bytes = guesses.end;
+    StepInput nothing;
+    nothing.clear();
+    nothing.logit_rows.assign(static_cast<size_t>(pass.graph_rows), -1);
+    std::vector<model::cuda::ExtendPass> passes;
+    const SlotUpdate* updates = nullptr;
+    auto* device = static_cast<std::byte*>(device_input_.data());
+    const int64_t bytes =
+        nothing.write(layout, static_cast<std::byte*>(frame.input.data()), device, passes, &updates);
+    stream_->copy(device, frame.input.data(), static_cast<size_t>(bytes));
+    graphs_.at({pass.graph_rows, 1, GraphKind::kForward}).launch(*stream_);
+  } else {
+    model::cuda::GpuBatch batch;
+    batch.group_tokens = pass.places;
+    batch.cache = &cache_;
+    model_->forward(*stream_, batch);
+  }
+  stream_->record(frame.done);
+  frame.status = with_group(stream_->status());
+  in_flight_.push(size_t{index});
 }
 
 Result<void> GpuEngine::gather_ranks() const {
@@ -76,6 +135,7 @@ std::future<Result<StepResult>> GpuEngine::submit(Work work) {
 }
 
 std::future<Result<StepResult>> GpuEngine::step(BatchPlan plan) {
+  if (board_ != nullptr) board_->given(group_->rank());
   Work work;
   work.plan = std::move(plan);
   return submit(std::move(work));
@@ -88,6 +148,7 @@ Result<std::vector<OpTime>> GpuEngine::trace_step(BatchPlan plan) {
   work.plan = std::move(plan);
   work.eager = true;
   work.trace = &trace;
+  if (board_ != nullptr) board_->given(group_->rank());
   const auto result = submit(std::move(work)).get();
   FATHOM_TRY(result);
   FATHOM_ASSIGN(const auto spans, trace.spans());

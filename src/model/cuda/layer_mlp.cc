@@ -18,27 +18,27 @@ constexpr int64_t kBesideTokens = 256;
 }  // namespace
 
 void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
-                 const Matrix& y) {
-  const int64_t t = step.batch.view.tokens;
+                 const Matrix& x, const Matrix& y) {
+  const int64_t t = x.rows;
   const Matrix& widest = step.work.inner;
   const Matrix inner(widest.data, widest.dtype, t, weights.down.k);
   ops::cuda::linear(
-      stream, {.x = step.work.normed.first_rows(t), .y = inner, .weight = &weights.gate_up, .swiglu = true});
+      stream, {.x = x, .y = inner, .weight = &weights.gate_up, .swiglu = true});
   ops::cuda::linear(stream, {.x = inner, .y = y, .weight = &weights.down});
 }
 
-void moe_block(const Step& step, const MoeWeights& weights) {
+void moe_block(const Step& step, const MoeWeights& weights, const Matrix& x, const int32_t* positions,
+               const Matrix& y) {
   const ModelConfig& c = step.config;
   const Workspace& work = step.work;
-  const int64_t t = step.batch.view.tokens;
+  const int64_t t = x.rows;
   const int64_t copies = t * c.gate.top_k;
   const auto experts = static_cast<int64_t>(step.shard.experts.size());
-  const Matrix x = work.normed.first_rows(t);
   Matrix shared;
   const bool beside = c.num_shared_experts > 0 && t <= kBesideTokens;
   if (c.num_shared_experts > 0) {
     shared = work.shared_out.first_rows(t);
-    dense_block(step, beside ? step.beside.fork(step.stream) : step.stream, weights.shared, shared);
+    dense_block(step, beside ? step.beside.fork(step.stream) : step.stream, weights.shared, x, shared);
   }
   const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
   ops::cuda::linear(step.stream, {.x = x, .y = logits, .weight = &weights.gate});
@@ -49,7 +49,7 @@ void moe_block(const Step& step, const MoeWeights& weights) {
                                 .ids = work.expert_ids,
                                 .weights = work.expert_weights});
   ops::cuda::expert_sort(step.stream, {.ids = work.expert_ids,
-                                       .positions = step.batch.view.positions,
+                                       .positions = positions,
                                        .slots = weights.slots,
                                        .tokens = t,
                                        .experts = static_cast<int32_t>(experts),
@@ -83,10 +83,10 @@ void moe_block(const Step& step, const MoeWeights& weights) {
   ops::cuda::expert_combine(step.stream, {.rows = work.expert_out.first_rows(copies),
                                           .weights = work.expert_weights,
                                           .places = work.sort.places,
-                                          .positions = step.batch.view.positions,
+                                          .positions = positions,
                                           .top_k = c.gate.top_k,
                                           .shared = shared,
-                                          .y = work.delta.first_rows(t)});
+                                          .y = y});
 }
 
 }  // namespace fathom::model::cuda

@@ -1,4 +1,4 @@
-// The blocks of a layer on the GPU: each reads work.normed and leaves its result in work.delta.
+// The blocks of a layer on the GPU. Attention reads work.normed and leaves its result in work.delta.
 #pragma once
 
 #include "device/cuda/branch.h"
@@ -26,7 +26,9 @@ struct Step {
 void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache);
 // On `stream`, which is the step's or one beside it.
 void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
-                 const ops::cuda::Matrix& y);
-void moe_block(const Step& step, const MoeWeights& weights);
+                 const ops::cuda::Matrix& x, const ops::cuda::Matrix& y);
+// x [t, H] -> y [t, H]; a token of position -1 is padding.
+void moe_block(const Step& step, const MoeWeights& weights, const ops::cuda::Matrix& x,
+               const int32_t* positions, const ops::cuda::Matrix& y);
 
 }  // namespace fathom::model::cuda

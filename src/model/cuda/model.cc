@@ -4,6 +4,7 @@
 #include <span>
 
 #include "base/clock.h"
+#include "model/cuda/group_positions.h"
 #include "model/cuda/layers.h"
 #include "model/memory.h"
 #include "model/rope.h"
@@ -51,26 +52,31 @@ struct Model::State {
   int64_t forward_tokens = 0;
 
   dist::cuda::GpuGroup* group() const { return options.group; }
+  // Attention, dense MLPs, embedding and head are split over the ranks; or each rank has them whole, and tokens
+  // of its own.
+  bool splits_tokens() const { return shard.split.dp > 1; }
+  bool splits_heads() const { return group() != nullptr && !splits_tokens(); }
 
-  // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary:
-  // rows to be summed, in work.delta.
+  // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary: rows
+  // to be summed, in work.delta.
   void embed(device::cuda::Stream& stream, const GpuBatch& batch) const {
-    ops::cuda::embedding(stream,
-                         {.table = weights.embedding.data,
-                          .table_dtype = weights.embedding.dtype,
-                          .first = weights.embedding.first,
-                          .rows = weights.embedding.rows,
-                          .ids = batch.token_ids,
-                          .tokens = batch.view.tokens,
-                          .width = config.hidden_size,
-                          .y = group() != nullptr ? static_cast<float*>(work.delta.data) : work.residual});
+    ops::cuda::embedding(
+        stream, {.table = weights.embedding.data,
+                 .table_dtype = weights.embedding.dtype,
+                 .first = weights.embedding.first,
+                 .rows = weights.embedding.rows,
+                 .ids = batch.token_ids,
+                 .tokens = batch.view.tokens,
+                 .width = config.hidden_size,
+                 .y = splits_heads() ? static_cast<float*>(work.delta.data) : work.residual});
   }
   // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm.
   void add_norm(device::cuda::Stream& stream, int64_t t, bool fresh, const float* weight,
                 const Matrix& y) const {
     const auto eps = static_cast<float>(config.rms_norm_eps);
     const Matrix delta = work.delta.first_rows(t);
-    if (group() == nullptr) {
+    if (!splits_heads()) {
+      if (t == 0) return;
       ops::cuda::add_rms_norm(stream, {.residual = work.residual,
                                        .delta = fresh ? Matrix() : delta,
                                        .weight = weight,
@@ -85,6 +91,24 @@ struct Model::State {
                           .eps = eps,
                           .y = y.first_rows(t)});
   }
+  // The same of what all ranks' experts have left in work.all_delta of this rank's tokens, of at most `places`
+  // of a rank.
+  void add_norm_of_all(device::cuda::Stream& stream, int64_t t, int64_t places, const float* weight,
+                       const Matrix& y) const {
+    group()->sum_own(stream,
+                     {.rows = own_rows(work.all_delta, t, places),
+                      .residual = work.residual,
+                      .weight = weight,
+                      .eps = static_cast<float>(config.rms_norm_eps),
+                      .y = y.first_rows(t)},
+                     places);
+  }
+  Matrix own_rows(const Matrix& all, int64_t t, int64_t places) const {
+    const int64_t first = shard.place.group * places;
+    return all.row_range(first, first + t);
+  }
+  // work.normed, or this rank's rows of work.all_normed, through the experts of all ranks.
+  void experts(const Step& step, const MoeWeights& moe);
   // Memory that others of the group read and write.
   Result<void> share_workspace();
   // `embedded`: the residual stream is what embed() left.
@@ -153,6 +177,9 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
     return error(ErrorCode::kUnsupported, "a hidden size of {} on several GPUs: it must be a multiple of 8",
                  config.hidden_size);
   }
+  FATHOM_CHECK(shard.split.pp == 1 && (shard.split.dp == 1 || shard.split.attention_ranks() == 1),
+               "a split of GPUs in {} stages, and groups of {}", shard.split.pp,
+               shard.split.attention_ranks());
   auto state = std::make_unique<State>(config, std::move(shard));
   FATHOM_ASSIGN(state->beside, device::cuda::Branch::create(stream.gpu()));
   State& s = *state;
@@ -171,9 +198,8 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   if (options.checkpoint != nullptr) {
     FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, s.report));
   }
-  total =
-      static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, s.shard)) /
-                           static_cast<double>(stored_bytes(config)));
+  total = static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, s.shard)) /
+                               static_cast<double>(stored_bytes(config)));
   s.report.check_seconds = seconds_since(check_start);
 
   const int64_t pack_start = steady_clock().now_ns();
@@ -202,12 +228,15 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   FATHOM_ASSIGN(s.rope, upload_rope(config, s.max_context, pool, s.work_arena));
   s.report.workspace_bytes = static_cast<int64_t>(s.work_arena.used());
   FATHOM_TRY(s.share_workspace());
+  // Padding tokens leave rows as they are: those must be numbers.
+  const auto clear = [&](const Matrix& rows) {
+    stream.fill(rows.data, 0, static_cast<size_t>(rows.rows * rows.columns * device::size_of(rows.dtype)));
+  };
   if (config.draft_layers > 0) {
-    // Padding tokens leave rows as they are: those must be numbers.
-    for (const Matrix& rows : {s.work.states, s.work.draft_pair}) {
-      stream.fill(rows.data, 0, static_cast<size_t>(rows.rows * rows.columns * device::size_of(rows.dtype)));
-    }
+    clear(s.work.states);
+    clear(s.work.draft_pair);
   }
+  if (s.splits_tokens()) clear(s.work.all_normed);
 
   const auto& layer = s.weights.layers.back();
   s.report.implementations.emplace_back(
@@ -250,9 +279,26 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
                               std::span<const LayerWeights> layers, int64_t first, bool embedded,
                               const float* last_norm, const Matrix& out) {
   const int64_t t = batch.view.tokens;
-  const Step step{stream,      config,        shard,       work,  rope,  scale,
+  const Step step{stream, config,      shard,         work,        rope,  scale,
                   options.mla, decode_tokens, max_context, batch, beside};
-  const Matrix delta = work.delta.first_rows(t);
+  const int64_t places = batch.group_tokens;
+  if (splits_tokens()) {
+    FATHOM_CHECK(t <= places && places <= options.max_tokens, "{} tokens of {}, most {}", t, places,
+                 options.max_tokens);
+    int32_t* mine = work.all_positions + shard.place.group * places;
+    group_positions(stream, batch.view.positions, t, places, mine);
+    // Numbers of four bytes, whatever they mean.
+    group()->gather(stream, Matrix(mine, DType::kF32, 1, places), places);
+  }
+  bool of_all = false;  // what the next norm adds is in work.all_delta
+  const auto add = [&](bool fresh, const float* weight, const Matrix& y) {
+    if (of_all) {
+      add_norm_of_all(stream, t, places, weight, y);
+    } else {
+      add_norm(stream, t, fresh, weight, y);
+    }
+    of_all = false;
+  };
   for (size_t i = 0; i < layers.size(); ++i) {
     const LayerWeights& layer = layers[i];
     if (i == 0 && !embedded) {
@@ -262,24 +308,44 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
                                        .eps = static_cast<float>(config.rms_norm_eps),
                                        .y = work.normed.first_rows(t)});
     } else {
-      add_norm(stream, t, i == 0, layer.input_norm, work.normed);
+      add(i == 0, layer.input_norm, work.normed);
     }
-    attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
-    add_norm(stream, t, false, layer.attention_norm, work.normed);
+    if (t > 0) attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
+    const bool among_all = layer.is_moe && splits_tokens();
+    add(false, layer.attention_norm, among_all ? own_rows(work.all_normed, t, places) : work.normed);
     if (layer.is_moe) {
-      moe_block(step, layer.moe);
-    } else {
-      dense_block(step, stream, layer.dense, delta);
+      experts(step, layer.moe);
+    } else if (t > 0) {
+      dense_block(step, stream, layer.dense, work.normed.first_rows(t), work.delta.first_rows(t));
     }
+    of_all = among_all;
   }
-  add_norm(stream, t, false, last_norm, out);
+  add(false, last_norm, out);
+}
+
+void Model::State::experts(const Step& step, const MoeWeights& moe) {
+  const int64_t t = step.batch.view.tokens;
+  if (!splits_tokens()) {
+    moe_block(step, moe, work.normed.first_rows(t), step.batch.view.positions, work.delta.first_rows(t));
+    return;
+  }
+  const int64_t places = step.batch.group_tokens;
+  const int64_t all = shard.split.dp * places;
+  group()->gather(step.stream, own_rows(work.all_normed, t, places), places * config.hidden_size);
+  moe_block(step, moe, work.all_normed.first_rows(all), work.all_positions, work.all_delta.first_rows(all));
 }
 
 Result<void> Model::State::share_workspace() {
   if (group() == nullptr) return {};
-  std::vector<Matrix> shared{work.delta, work.normed, work.states,
-                             Matrix(work.logits, DType::kF32, options.max_logit_rows, config.vocab_size)};
-  if (config.draft_layers > 0) shared.push_back(work.draft_pair);
+  std::vector<Matrix> shared;
+  if (splits_tokens()) {
+    shared = {work.all_normed, work.all_delta,
+              Matrix(work.all_positions, DType::kF32, 1, work.all_normed.rows)};
+  } else {
+    shared = {work.delta, work.normed, work.states,
+              Matrix(work.logits, DType::kF32, options.max_logit_rows, config.vocab_size)};
+    if (config.draft_layers > 0) shared.push_back(work.draft_pair);
+  }
   for (const Matrix& m : shared)
     FATHOM_TRY(group()->share(m.data, m.rows * m.columns * device::size_of(m.dtype)));
   return {};
@@ -294,15 +360,16 @@ float* Model::State::run_head(device::cuda::Stream& stream, const Matrix& hidden
   const Matrix logits(work.logits, DType::kF32, count, config.vocab_size);
   const Matrix mine = logits.slice(shard.vocab.first, shard.vocab.end());
   ops::cuda::linear(stream, {.x = gathered, .y = mine, .weight = &weights.head});
-  if (group() != nullptr) group()->gather(stream, mine, count * shard.vocabs.front().count);
+  if (splits_heads()) group()->gather(stream, mine, count * shard.vocabs.front().count);
   return work.logits;
 }
 
 float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
   State& s = *state_;
   const int64_t t = batch.view.tokens;
-  FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
-  s.embed(stream, batch);
+  FATHOM_CHECK(t > (s.splits_tokens() ? -1 : 0) && t <= s.options.max_tokens, "tokens={} max_tokens={}", t,
+               s.options.max_tokens);
+  if (t > 0) s.embed(stream, batch);
   s.run_layers(stream, batch, s.weights.layers, 0, true, s.weights.norm, s.work.hidden);
   s.forward_tokens = t;
   return logits(stream, batch.logit_rows, batch.logit_count);
@@ -317,6 +384,7 @@ void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int
   State& s = *state_;
   const int64_t t = batch.view.tokens;
   FATHOM_CHECK(s.config.draft_layers > 0, "the model was built without its draft layer");
+  FATHOM_CHECK(!s.splits_tokens(), "a draft of {} groups of requests", s.shard.split.dp);
   FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
   const DraftWeights& weights = s.weights.draft;
   const int64_t width = s.config.hidden_size;
@@ -326,11 +394,13 @@ void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int
   const Matrix before = pair.slice(width, 2 * width);
   const Matrix residual(s.work.residual, DType::kF32, t, width);
   s.embed(stream, batch);
-  if (s.group() == nullptr) {
+  if (!s.splits_heads()) {
     ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = weights.token_norm, .eps = eps});
   } else {
-    s.group()->sum(
-        stream, {.rows = s.work.delta.first_rows(t), .weight = weights.token_norm, .eps = eps, .y = token});
+    s.group()->sum(stream, {.rows = s.work.delta.first_rows(t),
+                            .weight = weights.token_norm,
+                            .eps = eps,
+                            .y = token});
   }
   ops::cuda::gather_rows(stream, {.x = s.work.states, .y = before, .ids = states});
   ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = weights.hidden_norm, .eps = eps});

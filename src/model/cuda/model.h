@@ -3,8 +3,9 @@
 // can be captured in a graph, for its shape depends on the numbers in GpuBatch alone, never on what the
 // arrays on the device hold.
 //
-// All ranks of a group queue the same passes over the same batches, each on its own GPU and thread, and all
-// have the same logits, bit for bit.
+// All ranks of a group queue the same passes, each on its own GPU and thread. They have the same batches, and
+// the same logits, bit for bit; or, where each is a group of requests of its own (Split::dp), batches and
+// logits of their own, and the experts see the tokens of all.
 //
 // Not thread safe: one forward at a time. A token's logits are the same bit for bit whatever else is in the
 // batch and however its prompt was cut, because every op keeps that promise.
@@ -75,6 +76,9 @@ struct GpuBatch {
   const int32_t* logit_rows = nullptr;  // [R] tokens of the batch, -1: none
   int64_t logit_count = 0;              // R <= max_logit_rows
   const KvPool* cache = nullptr;
+  // With groups of requests (Split::dp): the most tokens of any group in this pass, the same on all ranks; T is
+  // at most that, and may be 0 where the group only takes its part in the experts.
+  int64_t group_tokens = 0;
 };
 
 // Bytes that the first rank of a model with these options takes beside its weights.

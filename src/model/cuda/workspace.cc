@@ -85,27 +85,35 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
   }
   int64_t widest = 0;
   bool any_moe = false;
+  int64_t moe_tokens = t;
   for (int64_t layer = 0; layer < c.num_layers + c.draft_layers; ++layer) {
     any_moe = any_moe || c.is_moe(layer);
     if (!c.is_moe(layer)) widest = std::max(widest, shape.shard.dense.count);
   }
   if (any_moe) {
-    const int64_t copies = t * c.gate.top_k;
+    const int64_t groups = shape.shard.split.dp;
+    moe_tokens = t * groups;
+    if (groups > 1) {
+      w.all_normed = take.matrix(moe_tokens, c.hidden_size);
+      w.all_delta = {take.array<float>(moe_tokens * c.hidden_size), DType::kF32, moe_tokens, c.hidden_size};
+      w.all_positions = take.array<int32_t>(moe_tokens);
+    }
+    const int64_t copies = moe_tokens * c.gate.top_k;
     widest = std::max(widest, shape.shard.shared.count);
-    w.gate_logits = take.array<float>(t * c.num_experts);
+    w.gate_logits = take.array<float>(moe_tokens * c.num_experts);
     w.expert_ids = take.array<int32_t>(copies);
     w.expert_weights = take.array<float>(copies);
     w.sort.offsets = take.array<int32_t>(c.num_experts + 1);
     w.sort.tokens = take.array<int32_t>(copies);
     w.sort.places = take.array<int32_t>(copies);
     w.sort_scratch = take.array<int32_t>(
-        ops::cuda::expert_sort_workspace(t, static_cast<int32_t>(c.num_experts), c.gate.top_k));
+        ops::cuda::expert_sort_workspace(moe_tokens, static_cast<int32_t>(c.num_experts), c.gate.top_k));
     w.expert_in = take.matrix(copies, c.hidden_size);
     w.expert_inner = take.matrix(copies, shape.shard.expert.count);
     w.expert_out = take.matrix(copies, c.hidden_size);
-    if (c.num_shared_experts > 0) w.shared_out = take.matrix(t, c.hidden_size);
+    if (c.num_shared_experts > 0) w.shared_out = take.matrix(moe_tokens, c.hidden_size);
   }
-  w.inner = take.matrix(t, widest);
+  w.inner = take.matrix(moe_tokens, widest);
   w.logit_hidden = take.matrix(shape.logit_rows, c.hidden_size);
   w.logits = take.array<float>(shape.logit_rows * c.vocab_size);
   return w;

@@ -43,6 +43,10 @@ struct Workspace {
   float* lse = nullptr;             // [T, Nh]
   Matrix kv_latent;                 // [T, Dc + Dr] A; plain cache
   Matrix kv;                        // [T, Nh (Dn + Dv)] A; plain cache
+  // With groups of requests, of the tokens of all groups; the experts' arrays below are then of so many.
+  Matrix all_normed;                // [dp T, H] A
+  Matrix all_delta;                 // [dp T, H] F32
+  int32_t* all_positions = nullptr;  // [dp T]
   float* gate_logits = nullptr;     // [T, E]
   int32_t* expert_ids = nullptr;    // [T, K]
   float* expert_weights = nullptr;  // [T, K]
