@@ -159,6 +159,54 @@ TEST(GpuGroup, SumsHaveTheBitsOfOneGpuByEitherWay) {
   }
 }
 
+// Each rank has rows of its own among all, perhaps none.
+TEST(GpuGroup, ARankAddsItsOwnRows) {
+  FATHOM_GPUS_OR_SKIP();
+  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) {
+    run_ranks(size, kPatient, [size](GpuGroup& group, Stream& stream) {
+      std::mt19937 random(17);
+      for (uint64_t round = 0; round < 30; ++round) {
+        const int64_t width = round % 2 == 0 ? 7168 : 256;
+        const auto places = static_cast<int64_t>(1 + random() % (round % 3 == 0 ? 500 : 40));
+        std::vector<int64_t> counts;
+        for (int r = 0; r < size; ++r)
+          counts.push_back(static_cast<int64_t>(random() % static_cast<unsigned>(places + 1)));
+        const int64_t mine = counts[static_cast<size_t>(group.rank())];
+        const int64_t first = group.rank() * places;
+        const int64_t all = size * places;
+        const DeviceMatrix rows(DType::kF32, all, width,
+                                values_of(round, group.rank(), all * width, DType::kF32));
+        const DeviceMatrix y(DType::kBF16, places, width), want(DType::kBF16, places, width);
+        std::mt19937 same(7);
+        const auto before = ops::cuda::random_floats(places * width, same);
+        const auto weight = ops::cuda::random_floats(width, same);
+        const DeviceArray<float> residual(before), want_residual(before), factors(weight);
+        ASSERT_TRUE(group.share(rows.view().data, all * width * 4).ok());
+        SumArgs args;
+        args.rows = rows.view().row_range(first, first + mine);
+        args.residual = residual.data();
+        args.weight = factors.data();
+        args.y = y.view().first_rows(mine);
+        group.sum_own(stream, args, places);
+        ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+        const auto sum = sum_of(round, size, all * width, DType::kF32);
+        const std::vector<float> own(sum.begin() + first * width, sum.begin() + (first + mine) * width);
+        const DeviceMatrix delta(DType::kF32, mine, width, own);
+        ops::cuda::add_rms_norm(stream, {.residual = want_residual.data(),
+                                         .delta = delta.view(),
+                                         .weight = factors.data(),
+                                         .eps = args.eps,
+                                         .y = want.view().first_rows(mine)});
+        ASSERT_TRUE(stream.synchronize().ok());
+        const std::string what = fmt::format("round {}", round);
+        ops::cuda::expect_same(y.get(), want.get(), width, what);  // poison where no row is
+        ops::cuda::expect_same(residual.get(), want_residual.get(), width, what + " residual");
+        ASSERT_TRUE(group.host().barrier().ok());
+      }
+    });
+  }
+}
+
 // Numbers whose words mean "nobody has written here" must not hold a sum up.
 TEST(GpuGroup, ANanIsANumberLikeAnyOther) {
   FATHOM_GPUS_OR_SKIP();
