@@ -2,6 +2,8 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <thread>
 #include <vector>
 
 #include "app/args.h"
@@ -203,21 +205,39 @@ struct CaseReport {
   double peak = 0, bandwidth = 0;  // medians of the probes
 };
 
-// The ceilings are of one of so many GPUs (1 on the CPU, whose ranks share it).
-CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case& c, int32_t repeat,
+using Engines = std::span<const std::unique_ptr<engine::Engine>>;
+
+// Seconds until all drivers are through with it.
+double together(std::vector<Driver>& drivers, double (Driver::*part)()) {
+  if (drivers.size() == 1) return (drivers.front().*part)();
+  const int64_t start_ns = steady_clock().now_ns();
+  std::vector<std::thread> threads;
+  for (Driver& driver : drivers) threads.emplace_back([&driver, part] { (driver.*part)(); });
+  for (auto& thread : threads) thread.join();
+  return seconds_since(start_ns);
+}
+
+// With groups of requests, each has an equal share of the batch. The ceilings are of one of so many GPUs (1 on
+// the CPU, whose ranks share it).
+CaseReport run_case(Engines engines, const engine::Plan& plan, const Case& c, int32_t repeat,
                     engine::Ceilings& ceilings, int gpus) {
+  engine::Engine& engine = *engines.front();
+  Case share = c;
+  share.batch /= static_cast<int32_t>(engines.size());
   std::vector<double> prefill_rates, prefill_shares, decode_rates, decode_shares, peaks, bandwidths,
       idle_shares, step_tokens;
   const double flops = engine::prefill_flops(plan, c.input) * c.batch / gpus;
   const double bytes = engine::decode_bytes(plan, c.batch, c.input + (c.output + 1) / 2.0) / gpus;
   for (int32_t r = -1; r < repeat; ++r) {  // the first warms caches and scratch memory up
-    Driver driver(engine, c, static_cast<uint64_t>(r + 1));
+    std::vector<Driver> drivers;
+    for (size_t e = 0; e < engines.size(); ++e)
+      drivers.emplace_back(*engines[e], share, static_cast<uint64_t>(r + 1) + 1000 * e);
     const double peak_before = ceilings.compute_peak();
-    const double prefill = driver.prefill();
+    const double prefill = together(drivers, &Driver::prefill);
     const double peak_after = ceilings.compute_peak();
     const double read_before = ceilings.read_bandwidth();
     const auto clock_before = engine.device_clock();
-    const double decode = driver.decode();
+    const double decode = together(drivers, &Driver::decode);
     const auto clock_after = engine.device_clock();
     const double read_after = ceilings.read_bandwidth();
     if (r < 0) continue;
@@ -231,10 +251,11 @@ CaseReport run_case(engine::Engine& engine, const engine::Plan& plan, const Case
     bandwidths.push_back(read);
     prefill_rates.push_back(static_cast<double>(c.batch) * c.input / prefill);
     prefill_shares.push_back(flops * 1e-9 / prefill / peak);
-    const auto tokens = static_cast<double>(driver.tokens());
+    double tokens = 0;
+    for (const Driver& driver : drivers) tokens += static_cast<double>(driver.tokens());
     decode_rates.push_back(tokens / decode);
     decode_shares.push_back(bytes * tokens / c.batch * 1e-9 / decode / read);
-    step_tokens.push_back(tokens / c.batch / static_cast<double>(driver.steps()));
+    step_tokens.push_back(tokens / c.batch / static_cast<double>(drivers.front().steps()));
   }
   CaseReport report;
   report.c = c;
@@ -400,8 +421,19 @@ int run_bench(const BenchArgs& args) {
     return fail(error(ErrorCode::kInvalidArgument,
                       "--simulate-acceptance: needs --speculative-algorithm and a GPU; leave it out"));
   }
-  auto engine = engine::start_engine(settings, &facts);
-  if (!engine.ok()) return fail(engine.error());
+  auto engines = engine::start_engines(settings, &facts);
+  if (!engines.ok()) return fail(engines.error());
+  const auto groups = static_cast<int32_t>(engines->size());
+  for (const auto& c : cases) {
+    if (c.batch % groups == 0) continue;
+    return fail(error(ErrorCode::kInvalidArgument, "--batch {}: {} groups have no equal shares of it",
+                      c.batch, groups));
+  }
+  if (groups > 1 && (args.step_ledger || args.num_prompts > 0)) {
+    return fail(error(ErrorCode::kInvalidArgument,
+                      "--step-ledger, --num-prompts: of one group of requests; leave them or --dp out"));
+  }
+  const auto* const engine = &engines->front();
   const auto ceilings = engine::make_ceilings(*options, **engine);
   if (!ceilings.ok()) return fail(ceilings.error());
 
@@ -411,7 +443,7 @@ int run_bench(const BenchArgs& args) {
   if (gpus > 1) std::printf("%d GPUs: GFLOP/s and GB/s are the whole model's over their number\n", gpus);
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const auto& c : cases) {
-    const CaseReport r = run_case(**engine, *plan, c, args.repeat, **ceilings, gpus);
+    const CaseReport r = run_case(*engines, *plan, c, args.repeat, **ceilings, gpus);
     std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
                 c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
                 r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);

@@ -161,10 +161,15 @@ int run_command_line(int argc, char** argv) {
 
   BenchArgs bench_args;
   auto* bench = add("bench", "Measure prefill and decode beside the machine's bandwidth and peak");
-  add_model_flags(
-      *bench,
-      {.weights = true, .pool = true, .scheduler = true, .batches = true, .speculation = true, .ranks = true},
-      bench_args.model);
+  add_model_flags(*bench,
+                  {.weights = true,
+                   .pool = true,
+                   .scheduler = true,
+                   .batches = true,
+                   .speculation = true,
+                   .ranks = true,
+                   .groups = true},
+                  bench_args.model);
   bench->add_option("--batch", bench_args.batch, "Sequences at once")
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));
