@@ -217,8 +217,8 @@ double together(std::vector<Driver>& drivers, double (Driver::*part)()) {
   return seconds_since(start_ns);
 }
 
-// With groups of requests, each has an equal share of the batch. The ceilings are of one of so many GPUs (1 on
-// the CPU, whose ranks share it).
+// With groups of requests, each has an equal share of the batch. The ceilings are of one of so many GPUs (1
+// on the CPU, whose ranks share it).
 CaseReport run_case(Engines engines, const engine::Plan& plan, const Case& c, int32_t repeat,
                     engine::Ceilings& ceilings, int gpus) {
   engine::Engine& engine = *engines.front();
