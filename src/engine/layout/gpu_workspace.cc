@@ -47,7 +47,6 @@ int64_t gpu_workspace_bytes(const EngineOptions& options, const model::Shard& sh
   }
   const int64_t rows = options.decode_tokens();
   bytes += inner * act + rows * (c.hidden_size * act + c.vocab_size * 4);
-  if (shard.split.attention_ranks() > 1) bytes += rows * (c.vocab_size + shard.vocab.count) * 4;
   return bytes + options.load.max_context * c.rope_dim * 4;
 }
 

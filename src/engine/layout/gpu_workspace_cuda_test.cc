@@ -22,12 +22,16 @@ TEST(GpuWorkspace, IsReckonedAsItIsTaken) {
     settings.chunked_prefill_size = kDefaultGpuChunk;
     settings.page_size = kDefaultGpuPage;
     ModelFacts facts;
-    const EngineOptions options = resolve(settings, &facts).value();
-    const auto taken =
-        static_cast<double>(model::cuda::working_bytes(options.config, cuda::load_options(options), h100));
-    const auto reckoned =
-        static_cast<double>(gpu_workspace_bytes(options, model::whole_model(options.config)));
-    EXPECT_NEAR(reckoned / taken, 1.0, 0.03) << name;
+    EngineOptions options = resolve(settings, &facts).value();
+    for (const model::Split& split : {model::Split{}, {.tp = 8}, {.tp = 8, .ep = 8}}) {
+      if (!model::make_shard(options.config, split, 0).ok()) continue;
+      options.split = split;
+      const auto taken =
+          static_cast<double>(model::cuda::working_bytes(options.config, cuda::load_options(options), h100));
+      const auto reckoned = static_cast<double>(
+          gpu_workspace_bytes(options, model::make_shard(options.config, split, 0).value()));
+      EXPECT_NEAR(reckoned / taken, 1.0, 0.05) << name << ' ' << split.tp << ' ' << split.ep;
+    }
   }
 }
 

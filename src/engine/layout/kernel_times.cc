@@ -109,10 +109,15 @@ double KernelTimes::mla_decode(double batch, double context, int64_t heads) cons
   };
   const double more = std::max(1.0, batch / kAttention.back().batch);
   const double pace = std::max(kNarrowOwnPace, kH100Read / read_gbs_);
-  const double narrow = pick(&Attention::begin16) + pick(&Attention::place16) * more * pace * context;
-  const double wide = pick(&Attention::begin128) + pick(&Attention::place128) * more * context;
-  const double share = std::clamp((static_cast<double>(heads) - 16) / 112, 0.0, 1.0);
-  return narrow + share * (wide - narrow);
+  // Up to 48 heads: tiles of 16, each of which reads the cache.
+  if (heads <= 48) {
+    const auto tiles = static_cast<double>(ceil_div<int64_t>(heads, 16));
+    return pick(&Attention::begin16) + pick(&Attention::place16) * more * pace * tiles * context;
+  }
+  // Fewer than 128 heads gain nothing where few sequences leave multiprocessors idle.
+  const double half = static_cast<double>(heads) / 128;
+  const double share = at(std::array<Point, 2>{{{1, 1.0}, {64, half}}}, batch);
+  return pick(&Attention::begin128) + pick(&Attention::place128) * more * share * context;
 }
 
 double KernelTimes::extend_attention(double tokens, double length, int64_t heads, int64_t query_dim,

@@ -78,6 +78,27 @@ TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
   }
 }
 
+// The same page: six layers on two H100.
+TEST(StepTimes, PredictWhatTwoGpusWereMeasuredToTake) {
+  auto c = config("deepseek_v3_slice9");
+  c.num_layers = 6;
+  auto times = times_of(c, "h100", kDummyBias);
+  const struct {
+    int ep;
+    int64_t batch;
+    double tokens_a_second;
+  } measured[] = {{1, 1, 573}, {1, 32, 5643}, {1, 128, 13899}, {2, 1, 548}, {2, 32, 5976}, {2, 128, 14494}};
+  for (const auto& m : measured) {
+    const auto step = times.decode({.split = {.tp = 2, .ep = m.ep}}, m.batch, 1024 + 32);
+    const double took = 1e6 * static_cast<double>(m.batch) / m.tokens_a_second;
+    EXPECT_NEAR(step.total() / took, 1.0, 0.13) << m.ep << ' ' << m.batch;
+  }
+  for (const auto& [ep, rate] : {std::pair{1, 90600.0}, std::pair{2, 93600.0}}) {
+    const double us = times.prefill({.split = {.tp = 2, .ep = ep}}, 4096, 1024).total();
+    EXPECT_NEAR(4096 * 1e6 / us / rate, 1.0, 0.1) << ep;
+  }
+}
+
 TEST(StepTimes, MoreRanksReadFewerWeightsAndMeetMore) {
   const auto c = config("deepseek_v3");
   auto times = times_of(c, "h200");
@@ -125,6 +146,9 @@ TEST(KernelTimes, AreThoseOfTheBenchmarks) {
   near(times.mla_decode(128, 4096, 128), 327.1);
   near(times.mla_decode(128, 1024, 16), 75.2);
   near(times.mla_decode(1, 4096, 16), 13.1);
+  // As long with half the heads (docs/benchmarks.md, two GPUs).
+  EXPECT_EQ(times.mla_decode(1, 1024, 64), times.mla_decode(1, 1024, 128));
+  EXPECT_LT(times.mla_decode(128, 1024, 64), times.mla_decode(128, 1024, 128));
   near(times.extend_attention(4096, 4096, 128, 192, 128), 1106);
   near(times.sample(128), 30.1);
 }
