@@ -38,6 +38,7 @@ struct Config {
   const char* speculation = "";  // --speculative-algorithm
   int32_t drafts = 0;
   model::Split split = {};
+  int32_t branches = 0, guesses = 0;  // of a tree
 };
 
 constexpr Config kConfigs[] = {
@@ -61,6 +62,70 @@ constexpr Config kConfigs[] = {
     {"look-up", 16, 512, 48, 8, true, true, true, true, sched::SchedulePolicy::kFcfs, "bfloat16", "NGRAM", 4},
     {"look-up, no cache, tiny pool", 8, 256, 16, 8, false, true, true, true, sched::SchedulePolicy::kFcfs,
      "float32", "NGRAM", 7},
+    {"trees",
+     16,
+     8192,
+     512,
+     16,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "EAGLE",
+     3,
+     {},
+     4,
+     15},
+    {"trees, tiny pool",
+     4,
+     320,
+     32,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "bfloat16",
+     "EAGLE",
+     2,
+     {},
+     3,
+     6},
+    {"trees, small chunks, plain cache",
+     1,
+     512,
+     7,
+     6,
+     true,
+     true,
+     false,
+     false,
+     sched::SchedulePolicy::kLpm,
+     "float32",
+     "NEXTN",
+     4,
+     {},
+     2,
+     9},
+    {"trees, two ranks",
+     8,
+     512,
+     48,
+     8,
+     true,
+     true,
+     true,
+     true,
+     sched::SchedulePolicy::kFcfs,
+     "float32",
+     "EAGLE",
+     3,
+     {.tp = 2},
+     2,
+     7},
     {"two ranks",
      16,
      1024,
@@ -292,6 +357,8 @@ struct Server {
     settings.disable_cuda_graph = config.running == 1;
     settings.speculation.algorithm = config.speculation;
     settings.speculation.num_steps = config.drafts;
+    settings.speculation.eagle_topk = config.branches;
+    settings.speculation.num_draft_tokens = config.guesses > 0 ? config.guesses + 1 : 0;
     engine::ModelFacts facts;
     Server server;
     server.engines = engine::start_engines(settings, &facts).value();
@@ -372,6 +439,10 @@ class Schedules : public testing::TestWithParam<Config> {
 TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   const Config& config = GetParam();
   if (const std::string why = refusal(config.split, config.drafts); !why.empty()) GTEST_SKIP() << why;
+  const char* device = std::getenv("FATHOM_TEST_DEVICE");
+  if (config.branches > 1 && device != nullptr && std::string_view(device) == "cuda") {
+    GTEST_SKIP() << "chains on a GPU";
+  }
   // Fewer where a sanitizer makes each step many times slower.
   const char* wish = std::getenv("FATHOM_DEMO_SCHEDULES");
   const int schedules = wish != nullptr            ? std::atoi(wish)

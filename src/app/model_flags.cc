@@ -157,13 +157,14 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
       ->needs(algorithm);
   group
       .add_option("--speculative-eagle-topk", args.speculative_eagle_topk,
-                  "Guesses at each position: 1 (a chain)")
-      ->check(CLI::Range(1, 64))
+                  "Guesses for each place: 1 (a chain), up to 16 (a tree, on the CPU)")
+      ->check(CLI::Range(1, 16))
       ->needs(algorithm);
   group
-      .add_option("--speculative-num-draft-tokens", args.speculative_num_draft_tokens,
-                  "Tokens verified a step, the last one among them; default: steps + 1")
-      ->check(CLI::Range(2, 16))
+      .add_option(
+          "--speculative-num-draft-tokens", args.speculative_num_draft_tokens,
+          "Tokens verified a step, the last one among them; default: steps + 1; a tree's must be given")
+      ->check(CLI::Range(2, 64))
       ->needs(algorithm);
   group
       .add_option("--speculative-draft-model-path", args.speculative_draft_model_path,

@@ -271,9 +271,10 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
                                       ? nlohmann::ordered_json()
                                       : nlohmann::ordered_json(args.speculative_algorithm);
   if (limits.max_drafts > 0) {
-    info["speculative_num_steps"] = limits.max_drafts;
-    info["speculative_eagle_topk"] = 1;
-    info["speculative_num_draft_tokens"] = limits.max_drafts + 1;
+    const engine::Speculation& speculation = engines_.front()->speculation();
+    info["speculative_num_steps"] = speculation.steps;
+    info["speculative_eagle_topk"] = speculation.branches;
+    info["speculative_num_draft_tokens"] = speculation.max_guesses + 1;
     info["speculative_adaptive"] = args.speculative_adaptive;
   }
   info["skip_tokenizer_init"] = args.skip_tokenizer_init;

@@ -19,6 +19,10 @@ struct CpuEngine::Slot {
   std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // null: every token may come, always
   std::vector<int32_t> block_table;
   int32_t last_token = -1;  // the last one chosen: a decode row's input
+
+  int64_t place_of(int32_t place, int32_t page_size) const {
+    return int64_t{block_table[static_cast<size_t>(place / page_size)]} * page_size + place % page_size;
+  }
 };
 
 // One step's arrays. Kept, so that a warm step allocates nothing for them.
@@ -33,8 +37,13 @@ struct CpuEngine::Batch {
   std::vector<size_t> sampling;  // their plan rows
   std::vector<int32_t> first_logit;  // beside `sampling`
   std::vector<sample::VerifyRow> verify;
-  std::vector<DraftRow> drafts;       // of the decode rows
-  std::vector<int32_t> drafts_of;     // [plan row] its place in `drafts`, or -1
+  std::vector<DraftRow> drafts;             // of the decode rows
+  std::vector<int32_t> drafts_of;           // [plan row] its place in `drafts`, or -1
+  std::vector<std::vector<int32_t>> held;   // [plan row] the guesses that held
+  std::vector<int32_t> depths;              // [guess] of a row
+  std::vector<std::vector<int64_t>> tails;  // of the branches' attention rows; as many as were ever needed
+  size_t num_tails = 0;
+  std::vector<model::KvMove> moves;   // of the last step's guesses, for the next pass
   std::vector<ComputedRow> computed;  // for the drafter
   std::vector<int32_t> chosen;        // of a row
 
@@ -48,6 +57,7 @@ struct CpuEngine::Batch {
     sampling.clear();
     first_logit.clear();
     verify.clear();
+    num_tails = 0;
     computed.clear();
   }
 };
@@ -117,7 +127,7 @@ void CpuEngine::take_model(const EngineOptions& options, std::unique_ptr<ModelRa
   model_ = std::move(model);
   limits_.num_pages = static_cast<int32_t>(report_.pool.pages);
   if (options.speculation.source == Speculation::Source::kDraftLayer) {
-    drafter_ = make_draft_layer(*model_, options.max_running);
+    drafter_ = make_draft_layer(*model_, options.max_running, options.speculation);
   } else if (options.speculation.source == Speculation::Source::kLookup) {
     drafter_ = make_lookup(options.max_running);
   }
@@ -159,6 +169,7 @@ Result<StepResult> CpuEngine::run(BatchPlan& plan) {
   forward.extend_rows = batch_->extend_rows;
   forward.decode_rows = batch_->decode_rows;
   forward.logit_rows = batch_->logit_rows;
+  forward.moves = batch_->moves;
   model::ForwardOutput output;
   model_->forward(*launch_, forward, &output);
   FATHOM_TRY(model_->state());  // nobody chooses among what a broken pass gave
@@ -232,45 +243,72 @@ void CpuEngine::lay_out(const BatchPlan& plan) {
       const BatchRow& row = plan.rows[r];
       if (row.mode != mode) continue;
       Slot& slot = slots_[static_cast<size_t>(row.slot)];
-      const std::vector<int32_t> no_guesses;
-      const auto& guesses = batch.drafts_of[r] < 0
-                                ? no_guesses
-                                : batch.drafts[static_cast<size_t>(batch.drafts_of[r])].guesses.tokens;
-      const int32_t count = static_cast<int32_t>(row.tokens.empty() ? 1 + guesses.size() : row.tokens.size());
+      const sample::GuessTree no_guesses;
+      const sample::GuessTree& guesses =
+          batch.drafts_of[r] < 0 ? no_guesses : batch.drafts[static_cast<size_t>(batch.drafts_of[r])].guesses;
+      const int32_t count = row.tokens.empty() ? 1 + guesses.size() : static_cast<int32_t>(row.tokens.size());
       const int32_t first = static_cast<int32_t>(batch.token_ids.size());
       batch.first[r] = first;
       batch.count[r] = count;
       FATHOM_CHECK(static_cast<int64_t>(slot.block_table.size()) * page_size >= row.start + count,
                    "slot {}: {} pages of {} tokens for {} + {} tokens", row.slot, slot.block_table.size(),
                    page_size, row.start, count);
+      batch.depths.clear();
       for (int32_t i = 0; i < count; ++i) {
-        const int32_t position = row.start + i;
         const int32_t token = !row.tokens.empty() ? row.tokens[static_cast<size_t>(i)]
                               : i == 0            ? slot.last_token
-                                                  : guesses[static_cast<size_t>(i) - 1];
+                                                  : guesses.tokens[static_cast<size_t>(i) - 1];
         FATHOM_CHECK(token >= 0 && token < limits_.vocab_size, "slot {}: token {} at position {}", row.slot,
-                     token, position);
+                     token, row.start + i);
+        // A guess stands one position behind its parent; its entry takes the next place.
+        const bool named = !row.tokens.empty() || i == 0;
+        const int32_t parent = named ? i - 1 : 1 + guesses.parents[static_cast<size_t>(i) - 1];
+        batch.depths.push_back(i == 0 ? 0 : batch.depths[static_cast<size_t>(parent)] + 1);
         batch.token_ids.push_back(token);
-        batch.positions.push_back(position);
-        const int64_t page = slot.block_table[static_cast<size_t>(position / page_size)];
-        batch.places.push_back(page * page_size + position % page_size);
+        batch.positions.push_back(row.start + batch.depths.back());
+        batch.places.push_back(slot.place_of(row.start + i, page_size));
       }
-      attention.push_back({first, count, row.start, slot.block_table.data()});
+      add_attention(row, slot, guesses, first, count, attention);
       if (row.sample) {
         batch.sampling.push_back(r);
         batch.first_logit.push_back(static_cast<int32_t>(batch.logit_rows.size()));
-        for (auto i = static_cast<int32_t>(count - 1 - static_cast<int32_t>(guesses.size())); i < count;
-             ++i) {
-          batch.logit_rows.push_back(first + i);
-        }
+        for (int32_t i = count - 1 - guesses.size(); i < count; ++i) batch.logit_rows.push_back(first + i);
       }
     }
   }
 }
 
+// Guesses that follow each other make up one row: the first such run lies where the sequence goes on, and
+// each other one sees its branch's entries, wherever they are.
+void CpuEngine::add_attention(const BatchRow& row, const Slot& slot, const sample::GuessTree& guesses,
+                              int32_t first, int32_t count, std::vector<ops::AttentionRow>& to) {
+  Batch& batch = *batch_;
+  const auto parent_of = [&](int32_t i) { return 1 + guesses.parents[static_cast<size_t>(i) - 1]; };
+  for (int32_t begin = 0, end; begin < count; begin = end) {
+    end = begin + 1;
+    while (end < count && (!row.tokens.empty() || parent_of(end) == end - 1)) ++end;
+    const int32_t depth = batch.depths[static_cast<size_t>(begin)];
+    ops::AttentionRow attention{first + begin, end - begin, row.start + depth, slot.block_table.data()};
+    if (begin > 0) {
+      if (batch.num_tails == batch.tails.size()) batch.tails.emplace_back();
+      std::vector<int64_t>& tail = batch.tails[batch.num_tails++];
+      tail.assign(static_cast<size_t>(depth + end - begin), 0);
+      for (int32_t i = end - 1, d = depth + end - begin - 1; d >= 0; --d) {
+        tail[static_cast<size_t>(d)] = batch.places[static_cast<size_t>(first + i)];
+        if (i > 0) i = parent_of(i);
+      }
+      attention.tail = tail.data();
+      attention.tail_start = row.start;
+    }
+    to.push_back(attention);
+  }
+}
+
 void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logits, StepResult* result) {
   Batch& batch = *batch_;
+  batch.moves.clear();
   if (batch.sampling.empty()) return;
+  batch.held.resize(std::max(batch.held.size(), plan.rows.size()));
   for (size_t i = 0; i < batch.sampling.size(); ++i) {
     const size_t row = batch.sampling[i];
     sample::VerifyRow verify;
@@ -285,6 +323,8 @@ void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logit
       if (verify.mask->error) result->rows[row].error = verify.mask->error;
     }
     verify.outputs = &result->rows[row].outputs;
+    batch.held[row].clear();
+    verify.path = &batch.held[row];
     result->rows[row].drafted = verify.guesses != nullptr ? verify.guesses->size() : 0;
     batch.verify.push_back(verify);
   }
@@ -295,6 +335,16 @@ void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logit
     for (const TokenOutput& output : result->rows[row].outputs) batch.chosen.push_back(output.token);
     slot.last_token = batch.chosen.back();
     if (slot.masks != nullptr) masks_.accept(slot.masks, batch.chosen);
+    // The last token of the outputs is not computed yet.
+    auto& held = batch.held[row];
+    held.resize(std::min(held.size(), batch.chosen.size() - 1));
+    const int32_t after = plan.rows[row].start + 1;
+    for (int32_t i = 0; i < static_cast<int32_t>(held.size()); ++i) {
+      const int32_t node = held[static_cast<size_t>(i)];
+      if (node == i) continue;
+      batch.moves.push_back(
+          {slot.place_of(after + node, limits_.page_size), slot.place_of(after + i, limits_.page_size)});
+    }
   }
 }
 
@@ -303,18 +353,16 @@ void CpuEngine::follow(const BatchPlan& plan, const device::Tensor& hidden, cons
   Batch& batch = *batch_;
   for (size_t r = 0; r < plan.rows.size(); ++r) {
     const BatchRow& row = plan.rows[r];
-    const auto& outputs = result.rows[r].outputs;
-    const bool named = !row.tokens.empty();
-    // The wrong guesses' positions do not count.
-    const size_t count = named ? row.tokens.size() : std::max<size_t>(outputs.size(), 1);
-    batch.computed.push_back({.slot = row.slot,
-                              .mode = row.mode,
-                              .start = row.start,
-                              .first = batch.first[r],
-                              .tokens = {batch.token_ids.data() + batch.first[r], count},
-                              .block_table = slots_[static_cast<size_t>(row.slot)].block_table.data(),
-                              .named = named,
-                              .outputs = outputs});
+    ComputedRow computed;
+    computed.slot = row.slot;
+    computed.mode = row.mode;
+    computed.start = row.start;
+    computed.first = batch.first[r];
+    computed.tokens = row.tokens;
+    if (row.tokens.empty()) computed.held = batch.held[r];
+    computed.block_table = slots_[static_cast<size_t>(row.slot)].block_table.data();
+    computed.outputs = result.rows[r].outputs;
+    batch.computed.push_back(computed);
   }
   drafter_->follow(*launch_, batch.computed, hidden);
 }

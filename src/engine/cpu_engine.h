@@ -39,6 +39,8 @@ class CpuEngine final : public Engine {
   void open_slots(BatchPlan& plan);
   void draft(const BatchPlan& plan);
   void lay_out(const BatchPlan& plan);
+  void add_attention(const BatchRow& row, const Slot& slot, const sample::GuessTree& guesses, int32_t first,
+                     int32_t count, std::vector<ops::AttentionRow>& to);
   void choose_tokens(const BatchPlan& plan, const device::Tensor& logits, StepResult* result);
   void follow(const BatchPlan& plan, const device::Tensor& hidden, const StepResult& result);
   void report_prompt(const BatchRow& row, int32_t first, RowResult* result);

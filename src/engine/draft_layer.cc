@@ -4,9 +4,18 @@
 // The layer is behind the model: its entry of a position needs the next token. So a slot keeps the hidden
 // states of the positions that its last row computed and the layer has not seen; the slot's next row brings
 // the token after them.
+//
+// With branches, each pass drafts from the most likely candidates of the pass before. Their entries stand at
+// the same positions, so each has a place of its own among those that the row has for guesses, and sees its
+// branch's. None of these entries lasts: the layer writes them again once the model's hidden states are
+// known.
 #include <algorithm>
+#include <cmath>
+#include <deque>
 
+#include "engine/draft_tree.h"
 #include "engine/drafter.h"
+#include "sample/logprobs.h"
 #include "sample/sampler.h"
 
 namespace fathom::engine {
@@ -14,45 +23,44 @@ namespace {
 
 class DraftLayer final : public Drafter {
  public:
-  DraftLayer(ModelRanks& model, int32_t slots)
-      : model_(model), width_(model.model().config().hidden_size), slots_(static_cast<size_t>(slots)) {}
+  DraftLayer(ModelRanks& model, int32_t slots, const Speculation& speculation)
+      : model_(model),
+        speculation_(speculation),
+        width_(model.model().config().hidden_size),
+        slots_(static_cast<size_t>(slots)) {}
 
   void open(int32_t slot, const SlotInit& /*init*/) override { slots_[static_cast<size_t>(slot)] = {}; }
 
   void draft(device::Launch& launch, std::span<DraftRow> rows) override {
     clear();
-    drafting_.clear();
+    growing_.clear();
     for (DraftRow& row : rows) {
-      Slot& slot = slots_[static_cast<size_t>(row.slot)];
-      const int32_t behind = slot.behind(width_);
+      const int32_t behind = slots_[static_cast<size_t>(row.slot)].behind(width_);
       if (behind == 0) continue;
       add_behind(row.slot, row.start, row.last_token, row.block_table);
       decode_rows_.push_back(
           {static_cast<int32_t>(token_ids_.size()) - behind, behind, row.start - behind, row.block_table});
       if (row.drafts == 0) continue;
-      drafting_.push_back(&row);
+      Growing& growing = growing_.emplace_back();
+      growing.row = &row;
+      growing.beams.push_back({DraftTree::kRoot, {}});
       logit_rows_.push_back(static_cast<int32_t>(token_ids_.size()) - 1);
     }
-    while (!token_ids_.empty()) {
+    for (int32_t depth = 1; !token_ids_.empty(); ++depth) {
       const model::ForwardOutput output = run(launch);
       choose(launch, output.logits);
-      // The next guess of those that want one more.
       std::vector<const float*> states;
       for (const int32_t row : logit_rows_) states.push_back(output.hidden.row<float>(row));
       clear();
-      size_t kept = 0;
-      for (size_t i = 0; i < drafting_.size(); ++i) {
-        DraftRow& row = *drafting_[i];
-        const auto guessed = row.guesses.size();
-        if (guessed == row.drafts) continue;
-        const auto index = static_cast<int32_t>(token_ids_.size());
-        const int32_t position = row.start + guessed - 1;
-        add(row.guesses.tokens.back(), position, row.block_table, states[i]);
-        decode_rows_.push_back({index, 1, position, row.block_table});
-        logit_rows_.push_back(index);
-        drafting_[kept++] = &row;
+      size_t first = 0;  // of the sequence's beams
+      for (Growing& growing : growing_) {
+        const size_t beams = growing.beams.size();
+        if (beams > 0) grow(growing, depth, std::span(states).subspan(first, beams), first);
+        first += beams;
       }
-      drafting_.resize(kept);
+    }
+    for (const Growing& growing : growing_) {
+      growing.row->guesses = growing.tree.tree(std::min(growing.row->drafts, speculation_.max_guesses));
     }
   }
 
@@ -61,7 +69,7 @@ class DraftLayer final : public Drafter {
     clear();
     for (const RowMode mode : {RowMode::kExtend, RowMode::kDecode}) {
       for (const ComputedRow& row : rows) {
-        if (row.named && row.mode == mode) catch_up(row, hidden);
+        if (row.named() && row.mode == mode) catch_up(row, hidden);
       }
     }
     if (!token_ids_.empty()) run(launch);
@@ -77,6 +85,23 @@ class DraftLayer final : public Drafter {
     }
   };
 
+  // A candidate that a pass drafts from.
+  struct Beam {
+    int32_t node = DraftTree::kRoot;
+    std::vector<int64_t> places{};  // of the branch's entries, from the row's start on
+  };
+  // A sequence whose draft goes on.
+  struct Growing {
+    DraftRow* row = nullptr;
+    DraftTree tree;
+    std::deque<Beam> beams;  // of the pass
+    int32_t entries = 0;     // places used
+  };
+  struct Candidate {
+    int32_t token;
+    float logprob;
+  };
+
   void clear() {
     token_ids_.clear();
     positions_.clear();
@@ -87,12 +112,45 @@ class DraftLayer final : public Drafter {
     logit_rows_.clear();
   }
 
-  void add(int32_t next_token, int32_t position, const int32_t* block_table, const float* hidden) {
+  int64_t place_of(const int32_t* block_table, int32_t place) const {
     const auto page_size = static_cast<int32_t>(model_.page_size());
+    return int64_t{block_table[place / page_size]} * page_size + place % page_size;
+  }
+
+  void add(int32_t next_token, int32_t position, int64_t place, const float* hidden) {
     token_ids_.push_back(next_token);
     positions_.push_back(position);
-    places_.push_back(int64_t{block_table[position / page_size]} * page_size + position % page_size);
+    places_.push_back(place);
     hidden_.push_back(hidden);
+  }
+
+  // Takes in the candidates of a pass, and prepares the next one. `states` are what the beams left, `first`
+  // the first beam's candidates.
+  void grow(Growing& growing, int32_t depth, std::span<const float* const> states, size_t first) {
+    DraftRow& row = *growing.row;
+    const int32_t begin = growing.tree.size();
+    std::vector<size_t> beam_of;  // [node - begin]
+    for (size_t beam = 0; beam < growing.beams.size(); ++beam) {
+      for (const Candidate& candidate : candidates_[first + beam]) {
+        growing.tree.add(growing.beams[beam].node, candidate.token, candidate.logprob);
+        beam_of.push_back(beam);
+      }
+    }
+    const std::deque<Beam> before = std::exchange(growing.beams, {});
+    if (depth >= std::min(speculation_.steps, row.drafts)) return;
+    const int32_t position = row.start + depth - 1;
+    for (const int32_t node : growing.tree.best(begin, speculation_.branches)) {
+      if (growing.entries > row.drafts) return;  // no place is left
+      const size_t parent = beam_of[static_cast<size_t>(node - begin)];
+      Beam& beam = growing.beams.emplace_back();
+      beam.node = node;
+      beam.places = before[parent].places;
+      beam.places.push_back(place_of(row.block_table, row.start + growing.entries++));
+      const auto index = static_cast<int32_t>(token_ids_.size());
+      add(growing.tree.token(node), position, beam.places.back(), states[parent]);
+      decode_rows_.push_back({index, 1, position, row.block_table, beam.places.data(), row.start});
+      logit_rows_.push_back(index);
+    }
   }
 
   // The positions before `start` that the layer has not seen; `token` stands at `start`.
@@ -101,7 +159,8 @@ class DraftLayer final : public Drafter {
     const int32_t behind = slot.behind(width_);
     for (int32_t i = 0; i < behind; ++i) {
       const bool last = i + 1 == behind;
-      add(last ? token : slot.tokens[static_cast<size_t>(i)], start - behind + i, block_table,
+      const int32_t position = start - behind + i;
+      add(last ? token : slot.tokens[static_cast<size_t>(i)], position, place_of(block_table, position),
           slot.hidden.data() + i * width_);
     }
   }
@@ -111,7 +170,7 @@ class DraftLayer final : public Drafter {
     add_behind(row.slot, row.start, row.tokens.front(), row.block_table);
     const auto count = static_cast<int32_t>(row.tokens.size());
     for (int32_t i = 0; i + 1 < count; ++i) {
-      add(row.tokens[static_cast<size_t>(i) + 1], row.start + i, row.block_table,
+      add(row.tokens[static_cast<size_t>(i) + 1], row.start + i, place_of(row.block_table, row.start + i),
           hidden.row<float>(row.first + i));
     }
     const auto added = static_cast<int32_t>(token_ids_.size()) - first;
@@ -123,14 +182,14 @@ class DraftLayer final : public Drafter {
   // A named row's entries are written but for the last position's; of another row's none is.
   void keep(const ComputedRow& row, const device::Tensor& hidden) {
     Slot& slot = slots_[static_cast<size_t>(row.slot)];
-    const auto count = static_cast<int32_t>(row.tokens.size());
-    const int32_t begin = row.named ? count - 1 : 0;
+    const int32_t begin = row.named() ? row.count() - 1 : 0;
     slot.hidden.clear();
-    for (int32_t i = begin; i < count; ++i) {
-      const float* state = hidden.row<float>(row.first + i);
+    slot.tokens.clear();
+    for (int32_t i = begin; i < row.count(); ++i) {
+      const float* state = hidden.row<float>(row.index(i));
       slot.hidden.insert(slot.hidden.end(), state, state + width_);
+      if (i > begin) slot.tokens.push_back(row.outputs[static_cast<size_t>(i) - 1].token);
     }
-    slot.tokens.assign(row.tokens.begin() + begin + 1, row.tokens.end());
   }
 
   model::ForwardOutput run(device::Launch& launch) {
@@ -148,20 +207,46 @@ class DraftLayer final : public Drafter {
     return output;
   }
 
-  // With the sequence's own parameters and draws: where the layer agrees with the model, so do their choices.
+  // candidates_[i] of logits i. One: with the sequence's own parameters and draws; where the layer agrees
+  // with the model, so do their choices. Several: the most likely ones, and the same choice, which counts as
+  // the likeliest.
   void choose(device::Launch& launch, const device::Tensor& logits) {
-    launch.pool().parallel_for(
-        static_cast<int64_t>(drafting_.size()), 1, [&](int64_t begin, int64_t end, int) {
-          for (int64_t i = begin; i < end; ++i) {
-            DraftRow& row = *drafting_[static_cast<size_t>(i)];
-            row.guesses.extend(sample::choose_token(logits.row<float>(i), logits.dim(1),
-                                                    row.sampler->params(),
-                                                    row.sampler->generated() + row.guesses.size()));
-          }
-        });
+    struct Place {
+      const DraftRow* row;
+      int32_t depth;
+    };
+    std::vector<Place> of;
+    for (const Growing& growing : growing_) {
+      for (const Beam& beam : growing.beams)
+        of.push_back({growing.row, static_cast<int32_t>(beam.places.size())});
+    }
+    candidates_.resize(std::max(candidates_.size(), of.size()));
+    launch.pool().parallel_for(static_cast<int64_t>(of.size()), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const auto [row, depth] = of[static_cast<size_t>(i)];
+        find_candidates(logits.row<float>(i), logits.dim(1), *row->sampler, depth,
+                        &candidates_[static_cast<size_t>(i)]);
+      }
+    });
+  }
+
+  void find_candidates(const float* logits, int64_t vocab, const sample::SlotSampler& sampler, int32_t depth,
+                       std::vector<Candidate>* found) const {
+    found->clear();
+    const int32_t chosen = sample::choose_token(logits, vocab, sampler.params(), sampler.generated() + depth);
+    found->push_back({chosen, 0.0F});
+    if (speculation_.branches == 1) return;
+    const auto top =
+        sample::top_logprobs(logits, vocab, sample::log_sum_exp(logits, vocab), speculation_.branches);
+    if (!top.empty()) found->front().logprob = top.front().logprob;
+    for (const TokenLogprob& entry : top) {
+      if (static_cast<int32_t>(found->size()) == speculation_.branches) return;
+      if (entry.token != chosen) found->push_back({entry.token, entry.logprob});
+    }
   }
 
   ModelRanks& model_;
+  const Speculation speculation_;
   const int64_t width_;  // H
   std::vector<Slot> slots_;
   // The batch of a pass.
@@ -169,13 +254,14 @@ class DraftLayer final : public Drafter {
   std::vector<int64_t> places_;
   std::vector<const float*> hidden_;
   std::vector<ops::AttentionRow> extend_rows_, decode_rows_;
-  std::vector<DraftRow*> drafting_;  // beside logit_rows_
+  std::vector<Growing> growing_;                    // their beams are beside logit_rows_
+  std::vector<std::vector<Candidate>> candidates_;  // of each of the pass's logits
 };
 
 }  // namespace
 
-std::unique_ptr<Drafter> make_draft_layer(ModelRanks& model, int32_t slots) {
-  return std::make_unique<DraftLayer>(model, slots);
+std::unique_ptr<Drafter> make_draft_layer(ModelRanks& model, int32_t slots, const Speculation& speculation) {
+  return std::make_unique<DraftLayer>(model, slots, speculation);
 }
 
 }  // namespace fathom::engine

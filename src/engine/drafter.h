@@ -24,7 +24,7 @@ struct DraftRow {
   int32_t slot = 0;
   int32_t start = 0;  // position of its first token, `last_token`
   int32_t last_token = 0;
-  int32_t drafts = 0;                    // guesses wanted
+  int32_t drafts = 0;                    // guesses at most
   const int32_t* block_table = nullptr;  // covers start + 1 + drafts places
   const sample::SlotSampler* sampler = nullptr;
   sample::GuessTree guesses;  // out: at most `drafts`
@@ -36,10 +36,18 @@ struct ComputedRow {
   RowMode mode = RowMode::kDecode;
   int32_t start = 0;
   int32_t first = 0;                // its first token in the batch
-  std::span<const int32_t> tokens;  // of the row, those that hold: named, or last and right guesses
+  std::span<const int32_t> tokens;  // of a row that named them; empty: it went on from its last token
+  std::span<const int32_t> held{};  // of its guesses, the nodes that held; guess i is token first + 1 + i
   const int32_t* block_table = nullptr;
-  bool named = false;                    // the plan named its tokens
   std::span<const TokenOutput> outputs;  // chosen
+
+  bool named() const { return !tokens.empty(); }
+  // Positions that it has computed and that hold.
+  int32_t count() const { return static_cast<int32_t>(named() ? tokens.size() : 1 + held.size()); }
+  // In the batch, of position start + i.
+  int32_t index(int32_t i) const {
+    return named() || i == 0 ? first + i : first + 1 + held[static_cast<size_t>(i) - 1];
+  }
 };
 
 class Drafter {
@@ -55,7 +63,7 @@ class Drafter {
 };
 
 // `model` must outlive it.
-std::unique_ptr<Drafter> make_draft_layer(ModelRanks& model, int32_t slots);
+std::unique_ptr<Drafter> make_draft_layer(ModelRanks& model, int32_t slots, const Speculation& speculation);
 std::unique_ptr<Drafter> make_lookup(int32_t slots);
 
 }  // namespace fathom::engine

@@ -8,7 +8,7 @@ namespace fathom::engine {
 Engine::Engine(const EngineOptions& options) : Engine(options, options.threads, available_cpus()) {}
 
 Engine::Engine(const EngineOptions& options, int32_t threads, const std::vector<int>& cpus)
-    : pool_(std::make_unique<ThreadPool>(threads, cpus)) {
+    : speculation_(options.speculation), pool_(std::make_unique<ThreadPool>(threads, cpus)) {
   if (!options.trace_file.empty()) trace_ = std::make_unique<StepTrace>(options.trace_file);
   limits_.max_slots = options.max_running;
   limits_.page_size = options.page_size;

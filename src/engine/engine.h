@@ -102,6 +102,7 @@ class Engine : public Executor {
 
   const ExecutorLimits& limits() const final { return limits_; }
   const EngineReport& report() const { return report_; }
+  const Speculation& speculation() const { return speculation_; }
   int32_t threads() const { return pool_->size(); }
   // The host's threads, of rank 0. Free for others (bench probes) only while no step runs.
   ThreadPool& pool() { return *pool_; }
@@ -122,6 +123,7 @@ class Engine : public Executor {
 
   ExecutorLimits limits_;
   EngineReport report_;
+  Speculation speculation_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<StepTrace> trace_;  // or none
 };

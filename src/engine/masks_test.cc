@@ -13,6 +13,12 @@ TEST(CpuMasks, FailAlone) {
 
 TEST(CpuMasks, GoWithGuesses) {
   const auto plain = start_demo_engine("cpu");
+  SpeculationSettings trees;
+  trees.algorithm = "EAGLE";
+  trees.num_steps = 3;
+  trees.eagle_topk = 4;
+  trees.num_draft_tokens = 16;
+  expect_masks_to_go_with_guesses(*plain, *start_demo_engine("cpu", trees));
   for (const char* algorithm : {"EAGLE", "NGRAM"}) {
     expect_masks_to_go_with_guesses(
         *plain, *start_demo_engine("cpu", {.algorithm = algorithm, .draft_model_path = {}}));

@@ -16,12 +16,18 @@ RankPass RankPass::forward(const model::ForwardBatch& batch, int64_t page_size) 
   pass.positions.assign(batch.positions, batch.positions + batch.tokens);
   pass.logit_rows.assign(batch.logit_rows.begin(), batch.logit_rows.end());
   pass.places.assign(batch.places, batch.places + batch.tokens);
+  pass.moves.assign(batch.moves.begin(), batch.moves.end());
   pass.tables.reserve(batch.extend_rows.size() + batch.decode_rows.size());
+  pass.tails.reserve(batch.decode_rows.size());
   const auto copy = [&](std::span<const ops::AttentionRow> from, std::vector<ops::AttentionRow>& to) {
     for (ops::AttentionRow row : from) {
       const int64_t pages = ceil_div<int64_t>(row.start + row.count, page_size);
       pass.tables.emplace_back(row.block_table, row.block_table + pages);
       row.block_table = pass.tables.back().data();
+      if (row.tail != nullptr) {
+        pass.tails.emplace_back(row.tail, row.tail + (row.start + row.count - row.tail_start));
+        row.tail = pass.tails.back().data();
+      }
       to.push_back(row);
     }
   };
@@ -53,6 +59,7 @@ model::ForwardBatch RankPass::batch(const model::KvPool& cache, std::span<const 
   batch.extend_rows = extend_rows;
   batch.decode_rows = decode_rows;
   batch.logit_rows = logit_rows;
+  batch.moves = moves;
   batch.cache = &cache;
   batch.group_tokens = group_tokens;
   return batch;

@@ -20,6 +20,8 @@ struct RankPass {
   // Their block tables are in `tables`, in the order of the extend rows, then the decode rows.
   std::vector<ops::AttentionRow> extend_rows, decode_rows;
   std::vector<std::vector<int32_t>> tables;
+  std::vector<std::vector<int64_t>> tails;  // of those decode rows that have one, in their order
+  std::vector<model::KvMove> moves;
   std::vector<float> hidden;  // [T, H] of a draft
 
   // Nothing to compute: the part of ranks that have no requests.

@@ -1,5 +1,6 @@
 #include "engine/speculation.h"
 
+#include <algorithm>
 #include <filesystem>
 
 namespace fathom::engine {
@@ -7,13 +8,45 @@ namespace {
 
 constexpr int32_t kDefaultSteps = 3;
 
-// The number of guesses that the three flags come to: without branches, one a step.
-Result<int32_t> chain_length(const SpeculationSettings& settings) {
-  if (settings.eagle_topk > 1) {
+// A tree's three numbers must all be given, as the reference wants it.
+Result<void> set_tree(const SpeculationSettings& settings, bool cuda, Speculation* speculation) {
+  const int32_t branches = settings.eagle_topk;
+  if (speculation->source == Speculation::Source::kLookup) {
     return error(ErrorCode::kUnsupported,
-                 "--speculative-eagle-topk {}: drafts are chains in this version; use 1",
-                 settings.eagle_topk);
+                 "--speculative-eagle-topk {}: look-up finds one continuation; use 1, or EAGLE for trees",
+                 branches);
   }
+  if (cuda) {
+    return error(
+        ErrorCode::kUnsupported,
+        "--speculative-eagle-topk {}: on a GPU drafts are chains in this version; use 1, or --device cpu",
+        branches);
+  }
+  const int32_t steps = settings.num_steps, guesses = settings.num_draft_tokens - 1;
+  if (branches > kMostBranches || steps < 1 || steps > kMostDrafts || guesses < 1) {
+    return error(
+        ErrorCode::kInvalidArgument,
+        "--speculative-eagle-topk {} with --speculative-num-steps {} and --speculative-num-draft-tokens "
+        "{}: a tree takes all three: 2 to {}, 1 to {}, and 2 or more",
+        branches, steps, settings.num_draft_tokens, kMostBranches, kMostDrafts);
+  }
+  const int32_t most = std::min(branches + branches * branches * (steps - 1), kMostGuesses);
+  if (guesses > most) {
+    return error(
+        ErrorCode::kInvalidArgument,
+        "--speculative-num-draft-tokens {}: a tree of {} steps with {} branches has at most {} guesses; "
+        "give {} or less",
+        settings.num_draft_tokens, steps, branches, most, most + 1);
+  }
+  speculation->steps = steps;
+  speculation->branches = branches;
+  speculation->max_guesses = guesses;
+  speculation->max_drafts = std::max(guesses, branches * (steps - 1));
+  return {};
+}
+
+// Without branches the three flags come to one number.
+Result<void> set_chain(const SpeculationSettings& settings, Speculation* speculation) {
   const int32_t steps = settings.num_steps > 0          ? settings.num_steps
                         : settings.num_draft_tokens > 0 ? settings.num_draft_tokens - 1
                                                         : kDefaultSteps;
@@ -27,7 +60,8 @@ Result<int32_t> chain_length(const SpeculationSettings& settings) {
     return error(ErrorCode::kInvalidArgument, "--speculative-num-steps {}: expected 1 to {}", steps,
                  kMostDrafts);
   }
-  return steps;
+  speculation->steps = speculation->max_guesses = speculation->max_drafts = steps;
+  return {};
 }
 
 bool same_folder(const std::string& a, const std::string& b) {
@@ -38,7 +72,7 @@ bool same_folder(const std::string& a, const std::string& b) {
 }  // namespace
 
 Result<Speculation> resolve_speculation(const SpeculationSettings& settings, const model::ModelConfig& config,
-                                        const std::string& model_path) {
+                                        const std::string& model_path, bool cuda) {
   if (settings.algorithm.empty()) return Speculation{};
   Speculation speculation;
   if (settings.algorithm == "EAGLE" || settings.algorithm == "NEXTN") {
@@ -65,13 +99,18 @@ Result<Speculation> resolve_speculation(const SpeculationSettings& settings, con
         "out, or give --model-path's folder",
         settings.draft_model_path);
   }
-  FATHOM_ASSIGN(speculation.max_drafts, chain_length(settings));
+  FATHOM_TRY(settings.eagle_topk > 1 ? set_tree(settings, cuda, &speculation)
+                                     : set_chain(settings, &speculation));
   speculation.simulated_acceptance = settings.simulated_acceptance;
   return speculation;
 }
 
 std::string to_string(const Speculation& speculation) {
   if (speculation.source == Speculation::Source::kNone) return "off";
+  if (speculation.branches > 1) {
+    return fmt::format("EAGLE, trees of {} guesses, {} deep, {} branches", speculation.max_guesses,
+                       speculation.steps, speculation.branches);
+  }
   return fmt::format("{}, {} drafts a step",
                      speculation.source == Speculation::Source::kLookup ? "NGRAM" : "EAGLE",
                      speculation.max_drafts);

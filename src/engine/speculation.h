@@ -19,7 +19,9 @@ struct SpeculationSettings {
   double simulated_acceptance = -1.0;  // for measurements: Speculation's
 };
 
-inline constexpr int32_t kMostDrafts = 15;
+inline constexpr int32_t kMostDrafts = 15;   // of a chain
+inline constexpr int32_t kMostGuesses = 63;  // of a tree
+inline constexpr int32_t kMostBranches = 16;
 
 struct Speculation {
   enum class Source : uint8_t {
@@ -28,16 +30,19 @@ struct Speculation {
     kLookup,      // what followed the last tokens earlier in the same sequence
   };
   Source source = Source::kNone;
-  int32_t max_drafts = 0;  // guesses a step and sequence; 0 without a source
+  int32_t steps = 0;        // guesses in a row
+  int32_t branches = 1;     // for each place; 1: chains
+  int32_t max_guesses = 0;  // a step and sequence verifies
+  int32_t max_drafts = 0;   // places that they take, in the draft layer too; 0 without a source
   // 0 to 1: a guess holds with this probability, whatever the model chooses, to measure the speed of a draft
   // layer that has been trained where there is none. Below 0: as it should be.
   double simulated_acceptance = -1.0;
 };
 
-// kInvalidArgument for values that do not go together, kUnsupported for what Fathom does not do; the messages
-// say what to give instead.
+// kInvalidArgument for values that do not go together, kUnsupported for what Fathom does not do (on a GPU:
+// `cuda`); the messages say what to give instead.
 Result<Speculation> resolve_speculation(const SpeculationSettings& settings, const model::ModelConfig& config,
-                                        const std::string& model_path);
+                                        const std::string& model_path, bool cuda);
 
 // "EAGLE, 3 drafts a step", for the log.
 std::string to_string(const Speculation& speculation);

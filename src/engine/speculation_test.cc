@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <random>
+#include <tuple>
 
 #include "base/log.h"
+#include "engine/draft_tree.h"
 #include "engine/drafter.h"
 #include "engine/settings.h"
 
@@ -24,27 +27,33 @@ SpeculationSettings flags(std::string algorithm, int32_t steps = 0, int32_t topk
 }
 
 TEST(SpeculationFlags, HaveTheReferencesDefaults) {
-  const auto off = resolve_speculation({}, with_mtp(1), "m");
+  const auto off = resolve_speculation({}, with_mtp(1), "m", false);
   ASSERT_TRUE(off.ok());
   EXPECT_EQ(off->max_drafts, 0);
   for (const char* name : {"EAGLE", "NEXTN"}) {
-    const auto layer = resolve_speculation(flags(name), with_mtp(1), "m");
+    const auto layer = resolve_speculation(flags(name), with_mtp(1), "m", false);
     ASSERT_TRUE(layer.ok());
     EXPECT_EQ(layer->source, Speculation::Source::kDraftLayer);
     EXPECT_EQ(layer->max_drafts, 3);
   }
-  const auto lookup = resolve_speculation(flags("NGRAM", 0, 0, 6), with_mtp(0), "m");
+  const auto lookup = resolve_speculation(flags("NGRAM", 0, 0, 6), with_mtp(0), "m", false);
   ASSERT_TRUE(lookup.ok());
   EXPECT_EQ(lookup->source, Speculation::Source::kLookup);
   EXPECT_EQ(lookup->max_drafts, 5);
-  const auto own = resolve_speculation(flags("EAGLE", 1, 0, 0, "m"), with_mtp(1), "m");
+  const auto tree = resolve_speculation(flags("EAGLE", 3, 4, 16), with_mtp(1), "m", false);
+  ASSERT_TRUE(tree.ok());
+  EXPECT_EQ(tree->max_guesses, 15);
+  EXPECT_EQ(tree->max_drafts, 15);
+  EXPECT_EQ(resolve_speculation(flags("EAGLE", 5, 4, 8), with_mtp(1), "m", false)->max_drafts, 16)
+      << "the draft layer's own entries need more places";
+  const auto own = resolve_speculation(flags("EAGLE", 1, 0, 0, "m"), with_mtp(1), "m", false);
   ASSERT_TRUE(own.ok());
   EXPECT_EQ(own->max_drafts, 1);
 }
 
 TEST(SpeculationFlags, AreRefusedWithAReason) {
-  const auto reason = [](const SpeculationSettings& settings, int64_t layers) {
-    const auto result = resolve_speculation(settings, with_mtp(layers), "models/a");
+  const auto reason = [](const SpeculationSettings& settings, int64_t layers, bool cuda = false) {
+    const auto result = resolve_speculation(settings, with_mtp(layers), "models/a", cuda);
     return result.ok() ? std::string("accepted") : result.error().message;
   };
   const auto says = [](const std::string& message, const char* part) {
@@ -52,7 +61,11 @@ TEST(SpeculationFlags, AreRefusedWithAReason) {
   };
   EXPECT_PRED2(says, reason(flags("EAGLE3"), 1), "expected EAGLE or NEXTN");
   EXPECT_PRED2(says, reason(flags("EAGLE"), 0), "use NGRAM");
-  EXPECT_PRED2(says, reason(flags("EAGLE", 0, 4), 1), "chains");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 3, 4, 16), 1, true), "chains");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 0, 4), 1), "takes all three");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 3, 17, 16), 1), "2 to 16");
+  EXPECT_PRED2(says, reason(flags("EAGLE", 2, 2, 8), 1), "give 7 or less");
+  EXPECT_PRED2(says, reason(flags("NGRAM", 3, 4, 16), 1), "one continuation");
   EXPECT_PRED2(says, reason(flags("EAGLE", 2, 0, 4), 1), "give 3");
   EXPECT_PRED2(says, reason(flags("EAGLE", 99), 1), "expected 1 to 15");
   EXPECT_PRED2(says, reason(flags("EAGLE", 0, 0, 0, "models/b"), 1), "own MTP layer");
@@ -117,8 +130,9 @@ std::string test_device() {
 }
 
 // `count` tokens after the prompt, which comes in two pieces, beside another sequence where `other` is one.
-Generated generate(const std::string& model, const std::string& algorithm, const std::vector<int32_t>& prompt,
-                   int32_t count, bool other, float temperature) {
+Generated generate(const std::string& model, const SpeculationSettings& speculation,
+                   const std::vector<int32_t>& prompt, int32_t count, bool other, float temperature,
+                   bool mla = true) {
   set_log_level(LogLevel::kWarning);
   Settings settings;
   settings.model_path = std::string(FATHOM_SOURCE_DIR) + "/" + model;
@@ -129,7 +143,8 @@ Generated generate(const std::string& model, const std::string& algorithm, const
   settings.max_total_tokens = 512;
   settings.max_running_requests = 2;
   settings.chunked_prefill_size = 64;
-  settings.speculation.algorithm = algorithm;
+  settings.speculation = speculation;
+  settings.disable_mla = !mla;
   ModelFacts facts;
   const auto engine = start_engine(settings, &facts).value();
   const int32_t drafts = engine->limits().max_drafts;
@@ -200,11 +215,11 @@ TEST(Speculation, ARandomDraftLayerChangesNothing) {
   const std::string model = "tests/golden/v3";
   const auto prompt = random_prompt(100);
   for (const float temperature : {0.0F, 0.9F}) {
-    const auto plain = generate(model, "", prompt, 40, false, temperature);
+    const auto plain = generate(model, {}, prompt, 40, false, temperature);
     EXPECT_EQ(plain.steps, 39);
     for (const char* algorithm : {"EAGLE", "NGRAM"}) {
       for (const bool other : {false, true}) {
-        const auto guessed = generate(model, algorithm, prompt, 40, other, temperature);
+        const auto guessed = generate(model, flags(algorithm), prompt, 40, other, temperature);
         EXPECT_EQ(guessed.tokens, plain.tokens) << algorithm << other;
         EXPECT_GT(guessed.drafted, 0) << algorithm;
       }
@@ -214,10 +229,53 @@ TEST(Speculation, ARandomDraftLayerChangesNothing) {
 
 TEST(Speculation, TheDemosDraftLayerSavesSteps) {
   const auto prompt = random_prompt(3000);
-  const auto plain = generate("models/demo", "", prompt, 60, false, 0.0F);
-  const auto guessed = generate("models/demo", "NEXTN", prompt, 60, true, 0.0F);
+  const auto plain = generate("models/demo", {}, prompt, 60, false, 0.0F);
+  const auto guessed = generate("models/demo", flags("NEXTN"), prompt, 60, true, 0.0F);
   EXPECT_EQ(guessed.tokens, plain.tokens);
   EXPECT_LT(guessed.steps, plain.steps * 3 / 4);
+}
+
+// Trees of all shapes: wide, deep, and such as leave most of their candidates out.
+TEST(Speculation, TreesChangeNothing) {
+  if (test_device() != "cpu") GTEST_SKIP() << "chains only";
+  const auto prompt = random_prompt(100);
+  for (const bool mla : {true, false}) {
+    for (const float temperature : {0.0F, 0.9F}) {
+      const auto plain = generate("tests/golden/v3", {}, prompt, 40, false, temperature, mla);
+      const auto demo = generate("models/demo", {}, prompt, 40, false, temperature, mla);
+      for (const auto& [steps, branches, tokens] :
+           {std::tuple{3, 4, 16}, std::tuple{1, 3, 4}, std::tuple{5, 2, 6}, std::tuple{4, 8, 40}}) {
+        const auto tree = flags("EAGLE", steps, branches, tokens);
+        const bool other = steps != 1;
+        const auto guessed = generate("tests/golden/v3", tree, prompt, 40, other, temperature, mla);
+        EXPECT_EQ(guessed.tokens, plain.tokens) << steps << branches << tokens;
+        EXPECT_GT(guessed.drafted, guessed.steps);
+        const auto trained = generate("models/demo", tree, prompt, 40, other, temperature, mla);
+        EXPECT_EQ(trained.tokens, demo.tokens) << steps << branches << tokens;
+        if (temperature == 0.0F) {
+          EXPECT_LT(trained.steps, demo.steps);
+        }
+      }
+    }
+  }
+}
+
+TEST(DraftTree, KeepsTheMostLikelyBranches) {
+  DraftTree tree;
+  const int32_t a = tree.add(DraftTree::kRoot, 10, -0.5F);
+  const int32_t b = tree.add(DraftTree::kRoot, 11, -1.0F);
+  EXPECT_EQ(tree.best(0, 5), (std::vector<int32_t>{a, b}));
+  const int32_t aa = tree.add(a, 20, -2.0F);
+  const int32_t ab = tree.add(a, 21, -0.1F);
+  const int32_t ba = tree.add(b, 22, 0.5F);  // counts as certain
+  tree.add(b, 23, std::nanf(""));
+  EXPECT_EQ(tree.best(aa, 2), (std::vector<int32_t>{ab, ba}));
+  EXPECT_EQ(tree.tree(4).tokens, (std::vector<int32_t>{10, 21, 11, 22}));
+  EXPECT_EQ(tree.tree(4).parents, (std::vector<int32_t>{-1, 0, -1, 2}));
+  EXPECT_EQ(tree.tree(5).tokens, (std::vector<int32_t>{10, 21, 20, 11, 22}));
+  EXPECT_EQ(tree.tree(5).parents, (std::vector<int32_t>{-1, 0, 0, -1, 3}));
+  EXPECT_EQ(tree.tree(100).size(), 6);
+  EXPECT_TRUE(tree.tree(0).empty());
 }
 
 }  // namespace

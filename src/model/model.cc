@@ -172,6 +172,17 @@ struct Model::State {
     }
   }
 
+  void move_entries(const ForwardBatch& batch) const {
+    for (int64_t layer = 0; layer < shard.layers.count && !batch.moves.empty(); ++layer) {
+      const ops::KvCache& cache = batch.cache->layer(layer);
+      const auto bytes = static_cast<size_t>(cache.width * device::size_of(cache.dtype));
+      for (const KvMove& move : batch.moves) {
+        std::memcpy(cache.entry(move.to / cache.page_size, move.to % cache.page_size),
+                    cache.entry(move.from / cache.page_size, move.from % cache.page_size), bytes);
+      }
+    }
+  }
+
   // A pass through all stages: the residual stream goes from each to the next.
   void run_stages(device::Launch& launch, const ForwardBatch& batch) {
     const Tensor stream = work.residual.rows(0, batch.tokens);
@@ -374,6 +385,7 @@ Result<void> Model::group_state() const {
 void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output) {
   State& s = *state_;
   const int64_t t = batch.tokens;
+  s.move_entries(batch);
   if (s.shard.first_stage() && t > 0) s.embed(launch, batch.token_ids, s.work.residual.rows(0, t));
   s.run_stages(launch, batch);
   s.forward_tokens = t;

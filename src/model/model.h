@@ -81,6 +81,11 @@ struct LoadOptions {
   std::function<void(int64_t done, int64_t total)> progress;
 };
 
+// Before a pass, in all of its layers: the entry at place `from` to place `to`, one after another.
+struct KvMove {
+  int64_t from = 0, to = 0;
+};
+
 // One step's tokens. The arrays belong to the caller and live through the call.
 struct ForwardBatch {
   int64_t tokens = 0;                  // T <= max_tokens
@@ -94,6 +99,8 @@ struct ForwardBatch {
   // [dp] tokens of each group of requests in this pass, this one's among them; empty with one group. Where
   // there are several, T may be 0: the rank then has its part in the experts alone.
   std::span<const int64_t> group_tokens;
+  // Of guessed tokens that held, to where the sequence has their positions; not in the draft layer.
+  std::span<const KvMove> moves;
   const KvPool* cache = nullptr;
 };
 

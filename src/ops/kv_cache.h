@@ -31,7 +31,20 @@ struct AttentionRow {
   int32_t first = 0;
   int32_t count = 0;
   int32_t start = 0;
-  const int32_t* block_table = nullptr;  // covers start + count places
+  const int32_t* block_table = nullptr;  // covers start + count places, or those before tail_start
+  // A branch of guessed tokens: the entries of places from tail_start on are not in the block table's pages.
+  // Entry p is tail[p - tail_start], as page * page_size + offset. Null: none. Decode rows only.
+  const int64_t* tail = nullptr;
+  int32_t tail_start = 0;
 };
+
+// Of place p of the row's sequence.
+inline void* entry_of(const KvCache& cache, const AttentionRow& row, int64_t p) {
+  if (row.tail != nullptr && p >= row.tail_start) {
+    const int64_t place = row.tail[p - row.tail_start];
+    return cache.entry(place / cache.page_size, place % cache.page_size);
+  }
+  return cache.entry(row.block_table[p / cache.page_size], p % cache.page_size);
+}
 
 }  // namespace fathom::ops

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "base/random.h"
 #include "sample/ref.h"
@@ -201,9 +203,32 @@ std::map<std::vector<int32_t>, double> triples(const SamplingParams& params) {
   return result;
 }
 
+enum class Guessing { kGreedy, kDraws, kTree };
+
+// Two places deep: for each the three most likely tokens of a model that is nearly the right one.
+GuessTree guess_tree(int32_t last) {
+  GuessTree tree;
+  const auto best = [](int32_t after) {
+    const auto logits = logits_after(after, 1.0F);
+    std::vector<int32_t> ids(kVocab);
+    std::iota(ids.begin(), ids.end(), 0);
+    std::ranges::sort(ids, [&](int32_t a, int32_t b) {
+      return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+    });
+    ids.resize(3);
+    return ids;
+  };
+  for (const int32_t token : best(last)) {
+    const int32_t node = tree.size();
+    tree.add(token, GuessTree::kRoot);
+    for (const int32_t next : best(token)) tree.add(next, node);
+  }
+  return tree;
+}
+
 // The first three tokens of 200,000 requests, two of them guessed by a model that is nearly the right one,
-// with the request's own draws or by what it holds for most likely.
-double chi_square(SamplingParams params, bool draws, double* degrees, double* accepted) {
+// with the request's own draws or by what it holds for most likely, alone or several.
+double chi_square(SamplingParams params, Guessing guessing, double* degrees, double* accepted) {
   constexpr int64_t kRequests = 200'000;
   ThreadPool pool(1);
   std::map<std::vector<int32_t>, int64_t> counts;
@@ -214,17 +239,17 @@ double chi_square(SamplingParams params, bool draws, double* degrees, double* ac
     std::vector<int32_t> tokens;
     while (tokens.size() < 3) {
       std::vector<int32_t> inputs{tokens.empty() ? 0 : tokens.back()};
-      std::vector<int32_t> guesses;
-      for (int64_t i = 0; i < 2; ++i) {
-        const auto logits = logits_after(inputs.back(), 1.0F);
+      GuessTree tree;
+      if (guessing == Guessing::kTree) tree = guess_tree(inputs.back());
+      for (int64_t i = 0; i < 2 && guessing != Guessing::kTree; ++i) {
+        const auto logits = logits_after(i == 0 ? inputs.back() : tree.tokens.back(), 1.0F);
         SamplingParams guess = params;
-        if (!draws) guess.temperature = 0.0F;
-        guesses.push_back(choose_token(logits.data(), kVocab, guess, slot.generated() + i));
-        inputs.push_back(guesses.back());
+        if (guessing == Guessing::kGreedy) guess.temperature = 0.0F;
+        tree.extend(choose_token(logits.data(), kVocab, guess, slot.generated() + i));
       }
+      inputs.insert(inputs.end(), tree.tokens.begin(), tree.tokens.end());
       Rows rows(inputs);
       std::vector<TokenOutput> outputs;
-      const GuessTree tree = GuessTree::chain(guesses);
       const VerifyRow row{.first = 0, .guesses = &tree, .slot = &slot, .outputs = &outputs};
       verify_rows(pool, rows.tensor, {&row, 1});
       if (tokens.empty()) right += static_cast<int64_t>(outputs.size()) - 1;
@@ -262,22 +287,25 @@ double chi_square(SamplingParams params, bool draws, double* degrees, double* ac
 TEST(Verify, KeepsTheDistribution) {
   for (const float temperature : {0.6F, 1.0F, 1.8F}) {
     for (const float top_p : {1.0F, 0.8F}) {
-      double accepted[2] = {};
-      for (const bool draws : {false, true}) {
+      double accepted[3] = {};
+      for (const Guessing guessing : {Guessing::kGreedy, Guessing::kDraws, Guessing::kTree}) {
         double degrees = 0.0;
-        const double sum =
-            chi_square(Choice{.temperature = temperature, .top_p = top_p}, draws, &degrees, &accepted[draws]);
+        const auto kind = static_cast<size_t>(guessing);
+        const double sum = chi_square(Choice{.temperature = temperature, .top_p = top_p}, guessing, &degrees,
+                                      &accepted[kind]);
         // Wilson and Hilferty's approximation: normal with this mean and deviation; 4 of them are one in
         // 30,000.
         const double z =
             (std::cbrt(sum / degrees) - (1.0 - 2.0 / (9.0 * degrees))) / std::sqrt(2.0 / (9.0 * degrees));
         EXPECT_LT(z, 4.0) << "temperature " << temperature << " top_p " << top_p << ": chi-square " << sum
                           << " with " << degrees << " degrees of freedom";
-        EXPECT_GT(accepted[draws], 0.2);
-        EXPECT_LT(accepted[draws], 1.999) << "no guess was wrong";
+        EXPECT_GT(accepted[kind], 0.2);
+        EXPECT_LT(accepted[kind], 1.999) << "no guess was wrong";
       }
       // What a guess gains by being drawn as the token is.
       EXPECT_GT(accepted[1], accepted[0]);
+      // And by guessing several for a place.
+      EXPECT_GT(accepted[2], accepted[0]);
     }
   }
 }

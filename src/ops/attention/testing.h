@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <random>
@@ -68,7 +69,7 @@ class PagedSequences {
   PagedSequences(std::vector<int32_t> lengths, int64_t page_size, int64_t width, device::DType dtype,
                  uint32_t seed)
       : random_(seed) {
-    int64_t pages = 3;  // some belong to nobody
+    int64_t pages = 3 + 64 / page_size;  // some belong to nobody
     for (const int32_t length : lengths) pages += ceil_div<int64_t>(length, page_size);
     data_.resize(static_cast<size_t>(pages * page_size * width * device::size_of(dtype)));
     cache_ = {data_.data(), dtype, pages, page_size, width};
@@ -89,9 +90,27 @@ class PagedSequences {
         for (int64_t d = 0; d < width; ++d) set(table.back(), p % page_size, d, normal(random_));
       }
     }
+    for (; next < order.size(); ++next) {
+      for (int64_t i = 0; i < page_size; ++i) spare_.push_back(order[next] * page_size + i);
+    }
+    std::shuffle(spare_.begin(), spare_.end(), random_);
   }
 
   const KvCache& cache() const { return cache_; }
+  // A copy of the sequence's place p in an entry that belongs to nobody; page * page_size + offset.
+  int64_t copy_of(size_t sequence, int64_t p) {
+    const auto bytes = static_cast<size_t>(cache_.width * device::size_of(cache_.dtype));
+    const int64_t page = tables_[sequence][static_cast<size_t>(p / cache_.page_size)];
+    const int64_t place = spare_.at(next_spare_++);
+    std::memcpy(cache_.entry(place / cache_.page_size, place % cache_.page_size),
+                cache_.entry(page, p % cache_.page_size), bytes);
+    return place;
+  }
+  // Nobody reads the sequence's own entry any more.
+  void poison(size_t sequence, int64_t p) {
+    const int64_t page = tables_[sequence][static_cast<size_t>(p / cache_.page_size)];
+    for (int64_t d = 0; d < cache_.width; ++d) set(page, p % cache_.page_size, d, kPoison);
+  }
   const int32_t* table(size_t sequence) const { return tables_[sequence].data(); }
   std::mt19937& random() { return random_; }
 
@@ -108,6 +127,8 @@ class PagedSequences {
   std::vector<std::byte> data_;
   KvCache cache_;
   std::vector<std::vector<int32_t>> tables_;
+  std::vector<int64_t> spare_;  // entries
+  size_t next_spare_ = 0;
 };
 
 inline std::vector<float> random_values(size_t count, std::mt19937& random, float deviation = 1.0F) {

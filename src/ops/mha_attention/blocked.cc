@@ -54,8 +54,7 @@ class MhaAttention {
     flash.add(0, row->start + row->count, [&](int64_t place, int64_t count, float* keys, float* values) {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t p = place + i;
-        const void* entry =
-            args_.cache.entry(row->block_table[p / args_.cache.page_size], p % args_.cache.page_size);
+        const void* entry = entry_of(args_.cache, *row, p);
         read(entry, head * key_, key_, keys + i * key_);
         read(entry, heads_ * key_ + head * args_.value, args_.value, values + i * args_.value);
       }

@@ -16,9 +16,7 @@ void mha_attention_reference(device::Launch&, const MhaAttentionArgs& args) {
       const int64_t length = row.start + i + 1;
       for (int64_t h = 0; h < heads; ++h) {
         const float* q = args.q.row<float>(t) + h * args.q.stride[1];
-        const auto entry = [&](int64_t p) {
-          return cache.entry(row.block_table[p / cache.page_size], p % cache.page_size);
-        };
+        const auto entry = [&](int64_t p) { return entry_of(cache, row, p); };
         std::vector<double> scores(static_cast<size_t>(length));
         for (int64_t p = 0; p < length; ++p) {
           double sum = 0;

@@ -102,7 +102,7 @@ class MlaDecode {
   }
 
   const void* entry(const AttentionRow& row, int64_t place) const {
-    return args_.cache.entry(row.block_table[place / args_.cache.page_size], place % args_.cache.page_size);
+    return entry_of(args_.cache, row, place);
   }
 
   // Calls body(column in the tile, how many, token, head) for the runs of one token's heads in a tile.

@@ -164,5 +164,40 @@ TEST(MlaDecodePlan, FindsWorkForEveryThread) {
   EXPECT_EQ(plan_mla_decode(std::span(&start, 1), 4, 512, 8, 256, 2).items, 1);
 }
 
+// Branches of guessed tokens: a row whose last entries lie elsewhere gives the bits of one whose entries are
+// in its pages, and the reference sees the same.
+TEST(MlaDecode, ABranchSeesItsOwnTail) {
+  std::mt19937 random(9);
+  for (uint32_t round = 0; round < 12; ++round) {
+    const auto page = int64_t{1} << (round % 7);
+    const auto length = static_cast<int32_t>(20 + random() % 600);
+    const auto tail = static_cast<int32_t>(1 + random() % 16);
+    const auto count = static_cast<int32_t>(1 + random() % static_cast<unsigned>(tail));
+    const device::DType dtype = round % 2 == 0 ? device::DType::kBF16 : device::DType::kF32;
+    Batch batch({static_cast<int64_t>(1 + random() % 20), 64, 16, page, dtype}, {{count, length}}, round);
+    std::vector<int64_t> places;
+    AttentionRow branch = batch.attention[0];
+    branch.tail_start = length - tail;
+    const auto want_reference = batch.run(mla_decode_reference, 1, batch.attention);
+    std::vector<std::vector<float>> want;
+    for (const auto& [name, kernels] : flash_kernels_here()) {
+      if (kernels->pairs && dtype != device::DType::kBF16) continue;
+      want.push_back(batch.run(blocked(kernels), 2, batch.attention));
+    }
+    for (int32_t p = length - tail; p < length; ++p) places.push_back(batch.sequences.copy_of(0, p));
+    for (int32_t p = length - tail; p < length; ++p) batch.sequences.poison(0, p);
+    branch.tail = places.data();
+    const auto got_reference = batch.run(mla_decode_reference, 1, {branch});
+    expect_same_bits(got_reference.data(), want_reference.data(), want_reference.size(), "reference");
+    size_t next = 0;
+    for (const auto& [name, kernels] : flash_kernels_here()) {
+      if (kernels->pairs && dtype != device::DType::kBF16) continue;
+      const auto got = batch.run(blocked(kernels), 3, {branch});
+      expect_same_bits(got.data(), want[next].data(), got.size(), fmt::format("{} round {}", name, round));
+      ++next;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fathom::ops

@@ -15,8 +15,7 @@ void mla_decode_reference(device::Launch&, const MlaDecodeArgs& args) {
       const int64_t length = row.start + i + 1;
       std::vector<double> entries(static_cast<size_t>(length * width));
       for (int64_t p = 0; p < length; ++p) {
-        const void* entry =
-            args.cache.entry(row.block_table[p / args.cache.page_size], p % args.cache.page_size);
+        const void* entry = entry_of(args.cache, row, p);
         for (int64_t d = 0; d < width; ++d) {
           entries[static_cast<size_t>(p * width + d)] = device::load_as_f32(entry, args.cache.dtype, d);
         }
