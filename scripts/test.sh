@@ -75,6 +75,7 @@ step 'kubernetes manifests' $python tests/kubernetes_test.py
 step 'skills' $python tests/skills_test.py
 step 'ranks' $python tests/ranks_test.py
 step 'speculation' $python tests/speculation_test.py
+step 'ablation' $python tests/ablation_test.py
 step 'tools' $python tests/tools_test.py
 step 'constrained output' $python tests/schema_test.py
 step 'official tests of JSON Schema' $python tests/schema_suite_test.py

@@ -35,6 +35,7 @@ step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
 step 'skills' "$python" tests/skills_test.py
 step 'speculation' env FATHOM_TEST_DEVICE=cuda $build/engine_test --gtest_filter='Speculation.*'
 step 'speculation, served' env FATHOM_TEST_DEVICE=cuda "$python" tests/speculation_test.py
+step 'ablation' env FATHOM_TEST_DEVICE=cuda "$python" tests/ablation_test.py
 step 'constrained output' "$python" tests/schema_test.py
 step 'clients' "$python" tests/clients/run.py
 if [ "${1:-}" = --sanitize ]; then

@@ -69,6 +69,9 @@ struct ModelArgs {
   int32_t speculative_eagle_topk = 0;        // 0: 1
   int32_t speculative_num_draft_tokens = 0;  // 0: steps + 1
   bool speculative_adaptive = true;
+  bool speculative_use_rejection_sampling = true;
+  double speculative_accept_threshold_single = -1;  // negative: not given
+  double speculative_accept_threshold_acc = -1;
   std::string speculative_draft_model_path;  // empty: model_path
   std::string trace_file;                    // of every step
   uint64_t random_seed = 0;                  // of dummy weights

@@ -346,7 +346,10 @@ Result<void> size_for(const BenchArgs& args, const std::vector<Case>& cases, Mod
   int32_t running = largest;
   int64_t tokens = 0;
   const auto places = [&](int32_t input, int32_t output) {
-    const int32_t drafts = model.speculative_algorithm.empty() ? 0 : engine::kMostDrafts;
+    const int32_t drafts = model.speculative_algorithm.empty()
+                               ? 0
+                               : std::max({engine::kMostDrafts, model.speculative_num_draft_tokens,
+                                           model.speculative_eagle_topk * model.speculative_num_steps});
     return round_up<int64_t>(Driver::places_of({1, input, output}, drafts), page_size);
   };
   for (const Case& c : cases) tokens = std::max(tokens, places(c.input, c.output) * c.batch);

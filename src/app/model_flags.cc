@@ -166,6 +166,23 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
           "Tokens verified a step, the last one among them; default: steps + 1; a tree's must be given")
       ->check(CLI::Range(2, 64))
       ->needs(algorithm);
+  auto* exact = group
+                    .add_flag("--speculative-use-rejection-sampling,!--no-speculative-use-rejection-sampling",
+                              args.speculative_use_rejection_sampling,
+                              "Guesses change no token and no distribution (the default)")
+                    ->needs(algorithm);
+  group
+      .add_option("--speculative-accept-threshold-single", args.speculative_accept_threshold_single,
+                  "A guess this probable holds, whatever is drawn; on the CPU. Tokens then depend on guesses")
+      ->check(CLI::Range(0.0, 1.0))
+      ->needs(algorithm)
+      ->excludes(exact);
+  group
+      .add_option("--speculative-accept-threshold-acc", args.speculative_accept_threshold_acc,
+                  "Guesses hold as if they were this many times less improbable; on the CPU, likewise")
+      ->check(CLI::Range(0.0, 1.0))
+      ->needs(algorithm)
+      ->excludes(exact);
   group
       .add_option("--speculative-draft-model-path", args.speculative_draft_model_path,
                   "Folder of the MTP layer: the model's own")

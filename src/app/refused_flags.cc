@@ -14,17 +14,12 @@ struct Refusal {
 
 constexpr std::string_view kGathered =
     "every rank sees the tokens of all and answers for its experts (--ep-size); leave it out";
-constexpr std::string_view kExactOnly =
-    "guesses are verified exactly, so that they never change a token; leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
 
 constexpr std::array kRefusals = {
     Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
     Refusal{"--enable-deepep-moe", kGathered},
     Refusal{"--quantization", kFromCheckpoint},
-    Refusal{"--speculative-use-rejection-sampling", kExactOnly},
-    Refusal{"--speculative-accept-threshold-single", kExactOnly},
-    Refusal{"--speculative-accept-threshold-acc", kExactOnly},
     Refusal{"--speculative-attention-mode", "verified tokens attend as output tokens do; leave it out"},
     Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
     Refusal{"--enable-strict-thinking", "max_thinking_tokens needs no flag; leave it out"},

@@ -113,8 +113,14 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.trace_file = args.trace_file;
   settings.mem_fraction_static = args.mem_fraction_static;
   settings.max_total_tokens = args.max_total_tokens;
-  settings.speculation = {args.speculative_algorithm, args.speculative_num_steps, args.speculative_eagle_topk,
-                          args.speculative_num_draft_tokens, args.speculative_draft_model_path};
+  settings.speculation = {args.speculative_algorithm,
+                          args.speculative_num_steps,
+                          args.speculative_eagle_topk,
+                          args.speculative_num_draft_tokens,
+                          args.speculative_draft_model_path,
+                          args.speculative_use_rejection_sampling,
+                          args.speculative_accept_threshold_single,
+                          args.speculative_accept_threshold_acc};
   return settings;
 }
 

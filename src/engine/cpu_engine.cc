@@ -317,6 +317,7 @@ void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logit
       verify.guesses = &batch.drafts[static_cast<size_t>(batch.drafts_of[row])].guesses;
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     verify.slot = &slot.sampler;
+    verify.thresholds = speculation_.thresholds ? &*speculation_.thresholds : nullptr;
     if (slot.masks != nullptr) {
       verify.mask = &masks_.wait(slot.masks, slot.sampler.generated());
       if (verify.guesses != nullptr) verify.guess_masks = masks_.wait_guessed(slot.masks);

@@ -91,6 +91,12 @@ void write_group(Writer& writer, const RankPass& pass) {
   write_rows(writer, pass.extend_rows);
   write_rows(writer, pass.decode_rows);
   for (const auto& table : pass.tables) writer.list(table);
+  for (const auto& row : pass.decode_rows) {
+    writer.byte(row.tail != nullptr ? 1 : 0);
+    if (row.tail != nullptr) writer.number(row.tail_start);
+  }
+  for (const auto& tail : pass.tails) writer.list(tail);
+  writer.list(pass.moves);
   writer.list(pass.hidden);
 }
 
@@ -128,6 +134,37 @@ bool read_tables(Reader& reader, const PassLimits& limits, RankPass& pass) {
   return true;
 }
 
+// Of the decode rows that have one: where the entries of their last places lie.
+bool read_tails(Reader& reader, const PassLimits& limits, RankPass& pass) {
+  std::vector<ops::AttentionRow*> branches;
+  for (auto& row : pass.decode_rows) {
+    const uint8_t branch = reader.byte();
+    if (!reader.ok() || branch > 1) return false;
+    if (branch == 0) continue;
+    row.tail_start = reader.number();
+    if (!reader.ok() || row.tail_start < 0 || row.tail_start >= row.start + row.count) return false;
+    branches.push_back(&row);
+  }
+  pass.tails.reserve(branches.size());
+  for (auto* row : branches) {
+    pass.tails.push_back(reader.list<int64_t>());
+    const auto& tail = pass.tails.back();
+    if (static_cast<int64_t>(tail.size()) != row->start + row->count - row->tail_start ||
+        !inside(tail, limits.pages * limits.page_size))
+      return false;
+    row->tail = tail.data();
+  }
+  return true;
+}
+
+bool read_moves(Reader& reader, const PassLimits& limits, RankPass& pass) {
+  pass.moves = reader.list<model::KvMove>();
+  const int64_t places = limits.pages * limits.page_size;
+  return reader.ok() && std::ranges::all_of(pass.moves, [&](const model::KvMove& move) {
+           return move.from >= 0 && move.from < places && move.to >= 0 && move.to < places;
+         });
+}
+
 bool read_group(Reader& reader, const PassLimits& limits, RankPass& pass) {
   pass.token_ids = reader.list<int32_t>();
   pass.positions = reader.list<int32_t>();
@@ -147,7 +184,8 @@ bool read_group(Reader& reader, const PassLimits& limits, RankPass& pass) {
   int64_t next = 0;
   if (!read_rows(reader, limits, tokens, &next, pass.extend_rows) ||
       !read_rows(reader, limits, tokens, &next, pass.decode_rows) || next != tokens ||
-      !read_tables(reader, limits, pass))
+      !read_tables(reader, limits, pass) || !read_tails(reader, limits, pass) ||
+      !read_moves(reader, limits, pass))
     return false;
   pass.hidden = reader.list<float>();
   const int64_t wanted = pass.kind == RankPass::Kind::kDraft ? tokens * limits.hidden : 0;

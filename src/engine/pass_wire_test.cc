@@ -20,7 +20,9 @@ const PassLimits kLimits{.groups = 3,
 RankPass some_pass(RankPass::Kind kind) {
   const int32_t tables[2][3] = {{1, 2, 3}, {4, 5, 9}};
   const std::vector<ops::AttentionRow> extend = {{0, 3, 6, tables[0]}};
-  const std::vector<ops::AttentionRow> decode = {{3, 1, 9, tables[1]}};
+  const std::vector<int64_t> tail = {38, 37};
+  const std::vector<ops::AttentionRow> decode = {{3, 1, 9, tables[1], tail.data(), 8}};
+  const std::vector<model::KvMove> moves = {{7, 3}, {39, 0}};
   const std::vector<int32_t> ids = {5, 6, 7, 99};
   const std::vector<int32_t> positions = {6, 7, 8, 9};
   const std::vector<int64_t> places = {10, 11, 12, 37};
@@ -33,6 +35,7 @@ RankPass some_pass(RankPass::Kind kind) {
   batch.extend_rows = extend;
   batch.decode_rows = decode;
   batch.logit_rows = logit_rows;
+  batch.moves = moves;
   if (kind == RankPass::Kind::kForward) return RankPass::forward(batch, 4);
   const float states[4][2] = {{1, 2}, {3, 4}, {5, 6}, {7, 8}};
   const std::vector<const float*> hidden = {states[0], states[1], states[2], states[3]};
@@ -67,11 +70,19 @@ TEST(PassWire, APassComesAsItWasSent) {
       EXPECT_EQ(a.logit_rows, b.logit_rows);
       EXPECT_EQ(a.tables, b.tables);
       EXPECT_EQ(a.hidden, b.hidden);
+      EXPECT_EQ(a.tails, b.tails);
+      ASSERT_EQ(a.moves.size(), b.moves.size());
+      for (size_t i = 0; i < a.moves.size(); ++i) {
+        EXPECT_EQ(a.moves[i].from, b.moves[i].from);
+        EXPECT_EQ(a.moves[i].to, b.moves[i].to);
+      }
       ASSERT_EQ(a.decode_rows.size(), b.decode_rows.size());
       ASSERT_EQ(a.extend_rows.size(), b.extend_rows.size());
       for (size_t i = 0; i < a.decode_rows.size(); ++i) {
         EXPECT_EQ(a.decode_rows[i].first, b.decode_rows[i].first);
         EXPECT_EQ(a.decode_rows[i].start, b.decode_rows[i].start);
+        EXPECT_EQ(b.decode_rows[i].tail, b.tails[i].data());
+        EXPECT_EQ(b.decode_rows[i].tail_start, 8);
         EXPECT_EQ(b.decode_rows[i].block_table, b.tables[b.extend_rows.size() + i].data());
       }
     }
@@ -108,6 +119,11 @@ TEST(PassWire, WhatIsOutsideTheLimitsIsRefused) {
   EXPECT_TRUE(refused([](RankPass& pass) { pass.decode_rows[0].start = 40; }));
   EXPECT_TRUE(refused([](RankPass& pass) { pass.extend_rows[0].count = 5; }));
   EXPECT_TRUE(refused([](RankPass& pass) { pass.hidden.push_back(1.0F); }));
+  EXPECT_TRUE(refused([](RankPass& pass) { pass.tails[0][1] = 40; }));
+  EXPECT_TRUE(refused([](RankPass& pass) { pass.tails[0].pop_back(); }));
+  EXPECT_TRUE(refused([](RankPass& pass) { pass.decode_rows[0].tail_start = 10; }));
+  EXPECT_TRUE(refused([](RankPass& pass) { pass.moves[1].to = -1; }));
+  EXPECT_TRUE(refused([](RankPass& pass) { pass.moves[0].from = 40; }));
   const std::string whole = encode_pass(some_world(RankPass::Kind::kDraft));
   for (size_t size = 0; size < whole.size(); ++size)
     EXPECT_FALSE(parse_pass(whole.substr(0, size), kLimits).ok()) << size;

@@ -64,6 +64,29 @@ Result<void> set_chain(const SpeculationSettings& settings, Speculation* specula
   return {};
 }
 
+Result<void> set_thresholds(const SpeculationSettings& settings, bool cuda, Speculation* speculation) {
+  const bool given = settings.accept_threshold_single >= 0.0 || settings.accept_threshold_acc >= 0.0;
+  if (settings.use_rejection_sampling && !given) return {};
+  if (cuda) {
+    return error(
+        ErrorCode::kUnsupported,
+        "--speculative-accept-threshold-*: on a GPU a guess holds where it is the token that is drawn, "
+        "which changes no token; leave the thresholds out, or use --device cpu");
+  }
+  sample::GuessThresholds thresholds;
+  if (settings.accept_threshold_single >= 0.0) thresholds.single = settings.accept_threshold_single;
+  if (settings.accept_threshold_acc >= 0.0) thresholds.acc = settings.accept_threshold_acc;
+  for (const double value : {thresholds.single, thresholds.acc}) {
+    if (!(value > 0.0 && value <= 1.0)) {
+      return error(ErrorCode::kInvalidArgument,
+                   "--speculative-accept-threshold-single {} and -acc {}: expected above 0, at most 1",
+                   thresholds.single, thresholds.acc);
+    }
+  }
+  speculation->thresholds = thresholds;
+  return {};
+}
+
 bool same_folder(const std::string& a, const std::string& b) {
   std::error_code ignored;
   return a == b || std::filesystem::equivalent(a, b, ignored);
@@ -101,19 +124,24 @@ Result<Speculation> resolve_speculation(const SpeculationSettings& settings, con
   }
   FATHOM_TRY(settings.eagle_topk > 1 ? set_tree(settings, cuda, &speculation)
                                      : set_chain(settings, &speculation));
+  FATHOM_TRY(set_thresholds(settings, cuda, &speculation));
   speculation.simulated_acceptance = settings.simulated_acceptance;
   return speculation;
 }
 
 std::string to_string(const Speculation& speculation) {
   if (speculation.source == Speculation::Source::kNone) return "off";
-  if (speculation.branches > 1) {
-    return fmt::format("EAGLE, trees of {} guesses, {} deep, {} branches", speculation.max_guesses,
-                       speculation.steps, speculation.branches);
+  std::string text = speculation.branches > 1
+                         ? fmt::format("EAGLE, trees of {} guesses, {} deep, {} branches",
+                                       speculation.max_guesses, speculation.steps, speculation.branches)
+                         : fmt::format("{}, {} drafts a step",
+                                       speculation.source == Speculation::Source::kLookup ? "NGRAM" : "EAGLE",
+                                       speculation.max_drafts);
+  if (speculation.thresholds) {
+    text += fmt::format(", accepted from {} alone and {} together", speculation.thresholds->single,
+                        speculation.thresholds->acc);
   }
-  return fmt::format("{}, {} drafts a step",
-                     speculation.source == Speculation::Source::kLookup ? "NGRAM" : "EAGLE",
-                     speculation.max_drafts);
+  return text;
 }
 
 }  // namespace fathom::engine

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
 #include "model/config.h"
+#include "sample/sampler.h"
 
 namespace fathom::engine {
 
@@ -16,6 +18,9 @@ struct SpeculationSettings {
   int32_t eagle_topk = 0;        // branches
   int32_t num_draft_tokens = 0;  // tokens of a sequence that a step verifies: the last one and the guesses
   std::string draft_model_path;
+  bool use_rejection_sampling = true;   // false: the thresholds' rule
+  double accept_threshold_single = -1;  // negative: not given; given, it is the thresholds' rule
+  double accept_threshold_acc = -1;
   double simulated_acceptance = -1.0;  // for measurements: Speculation's
 };
 
@@ -34,6 +39,7 @@ struct Speculation {
   int32_t branches = 1;     // for each place; 1: chains
   int32_t max_guesses = 0;  // a step and sequence verifies
   int32_t max_drafts = 0;   // places that they take, in the draft layer too; 0 without a source
+  std::optional<sample::GuessThresholds> thresholds{};  // none: what is chosen does not depend on guesses
   // 0 to 1: a guess holds with this probability, whatever the model chooses, to measure the speed of a draft
   // layer that has been trained where there is none. Below 0: as it should be.
   double simulated_acceptance = -1.0;

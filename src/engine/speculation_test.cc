@@ -71,6 +71,24 @@ TEST(SpeculationFlags, AreRefusedWithAReason) {
   EXPECT_PRED2(says, reason(flags("EAGLE", 0, 0, 0, "models/b"), 1), "own MTP layer");
 }
 
+TEST(SpeculationFlags, ThresholdsAreAnotherRule) {
+  SpeculationSettings settings = flags("EAGLE");
+  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m", false)->thresholds);
+  settings.accept_threshold_single = 0.5;
+  const auto single = resolve_speculation(settings, with_mtp(1), "m", false);
+  ASSERT_TRUE(single.ok() && single->thresholds);
+  EXPECT_EQ(single->thresholds->single, 0.5);
+  EXPECT_EQ(single->thresholds->acc, 1.0);
+  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m", true).ok()) << "on a GPU";
+  settings.accept_threshold_acc = 0.0;
+  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m", false).ok());
+  settings = flags("EAGLE");
+  settings.use_rejection_sampling = false;
+  const auto plain = resolve_speculation(settings, with_mtp(1), "m", false);
+  ASSERT_TRUE(plain.ok() && plain->thresholds);
+  EXPECT_EQ(plain->thresholds->single, 1.0);
+}
+
 class LookupTest : public testing::Test {
  protected:
   std::vector<int32_t> guess(const std::vector<int32_t>& prompt, int32_t drafts) {

@@ -40,6 +40,12 @@ struct GuessTree {
     }
     return kNone;
   }
+  // The tokens of what hangs on `node`, in order, appended.
+  void children(int32_t node, std::vector<int32_t>* found) const {
+    for (int32_t i = node + 1; i < size(); ++i) {
+      if (parents[static_cast<size_t>(i)] == node) found->push_back(tokens[static_cast<size_t>(i)]);
+    }
+  }
   // 1 for what hangs on the root.
   int32_t depth(int32_t node) const {
     int32_t depth = 0;

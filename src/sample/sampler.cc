@@ -162,48 +162,99 @@ const float* only_allowed(const float* row, int64_t vocab, AllowedTokens allowed
 
 }  // namespace
 
-int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index) {
-  const RowKernels& kernels = row_kernels();
-  const float highest = kernels.max(logits, vocab);
-  if (params.greedy() || !std::isfinite(highest)) {
-    const float* best = std::find(logits, logits + vocab, highest);
-    return best == logits + vocab ? 0 : static_cast<int32_t>(best - logits);
-  }
+namespace {
 
+bool limits(const SamplingParams& params, int64_t vocab) {
+  return (params.top_k > 0 && params.top_k < vocab) || params.top_p < 1.0F;
+}
+
+// The token of a row without a draw, or -1.
+int32_t certain_token(const float* logits, int64_t vocab, float highest, const SamplingParams& params) {
+  if (!params.greedy() && std::isfinite(highest)) return -1;
+  const float* best = std::find(logits, logits + vocab, highest);
+  return best == logits + vocab ? 0 : static_cast<int32_t>(best - logits);
+}
+
+const Row& weigh(const float* logits, int64_t vocab, float highest, const SamplingParams& params) {
   thread_local Row row;
   row.vocab = vocab;
   row.weights.resize(static_cast<size_t>(vocab));
   row.sums.resize(static_cast<size_t>(num_blocks(vocab)));
-  kernels.weigh(logits, vocab, highest, 1.0F / params.temperature, row.weights.data(), row.sums.data());
+  row_kernels().weigh(logits, vocab, highest, 1.0F / params.temperature, row.weights.data(), row.sums.data());
   row.total = std::accumulate(row.sums.begin(), row.sums.end(), 0.0);
-  const double draw = random_uniform(params.seed, 0, static_cast<uint64_t>(index));
-
-  const bool limited = (params.top_k > 0 && params.top_k < vocab) || params.top_p < 1.0F;
-  if (!limited && params.min_p <= 0.0F) return draw_among_all(row, draw);
-
-  thread_local std::vector<Candidate> candidates;
-  if (limited) {
-    const Limits limits{
-        .count = params.top_k > 0 ? static_cast<int64_t>(params.top_k) : vocab,
-        .mass = params.top_p < 1.0F ? params.top_p * row.total : std::numeric_limits<double>::infinity()};
-    gather_within(row, limits, candidates);
-    const Border border = find_border(logits, candidates, limits);
-    std::erase_if(candidates, [&](const Candidate& candidate) {
-      return candidate.weight < params.min_p || !border.lets_in(logits[candidate.token], candidate.token);
-    });
-  } else {
-    gather(row, params.min_p, candidates);
-  }
-  return draw_among(candidates, draw);
+  return row;
 }
 
-TokenOutput sample_row(float* logits, int64_t vocab, const SlotSampler& slot, AllowedTokens allowed) {
+// What top_k, top_p and min_p leave, by id.
+std::vector<Candidate>& find_candidates(const float* logits, const Row& row, const SamplingParams& params) {
+  thread_local std::vector<Candidate> candidates;
+  if (!limits(params, row.vocab)) {
+    gather(row, params.min_p, candidates);
+    return candidates;
+  }
+  const Limits limits{
+      .count = params.top_k > 0 ? static_cast<int64_t>(params.top_k) : row.vocab,
+      .mass = params.top_p < 1.0F ? params.top_p * row.total : std::numeric_limits<double>::infinity()};
+  gather_within(row, limits, candidates);
+  const Border border = find_border(logits, candidates, limits);
+  std::erase_if(candidates, [&](const Candidate& candidate) {
+    return candidate.weight < params.min_p || !border.lets_in(logits[candidate.token], candidate.token);
+  });
+  return candidates;
+}
+
+// Streams of the request's random numbers, beside 0, which draws tokens (and guesses, so that what is drawn
+// after a guess has failed may not come of it).
+constexpr uint64_t kCoinStream = uint64_t{1} << 40;
+constexpr uint64_t kRedrawStream = kCoinStream + 1;
+
+int32_t choose_among_guesses(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index,
+                             const GuessedPlace& guessed) {
+  const float highest = row_kernels().max(logits, vocab);
+  const int32_t certain = certain_token(logits, vocab, highest, params);
+  if (certain >= 0) return certain;
+  const Row& row = weigh(logits, vocab, highest, params);
+  std::vector<Candidate>& candidates = find_candidates(logits, row, params);
+  double total = 0.0;
+  for (const Candidate& candidate : candidates) total += candidate.weight;
+  const double coin = random_uniform(params.seed, kCoinStream, static_cast<uint64_t>(index));
+  double sum = 0.0;
+  for (const int32_t guess : guessed.tokens) {
+    const auto found = std::ranges::find(candidates, guess, &Candidate::token);
+    if (found == candidates.end()) continue;
+    const double probability = found->weight / total;
+    sum += probability;
+    if (coin < sum / guessed.thresholds->acc || probability >= guessed.thresholds->single) return guess;
+    if (candidates.size() == 1) return guess;  // there is no other, and the sum was rounded
+    candidates.erase(found);
+  }
+  return draw_among(candidates, random_uniform(params.seed, kRedrawStream, static_cast<uint64_t>(index)));
+}
+
+}  // namespace
+
+int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index) {
+  const float highest = row_kernels().max(logits, vocab);
+  const int32_t certain = certain_token(logits, vocab, highest, params);
+  if (certain >= 0) return certain;
+  const Row& row = weigh(logits, vocab, highest, params);
+  const double draw = random_uniform(params.seed, 0, static_cast<uint64_t>(index));
+  if (!limits(params, vocab) && params.min_p <= 0.0F) return draw_among_all(row, draw);
+  return draw_among(find_candidates(logits, row, params), draw);
+}
+
+TokenOutput sample_row(float* logits, int64_t vocab, const SlotSampler& slot, AllowedTokens allowed,
+                       const GuessedPlace& guessed) {
   thread_local std::vector<std::pair<int32_t, float>> changed;
   changed.clear();
   if (slot.adjusts()) slot.adjust(logits, vocab, slot.logprobs().output ? &changed : nullptr);
   const float* masked = allowed.empty() ? logits : only_allowed(logits, vocab, allowed);
   const int32_t forced = slot.forced();
-  const int32_t token = forced >= 0 ? forced : choose_token(masked, vocab, slot.params(), slot.generated());
+  const bool by_thresholds = guessed.thresholds != nullptr && !guessed.tokens.empty();
+  const int32_t token = forced >= 0 ? forced
+                        : by_thresholds
+                            ? choose_among_guesses(masked, vocab, slot.params(), slot.generated(), guessed)
+                            : choose_token(masked, vocab, slot.params(), slot.generated());
   if (slot.logprobs().output) {
     for (const auto& [id, value] : changed) logits[id] = value;
     return describe_token(logits, vocab, token, slot.logprobs());

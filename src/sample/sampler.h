@@ -22,6 +22,19 @@ namespace fathom::sample {
 // Bit t of word t / 64: token t may come. Empty: every token may.
 using AllowedTokens = std::span<const uint64_t>;
 
+// The reference's rule for guesses. For a place one number u is drawn from [0, 1); the guesses for it are
+// taken in turn, and their probabilities added up: one holds where u < sum / acc, or where its own
+// probability is at least `single`. Where none does, a token is drawn among the others. With 1 and 1 the
+// tokens are distributed as without guesses; below, guesses are favoured. Greedy choices stay what they are.
+struct GuessThresholds {
+  double single = 1.0, acc = 1.0;
+};
+// The guesses for a place; none: a plain choice.
+struct GuessedPlace {
+  std::span<const int32_t> tokens;
+  const GuessThresholds* thresholds = nullptr;  // null: guesses have no say
+};
+
 // Chooses one token for each row of logits [R, V] f32, which may be overwritten. slots[r] is row r's state;
 // it is not told of the choice (accept is the caller's). allowed[r] is row r's mask; none where `allowed` is
 // empty. outputs[r] receives the token and what its LogprobParams ask for.
@@ -29,7 +42,8 @@ void sample_rows(ThreadPool& pool, const device::Tensor& logits, std::span<const
                  std::span<const AllowedTokens> allowed, std::span<TokenOutput> outputs);
 
 // One row of them.
-TokenOutput sample_row(float* logits, int64_t vocab, const SlotSampler& slot, AllowedTokens allowed = {});
+TokenOutput sample_row(float* logits, int64_t vocab, const SlotSampler& slot, AllowedTokens allowed = {},
+                       const GuessedPlace& guessed = {});
 
 // The choice alone, for one row of already adjusted logits; `index` is the number of tokens generated before.
 int32_t choose_token(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index);

@@ -11,10 +11,14 @@ void verify_row(const device::Tensor& logits, const VerifyRow& row) {
   const int64_t vocab = logits.dim(1);
   const auto& stops = row.slot->params().stop_token_ids;
   const MaskWorkers::Found* mask = row.mask;
+  std::vector<int32_t> guessed;
   for (int32_t node = GuessTree::kRoot;;) {
     const AllowedTokens allowed =
         mask != nullptr && mask->constrains ? AllowedTokens(mask->allowed) : AllowedTokens();
-    TokenOutput output = sample_row(logits.row<float>(row.first + 1 + node), vocab, *row.slot, allowed);
+    guessed.clear();
+    if (row.thresholds != nullptr && row.guesses != nullptr) row.guesses->children(node, &guessed);
+    TokenOutput output = sample_row(logits.row<float>(row.first + 1 + node), vocab, *row.slot, allowed,
+                                    {guessed, row.thresholds});
     const int32_t token = output.token;
     row.slot->accept(token);
     row.outputs->push_back(std::move(output));

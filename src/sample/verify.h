@@ -6,7 +6,8 @@
 // by one, bit for bit, and their distribution is the model's whatever was guessed. With a guess that is fixed
 // before the draw, this is speculative sampling (arXiv:2302.01318): it holds with probability p(guess), and
 // what replaces it has the distribution p without the guess, renormalised. Of several guesses for one place,
-// the one that is the token holds.
+// the one that is the token holds. Thresholds, where a row has them, are another rule (sampler.h): tokens
+// then depend on what was guessed.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@ struct VerifyRow {
   SlotSampler* slot = nullptr;
   const MaskWorkers::Found* mask = nullptr;           // of the first choice; null: none
   std::span<const MaskWorkers::Found> guess_masks{};  // of the choice after each guess, where `mask` is set
+  const GuessThresholds* thresholds = nullptr;        // null: the rule above
   std::vector<TokenOutput>* outputs = nullptr;        // appended: the right guesses, and one token more
   std::vector<int32_t>* path = nullptr;               // where not null, appended: the nodes that held
 };

@@ -228,7 +228,8 @@ GuessTree guess_tree(int32_t last) {
 
 // The first three tokens of 200,000 requests, two of them guessed by a model that is nearly the right one,
 // with the request's own draws or by what it holds for most likely, alone or several.
-double chi_square(SamplingParams params, Guessing guessing, double* degrees, double* accepted) {
+double chi_square(SamplingParams params, Guessing guessing, const GuessThresholds* thresholds,
+                  double* degrees, double* accepted) {
   constexpr int64_t kRequests = 200'000;
   ThreadPool pool(1);
   std::map<std::vector<int32_t>, int64_t> counts;
@@ -250,7 +251,8 @@ double chi_square(SamplingParams params, Guessing guessing, double* degrees, dou
       inputs.insert(inputs.end(), tree.tokens.begin(), tree.tokens.end());
       Rows rows(inputs);
       std::vector<TokenOutput> outputs;
-      const VerifyRow row{.first = 0, .guesses = &tree, .slot = &slot, .outputs = &outputs};
+      const VerifyRow row{
+          .first = 0, .guesses = &tree, .slot = &slot, .thresholds = thresholds, .outputs = &outputs};
       verify_rows(pool, rows.tensor, {&row, 1});
       if (tokens.empty()) right += static_cast<int64_t>(outputs.size()) - 1;
       for (const TokenOutput& output : outputs) tokens.push_back(output.token);
@@ -284,6 +286,11 @@ double chi_square(SamplingParams params, Guessing guessing, double* degrees, dou
   return sum;
 }
 
+// Wilson and Hilferty's approximation: normal.
+double deviations(double sum, double degrees) {
+  return (std::cbrt(sum / degrees) - (1.0 - 2.0 / (9.0 * degrees))) / std::sqrt(2.0 / (9.0 * degrees));
+}
+
 TEST(Verify, KeepsTheDistribution) {
   for (const float temperature : {0.6F, 1.0F, 1.8F}) {
     for (const float top_p : {1.0F, 0.8F}) {
@@ -291,14 +298,12 @@ TEST(Verify, KeepsTheDistribution) {
       for (const Guessing guessing : {Guessing::kGreedy, Guessing::kDraws, Guessing::kTree}) {
         double degrees = 0.0;
         const auto kind = static_cast<size_t>(guessing);
-        const double sum = chi_square(Choice{.temperature = temperature, .top_p = top_p}, guessing, &degrees,
-                                      &accepted[kind]);
-        // Wilson and Hilferty's approximation: normal with this mean and deviation; 4 of them are one in
-        // 30,000.
-        const double z =
-            (std::cbrt(sum / degrees) - (1.0 - 2.0 / (9.0 * degrees))) / std::sqrt(2.0 / (9.0 * degrees));
-        EXPECT_LT(z, 4.0) << "temperature " << temperature << " top_p " << top_p << ": chi-square " << sum
-                          << " with " << degrees << " degrees of freedom";
+        const double sum = chi_square(Choice{.temperature = temperature, .top_p = top_p}, guessing, nullptr,
+                                      &degrees, &accepted[kind]);
+        // Four deviations are one in 30,000.
+        EXPECT_LT(deviations(sum, degrees), 4.0)
+            << "temperature " << temperature << " top_p " << top_p << ": chi-square " << sum << " with "
+            << degrees << " degrees of freedom";
         EXPECT_GT(accepted[kind], 0.2);
         EXPECT_LT(accepted[kind], 1.999) << "no guess was wrong";
       }
@@ -307,6 +312,50 @@ TEST(Verify, KeepsTheDistribution) {
       // And by guessing several for a place.
       EXPECT_GT(accepted[2], accepted[0]);
     }
+  }
+}
+
+TEST(Verify, ThresholdsOfOneKeepTheDistributionAndLowerOnesFavourGuesses) {
+  const SamplingParams params = Choice{.temperature = 1.0F, .top_p = 0.8F};
+  for (const Guessing guessing : {Guessing::kDraws, Guessing::kTree}) {
+    const auto judge = [&](const GuessThresholds& thresholds, double* accepted) {
+      double degrees = 0.0;
+      const double sum = chi_square(params, guessing, &thresholds, &degrees, accepted);
+      return deviations(sum, degrees);
+    };
+    double exact = 0.0, single = 0.0, acc = 0.0;
+    EXPECT_LT(judge({}, &exact), 4.0);
+    EXPECT_GT(judge({.single = 0.2, .acc = 1.0}, &single), 10.0);
+    EXPECT_GT(judge({.single = 1.0, .acc = 0.5}, &acc), 10.0);
+    EXPECT_GT(single, exact);
+    EXPECT_GT(acc, exact);
+  }
+}
+
+TEST(Verify, ThresholdsLeaveGreedyChoicesAndFiltersAlone) {
+  ThreadPool pool(1);
+  const GuessThresholds none{.single = 1e-9, .acc = 1e-9};
+  const auto logits = logits_after(0);
+  std::vector<int32_t> ids(kVocab);
+  std::iota(ids.begin(), ids.end(), 0);
+  std::ranges::sort(ids, [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
+  const auto choose = [&](const SamplingParams& params, int32_t guess) {
+    SlotSampler slot = make_slot(params);
+    GuessTree tree;
+    tree.extend(guess);
+    Rows rows({0, guess});
+    std::vector<TokenOutput> outputs;
+    const VerifyRow row{
+        .first = 0, .guesses = &tree, .slot = &slot, .thresholds = &none, .outputs = &outputs};
+    verify_rows(pool, rows.tensor, {&row, 1});
+    return outputs.front().token;
+  };
+  EXPECT_EQ(choose(Choice{.temperature = 0.0F}, ids[1]), ids[0]);
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    EXPECT_EQ(choose(Choice{.temperature = 1.0F, .top_k = 2, .seed = seed}, ids[1]), ids[1]);
+    EXPECT_NE(choose(Choice{.temperature = 1.0F, .top_k = 2, .seed = seed}, ids[2]), ids[2]);
   }
 }
 
