@@ -477,9 +477,14 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
         cancelled[victim] = true;
       }
     }
+    // All of them before one runs alone: two models on the same GPUs, whose ranks wait for each other in their
+    // kernels, may hold each other up.
+    std::vector<FinishReason::Kind> kinds(count);
+    std::vector<std::vector<int32_t>> outputs;
+    for (size_t i = 0; i < count; ++i) outputs.push_back(collect(*streams[i], &kinds[i]));
     for (size_t i = 0; i < count; ++i) {
-      FinishReason::Kind kind;
-      const auto tokens = collect(*streams[i], &kind);
+      const FinishReason::Kind kind = kinds[i];
+      const auto& tokens = outputs[i];
       tokens_seen += static_cast<int64_t>(tokens.size());
       ASSERT_TRUE(keeps_budget(requests[i].sampling.thinking, tokens))
           << "schedule " << s << " request " << i;
