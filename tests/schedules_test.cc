@@ -477,8 +477,8 @@ TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
         cancelled[victim] = true;
       }
     }
-    // All of them before one runs alone: two models on the same GPUs, whose ranks wait for each other in their
-    // kernels, may hold each other up.
+    // All of them before one runs alone: two models on the same GPUs, whose ranks wait for each other in
+    // their kernels, may hold each other up.
     std::vector<FinishReason::Kind> kinds(count);
     std::vector<std::vector<int32_t>> outputs;
     for (size_t i = 0; i < count; ++i) outputs.push_back(collect(*streams[i], &kinds[i]));
