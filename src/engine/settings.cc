@@ -152,15 +152,17 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
                  "--pp-size {}: GPUs have all layers in this version; use --tp, or --device cpu", split.pp);
   }
   if (options.cuda && split.dp > 1 && split.tp % split.dp == 0 && split.attention_ranks() > 1) {
-    return error(ErrorCode::kUnsupported,
-                 "--enable-dp-attention --tp {} --dp {}: a group of requests has one GPU in this version; use "
-                 "--dp {}, or --device cpu",
-                 split.tp, split.dp, split.tp);
+    return error(
+        ErrorCode::kUnsupported,
+        "--enable-dp-attention --tp {} --dp {}: a group of requests has one GPU in this version; use "
+        "--dp {}, or --device cpu",
+        split.tp, split.dp, split.tp);
   }
   if (options.cuda && split.dp > 1 && options.speculation.max_drafts > 0) {
-    return error(ErrorCode::kUnsupported,
-                 "--enable-dp-attention with --speculative-algorithm: on GPUs one of the two in this version; "
-                 "leave one out, or use --device cpu");
+    return error(
+        ErrorCode::kUnsupported,
+        "--enable-dp-attention with --speculative-algorithm: on GPUs one of the two in this version; "
+        "leave one out, or use --device cpu");
   }
   options.first_gpu = settings.base_gpu_id;
   FATHOM_TRY(model::make_shard(options.config, split, 0));

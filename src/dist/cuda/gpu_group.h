@@ -46,12 +46,12 @@ enum class Way {
 // By Way::kMeet a rank keeps only its own share of the residual rows: all sums into one stream must have the
 // same T. `rows` and `y` must then be in shared memory.
 struct SumArgs {
-  ops::cuda::Matrix rows;          // F32 or BF16, not strided; W a multiple of 8, at most 32768
-  float* residual = nullptr;       // [T, W], or null
+  ops::cuda::Matrix rows;     // F32 or BF16, not strided; W a multiple of 8, at most 32768
+  float* residual = nullptr;  // [T, W], or null
   bool fresh = false;
-  const float* weight = nullptr;   // [W], or null
+  const float* weight = nullptr;  // [W], or null
   float eps = 1e-6F;
-  ops::cuda::Matrix y;             // [T, W], perhaps strided; may be `rows`
+  ops::cuda::Matrix y;  // [T, W], perhaps strided; may be `rows`
   Way way = Way::kAuto;
 };
 
@@ -77,12 +77,12 @@ class GpuGroup {
   // The sum of this rank's own rows alone: `args.rows` is those rows [T, W] of a shared matrix that all ranks
   // have written; y and the residual [T, W] are the rank's. T may differ, and be 0; `most`: of any rank.
   void sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most);
-  // `part` of shared memory goes to the same place on every rank; no other rank may write there. `most`: values
-  // of the largest part of any rank.
+  // `part` of shared memory goes to the same place on every rank; no other rank may write there. `most`:
+  // values of the largest part of any rank.
   void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most);
 
-  // The error that ended the group, or nothing. Looks at what the kernels wrote: once a stream has come to its
-  // end, what it ran is accounted for.
+  // The error that ended the group, or nothing. Looks at what the kernels wrote: once a stream has come to
+  // its end, what it ran is accounted for.
   Result<void> state() const;
   void abort(Error error);
 

@@ -51,8 +51,8 @@ class PassBoard {
     std::optional<Want> wanted;
     std::optional<Pass> granted;
     std::vector<Pass> idle;
-    int64_t steps = 0;      // given and not answered
-    TimePoint step_end{};   // of the last one
+    int64_t steps = 0;     // given and not answered
+    TimePoint step_end{};  // of the last one
   };
 
   std::optional<Pass> take_idle_locked(int group);

@@ -20,8 +20,8 @@ __global__ void group_positions_kernel(const int32_t* positions, int64_t tokens,
 void group_positions(device::cuda::Stream& stream, const int32_t* positions, int64_t tokens, int64_t places,
                      int32_t* y) {
   device::cuda::launch_early(stream, group_positions_kernel,
-                             static_cast<unsigned>((places + kThreads - 1) / kThreads), kThreads, 0, positions,
-                             tokens, places, y);
+                             static_cast<unsigned>((places + kThreads - 1) / kThreads), kThreads, 0,
+                             positions, tokens, places, y);
   stream.launched("group_positions");
 }
 

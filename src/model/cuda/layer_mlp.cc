@@ -17,13 +17,12 @@ constexpr int64_t kBesideTokens = 256;
 
 }  // namespace
 
-void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
-                 const Matrix& x, const Matrix& y) {
+void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights, const Matrix& x,
+                 const Matrix& y) {
   const int64_t t = x.rows;
   const Matrix& widest = step.work.inner;
   const Matrix inner(widest.data, widest.dtype, t, weights.down.k);
-  ops::cuda::linear(
-      stream, {.x = x, .y = inner, .weight = &weights.gate_up, .swiglu = true});
+  ops::cuda::linear(stream, {.x = x, .y = inner, .weight = &weights.gate_up, .swiglu = true});
   ops::cuda::linear(stream, {.x = inner, .y = y, .weight = &weights.down});
 }
 

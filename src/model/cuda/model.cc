@@ -52,23 +52,23 @@ struct Model::State {
   int64_t forward_tokens = 0;
 
   dist::cuda::GpuGroup* group() const { return options.group; }
-  // Attention, dense MLPs, embedding and head are split over the ranks; or each rank has them whole, and tokens
-  // of its own.
+  // Attention, dense MLPs, embedding and head are split over the ranks; or each rank has them whole, and
+  // tokens of its own.
   bool splits_tokens() const { return shard.split.dp > 1; }
   bool splits_heads() const { return group() != nullptr && !splits_tokens(); }
 
-  // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary: rows
-  // to be summed, in work.delta.
+  // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary:
+  // rows to be summed, in work.delta.
   void embed(device::cuda::Stream& stream, const GpuBatch& batch) const {
-    ops::cuda::embedding(
-        stream, {.table = weights.embedding.data,
-                 .table_dtype = weights.embedding.dtype,
-                 .first = weights.embedding.first,
-                 .rows = weights.embedding.rows,
-                 .ids = batch.token_ids,
-                 .tokens = batch.view.tokens,
-                 .width = config.hidden_size,
-                 .y = splits_heads() ? static_cast<float*>(work.delta.data) : work.residual});
+    ops::cuda::embedding(stream,
+                         {.table = weights.embedding.data,
+                          .table_dtype = weights.embedding.dtype,
+                          .first = weights.embedding.first,
+                          .rows = weights.embedding.rows,
+                          .ids = batch.token_ids,
+                          .tokens = batch.view.tokens,
+                          .width = config.hidden_size,
+                          .y = splits_heads() ? static_cast<float*>(work.delta.data) : work.residual});
   }
   // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm.
   void add_norm(device::cuda::Stream& stream, int64_t t, bool fresh, const float* weight,
@@ -91,8 +91,8 @@ struct Model::State {
                           .eps = eps,
                           .y = y.first_rows(t)});
   }
-  // The same of what all ranks' experts have left in work.all_delta of this rank's tokens, of at most `places`
-  // of a rank.
+  // The same of what all ranks' experts have left in work.all_delta of this rank's tokens, of at most
+  // `places` of a rank.
   void add_norm_of_all(device::cuda::Stream& stream, int64_t t, int64_t places, const float* weight,
                        const Matrix& y) const {
     group()->sum_own(stream,
@@ -198,8 +198,9 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   if (options.checkpoint != nullptr) {
     FATHOM_ASSIGN(total, check_weights(config, *options.checkpoint, s.report));
   }
-  total = static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, s.shard)) /
-                               static_cast<double>(stored_bytes(config)));
+  total =
+      static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, s.shard)) /
+                           static_cast<double>(stored_bytes(config)));
   s.report.check_seconds = seconds_since(check_start);
 
   const int64_t pack_start = steady_clock().now_ns();
@@ -279,7 +280,7 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
                               std::span<const LayerWeights> layers, int64_t first, bool embedded,
                               const float* last_norm, const Matrix& out) {
   const int64_t t = batch.view.tokens;
-  const Step step{stream, config,      shard,         work,        rope,  scale,
+  const Step step{stream,      config,        shard,       work,  rope,  scale,
                   options.mla, decode_tokens, max_context, batch, beside};
   const int64_t places = batch.group_tokens;
   if (splits_tokens()) {
@@ -397,10 +398,8 @@ void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int
   if (!s.splits_heads()) {
     ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = weights.token_norm, .eps = eps});
   } else {
-    s.group()->sum(stream, {.rows = s.work.delta.first_rows(t),
-                            .weight = weights.token_norm,
-                            .eps = eps,
-                            .y = token});
+    s.group()->sum(
+        stream, {.rows = s.work.delta.first_rows(t), .weight = weights.token_norm, .eps = eps, .y = token});
   }
   ops::cuda::gather_rows(stream, {.x = s.work.states, .y = before, .ids = states});
   ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = weights.hidden_norm, .eps = eps});

@@ -76,8 +76,8 @@ struct GpuBatch {
   const int32_t* logit_rows = nullptr;  // [R] tokens of the batch, -1: none
   int64_t logit_count = 0;              // R <= max_logit_rows
   const KvPool* cache = nullptr;
-  // With groups of requests (Split::dp): the most tokens of any group in this pass, the same on all ranks; T is
-  // at most that, and may be 0 where the group only takes its part in the experts.
+  // With groups of requests (Split::dp): the most tokens of any group in this pass, the same on all ranks; T
+  // is at most that, and may be 0 where the group only takes its part in the experts.
   int64_t group_tokens = 0;
 };
 

@@ -36,20 +36,20 @@ struct Workspace {
   Matrix absorbed_q;          // [decode_tokens, Nh (Dc + Dr)] A
   Matrix latent_out;          // [decode_tokens, Nh Dc] A
   void* decode_scratch = nullptr;
-  Matrix pass_latent;               // [pass_keys, Dc] A
-  Matrix pass_rope;                 // [pass_keys, Dr] A
-  Matrix pass_kv;                   // [pass_keys, Nh (Dn + Dv)] A
-  float* partial = nullptr;         // [T, Nh, Dv]: of rows that take several passes
-  float* lse = nullptr;             // [T, Nh]
-  Matrix kv_latent;                 // [T, Dc + Dr] A; plain cache
-  Matrix kv;                        // [T, Nh (Dn + Dv)] A; plain cache
+  Matrix pass_latent;        // [pass_keys, Dc] A
+  Matrix pass_rope;          // [pass_keys, Dr] A
+  Matrix pass_kv;            // [pass_keys, Nh (Dn + Dv)] A
+  float* partial = nullptr;  // [T, Nh, Dv]: of rows that take several passes
+  float* lse = nullptr;      // [T, Nh]
+  Matrix kv_latent;          // [T, Dc + Dr] A; plain cache
+  Matrix kv;                 // [T, Nh (Dn + Dv)] A; plain cache
   // With groups of requests, of the tokens of all groups; the experts' arrays below are then of so many.
-  Matrix all_normed;                // [dp T, H] A
-  Matrix all_delta;                 // [dp T, H] F32
+  Matrix all_normed;                 // [dp T, H] A
+  Matrix all_delta;                  // [dp T, H] F32
   int32_t* all_positions = nullptr;  // [dp T]
-  float* gate_logits = nullptr;     // [T, E]
-  int32_t* expert_ids = nullptr;    // [T, K]
-  float* expert_weights = nullptr;  // [T, K]
+  float* gate_logits = nullptr;      // [T, E]
+  int32_t* expert_ids = nullptr;     // [T, K]
+  float* expert_weights = nullptr;   // [T, K]
   ops::cuda::ExpertSort sort;
   int32_t* sort_scratch = nullptr;
   Matrix expert_in;     // [T K, H] A: tokens in the experts' order, for many of them
