@@ -76,9 +76,18 @@ __device__ inline uint32_t rank_in_cluster() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// All threads of the cluster wait for each other; makes nothing visible but initialised barriers.
+// All threads of the cluster wait for each other; makes nothing visible but initialised barriers, and does
+// not wait for arrivals on their way (wait_for_releases).
 __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// For the thread that fills a ring of stages: waits until every CTA of the cluster has released the last of
+// them, of `uses` in all. Their arrivals travel on their own, past any barrier of the cluster that does not
+// wait for memory: one that found this CTA gone would be a fault.
+template <int kStages>
+__device__ inline void wait_for_releases(uint64_t* empty, int uses) {
+  for (int use = max(uses - kStages, 0); use < uses; ++use)
+    barrier_wait(&empty[use % kStages], static_cast<uint32_t>(use / kStages) & 1U);
 }
 // A tile of rows of 128 bytes in the 128-byte swizzle, k contiguous; 8 rows are 1024 bytes. Begins 1024-byte
 // aligned; k advances by adding 2 (32 bytes) to the low bits.

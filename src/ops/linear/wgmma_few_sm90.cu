@@ -75,6 +75,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, kRe
         copy_tile_to_cluster(x, &x_map, &full[s], x_column + step * kDepth,
                              first + slice * (kTokens / kCluster), (1U << kCluster) - 1);
       }
+      wait_for_releases<S::kStages>(empty, steps - 1);  // the last one is not released
     }
     __syncwarp();
   } else {

@@ -84,6 +84,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
                                tile.first + slice * (kTokens / kCluster), (1U << kCluster) - 1);
         }
       }
+      wait_for_releases<S::kStages>(empty, blocks);
     }
     __syncwarp();
   } else {
