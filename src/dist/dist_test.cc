@@ -11,7 +11,6 @@
 
 #include "base/clock.h"
 #include "base/random.h"
-#include "dist/layout.h"
 #include "dist/testing.h"
 
 namespace fathom::dist {
@@ -188,38 +187,48 @@ TEST_P(OnNodes, RandomCollectives) {
   }
 }
 
-TEST(Layout, RanksAndPlacesAreOneToOne) {
-  const Layout layout{.tp = 3, .dp = 2, .pp = 2};
-  ASSERT_EQ(layout.size(), 12);
-  for (int rank = 0; rank < layout.size(); ++rank) EXPECT_EQ(layout.rank_of(layout.at(rank)), rank);
-  EXPECT_EQ(layout.at(1), (Coordinates{.tp = 1, .dp = 0, .pp = 0}));
-  EXPECT_EQ(layout.at(3), (Coordinates{.tp = 0, .dp = 1, .pp = 0}));
-  EXPECT_EQ(layout.at(6), (Coordinates{.tp = 0, .dp = 0, .pp = 1}));
-}
+// Ranks in a box: rank = (z * sides[1] + y) * sides[0] + x.
+struct Box {
+  int sides[3];
 
-TEST_P(OnNodes, SplitsByTheAxesOfALayout) {
-  for (const Layout layout : {Layout{2, 2, 2}, Layout{4, 1, 1}, Layout{1, 3, 2}, Layout{3, 2, 1}}) {
-    run_ranks(layout.size(), kPatient, [&](Group& world) {
-      const Coordinates here = layout.at(world.rank());
-      auto tp = world.split(layout.colour(Axis::kTp, world.rank()), "tp").value();
-      auto dp = world.split(layout.colour(Axis::kDp, world.rank()), "dp").value();
-      auto pp = world.split(layout.colour(Axis::kPp, world.rank()), "pp").value();
-      EXPECT_EQ(tp->size(), layout.tp);
-      EXPECT_EQ(dp->size(), layout.dp);
-      EXPECT_EQ(pp->size(), layout.pp);
-      EXPECT_EQ((Coordinates{tp->rank(), dp->rank(), pp->rank()}), here);
+  int size() const { return sides[0] * sides[1] * sides[2]; }
+  int along(int axis, int rank) const {
+    for (int below = 0; below < axis; ++below) rank /= sides[below];
+    return rank % sides[axis];
+  }
+  // The same for those who differ along `axis` only.
+  int colour(int axis, int rank) const {
+    int step = 1;
+    for (int below = 0; below < axis; ++below) step *= sides[below];
+    return rank - along(axis, rank) * step;
+  }
+};
+
+TEST_P(OnNodes, SplitsByTheAxesOfABox) {
+  for (const Box box : {Box{{2, 2, 2}}, Box{{4, 1, 1}}, Box{{1, 3, 2}}, Box{{3, 2, 1}}}) {
+    run_ranks(box.size(), kPatient, [&](Group& world) {
+      const int rank = world.rank();
+      auto x = world.split(box.colour(0, rank), "x").value();
+      auto y = world.split(box.colour(1, rank), "y").value();
+      auto z = world.split(box.colour(2, rank), "z").value();
+      int axis = 0;
+      for (const Group* group : {x.get(), y.get(), z.get()}) {
+        EXPECT_EQ(group->size(), box.sides[axis]);
+        EXPECT_EQ(group->rank(), box.along(axis, rank));
+        ++axis;
+      }
       // Groups of one axis work side by side, in their own time.
       for (uint64_t seed = 0; seed < 20; ++seed) {
-        check_collective(*tp, seed + 100 * static_cast<uint64_t>(layout.colour(Axis::kTp, world.rank())));
-        if (world.rank() % 2 == 0) std::this_thread::yield();
-        check_collective(*dp, seed);
-        check_collective(*pp, seed);
+        check_collective(*x, seed + 100 * static_cast<uint64_t>(box.colour(0, rank)));
+        if (rank % 2 == 0) std::this_thread::yield();
+        check_collective(*y, seed);
+        check_collective(*z, seed);
       }
       // The sum over each axis in turn is the sum over all.
-      float sum = static_cast<float>(world.rank());
-      for (Group* group : {tp.get(), dp.get(), pp.get()})
+      float sum = static_cast<float>(rank);
+      for (Group* group : {x.get(), y.get(), z.get()})
         ASSERT_TRUE(group->all_reduce(&sum, 1, DType::kF32).ok());
-      EXPECT_EQ(sum, static_cast<float>(layout.size() * (layout.size() - 1) / 2));
+      EXPECT_EQ(sum, static_cast<float>(box.size() * (box.size() - 1) / 2));
       // Nobody leaves the world before the others' splits are done with.
       ASSERT_TRUE(world.barrier().ok());
     });
