@@ -62,8 +62,12 @@ macro(fathom_cuda_sources NAME)
   endif()
 endmacro()
 
+# CUDA_ROOMS: what only the room's CUDA part includes.
 function(fathom_room NAME)
-  cmake_parse_arguments(ARG "" "" "ROOMS;USES" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "ROOMS;CUDA_ROOMS;USES" ${ARGN})
+  if(FATHOM_HAS_CUDA)
+    list(APPEND ARG_ROOMS ${ARG_CUDA_ROOMS})
+  endif()
   file(GLOB_RECURSE all CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${NAME}/*.cc)
   set(tests ${all})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")

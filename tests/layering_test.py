@@ -15,8 +15,8 @@ def declared_rooms():
     text = (ROOT / "CMakeLists.txt").read_text()
     rooms = {}
     for name, rest in re.findall(r"^fathom_room\((\w+)([^)]*)\)", text, re.M):
-        listed = re.search(r"ROOMS((?:\s+[a-z]+)+)", rest)
-        rooms[name] = set(listed.group(1).split()) if listed else set()
+        listed = re.findall(r"ROOMS((?:\s+[a-z]+)+)", rest)
+        rooms[name] = set(" ".join(listed).split())
     return rooms
 
 
