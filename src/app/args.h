@@ -15,11 +15,12 @@ namespace fathom::app {
 // Flags that every command which loads a model shares.
 struct ModelArgs {
   std::string model_path;
-  std::string tokenizer_path;           // empty: model_path
-  std::string load_format = "auto";     // auto | safetensors | dummy
-  std::string dtype = "auto";           // auto | bfloat16 | float32
-  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32 | fp8_e4m3 | fp8_e5m2
-  int32_t context_length = 0;           // 0: the model's
+  std::string tokenizer_path;            // empty: model_path
+  std::string load_format = "auto";      // auto | safetensors | dummy
+  std::string dtype = "auto";            // auto | bfloat16 | float32
+  std::string fp8_activations = "auto";  // auto | on | off
+  std::string kv_cache_dtype = "auto";   // auto | bfloat16 | float32 | fp8_e4m3 | fp8_e5m2
+  int32_t context_length = 0;            // 0: the model's
   bool skip_tokenizer_init = false;
   std::string chat_template;  // a file or an encoding's name; empty: the checkpoint's
   std::string reasoning_parser = "auto";

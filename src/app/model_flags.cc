@@ -24,6 +24,11 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                   "auto (the dtype), bfloat16, float32; on a GPU also fp8_e4m3, fp8_e5m2")
       ->check(CLI::IsMember({"auto", "bfloat16", "bf16", "float32", "fp8_e4m3", "fp8_e5m2"}));
   group
+      .add_option("--fp8-activations", args.fp8_activations,
+                  "Whether FP8 weights multiply activations rounded to FP8: auto (on a Hopper GPU, where the "
+                  "checkpoint was trained so), on or off")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
+  group
       .add_option("--context-length", args.context_length,
                   "Longest prompt and output together; default: the model's")
       ->check(CLI::PositiveNumber);

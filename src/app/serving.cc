@@ -84,6 +84,7 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.random_seed = args.random_seed;
   settings.dtype = args.dtype;
   settings.kv_cache_dtype = args.kv_cache_dtype;
+  settings.fp8_activations = args.fp8_activations;
   settings.disable_mla = args.disable_mla;
   settings.context_length = args.context_length;
   settings.cpu_isa = args.cpu_isa;
@@ -247,6 +248,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
   info["version"] = kVersion;
   info["dtype"] = args.dtype;
   info["kv_cache_dtype"] = args.kv_cache_dtype;
+  info["fp8_activations"] = args.fp8_activations;
   info["device"] = report.device;
   info["tp_size"] = args.tp_size;
   info["dp_size"] = args.dp_size;

@@ -16,6 +16,10 @@ bool gpu_available() {
   return false;
 }
 
+bool gpu_multiplies_fp8(int) {
+  return false;
+}
+
 int gpu_count() {
   return 0;
 }

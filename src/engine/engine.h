@@ -25,12 +25,14 @@ namespace fathom::engine {
 
 struct EngineOptions {
   model::ModelConfig config;
-  model::LoadOptions load;       // max_tokens, max_logit_rows and max_context are the engine's to fill
-  bool cuda = false;             // on the GPU
-  int32_t first_gpu = 0;         // of rank 0; the others follow
-  int32_t threads = 1;           // of all ranks together
-  std::vector<int> cpus;         // that they are bound to; empty: those of the process
-  model::Split split;            // over ranks, each a thread with a shard of the model
+  model::LoadOptions load;  // max_tokens, max_logit_rows and max_context are the engine's to fill
+  bool cuda = false;        // on the GPU
+  bool fp8_activations =
+      false;              // of FP8 weights, on a GPU that multiplies them: model::cuda::LoadOptions::fp8_x
+  int32_t first_gpu = 0;  // of rank 0; the others follow
+  int32_t threads = 1;    // of all ranks together
+  std::vector<int> cpus;  // that they are bound to; empty: those of the process
+  model::Split split;     // over ranks, each a thread with a shard of the model
   int32_t rebalance_passes = 0;  // forward passes from one balancing of experts to the next; 0: never
   int32_t replicas = 1;          // engines with all of the model each, that share the machine
   std::chrono::milliseconds dist_timeout = dist::kDefaultTimeout;  // of a rank that others wait for

@@ -14,6 +14,8 @@ namespace fathom::engine {
 // Whether --device auto means the GPU: this build has the backend, and the machine a GPU for it.
 bool gpu_available();
 int gpu_count();
+// Whether this GPU's tensor cores multiply FP8 by our kernels (Hopper).
+bool gpu_multiplies_fp8(int gpu);
 
 // What the GPU has, and what a model with these options takes of it beside weights and cache.
 struct GpuMemory {

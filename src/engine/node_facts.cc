@@ -45,6 +45,7 @@ Result<std::vector<dist::Fact>> node_facts(const EngineOptions& options, const s
       {"--pp-size", number(split.pp)},
       {"--dp with --enable-dp-attention", number(split.dp)},
       {"--dtype", load.compute == ops::Compute::kF32 ? "float32" : "bfloat16"},
+      {"--fp8-activations", options.fp8_activations ? "on" : "off"},
       {"--kv-cache-dtype", device::to_string(load.kv_dtype)},
       {"--disable-mla", load.mla ? "no" : "yes"},
       // The parts that all ranks compute for themselves must have the same bits on all.

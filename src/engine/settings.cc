@@ -34,6 +34,26 @@ Result<device::DType> parse_kv_dtype(const std::string& name, device::DType auto
   return parse_dtype("--kv-cache-dtype", name, automatic);
 }
 
+// Whether FP8 weights multiply activations that are rounded to FP8. auto: as the checkpoint was trained,
+// where the GPU has the kernels.
+Result<bool> choose_fp8_activations(const Settings& settings, const EngineOptions& options) {
+  const std::string& given = settings.fp8_activations;
+  if (given != "auto" && given != "on" && given != "off") {
+    return error(ErrorCode::kInvalidArgument, "--fp8-activations: got '{}', expected auto, on or off", given);
+  }
+  if (given == "off") return false;
+  const char* missing =
+      !options.cuda ? "on the CPU products take bfloat16 or float32 activations"
+      : options.config.quantisation != model::Quantisation::kFp8Block ? "the checkpoint has no FP8 weights"
+      : options.load.compute == ops::Compute::kF32 ? "--dtype float32 keeps activations float32"
+      : !gpu_multiplies_fp8(settings.base_gpu_id)  ? "it needs a Hopper GPU (H100, H200)"
+                                                   : nullptr;
+  if (given == "on" && missing != nullptr) {
+    return error(ErrorCode::kUnsupported, "--fp8-activations on: {}; leave it out", missing);
+  }
+  return missing == nullptr && (given == "on" || options.config.fp8_activations);
+}
+
 // --device auto takes the GPU where there is one.
 Result<bool> choose_cuda(const std::string& device) {
   if (device == "auto") return gpu_available();
@@ -233,6 +253,7 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   options.load.compute = dtype == device::DType::kF32 ? ops::Compute::kF32 : ops::Compute::kBF16;
   FATHOM_ASSIGN(options.load.target.isa, device::choose_isa(settings.cpu_isa));
   options.load.mla = !settings.disable_mla;
+  FATHOM_ASSIGN(options.fp8_activations, choose_fp8_activations(settings, options));
   options.load.seed = settings.random_seed;
 
   FATHOM_TRY(split_ranks(settings, options));

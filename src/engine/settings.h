@@ -17,11 +17,12 @@ namespace fathom::engine {
 
 struct Settings {
   std::string model_path;
-  bool dummy = false;                   // --load-format dummy
-  uint64_t random_seed = 0;             // of dummy weights
-  std::string dtype = "auto";           // auto | bfloat16 | float32
-  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32 | fp8_e4m3 | fp8_e5m2
-  std::string device = "auto";          // auto | cpu | cuda
+  bool dummy = false;                    // --load-format dummy
+  uint64_t random_seed = 0;              // of dummy weights
+  std::string dtype = "auto";            // auto | bfloat16 | float32
+  std::string kv_cache_dtype = "auto";   // auto | bfloat16 | float32 | fp8_e4m3 | fp8_e5m2
+  std::string fp8_activations = "auto";  // auto | on | off
+  std::string device = "auto";           // auto | cpu | cuda
   bool disable_mla = false;
   int64_t context_length = 0;  // 0: the model's
   std::string cpu_isa = "auto";

@@ -242,6 +242,7 @@ void read_dtype(FieldReader& fields, ModelConfig& config, std::vector<std::strin
     quantisation.problem("quantization_config.weight_block_size: only [128, 128] is supported");
   }
   config.quantisation = Quantisation::kFp8Block;
+  config.fp8_activations = quantisation.text("activation_scheme", "dynamic") == "dynamic";
   config.unquantised = quantisation.texts("modules_to_not_convert");
   for (auto& layer : quantisation.texts("ignored_layers")) config.unquantised.push_back(std::move(layer));
 }

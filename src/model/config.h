@@ -64,6 +64,7 @@ struct ModelConfig {
   int64_t draft_layers = 0;
   device::DType dtype = device::DType::kBF16;  // torch_dtype: what `auto` means, and dummy weights' type
   Quantisation quantisation = Quantisation::kNone;
+  bool fp8_activations = false;          // activation_scheme "dynamic": trained with activations in FP8 too
   std::vector<std::string> unquantised;  // modules_to_not_convert / ignored_layers
   std::vector<int32_t> eos_token_ids;
   std::optional<int32_t> bos_token_id;

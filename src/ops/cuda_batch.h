@@ -53,4 +53,21 @@ struct Matrix {
   }
 };
 
+// Activations rounded to FP8 E4M3 in blocks of 128 columns of a row (ops/quantize): value = values[r, c] *
+// scales[c / 128, r]. Rows of values are `stride` bytes apart, a multiple of 16; what lies between columns
+// and stride is never read as a value. Empty: values == nullptr.
+struct QuantizedMatrix {
+  uint8_t* values = nullptr;  // [rows, stride]
+  float* scales = nullptr;    // [ceil(columns / 128), scale_stride]
+  int64_t rows = 0, columns = 0;
+  int64_t stride = 0, scale_stride = 0;
+
+  QuantizedMatrix first_rows(int64_t count) const {
+    return {values, scales, count, columns, stride, scale_stride};
+  }
+  QuantizedMatrix row_range(int64_t begin, int64_t end) const {
+    return {values + begin * stride, scales + begin, end - begin, columns, stride, scale_stride};
+  }
+};
+
 }  // namespace fathom::ops::cuda

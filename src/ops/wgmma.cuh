@@ -27,7 +27,7 @@ __device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
                "r"(bytes)
                : "memory");
 }
-__device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
+__device__ inline void barrier_wait(uint32_t barrier, uint32_t phase) {
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -36,9 +36,12 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
       "@done bra ready;\n"
       "bra again;\n"
       "ready:\n"
-      "}\n" ::"r"(shared_address(barrier)),
+      "}\n" ::"r"(barrier),
       "r"(phase)
       : "memory");
+}
+__device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
+  barrier_wait(shared_address(barrier), phase);
 }
 
 // The box at (column, row) of the map's matrix to shared memory, counted by the barrier.
@@ -59,17 +62,19 @@ __device__ inline void copy_tile_to_cluster(void* to, const CUtensorMap* map, ui
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(ctas)
       : "memory");
 }
+// The address of this place of another CTA of the cluster.
+__device__ inline uint32_t cluster_address(const void* place, uint32_t cta) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(place)), "r"(cta));
+  return address;
+}
 // Arrives at the barrier in this place of another CTA of the cluster. Says that something was read; for what
 // was written it would have to be a release at the cluster's scope, which waits for all of memory.
+__device__ inline void barrier_arrive_at(uint32_t address) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
+}
 __device__ inline void barrier_arrive_at(uint64_t* barrier, uint32_t cta) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-      "}\n" ::"r"(shared_address(barrier)),
-      "r"(cta)
-      : "memory");
+  barrier_arrive_at(cluster_address(barrier, cta));
 }
 __device__ inline uint32_t rank_in_cluster() {
   uint32_t rank;
@@ -81,6 +86,18 @@ __device__ inline uint32_t rank_in_cluster() {
 __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+// A ring of stages as one that goes round it sees it: the next stage, and the phase that its barriers are in.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t phase = 0;
+  __device__ void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      phase ^= 1U;
+    }
+  }
+};
 // For the thread that fills a ring of stages: waits until every CTA of the cluster has released the last of
 // them, of `uses` in all. Their arrivals travel on their own, past any barrier of the cluster that does not
 // wait for memory: one that found this CTA gone would be a fault.
@@ -197,6 +214,73 @@ __device__ inline void wgmma_registers(float (&d)[16], const uint32_t (&a)[4], u
       "}\n"
       : FATHOM_F8(0), FATHOM_F8(8)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+// d [64, N] = (add ? d : 0) + a [64, 32] b [N, 32]^T of E4M3 values, N = 8 to 128, both in shared memory; d
+// as above. Sums keep some 14 bits below the largest of the addends (README.md of linear).
+__device__ inline void wgmma_e4m3(float (&d)[4], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3}, "
+      "%4, %5, add, 1, 1;\n"
+      "}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_e4m3(float (&d)[8], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, "
+      "%8, %9, add, 1, 1;\n"
+      "}\n"
+      : FATHOM_F8(0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_e4m3(float (&d)[16], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, add, 1, 1;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_e4m3(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, add, 1, 1;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_e4m3(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, add, 1, 1;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48),
+        FATHOM_F8(56)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 #undef FATHOM_F8
 

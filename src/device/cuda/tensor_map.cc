@@ -19,23 +19,33 @@ Encode find_encode() {
                                                                        : nullptr;
 }
 
-}  // namespace
-
-CUtensorMap tile_map_16bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
-                           int box_rows, int box_columns) {
+CUtensorMap tile_map(Stream& stream, CUtensorMapDataType type, const void* data, int64_t rows,
+                     int64_t columns, int64_t row_bytes, int box_rows, int box_columns) {
   static const Encode encode = find_encode();
   CUtensorMap map{};
   const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
   const cuuint64_t stride[1] = {static_cast<cuuint64_t>(row_bytes)};
   const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t step[2] = {1, 1};
-  const bool ok =
-      encode != nullptr &&
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(data), size, stride, box, step,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  const bool ok = encode != nullptr && encode(&map, type, 2, const_cast<void*>(data), size, stride, box, step,
+                                              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                              CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
   if (!ok) stream.note(cudaErrorInvalidValue, "tensor map");
   return map;
+}
+
+}  // namespace
+
+CUtensorMap tile_map_16bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
+                           int box_rows, int box_columns) {
+  return tile_map(stream, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, data, rows, columns, row_bytes, box_rows,
+                  box_columns);
+}
+
+CUtensorMap tile_map_8bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
+                          int box_rows) {
+  return tile_map(stream, CU_TENSOR_MAP_DATA_TYPE_UINT8, data, rows, columns, row_bytes, box_rows, 128);
 }
 
 }  // namespace fathom::device::cuda

@@ -15,5 +15,8 @@ namespace fathom::device::cuda {
 // row_bytes a multiple of 16. A failure is noted in the stream.
 CUtensorMap tile_map_16bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
                            int box_rows, int box_columns);
+// The same of bytes; rows of a box are 128.
+CUtensorMap tile_map_8bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
+                          int box_rows);
 
 }  // namespace fathom::device::cuda

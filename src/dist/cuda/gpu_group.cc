@@ -7,6 +7,7 @@
 #include "device/cuda/memory.h"
 #include "dist/cuda/kernels.h"
 #include "dist/thread_group.h"
+#include "ops/quantize/cuda.h"
 
 namespace fathom::dist::cuda {
 namespace {
@@ -233,7 +234,10 @@ void GpuGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
   share.first = std::min(rows.rows, each * s.peers.rank);
   share.end = std::min(rows.rows, share.first + each);
   share.most = each;
-  sum_by_meeting(stream, s.peers, args, s.everywhere(rows.data), s.everywhere(args.y.data), share);
+  SumArgs whole = args;
+  whole.rounded = {};  // a rank writes its share of y alone, for all
+  sum_by_meeting(stream, s.peers, whole, s.everywhere(rows.data), s.everywhere(args.y.data), share);
+  if (args.rounded.values != nullptr) ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
 }
 
 void GpuGroup::gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most) {

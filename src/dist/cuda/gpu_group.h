@@ -51,7 +51,8 @@ struct SumArgs {
   bool fresh = false;
   const float* weight = nullptr;  // [W], or null
   float eps = 1e-6F;
-  ops::cuda::Matrix y;  // [T, W], perhaps strided; may be `rows`
+  ops::cuda::Matrix y;                      // [T, W], perhaps strided; may be `rows`
+  ops::cuda::QuantizedMatrix rounded = {};  // [T, W] with `weight`: what y holds in FP8 too; or empty
   Way way = Way::kAuto;
 };
 

@@ -45,6 +45,7 @@ struct After {
   const float* weight;
   float eps;
   int64_t width, y_stride;
+  ops::cuda::QuantizedMatrix rounded;
 
   // values: the sum. Leaves the row of y in `out`; `shared` [32] is not in use.
   template <int kParts>
@@ -62,7 +63,10 @@ struct After {
         ops::cuda::store_part<true>(stream, first, width, values[p]);
       }
     }
-    if (weight != nullptr) return ops::cuda::norm_row<kParts, true>(values, weight, eps, width, out, shared);
+    if (weight != nullptr) {
+      return ops::cuda::norm_row<kParts, true>(values, weight, eps, width, out,
+                                               ops::cuda::row_of(rounded, row), shared);
+    }
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
       const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
@@ -237,7 +241,7 @@ template <class Y>
 After<Y> after_of(const SumArgs& args) {
   FATHOM_CHECK(ops::cuda::takes_parts(args.rows) && ops::cuda::takes_parts(args.y), "rows or y not aligned");
   FATHOM_CHECK(args.rows.columns <= ops::cuda::kMostNormWidth, "width {}", args.rows.columns);
-  return {args.residual, args.fresh, args.weight, args.eps, args.rows.columns, args.y.stride};
+  return {args.residual, args.fresh, args.weight, args.eps, args.rows.columns, args.y.stride, args.rounded};
 }
 
 }  // namespace

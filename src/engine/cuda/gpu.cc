@@ -14,6 +14,12 @@ int gpu_count() {
   return device::cuda::gpu_count();
 }
 
+bool gpu_multiplies_fp8(int gpu) {
+  if (gpu >= gpu_count()) return false;
+  const auto opened = device::cuda::open_gpu(gpu);
+  return opened.ok() && opened->hopper();
+}
+
 namespace {
 
 Result<void> need_gpus(const EngineOptions& options) {

@@ -20,6 +20,7 @@ model::cuda::LoadOptions load_options(const EngineOptions& options) {
   load.compute = options.load.compute;
   load.kv_dtype = options.load.kv_dtype;
   load.mla = options.load.mla;
+  load.fp8_x = options.fp8_activations;
   load.max_tokens = options.step_tokens();
   load.max_logit_rows = options.decode_tokens();
   load.kept_states = options.config.draft_layers > 0 ? options.decode_tokens() : 0;

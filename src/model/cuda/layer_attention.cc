@@ -3,6 +3,7 @@
 #include "ops/kv_write/cuda.h"
 #include "ops/mha_attention/cuda.h"
 #include "ops/mla_decode/cuda.h"
+#include "ops/quantize/cuda.h"
 #include "ops/rms_norm/cuda.h"
 
 namespace fathom::model::cuda {
@@ -23,17 +24,24 @@ Projected project(const Step& step, const MlaWeights& weights) {
   const int64_t t = step.batch.view.tokens;
   const Workspace& work = step.work;
   const Matrix qkv = work.qkv.first_rows(t);
-  ops::cuda::linear(step.stream, {.x = work.normed.first_rows(t), .y = qkv, .weight = &weights.qkv_a});
+  ops::cuda::linear(step.stream, {.x = work.normed.first_rows(t),
+                                  .y = qkv,
+                                  .weight = &weights.qkv_a,
+                                  .x8 = work.rounded_normed.first_rows(t)});
   if (c.q_lora_rank == 0) {
     const int64_t queries = step.shard.heads.count * c.query_dim();
     return {qkv.slice(0, queries), qkv.slice(queries, queries + c.latent_width())};
   }
   const Matrix q_latent = work.q_latent.first_rows(t);
+  Workspace::Rounded rounded;
+  if (weights.q_b.fp8_x) rounded = work.rounded_q_latent.first_rows(t);
   ops::cuda::rms_norm(step.stream, {.x = qkv.slice(0, c.q_lora_rank),
                                     .y = q_latent,
                                     .weight = weights.q_norm,
-                                    .eps = static_cast<float>(c.rms_norm_eps)});
-  ops::cuda::linear(step.stream, {.x = q_latent, .y = work.q.first_rows(t), .weight = &weights.q_b});
+                                    .eps = static_cast<float>(c.rms_norm_eps),
+                                    .rounded = rounded});
+  ops::cuda::linear(step.stream,
+                    {.x = q_latent, .y = work.q.first_rows(t), .weight = &weights.q_b, .x8 = rounded});
   return {work.q.first_rows(t), qkv.slice(c.q_lora_rank, c.q_lora_rank + c.latent_width())};
 }
 
@@ -217,9 +225,15 @@ void attention_block(const Step& step, const MlaWeights& weights, const ops::cud
     plain_attention(step, weights, cache, projected);
   }
   const int64_t t = step.batch.view.tokens;
+  const Matrix attention = step.work.attention.first_rows(t);
+  Workspace::Rounded rounded;
+  if (weights.out.fp8_x) {
+    rounded = step.work.rounded_attention.first_rows(t);
+    ops::cuda::quantize(step.stream, {.x = attention, .y = rounded});
+  }
   ops::cuda::linear(
       step.stream,
-      {.x = step.work.attention.first_rows(t), .y = step.work.delta.first_rows(t), .weight = &weights.out});
+      {.x = attention, .y = step.work.delta.first_rows(t), .weight = &weights.out, .x8 = rounded});
 }
 
 }  // namespace fathom::model::cuda

@@ -1,7 +1,9 @@
+#include "base/math.h"
 #include "model/cuda/layers.h"
 #include "ops/gate/cuda.h"
 #include "ops/gather_rows/cuda.h"
 #include "ops/moe/cuda.h"
+#include "ops/quantize/cuda.h"
 
 namespace fathom::model::cuda {
 
@@ -10,27 +12,42 @@ using ops::cuda::Matrix;
 namespace {
 
 // From so many rows an expert on, tokens are copied into the experts' order first: the tensor copy engine
-// cannot gather rows.
+// gathers rows one by one, if at all.
 constexpr int64_t kSortedRows = 65;
+constexpr int64_t kSortedFp8Rows = 17;
 // For up to so many tokens the shared experts are computed beside the routed ones: neither fills the GPU.
 constexpr int64_t kBesideTokens = 256;
 
-}  // namespace
-
-void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights, const Matrix& x,
-                 const Matrix& y) {
-  const int64_t t = x.rows;
-  const Matrix& widest = step.work.inner;
-  const Matrix inner(widest.data, widest.dtype, t, weights.down.k);
-  ops::cuda::linear(stream, {.x = x, .y = inner, .weight = &weights.gate_up, .swiglu = true});
-  ops::cuda::linear(stream, {.x = inner, .y = y, .weight = &weights.down});
+// The first columns of memory for wider rows, rows close together.
+Workspace::Rounded narrower(Workspace::Rounded rows, int64_t columns) {
+  rows.columns = columns;
+  rows.stride = round_up<int64_t>(columns, 16);
+  return rows;
 }
 
-void moe_block(const Step& step, const MoeWeights& weights, const Matrix& x, const int32_t* positions,
+}  // namespace
+
+void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
+                 const Activations& x, const Matrix& y) {
+  const int64_t t = x.plain.rows;
+  const Workspace& work = step.work;
+  const int64_t width = weights.down.k;
+  const Matrix inner(work.inner.data, work.inner.dtype, t, width);
+  ops::cuda::linear(stream,
+                    {.x = x.plain, .y = inner, .weight = &weights.gate_up, .swiglu = true, .x8 = x.rounded});
+  Workspace::Rounded rounded;
+  if (weights.down.fp8_x) {
+    rounded = narrower(work.rounded_inner.first_rows(t), width);
+    ops::cuda::quantize(stream, {.x = inner, .y = rounded});
+  }
+  ops::cuda::linear(stream, {.x = inner, .y = y, .weight = &weights.down, .x8 = rounded});
+}
+
+void moe_block(const Step& step, const MoeWeights& weights, const Activations& x, const int32_t* positions,
                const Matrix& y) {
   const ModelConfig& c = step.config;
   const Workspace& work = step.work;
-  const int64_t t = x.rows;
+  const int64_t t = x.plain.rows;
   const int64_t copies = t * c.gate.top_k;
   const auto experts = static_cast<int64_t>(step.shard.experts.size());
   Matrix shared;
@@ -40,7 +57,7 @@ void moe_block(const Step& step, const MoeWeights& weights, const Matrix& x, con
     dense_block(step, beside ? step.beside.fork(step.stream) : step.stream, weights.shared, x, shared);
   }
   const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
-  ops::cuda::linear(step.stream, {.x = x, .y = logits, .weight = &weights.gate});
+  ops::cuda::linear(step.stream, {.x = x.plain, .y = logits, .weight = &weights.gate});
   ops::cuda::gate(step.stream, {.logits = work.gate_logits,
                                 .bias = weights.bias,
                                 .params = c.gate,
@@ -57,15 +74,27 @@ void moe_block(const Step& step, const MoeWeights& weights, const Matrix& x, con
                                        .workspace = work.sort_scratch});
 
   ops::cuda::GroupedLinearArgs up;
-  up.linear = {
-      .x = x, .y = work.expert_inner.first_rows(copies), .weight = &weights.experts.gate_up, .swiglu = true};
+  up.linear = {.x = x.plain,
+               .y = work.expert_inner.first_rows(copies),
+               .weight = &weights.experts.gate_up,
+               .swiglu = true,
+               .x8 = x.rounded};
   up.offsets = work.sort.offsets;
   up.gather = work.sort.tokens;
   up.max_rows = copies;
-  if (copies >= kSortedRows * c.num_experts) {
+  const int32_t* sorted_rows = work.sort.offsets + experts;
+  if (weights.experts.gate_up.fp8_x) {
+    if (copies >= kSortedFp8Rows * c.num_experts) {
+      const Workspace::Rounded sorted = work.rounded_expert_in.first_rows(copies);
+      ops::cuda::gather_quantized(
+          step.stream, {.x = x.rounded, .y = sorted, .ids = work.sort.tokens, .rows = sorted_rows});
+      up.linear.x8 = sorted;
+      up.gather = nullptr;
+    }
+  } else if (copies >= kSortedRows * c.num_experts && work.expert_in.data != nullptr) {
     const Matrix sorted = work.expert_in.first_rows(copies);
-    ops::cuda::gather_rows(
-        step.stream, {.x = x, .y = sorted, .ids = work.sort.tokens, .count = work.sort.offsets + experts});
+    ops::cuda::gather_rows(step.stream,
+                           {.x = x.plain, .y = sorted, .ids = work.sort.tokens, .count = sorted_rows});
     up.linear.x = sorted;
     up.gather = nullptr;
   }
@@ -74,6 +103,10 @@ void moe_block(const Step& step, const MoeWeights& weights, const Matrix& x, con
   down.linear = {.x = work.expert_inner.first_rows(copies),
                  .y = work.expert_out.first_rows(copies),
                  .weight = &weights.experts.down};
+  if (weights.experts.down.fp8_x) {
+    down.linear.x8 = work.rounded_expert_inner.first_rows(copies);
+    ops::cuda::quantize(step.stream, {.x = down.linear.x, .y = down.linear.x8, .rows = sorted_rows});
+  }
   down.offsets = work.sort.offsets;
   down.max_rows = copies;
   ops::cuda::grouped_linear(step.stream, down);

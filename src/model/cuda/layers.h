@@ -1,4 +1,5 @@
-// The blocks of a layer on the GPU. Attention reads work.normed and leaves its result in work.delta.
+// The blocks of a layer on the GPU. Attention reads work.normed (or work.rounded_normed) and leaves its
+// result in work.delta.
 #pragma once
 
 #include "device/cuda/branch.h"
@@ -23,12 +24,18 @@ struct Step {
   device::cuda::Branch& beside;  // for what need not wait
 };
 
+// Rows as they are and, where FP8 projections take FP8 activations, rounded.
+struct Activations {
+  ops::cuda::Matrix plain;
+  ops::cuda::QuantizedMatrix rounded;
+};
+
 void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache);
 // On `stream`, which is the step's or one beside it.
 void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
-                 const ops::cuda::Matrix& x, const ops::cuda::Matrix& y);
+                 const Activations& x, const ops::cuda::Matrix& y);
 // x [t, H] -> y [t, H]; a token of position -1 is padding.
-void moe_block(const Step& step, const MoeWeights& weights, const ops::cuda::Matrix& x,
-               const int32_t* positions, const ops::cuda::Matrix& y);
+void moe_block(const Step& step, const MoeWeights& weights, const Activations& x, const int32_t* positions,
+               const ops::cuda::Matrix& y);
 
 }  // namespace fathom::model::cuda

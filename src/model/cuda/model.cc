@@ -12,6 +12,7 @@
 #include "model/weight_names.h"
 #include "ops/embedding/cuda.h"
 #include "ops/gather_rows/cuda.h"
+#include "ops/quantize/cuda.h"
 #include "ops/rms_norm/cuda.h"
 
 namespace fathom::model::cuda {
@@ -70,9 +71,10 @@ struct Model::State {
                           .width = config.hidden_size,
                           .y = splits_heads() ? static_cast<float*>(work.delta.data) : work.residual});
   }
-  // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm.
-  void add_norm(device::cuda::Stream& stream, int64_t t, bool fresh, const float* weight,
-                const Matrix& y) const {
+  // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm,
+  // and `rounded` the same in FP8, or empty.
+  void add_norm(device::cuda::Stream& stream, int64_t t, bool fresh, const float* weight, const Matrix& y,
+                const Workspace::Rounded& rounded) const {
     const auto eps = static_cast<float>(config.rms_norm_eps);
     const Matrix delta = work.delta.first_rows(t);
     if (!splits_heads()) {
@@ -81,7 +83,8 @@ struct Model::State {
                                        .delta = fresh ? Matrix() : delta,
                                        .weight = weight,
                                        .eps = eps,
-                                       .y = y.first_rows(t)});
+                                       .y = y.first_rows(t),
+                                       .rounded = rounded});
       return;
     }
     group()->sum(stream, {.rows = delta,
@@ -89,18 +92,20 @@ struct Model::State {
                           .fresh = fresh,
                           .weight = weight,
                           .eps = eps,
-                          .y = y.first_rows(t)});
+                          .y = y.first_rows(t),
+                          .rounded = rounded});
   }
   // The same of what all ranks' experts have left in work.all_delta of this rank's tokens, of at most
   // `places` of a rank.
   void add_norm_of_all(device::cuda::Stream& stream, int64_t t, int64_t places, const float* weight,
-                       const Matrix& y) const {
+                       const Matrix& y, const Workspace::Rounded& rounded) const {
     group()->sum_own(stream,
                      {.rows = own_rows(work.all_delta, t, places),
                       .residual = work.residual,
                       .weight = weight,
                       .eps = static_cast<float>(config.rms_norm_eps),
-                      .y = y.first_rows(t)},
+                      .y = y.first_rows(t),
+                      .rounded = rounded},
                      places);
   }
   Matrix own_rows(const Matrix& all, int64_t t, int64_t places) const {
@@ -147,11 +152,14 @@ WorkspaceShape shape_of(const ModelConfig& config, const Shard& shard, const Loa
   shape.kept_states = options.kept_states;
   shape.mla = options.mla;
   shape.activations = options.compute == ops::Compute::kF32 ? DType::kF32 : DType::kBF16;
+  shape.fp8_x = options.fp8_x && config.quantisation == Quantisation::kFp8Block &&
+                options.compute == ops::Compute::kBF16;
   return shape;
 }
 
 const char* describe(const device::cuda::Gpu& gpu, const ops::cuda::Weight& weight, DType activations) {
   if (activations == DType::kF32 || weight.dtype == DType::kF32) return "simt";
+  if (weight.fp8_x) return "wgmma, FP8 activations";
   if (!gpu.hopper()) return "mma";
   return "mma, wgmma";
 }
@@ -180,6 +188,7 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   FATHOM_CHECK(shard.split.pp == 1 && (shard.split.dp == 1 || shard.split.attention_ranks() == 1),
                "a split of GPUs in {} stages, and groups of {}", shard.split.pp,
                shard.split.attention_ranks());
+  FATHOM_CHECK(!options.fp8_x || stream.gpu().hopper(), "FP8 activations on {}", stream.gpu().name);
   auto state = std::make_unique<State>(config, std::move(shard));
   FATHOM_ASSIGN(state->beside, device::cuda::Branch::create(stream.gpu()));
   State& s = *state;
@@ -219,7 +228,8 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
     };
   }
   FATHOM_ASSIGN(const auto supply, weights::cuda::DeviceSupply::create(std::move(context)));
-  FATHOM_ASSIGN(s.weights, load_weights(config, s.shard, options.compute, options.mla, *supply));
+  FATHOM_ASSIGN(s.weights, load_weights(config, s.shard, options.compute, options.mla,
+                                        shape_of(config, s.shard, options).fp8_x, *supply));
   FATHOM_TRY(supply->finish());
   s.report.weight_bytes = static_cast<int64_t>(s.weight_arena.used());
   s.report.pack_seconds = seconds_since(pack_start);
@@ -292,11 +302,12 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
     group()->gather(stream, Matrix(mine, DType::kF32, 1, places), places);
   }
   bool of_all = false;  // what the next norm adds is in work.all_delta
-  const auto add = [&](bool fresh, const float* weight, const Matrix& y) {
+  const Workspace::Rounded rounded = work.rounded_normed.first_rows(t);
+  const auto add = [&](bool fresh, const float* weight, const Matrix& y, const Workspace::Rounded& in_fp8) {
     if (of_all) {
-      add_norm_of_all(stream, t, places, weight, y);
+      add_norm_of_all(stream, t, places, weight, y, in_fp8);
     } else {
-      add_norm(stream, t, fresh, weight, y);
+      add_norm(stream, t, fresh, weight, y, in_fp8);
     }
     of_all = false;
   };
@@ -307,33 +318,41 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
                                        .delta = {},
                                        .weight = layer.input_norm,
                                        .eps = static_cast<float>(config.rms_norm_eps),
-                                       .y = work.normed.first_rows(t)});
+                                       .y = work.normed.first_rows(t),
+                                       .rounded = rounded});
     } else {
-      add(i == 0, layer.input_norm, work.normed);
+      add(i == 0, layer.input_norm, work.normed, rounded);
     }
     if (t > 0) attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
     const bool among_all = layer.is_moe && splits_tokens();
-    add(false, layer.attention_norm, among_all ? own_rows(work.all_normed, t, places) : work.normed);
+    if (among_all) {  // rounded once all of them are there
+      add(false, layer.attention_norm, own_rows(work.all_normed, t, places), {});
+    } else {
+      add(false, layer.attention_norm, work.normed, rounded);
+    }
     if (layer.is_moe) {
       experts(step, layer.moe);
     } else if (t > 0) {
-      dense_block(step, stream, layer.dense, work.normed.first_rows(t), work.delta.first_rows(t));
+      dense_block(step, stream, layer.dense, {work.normed.first_rows(t), rounded}, work.delta.first_rows(t));
     }
     of_all = among_all;
   }
-  add(false, last_norm, out);
+  add(false, last_norm, out, {});
 }
 
 void Model::State::experts(const Step& step, const MoeWeights& moe) {
   const int64_t t = step.batch.view.tokens;
   if (!splits_tokens()) {
-    moe_block(step, moe, work.normed.first_rows(t), step.batch.view.positions, work.delta.first_rows(t));
+    moe_block(step, moe, {work.normed.first_rows(t), work.rounded_normed.first_rows(t)},
+              step.batch.view.positions, work.delta.first_rows(t));
     return;
   }
   const int64_t places = step.batch.group_tokens;
   const int64_t all = shard.split.dp * places;
   group()->gather(step.stream, own_rows(work.all_normed, t, places), places * config.hidden_size);
-  moe_block(step, moe, work.all_normed.first_rows(all), work.all_positions, work.all_delta.first_rows(all));
+  const Activations x{work.all_normed.first_rows(all), work.rounded_all.first_rows(all)};
+  if (x.rounded.values != nullptr) ops::cuda::quantize(step.stream, {.x = x.plain, .y = x.rounded});
+  moe_block(step, moe, x, work.all_positions, work.all_delta.first_rows(all));
 }
 
 Result<void> Model::State::share_workspace() {

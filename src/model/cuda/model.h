@@ -49,6 +49,9 @@ struct LoadOptions {
   ops::Compute compute = ops::Compute::kBF16;
   device::DType kv_dtype = device::DType::kBF16;  // F32, BF16, F8E4M3 or F8E5M2
   bool mla = true;
+  // Layers with FP8 weights take FP8 activations, as the checkpoint was trained; needs Hopper, and compute
+  // kBF16 (else ignored, as it is for other checkpoints).
+  bool fp8_x = false;
   int64_t max_tokens = 4096;  // of one forward, padding included
   int64_t max_logit_rows = 256;
   int64_t max_context = 0;  // 0: the config's

@@ -12,9 +12,15 @@ using Group = std::vector<Part>;
 
 class Loader {
  public:
-  Loader(const ModelConfig& config, const Shard& shard, Compute compute, bool mla,
+  Loader(const ModelConfig& config, const Shard& shard, Compute compute, bool mla, bool fp8_x,
          weights::cuda::DeviceSupply& supply)
-      : c_(config), shard_(shard), parts_(config, shard), compute_(compute), mla_(mla), supply_(supply) {}
+      : c_(config),
+        shard_(shard),
+        parts_(config, shard),
+        compute_(compute),
+        mla_(mla),
+        fp8_x_(fp8_x),
+        supply_(supply) {}
 
   Result<ModelWeights> load() {
     ModelWeights model;
@@ -38,6 +44,11 @@ class Loader {
     return supply_.linear(compute_, std::span<const Group>(&parts, 1), turns);
   }
   Result<Weight> linear(const Part& part) { return linear(Group{part}); }
+  // For activations that the layer rounds.
+  Result<Weight> projection(Group parts, bool turns = false) {
+    return supply_.linear(compute_, std::span<const Group>(&parts, 1), turns, fp8_x_);
+  }
+  Result<Weight> projection(const Part& part) { return projection(Group{part}); }
 
   Result<void> load_layer(int64_t index, LayerWeights& layer) {
     const std::string prefix = layer_prefix(index);
@@ -60,10 +71,10 @@ class Loader {
   }
 
   Result<void> load_attention(const std::string& prefix, MlaWeights& attention) {
-    FATHOM_ASSIGN(attention.qkv_a, linear(parts_.qkv_a(prefix)));
+    FATHOM_ASSIGN(attention.qkv_a, projection(parts_.qkv_a(prefix)));
     if (c_.q_lora_rank > 0) {
       FATHOM_ASSIGN(attention.q_norm, norm(prefix + "q_a_layernorm.weight", c_.q_lora_rank));
-      FATHOM_ASSIGN(attention.q_b, linear(parts_.q_b(prefix)));
+      FATHOM_ASSIGN(attention.q_b, projection(parts_.q_b(prefix)));
     }
     FATHOM_ASSIGN(attention.kv_norm, norm(prefix + "kv_a_layernorm.weight", c_.kv_lora_rank));
     FATHOM_ASSIGN(attention.kv_b, linear(parts_.kv_b(prefix)));
@@ -75,13 +86,13 @@ class Loader {
       FATHOM_ASSIGN(attention.absorb_value,
                     supply_.heads(compute_, parts_.absorb_value(prefix, heads.first), heads.count, step));
     }
-    FATHOM_ASSIGN(attention.out, linear(parts_.out(prefix)));
+    FATHOM_ASSIGN(attention.out, projection(parts_.out(prefix)));
     return {};
   }
 
   Result<void> load_dense(const std::string& prefix, int64_t inner, DenseWeights& dense) {
-    FATHOM_ASSIGN(dense.gate_up, linear(parts_.gate_up(prefix, inner), true));
-    FATHOM_ASSIGN(dense.down, linear(parts_.down(prefix, inner)));
+    FATHOM_ASSIGN(dense.gate_up, projection(parts_.gate_up(prefix, inner), true));
+    FATHOM_ASSIGN(dense.down, projection(parts_.down(prefix, inner)));
     return {};
   }
 
@@ -107,8 +118,8 @@ class Loader {
       up.push_back(parts_.expert_gate_up(prefix, expert));
       down.push_back({parts_.expert_down(prefix, expert)});
     }
-    FATHOM_ASSIGN(moe.experts.gate_up, supply_.linear(compute_, up, true));
-    FATHOM_ASSIGN(moe.experts.down, supply_.linear(compute_, down));
+    FATHOM_ASSIGN(moe.experts.gate_up, supply_.linear(compute_, up, true, fp8_x_));
+    FATHOM_ASSIGN(moe.experts.down, supply_.linear(compute_, down, false, fp8_x_));
     return {};
   }
 
@@ -116,15 +127,15 @@ class Loader {
   const Shard& shard_;
   WeightParts parts_;
   Compute compute_;
-  bool mla_;
+  bool mla_, fp8_x_;
   weights::cuda::DeviceSupply& supply_;
 };
 
 }  // namespace
 
 Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, ops::Compute compute,
-                                  bool mla, weights::cuda::DeviceSupply& supply) {
-  return Loader(config, shard, compute, mla, supply).load();
+                                  bool mla, bool fp8_x, weights::cuda::DeviceSupply& supply) {
+  return Loader(config, shard, compute, mla, fp8_x, supply).load();
 }
 
 }  // namespace fathom::model::cuda

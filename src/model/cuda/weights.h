@@ -67,7 +67,9 @@ struct ModelWeights {
   DraftWeights draft;           // empty where the config has no draft_layers
 };
 
+// `fp8_x`: the layers' FP8 projections take FP8 activations (Weight::fp8_x); not kv_b, which is multiplied
+// head by head in decode, nor the draft layer's merge and the head.
 Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, ops::Compute compute,
-                                  bool mla, weights::cuda::DeviceSupply& supply);
+                                  bool mla, bool fp8_x, weights::cuda::DeviceSupply& supply);
 
 }  // namespace fathom::model::cuda

@@ -22,6 +22,15 @@ class Taker {
   T* array(int64_t count) {
     return static_cast<T*>(take(count * static_cast<int64_t>(sizeof(T))));
   }
+  ops::cuda::QuantizedMatrix rounded(int64_t rows, int64_t columns) {
+    ops::cuda::QuantizedMatrix m;
+    m.rows = m.scale_stride = rows;
+    m.columns = columns;
+    m.stride = round_up<int64_t>(columns, 16);
+    m.values = array<uint8_t>(rows * m.stride);
+    m.scales = array<float>(ceil_div<int64_t>(columns, 128) * rows);
+    return m;
+  }
   void* take(int64_t bytes) {
     bytes_ += round_up<int64_t>(bytes, 256);
     if (arena_ == nullptr || !state_.ok()) return nullptr;
@@ -108,12 +117,24 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
     w.sort.places = take.array<int32_t>(copies);
     w.sort_scratch = take.array<int32_t>(
         ops::cuda::expert_sort_workspace(moe_tokens, static_cast<int32_t>(c.num_experts), c.gate.top_k));
-    w.expert_in = take.matrix(copies, c.hidden_size);
+    if (shape.fp8_x) {
+      w.rounded_expert_in = take.rounded(copies, c.hidden_size);
+      w.rounded_expert_inner = take.rounded(copies, shape.shard.expert.count);
+      if (groups > 1) w.rounded_all = take.rounded(moe_tokens, c.hidden_size);
+    } else {
+      w.expert_in = take.matrix(copies, c.hidden_size);
+    }
     w.expert_inner = take.matrix(copies, shape.shard.expert.count);
     w.expert_out = take.matrix(copies, c.hidden_size);
     if (c.num_shared_experts > 0) w.shared_out = take.matrix(moe_tokens, c.hidden_size);
   }
   w.inner = take.matrix(moe_tokens, widest);
+  if (shape.fp8_x) {
+    w.rounded_normed = take.rounded(t, c.hidden_size);
+    if (q_lora) w.rounded_q_latent = take.rounded(t, c.q_lora_rank);
+    w.rounded_attention = take.rounded(t, heads * c.value_dim);
+    w.rounded_inner = take.rounded(moe_tokens, widest);
+  }
   w.logit_hidden = take.matrix(shape.logit_rows, c.hidden_size);
   w.logits = take.array<float>(shape.logit_rows * c.vocab_size);
   return w;

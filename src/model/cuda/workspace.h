@@ -22,10 +22,12 @@ struct WorkspaceShape {
   int64_t kept_states = 0;  // rows of Workspace::states between steps
   bool mla = true;
   device::DType activations = device::DType::kBF16;
+  bool fp8_x = false;  // FP8 projections take activations rounded to FP8
 };
 
 struct Workspace {
   using Matrix = ops::cuda::Matrix;
+  using Rounded = ops::cuda::QuantizedMatrix;
   float* residual = nullptr;  // [T, H]
   Matrix normed;              // [T, H] A
   Matrix delta;               // [T, H] F32: what a block adds to the residual stream
@@ -65,6 +67,14 @@ struct Workspace {
   Matrix draft_hidden;      // [T, H] the last part
   Matrix draft_pair;        // [T, 2 H] A: what the draft layer merges
   float* logits = nullptr;  // [R, V]
+  // With FP8 activations: the same in FP8. Of all groups' tokens, where there are groups: rounded_all.
+  Rounded rounded_normed;        // [T, H]
+  Rounded rounded_q_latent;      // [T, q_lora]
+  Rounded rounded_attention;     // [T, Nh Dv]
+  Rounded rounded_inner;         // [T, widest of the dense and shared MLPs]
+  Rounded rounded_all;           // [dp T, H]
+  Rounded rounded_expert_in;     // [T K, H]
+  Rounded rounded_expert_inner;  // [T K, I]
 };
 
 Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,

@@ -10,21 +10,25 @@ using device::DType;
 
 TileCall make_call(const LinearArgs& args, int64_t max_rows) {
   const Weight& w = *args.weight;
-  FATHOM_CHECK(args.x.columns == w.k && args.y.columns == (args.swiglu ? w.n / 2 : w.n),
-               "x [{}], y [{}], weight [{}, {}]", args.x.columns, args.y.columns, w.n, w.k);
+  const int64_t x_columns = w.fp8_x ? args.x8.columns : args.x.columns;
+  FATHOM_CHECK(x_columns == w.k && args.y.columns == (args.swiglu ? w.n / 2 : w.n),
+               "x [{}], y [{}], weight [{}, {}]", x_columns, args.y.columns, w.n, w.k);
   FATHOM_CHECK(!args.swiglu || w.n % 16 == 0, "swiglu of {} columns", w.n);
   TileCall call;
   call.x_dtype = args.x.dtype;
   call.weight_dtype = w.dtype;
   call.max_rows = max_rows;
+  call.x_rows = args.x8.rows;
   TileArgs& t = call.args;
-  t.x = args.x.data;
+  t.x = w.fp8_x ? args.x8.values : args.x.data;
   t.y = args.y.data;
   t.weight = w.data;
   t.scales = w.scales;
   t.offsets = nullptr;
   t.gather = nullptr;
-  t.x_stride = args.x.stride;
+  t.x_stride = w.fp8_x ? args.x8.stride : args.x.stride;
+  t.x_scales = args.x8.scales;
+  t.x_scale_stride = args.x8.scale_stride;
   t.y_stride = args.y.stride;
   t.x_step = t.y_step = 0;
   t.weight_step = w.n * w.k_stride;
@@ -37,6 +41,7 @@ TileCall make_call(const LinearArgs& args, int64_t max_rows) {
   t.y_is_f32 = args.y.dtype == DType::kF32;
   t.accumulate = args.accumulate;
   t.swiglu = args.swiglu;
+  t.paired_scales = w.paired_scales;
   return call;
 }
 
@@ -47,8 +52,9 @@ bool aligned(const TileCall& call) {
          t.k % 8 == 0;
 }
 
-void run(device::cuda::Stream& stream, const TileCall& call) {
+void run(device::cuda::Stream& stream, const TileCall& call, bool fp8_x) {
   if (call.max_rows == 0) return;
+  if (fp8_x) return linear_wgmma_w8a8(stream, call);
   const bool bf16 = call.x_dtype == DType::kBF16 && call.weight_dtype != DType::kF32;
   if (!bf16 || !aligned(call)) return linear_simt(stream, call);
   const bool fp8 = call.weight_dtype == DType::kF8E4M3;
@@ -62,26 +68,28 @@ void run(device::cuda::Stream& stream, const TileCall& call) {
 }  // namespace
 
 void linear(device::cuda::Stream& stream, const LinearArgs& args) {
-  FATHOM_CHECK(args.weight->groups == 1 && args.y.rows == args.x.rows, "groups={} x rows={} y rows={}",
-               args.weight->groups, args.x.rows, args.y.rows);
-  run(stream, make_call(args, args.x.rows));
+  const int64_t rows = args.weight->fp8_x ? args.x8.rows : args.x.rows;
+  FATHOM_CHECK(args.weight->groups == 1 && args.y.rows == rows, "groups={} x rows={} y rows={}",
+               args.weight->groups, rows, args.y.rows);
+  run(stream, make_call(args, rows), args.weight->fp8_x);
 }
 
 void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args) {
   TileCall call = make_call(args.linear, args.max_rows);
   call.args.offsets = args.offsets;
   call.args.gather = args.gather;
-  run(stream, call);
+  run(stream, call, args.linear.weight->fp8_x);
 }
 
 void batched_linear(device::cuda::Stream& stream, const BatchedLinearArgs& args) {
   const LinearArgs& linear = args.linear;
+  FATHOM_CHECK(!linear.weight->fp8_x, "heads take activations as they are");
   TileCall call = make_call(linear, linear.x.rows);
   call.heads = linear.weight->groups;
   call.args.groups = 1;
   call.args.x_step = args.x_step;
   call.args.y_step = args.y_step;
-  run(stream, call);
+  run(stream, call, false);
 }
 
 }  // namespace fathom::ops::cuda

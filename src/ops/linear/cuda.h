@@ -2,8 +2,10 @@
 // the device, and the heads' batched ones.
 //
 // Weights are rows of k values, as in the checkpoint; FP8 stays FP8 in memory with one scale for each
-// (8 rows, 128 of k). The value of an output is the same bits for any number and order of rows: every
-// implementation of a target adds the products of one output in the same order of k (README.md).
+// (8 rows, 128 of k). Such a weight multiplies activations as they are, or (fp8_x, on Hopper) rounded to FP8
+// as well, which is twice the rate of the tensor cores and no widening. The value of an output is the same
+// bits for any number and order of rows: every implementation of a target adds the products of one output in
+// the same order of k (README.md).
 #pragma once
 
 #include "device/cuda/stream.h"
@@ -18,6 +20,11 @@ struct Weight {
   device::DType dtype = device::DType::kBF16;  // F32, BF16 or F8E4M3
   int64_t n = 0, k = 0, k_stride = 0;
   int64_t groups = 1;
+  bool fp8_x =
+      false;  // FP8: multiplies LinearArgs::x8; the bytes lie as in the checkpoint (fp8_words.h: else not)
+  // FP8 with fp8_x: in each 128 rows from a multiple of 128 on, and each 128 of k, the first eight rows'
+  // scale is that of every other eight, and the second one's of the rest.
+  bool paired_scales = false;
 
   constexpr int64_t group_bytes() const { return n * k_stride * device::size_of(dtype); }
   constexpr int64_t scales_per_group() const { return (k + 127) / 128 * ((n + 7) / 8); }
@@ -32,6 +39,7 @@ struct LinearArgs {
   // y's columns are silu(gate) * up of the weight's rows, which come in turns of eight (swiglu/cuda.h): [R, n
   // / 2].
   bool swiglu = false;
+  QuantizedMatrix x8 = {};  // [R, k] in place of x, where the weight takes it
 };
 void linear(device::cuda::Stream& stream, const LinearArgs& args);
 

@@ -19,7 +19,9 @@ struct TileArgs {
   int64_t weight_step, scales_step;  // from group to group, in elements
   int64_t k_stride;
   int32_t rows, n, k, groups;
-  bool y_is_f32, accumulate, swiglu;
+  bool y_is_f32, accumulate, swiglu, paired_scales;
+  const float* x_scales;   // with Weight::fp8_x: x is FP8, x_stride in bytes
+  int64_t x_scale_stride;  // from block to block of 128
 };
 
 struct TileCall {
@@ -28,6 +30,7 @@ struct TileCall {
   device::DType weight_dtype = device::DType::kBF16;
   int64_t max_rows = 0;  // of all groups together; of each head when batched
   int64_t heads = 1;     // batched
+  int64_t x_rows = 0;    // with Weight::fp8_x
 
   // Tiles of `height` rows that cover any split of max_rows into groups.
   int64_t row_tiles(int64_t height) const {
@@ -57,5 +60,10 @@ bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
 bool linear_wgmma_fp8(device::cuda::Stream& stream, const TileCall& call);
 // The same for up to 64 rows (of a group); linear_wgmma_fp8 chooses it.
 void linear_wgmma_fp8_turns(device::cuda::Stream& stream, const TileCall& call);
+// sm_90a; FP8 x and weights (Weight::fp8_x), any shape; not batched.
+void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call);
+// The same for more than 64 rows (of a group); linear_wgmma_w8a8 chooses it. False when the shape is not for
+// it.
+bool linear_wgmma_w8a8_many(device::cuda::Stream& stream, const TileCall& call);
 
 }  // namespace fathom::ops::cuda

@@ -69,7 +69,9 @@ __global__ void pack_kernel(StoredRows stored, PackPlan plan, int32_t* unsound) 
   }
 }
 
-// FP8 that stays FP8: a thread makes a word (fp8_words.h), as far as its values are among the stored rows.
+// FP8 that stays FP8: a thread makes a word, as far as its values are among the stored rows. kPlain: four
+// columns as they are; else fp8_words.h.
+template <bool kPlain>
 __global__ void pack_words_kernel(StoredRows stored, PackPlan plan, int32_t* unsound) {
   const int64_t group = plan.first_group + blockIdx.y;
   const Weight& w = plan.weight;
@@ -83,9 +85,10 @@ __global__ void pack_words_kernel(StoredRows stored, PackPlan plan, int32_t* uns
     const int64_t word = i % words;
     uint32_t bits = 0, mask = 0;
     for (int value = 0; value < 4; ++value) {
-      const int64_t k = fp8_column({word, value});
+      const int64_t k = kPlain ? word * 4 + value : fp8_column({word, value});
+      const uint32_t own = kPlain ? 0xffU << (8 * value) : fp8_mask(value);
       if (k >= width) {  // what fills the last words is zero
-        mask |= fp8_mask(value);
+        mask |= own;
         continue;
       }
       const int64_t row = first_row(plan, group) + (plan.transposed ? k : line);
@@ -93,8 +96,8 @@ __global__ void pack_words_kernel(StoredRows stored, PackPlan plan, int32_t* uns
       if (row < stored.row_begin || row >= stored.row_end) continue;
       const uint8_t f8 = from[(row - stored.row_begin) * stored.k + column];
       if ((f8 & 0x7f) == 0x7f) *unsound = 1;
-      bits |= fp8_bits(f8, value);
-      mask |= fp8_mask(value);
+      bits |= kPlain ? static_cast<uint32_t>(f8) << (8 * value) : fp8_bits(f8, value);
+      mask |= own;
     }
     const int64_t to = plan.transposed ? line : row_to(plan, line);
     auto* place = reinterpret_cast<uint32_t*>(const_cast<uint8_t*>(static_cast<const uint8_t*>(w.data)) +
@@ -178,7 +181,8 @@ void pack_rows(device::cuda::Stream& stream, const StoredRows& stored, const Pac
     pack_kernel<<<grid, kThreads, 0, stream.handle()>>>(stored, plan, unsound);
     return stream.launched("pack rows");
   }
-  pack_words_kernel<<<grid, kThreads, 0, stream.handle()>>>(stored, plan, unsound);
+  const auto kernel = plan.weight.fp8_x ? pack_words_kernel<true> : pack_words_kernel<false>;
+  kernel<<<grid, kThreads, 0, stream.handle()>>>(stored, plan, unsound);
   stream.launched("pack rows");
   const dim3 few(4, static_cast<unsigned>(plan.groups));
   scale_kernel<<<few, kThreads, 0, stream.handle()>>>(stored, plan, unsound);

@@ -41,7 +41,8 @@ void fill(device::cuda::Stream& stream, void* data, int64_t bytes, bool fp8, uin
   stream.launched("fill");
 }
 
-void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens) {
+// `rounded`: FP8 activations too.
+void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens, bool rounded = false) {
   const int64_t one = c.groups * c.n * c.k * device::size_of(type);
   const int64_t copies = std::max<int64_t>(1, std::min<int64_t>(24, (int64_t{2} << 30) / one));
   DeviceArray<uint8_t> weights(one * copies);
@@ -50,7 +51,8 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
       std::vector<float>(static_cast<size_t>(c.groups * ((c.k + 127) / 128) * ((c.n + 7) / 8)), 0.01F));
   const int64_t rows = c.top_k > 0 ? tokens * c.top_k : tokens;
   DeviceArray<uint8_t> x(rows * c.k * 2);
-  fill(stream, x.data(), x.size(), false, 2);
+  fill(stream, x.data(), x.size(), rounded, 2);
+  const DeviceArray<float> x_scales(std::vector<float>(static_cast<size_t>((c.k + 127) / 128 * rows), 0.01F));
   DeviceArray<uint8_t> y(rows * c.n * 2);
   std::vector<int32_t> offsets{0};
   int64_t active = c.groups;
@@ -70,11 +72,19 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
           stream,
           [&] {
             for (int call = 0; call < kCalls; ++call) {
-              Weight weight{
-                  weights.data() + turn++ % copies * one, scales.data(), type, c.n, c.k, c.k, c.groups};
+              Weight weight{weights.data() + turn++ % copies * one,
+                            scales.data(),
+                            type,
+                            c.n,
+                            c.k,
+                            c.k,
+                            c.groups,
+                            rounded,
+                            rounded};
               LinearArgs args{.x = Matrix(x.data(), DType::kBF16, rows, c.k),
                               .y = Matrix(y.data(), DType::kBF16, rows, c.n),
-                              .weight = &weight};
+                              .weight = &weight,
+                              .x8 = {x.data(), x_scales.data(), rows, c.k, c.k, rows}};
               if (c.top_k == 0) {
                 linear(stream, args);
               } else {
@@ -84,10 +94,10 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
           },
           9) /
       kCalls;
-  const double bytes =
-      static_cast<double>(active * c.n * c.k * device::size_of(type) + rows * (c.k + c.n) * 2);
+  const double bytes = static_cast<double>(active * c.n * c.k * device::size_of(type) +
+                                           rows * (c.k * (rounded ? 1 : 2) + c.n * 2));
   fmt::print("{:<22} {:<12} {:>6} tokens {:>9.1f} us {:>7.0f} GB/s {:>7.1f} TFLOP/s\n", c.name,
-             device::to_string(type), tokens, us, bytes / us * 1e-3,
+             rounded ? "fp8 x fp8" : device::to_string(type), tokens, us, bytes / us * 1e-3,
              2.0 * static_cast<double>(rows * c.n * c.k) / us * 1e-6);
 }
 
@@ -102,13 +112,21 @@ int main(int count, char** words) {
     return 1;
   }
   using fathom::device::DType;
+  // bf16, fp8 or w8a8; then the beginning of a case's name; then a number of tokens.
   const std::string only = count > 1 ? words[1] : "";
+  const std::string name = count > 2 ? words[2] : "";
+  const int64_t one_size = count > 3 ? std::stoll(words[3]) : 0;
+  const auto run = [&](fathom::device::cuda::Stream& on, const Case& c, DType type, int64_t tokens,
+                       bool rounded = false) {
+    if (std::string(c.name).starts_with(name) && (one_size == 0 || one_size == tokens))
+      fathom::ops::cuda::run(on, c, type, tokens, rounded);
+  };
   const Case lite[] = {{"v2-lite qkv_a", 1, 3648, 2048, 0},        {"v2-lite out", 1, 2048, 2048, 0},
                        {"v2-lite shared up", 1, 5632, 2048, 0},    {"v2-lite shared down", 1, 2048, 2816, 0},
                        {"v2-lite head", 1, 102400, 2048, 0},       {"v2-lite experts up", 64, 2816, 2048, 6},
                        {"v2-lite experts down", 64, 2048, 1408, 6}};
   for (const auto& c : lite) {
-    if (only == "fp8") break;
+    if (only == "fp8" || only == "w8a8") break;
     for (const int64_t tokens : {1, 16, 64, 128, 4096}) {
       if (c.n > 50000 && tokens > 128) continue;
       run(*stream, c, DType::kBF16, tokens);
@@ -120,8 +138,26 @@ int main(int count, char** words) {
                      {"v3 experts up (32)", 32, 4096, 7168, 8},
                      {"v3 experts down (32)", 32, 7168, 2048, 8}};
   for (const auto& c : v3) {
-    if (only == "bf16") break;
+    if (only == "bf16" || only == "w8a8") break;
     for (const int64_t tokens : {1, 16, 32, 64, 128, 1024, 4096}) run(*stream, c, DType::kF8E4M3, tokens);
+  }
+  // The rows of the public kernels' table.
+  const Case w8a8[] = {{"v3 qkv_a", 1, 2112, 7168, 0},       {"v3 q_b", 1, 24576, 1536, 0},
+                       {"v3 out", 1, 7168, 16384, 0},        {"v3 shared up", 1, 4096, 7168, 0},
+                       {"v3 shared down", 1, 7168, 2048, 0}, {"v3 dense up", 1, 36864, 7168, 0},
+                       {"v3 dense down", 1, 7168, 18432, 0}};
+  const Case experts[] = {{"v3 experts up (32)", 32, 4096, 7168, 1},
+                          {"v3 experts down (32)", 32, 7168, 2048, 1}};
+  const Case all_experts[] = {{"v3 experts up", 256, 4096, 7168, 8}, {"v3 experts down", 256, 7168, 2048, 8}};
+  if (only == "bf16" || only == "fp8" || !stream->gpu().hopper()) return stream->synchronize().ok() ? 0 : 1;
+  for (const auto& c : w8a8) {
+    for (const int64_t tokens : {1, 16, 64, 128, 512, 4096}) run(*stream, c, DType::kF8E4M3, tokens, true);
+  }
+  for (const auto& c : experts) {
+    for (const int64_t rows : {1, 4, 16, 64, 128, 512}) run(*stream, c, DType::kF8E4M3, 32 * rows, true);
+  }
+  for (const auto& c : all_experts) {
+    for (const int64_t tokens : {1, 16, 128, 4096}) run(*stream, c, DType::kF8E4M3, tokens, true);
   }
   return stream->synchronize().ok() ? 0 : 1;
 }

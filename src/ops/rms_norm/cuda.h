@@ -13,7 +13,8 @@ struct AddRmsNormArgs {
   Matrix delta;                   // [T, H], or empty
   const float* weight = nullptr;  // [H]
   float eps = 1e-6F;
-  Matrix y;  // [T, H]
+  Matrix y;                      // [T, H]
+  QuantizedMatrix rounded = {};  // [T, H] what y holds in FP8 too; or empty
 };
 void add_rms_norm(device::cuda::Stream& stream, const AddRmsNormArgs& args);
 
@@ -22,6 +23,7 @@ struct RmsNormArgs {
   Matrix x, y;                    // [T, W]
   const float* weight = nullptr;  // [W]
   float eps = 1e-6F;
+  QuantizedMatrix rounded = {};  // as above
 };
 void rms_norm(device::cuda::Stream& stream, const RmsNormArgs& args);
 

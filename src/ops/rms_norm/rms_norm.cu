@@ -9,7 +9,7 @@ namespace {
 template <int kParts, bool kVectors, class X, class D, class Y>
 __global__ void __launch_bounds__(norm_threads(kParts))
     rms_norm_kernel(X* x, int64_t x_stride, const D* delta, int64_t delta_stride, const float* weight,
-                    float eps, int64_t width, Y* y, int64_t y_stride) {
+                    float eps, int64_t width, Y* y, int64_t y_stride, QuantizedMatrix rounded) {
   device::cuda::let_next_start();
   device::cuda::wait_for_previous();
 
@@ -32,19 +32,23 @@ __global__ void __launch_bounds__(norm_threads(kParts))
       store_part<kVectors>(x_row, first, width, values[p]);
     }
   }
-  norm_row<kParts, kVectors>(values, weight, eps, width, y + blockIdx.x * y_stride, shared);
+  norm_row<kParts, kVectors>(values, weight, eps, width, y + blockIdx.x * y_stride,
+                             row_of(rounded, blockIdx.x), shared);
 }
 
 void launch(device::cuda::Stream& stream, const Matrix& x, const Matrix& delta, const float* weight,
-            float eps, const Matrix& y) {
+            float eps, const Matrix& y, const QuantizedMatrix& rounded) {
   const int64_t width = x.columns;
   FATHOM_CHECK(y.rows == x.rows && y.columns == width, "y [{}, {}] of x [{}, {}]", y.rows, y.columns, x.rows,
                width);
   FATHOM_CHECK(0 < width && width <= kMostNormWidth, "width {} is not in 1 .. {}", width, kMostNormWidth);
   FATHOM_CHECK(delta.data == nullptr || (delta.rows == x.rows && delta.columns == width),
                "delta [{}, {}] of x [{}, {}]", delta.rows, delta.columns, x.rows, width);
+  FATHOM_CHECK(rounded.values == nullptr || (rounded.rows == x.rows && rounded.columns == width),
+               "rounded [{}, {}] of x [{}, {}]", rounded.rows, rounded.columns, x.rows, width);
   if (x.rows == 0) return;
-  const bool vectors = takes_parts(x) && takes_parts(y) && takes_parts(weight, sizeof(float), width, 0) &&
+  const bool vectors = (rounded.values == nullptr || rounded.stride % 16 == 0) && takes_parts(x) &&
+                       takes_parts(y) && takes_parts(weight, sizeof(float), width, 0) &&
                        (delta.data == nullptr || takes_parts(delta));
   const int parts = norm_parts(width);
   const unsigned threads = norm_block(width);
@@ -56,7 +60,7 @@ void launch(device::cuda::Stream& stream, const Matrix& x, const Matrix& delta, 
         stream, rms_norm_kernel<decltype(parts_constant)::value, decltype(flag)::value, X, D, Y>,
         static_cast<unsigned>(x.rows), threads, 0, static_cast<X*>(x.data), x.stride,
         static_cast<const D*>(delta.data), delta.stride, weight, eps, width, static_cast<Y*>(y.data),
-        y.stride);
+        y.stride, rounded);
   };
   const auto run_types = [&](auto parts_constant, auto flag) {
     with_activation_type(y.dtype, "y", [&](auto* y_null) {
@@ -87,12 +91,12 @@ void launch(device::cuda::Stream& stream, const Matrix& x, const Matrix& delta, 
 
 void add_rms_norm(device::cuda::Stream& stream, const AddRmsNormArgs& args) {
   const Matrix residual(args.residual, device::DType::kF32, args.y.rows, args.y.columns);
-  launch(stream, residual, args.delta, args.weight, args.eps, args.y);
+  launch(stream, residual, args.delta, args.weight, args.eps, args.y, args.rounded);
   stream.launched("add_rms_norm");
 }
 
 void rms_norm(device::cuda::Stream& stream, const RmsNormArgs& args) {
-  launch(stream, args.x, {}, args.weight, args.eps, args.y);
+  launch(stream, args.x, {}, args.weight, args.eps, args.y, args.rounded);
   stream.launched("rms_norm");
 }
 

@@ -46,13 +46,13 @@ TEST(RmsNormCuda, NormAgreesWithTheReference) {
           const DeviceMatrix device_x(x_type, shape.tokens, shape.width, x, gap);
           const DeviceMatrix device_y(y_type, shape.tokens, shape.width, gap);
           const DeviceArray<float> device_weight(weight);
-          rms_norm(stream, {device_x.view(), device_y.view(), device_weight.data(), 1e-6F});
+          rms_norm(stream, {.x = device_x.view(), .y = device_y.view(), .weight = device_weight.data()});
           const auto got = device_y.get();
           expect_near(got, reference(x, {}, weight, shape.width), kRelative + half_unit(y_type), 1e-30F,
                       shape.width, fmt::format("{}x{} gap {}", shape.tokens, shape.width, gap));
           // In place, and one token alone.
           if (x_type != y_type) continue;
-          rms_norm(stream, {device_x.view(), device_x.view(), device_weight.data(), 1e-6F});
+          rms_norm(stream, {.x = device_x.view(), .y = device_x.view(), .weight = device_weight.data()});
           expect_same(device_x.get(), got, shape.width, "in place");
         }
       }
@@ -102,12 +102,12 @@ TEST(RmsNormCuda, ATokensBitsDependOnItsRowAlone) {
     const auto x = rounded(DType::kBF16, random_floats(9 * width, random));
     const DeviceArray<float> weight(random_floats(width, random));
     const DeviceMatrix batch(DType::kBF16, 9, width, x), batch_y(DType::kBF16, 9, width);
-    rms_norm(stream, {batch.view(), batch_y.view(), weight.data(), 1e-6F});
+    rms_norm(stream, {.x = batch.view(), .y = batch_y.view(), .weight = weight.data()});
     const auto want = batch_y.get();
     for (const int64_t gap : {0, 3}) {
       const std::vector<float> row(x.begin() + 4 * width, x.begin() + 5 * width);
       const DeviceMatrix one(DType::kBF16, 1, width, row, gap), one_y(DType::kBF16, 1, width, gap);
-      rms_norm(stream, {one.view(), one_y.view(), weight.data(), 1e-6F});
+      rms_norm(stream, {.x = one.view(), .y = one_y.view(), .weight = weight.data()});
       expect_same(one_y.get(), {want.begin() + 4 * width, want.begin() + 5 * width}, width, "alone");
     }
   }

@@ -1,6 +1,7 @@
 // One row of RMSNorm on the GPU, for every kernel that ends in a norm: the same bits of the same row.
 #pragma once
 
+#include "ops/quantize/block.cuh"
 #include "ops/vector/cuda.cuh"
 
 namespace fathom::ops::cuda {
@@ -22,10 +23,11 @@ constexpr int norm_threads(int parts) {
 }
 
 #ifdef __CUDACC__
-// y = values / sqrt(mean(values^2) + eps) * weight; the whole block calls it. `shared` [32] is not in use.
+// y = values / sqrt(mean(values^2) + eps) * weight, and what y holds once more in FP8 where `rounded` has a
+// place; the whole block calls it. `shared` [32] is not in use.
 template <int kParts, bool kVectors, class Y>
 __device__ void norm_row(const Floats (&values)[kParts], const float* weight, float eps, int64_t width,
-                         Y* y_row, float* shared) {
+                         Y* y_row, const QuantizedRowView& rounded, float* shared) {
   float sum = 0.0F;
 #pragma unroll
   for (int p = 0; p < kParts; ++p) sum = add_squares(values[p], sum);
@@ -38,6 +40,10 @@ __device__ void norm_row(const Floats (&values)[kParts], const float* weight, fl
 #pragma unroll
     for (int i = 0; i < kPart; ++i) out.v[i] = values[p].v[i] * scale * factors.v[i];
     store_part<kVectors>(y_row, first, width, out);
+    if (rounded.values == nullptr) continue;
+#pragma unroll
+    for (int i = 0; i < kPart; ++i) out.v[i] = to_float(from_float<Y>(out.v[i]));
+    quantize_part<kVectors>(rounded, first, width, out);
   }
 }
 #endif

@@ -207,7 +207,7 @@ Result<std::unique_ptr<DeviceSupply>> DeviceSupply::create(SupplyContext context
 }
 
 Result<Weight> DeviceSupply::linear(ops::Compute compute, std::span<const std::vector<Part>> groups,
-                                    bool turns) {
+                                    bool turns, bool fp8_x) {
   State& s = *state_;
   const std::vector<Part>& shape = groups.front();
   int64_t n = 0;
@@ -218,8 +218,19 @@ Result<Weight> DeviceSupply::linear(ops::Compute compute, std::span<const std::v
       if (s.kept(part, compute) != dtype) dtype = compute == ops::Compute::kBF16 ? DType::kBF16 : DType::kF32;
     }
   }
-  FATHOM_ASSIGN(const Weight weight,
+  FATHOM_ASSIGN(Weight weight,
                 s.make(dtype, static_cast<int64_t>(groups.size()), n, shape.front().num_cols()));
+  weight.fp8_x = fp8_x && dtype == DType::kF8E4M3;
+  // Whether 128 rows of the weight (64 of each part, in turns) come from one row of stored blocks.
+  weight.paired_scales = weight.fp8_x;
+  for (const auto& group : groups) {
+    int64_t offset = 0;
+    for (const Part& part : group) {
+      if (part.first_row % (turns ? kBlock / 2 : kBlock) != 0 || offset % kBlock != 0)
+        weight.paired_scales = false;
+      if (!turns) offset += part.num_rows();
+    }
+  }
   for (size_t g = 0; g < groups.size(); ++g) {
     PackPlan plan;
     plan.weight = weight;

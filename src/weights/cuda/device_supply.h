@@ -46,9 +46,10 @@ class DeviceSupply {
   ~DeviceSupply();
 
   // One weight of `groups.size()` groups, each the stack of its parts; all groups have the same shape.
-  // `turns`: the two parts of a group take turns of eight rows (gate and up).
+  // `turns`: the two parts of a group take turns of eight rows (gate and up). `fp8_x`: where the weight stays
+  // FP8, it is for products with FP8 activations.
   Result<ops::cuda::Weight> linear(ops::Compute compute, std::span<const std::vector<Part>> groups,
-                                   bool turns = false);
+                                   bool turns = false, bool fp8_x = false);
   // Group h is rows [first_row + h * step, + part.rows) of one tensor, or their transpose. A head's rows
   // begin at a multiple of `step`.
   Result<ops::cuda::Weight> heads(ops::Compute compute, const Part& part, int64_t heads, int64_t step);

@@ -1,0 +1,252 @@
+// FP8 weights times FP8 activations against a double-precision product of the same values, and against
+// themselves: a row gives the same bits alone, in any batch and in any group.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstdlib>
+
+#include "base/random.h"
+#include "device/cuda/testing.h"
+#include "ops/linear/cuda.h"
+#include "ops/linear/f8_encode.h"
+#include "ops/quantize/ref.h"
+
+namespace fathom::ops::cuda {
+namespace {
+
+using device::DType;
+using device::cuda::testing::DeviceArray;
+using device::cuda::testing::test_stream;
+
+float draw(uint64_t seed, int64_t i) {
+  return static_cast<float>(random_uniform(seed, 1, static_cast<uint64_t>(i)) * 2.0 - 1.0);
+}
+
+int64_t blocks_of(int64_t k) {
+  return (k + kQuantizeBlock - 1) / kQuantizeBlock;
+}
+
+struct TestWeight {
+  // paired: Weight::paired_scales.
+  TestWeight(uint64_t seed, int64_t groups, int64_t n, int64_t k, bool paired)
+      : stride((k + 15) / 16 * 16),
+        values(static_cast<size_t>(groups * n * k)),
+        host_scales(static_cast<size_t>(groups * blocks_of(k) * ((n + 7) / 8))),
+        data(groups * n * stride),
+        scales(static_cast<int64_t>(host_scales.size())) {
+    std::vector<uint8_t> bytes(static_cast<size_t>(data.size()));
+    for (size_t i = 0; i < host_scales.size(); ++i) {
+      const auto eights = static_cast<size_t>((n + 7) / 8);
+      const size_t eight = i % eights;
+      const size_t from = paired ? i - eight + eight / 16 * 16 + eight % 2 : i;
+      host_scales[i] = 0.5F + draw(seed + 1, static_cast<int64_t>(from)) * 0.25F;
+    }
+    for (int64_t row = 0; row < groups * n; ++row) {
+      for (int64_t col = 0; col < k; ++col) {
+        const uint8_t bits = f32_to_f8e4m3(draw(seed, row * k + col) * 8.0F);
+        bytes[static_cast<size_t>(row * stride + col)] = bits;
+        values[static_cast<size_t>(row * k + col)] = device::f8e4m3_to_f32(bits);
+      }
+    }
+    data.set(bytes);
+    scales.set(host_scales);
+    weight = {data.data(), scales.data(), DType::kF8E4M3, n, k, stride, groups, true, paired};
+  }
+  // Group g alone.
+  Weight group(int64_t g) const {
+    Weight one = weight;
+    one.data = data.data() + g * weight.n * stride;
+    one.scales = scales.data() + g * weight.scales_per_group();
+    one.groups = 1;
+    return one;
+  }
+  float scale(int64_t row, int64_t block) const {
+    return host_scales[static_cast<size_t>(block * ((weight.n + 7) / 8) + row / 8)];
+  }
+
+  int64_t stride;
+  std::vector<float> values, host_scales;
+  DeviceArray<uint8_t> data;
+  DeviceArray<float> scales;
+  Weight weight;
+};
+
+// Rows with a gap behind each, and more places for scales than rows.
+struct TestRows {
+  TestRows(uint64_t seed, int64_t rows, int64_t k)
+      : values(static_cast<size_t>(rows * k)),
+        host_scales(static_cast<size_t>(rows * blocks_of(k))),
+        stride((k + 15) / 16 * 16 + 32),
+        data(rows * stride),
+        scales((rows + 3) * blocks_of(k)) {
+    std::vector<uint8_t> bytes(static_cast<size_t>(data.size()), 0x7f);  // NaN where there is nothing
+    std::vector<float> all_scales(static_cast<size_t>(scales.size()), NAN);
+    for (int64_t row = 0; row < rows; ++row) {
+      std::vector<float> x(static_cast<size_t>(k));
+      const float size = 0.1F + 3.0F * std::abs(draw(seed + 1, row));
+      for (int64_t col = 0; col < k; ++col) x[static_cast<size_t>(col)] = draw(seed, row * k + col) * size;
+      const QuantizedRow rounded = quantize_row_ref(x);
+      for (int64_t col = 0; col < k; ++col) {
+        const uint8_t bits = rounded.values[static_cast<size_t>(col)];
+        bytes[static_cast<size_t>(row * stride + col)] = bits;
+        values[static_cast<size_t>(row * k + col)] = device::f8e4m3_to_f32(bits);
+      }
+      for (int64_t b = 0; b < blocks_of(k); ++b) {
+        all_scales[static_cast<size_t>(b * (rows + 3) + row)] = rounded.scales[static_cast<size_t>(b)];
+        host_scales[static_cast<size_t>(row * blocks_of(k) + b)] = rounded.scales[static_cast<size_t>(b)];
+      }
+    }
+    data.set(bytes);
+    scales.set(all_scales);
+    matrix = {data.data(), scales.data(), rows, k, stride, rows + 3};
+  }
+  std::vector<float> values, host_scales;  // scales: [rows, blocks]
+  int64_t stride;
+  DeviceArray<uint8_t> data;
+  DeviceArray<float> scales;
+  QuantizedMatrix matrix;
+};
+
+// The tensor cores keep 13 bits below the largest of 32 products and what they are added to (arXiv:2412.19437,
+// section 3.5.2, has 14) and cut the rest: each of the 33 may lose 2^-13 of the largest, which is here up to four
+// times as large as they are on average.
+constexpr double kTolerance = 4 * 0x1p-13;
+
+bool small() {
+  return std::getenv("FATHOM_TEST_SMALL") != nullptr;
+}
+
+std::vector<float> product(device::cuda::Stream& stream, const QuantizedMatrix& x, const Weight& weight,
+                           bool swiglu) {
+  const int64_t columns = swiglu ? weight.n / 2 : weight.n;
+  DeviceArray<float> y(x.rows * columns);
+  linear(stream, {.x = {},
+                  .y = Matrix(y.data(), DType::kF32, x.rows, columns),
+                  .weight = &weight,
+                  .swiglu = swiglu,
+                  .x8 = x});
+  EXPECT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+  return y.get();
+}
+
+TEST(CudaLinearW8A8, MatchesTheReferenceAndItself) {
+  auto* stream = test_stream();
+  if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
+  struct Case {
+    int64_t rows, n, k;
+  };
+  std::vector<Case> cases = {{300, 160, 64},    {300, 104, 48},   {300, 24, 1408}, {300, 384, 2048},
+                             {300, 136, 576},   {300, 136, 576},  {300, 40, 7168}, {300, 8600, 136},
+                             {1100, 2112, 256}, {1100, 2112, 256}};
+  if (small()) cases = {{140, 104, 48}, {140, 136, 576}};
+  uint64_t seed = 1;
+  for (const Case& c : cases) {
+    const std::string what = fmt::format("[{}, {}, {}]", c.rows, c.n, c.k);
+    seed += 10;
+    const TestWeight weight(seed, 1, c.n, c.k, seed / 10 % 2 == 0);
+    const TestRows x(seed + 5, c.rows, c.k);
+    const std::vector<float> whole = product(*stream, x.matrix, weight.weight, false);
+    double worst = 0.0;
+    for (int64_t r = 0; r < c.rows; ++r) {
+      for (int64_t n = 0; n < c.n; ++n) {
+        double sum = 0.0;
+        double magnitude = 0.0;
+        for (int64_t k = 0; k < c.k; ++k) {
+          const double value = static_cast<double>(x.values[static_cast<size_t>(r * c.k + k)]) *
+                               weight.values[static_cast<size_t>(n * c.k + k)] *
+                               x.host_scales[static_cast<size_t>(r * blocks_of(c.k) + k / kQuantizeBlock)] *
+                               weight.scale(n, k / kQuantizeBlock);
+          sum += value;
+          magnitude += std::abs(value);
+        }
+        const float got = whole[static_cast<size_t>(r * c.n + n)];
+        worst = std::max(worst, std::abs(got - sum) / magnitude);
+        ASSERT_LE(std::abs(got - sum), kTolerance * magnitude)
+            << what << " row " << r << " column " << n << ": got " << got << ", expected " << sum;
+      }
+    }
+    fmt::print("{} worst error {:.3g} of the sum of magnitudes\n", what, worst);
+    for (const int64_t rows : {1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 96, 128, 130, 257}) {
+      if (rows > c.rows) continue;
+      const std::vector<float> got = product(*stream, x.matrix.first_rows(rows), weight.weight, false);
+      for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(whole[i]))
+            << what << ": row " << i / static_cast<size_t>(c.n) << " column " << i % static_cast<size_t>(c.n)
+            << " differs between " << rows << " and " << c.rows << " rows: " << got[i] << ", " << whole[i];
+      }
+      DeviceArray<uint16_t> y(rows * c.n);
+      linear(*stream, {.x = {},
+                       .y = Matrix(y.data(), DType::kBF16, rows, c.n),
+                       .weight = &weight.weight,
+                       .x8 = x.matrix.first_rows(rows)});
+      ASSERT_TRUE(stream->synchronize().ok()) << what;
+      const std::vector<uint16_t> rounded = y.get();
+      for (size_t i = 0; i < rounded.size(); ++i)
+        ASSERT_EQ(rounded[i], device::f32_to_bf16(whole[i]))
+            << what << " bf16, " << rows << " rows, at " << i;
+    }
+  }
+}
+
+TEST(CudaLinearW8A8, GroupsGiveTheirRowsBits) {
+  auto* stream = test_stream();
+  if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
+  const int64_t groups = small() ? 5 : 24;
+  const int64_t n = 272;
+  const int64_t k = 320;
+  for (const int64_t scale : {1, 5, 12, 40, 150, 151}) {  // rows a group
+    if (small() && scale > 12) continue;
+    const TestWeight weight(77, groups, n, k, scale % 2 != 0);
+    std::vector<int32_t> offsets{0};
+    for (int64_t g = 0; g < groups; ++g) {
+      const auto count =
+          static_cast<int32_t>(draw(5, g) * 2.0F * static_cast<float>(scale) + static_cast<float>(scale));
+      offsets.push_back(offsets.back() + (g % 7 == 3 ? 0 : std::max(0, count)));
+    }
+    const int64_t rows = offsets.back();
+    const TestRows x(9, rows + 5, k);
+    std::vector<int32_t> gather(static_cast<size_t>(rows));
+    for (int64_t r = 0; r < rows; ++r)
+      gather[static_cast<size_t>(r)] = static_cast<int32_t>((r * 37 + 11) % rows);
+    const DeviceArray<int32_t> device_offsets(offsets);
+    const DeviceArray<int32_t> device_gather(gather);
+    for (const bool swiglu : {false, true}) {
+      const int64_t columns = swiglu ? n / 2 : n;
+      std::vector<std::vector<float>> expected;  // all rows by each group
+      for (int64_t g = 0; g < groups; ++g)
+        expected.push_back(product(*stream, x.matrix.first_rows(rows), weight.group(g), swiglu));
+      for (const bool gathered : {false, true}) {
+        DeviceArray<float> y((rows + 5) * columns);
+        GroupedLinearArgs args;
+        args.linear = {.x = {},
+                       .y = Matrix(y.data(), DType::kF32, rows + 5, columns),
+                       .weight = &weight.weight,
+                       .swiglu = swiglu,
+                       .x8 = x.matrix};
+        args.offsets = device_offsets.data();
+        args.gather = gathered ? device_gather.data() : nullptr;
+        args.max_rows = rows + 5;
+        grouped_linear(*stream, args);
+        ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+        const std::vector<float> got = y.get();
+        for (int64_t g = 0; g < groups; ++g) {
+          for (int64_t r = offsets[static_cast<size_t>(g)]; r < offsets[static_cast<size_t>(g) + 1]; ++r) {
+            const int64_t from = gathered ? gather[static_cast<size_t>(r)] : r;
+            for (int64_t c = 0; c < columns; ++c) {
+              ASSERT_EQ(std::bit_cast<uint32_t>(got[static_cast<size_t>(r * columns + c)]),
+                        std::bit_cast<uint32_t>(
+                            expected[static_cast<size_t>(g)][static_cast<size_t>(from * columns + c)]))
+                  << "scale " << scale << " swiglu " << swiglu << " gathered " << gathered << " group " << g
+                  << " row " << r << " column " << c;
+            }
+          }
+        }
+        for (size_t i = static_cast<size_t>(rows * columns); i < got.size(); ++i)
+          ASSERT_TRUE(std::isnan(got[i])) << "wrote past the rows";
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom::ops::cuda
