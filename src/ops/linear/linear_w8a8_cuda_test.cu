@@ -107,9 +107,9 @@ struct TestRows {
   QuantizedMatrix matrix;
 };
 
-// The tensor cores keep 13 bits below the largest of 32 products and what they are added to (arXiv:2412.19437,
-// section 3.5.2, has 14) and cut the rest: each of the 33 may lose 2^-13 of the largest, which is here up to four
-// times as large as they are on average.
+// The tensor cores keep 13 bits below the largest of 32 products and what they are added to
+// (arXiv:2412.19437, section 3.5.2, has 14) and cut the rest: each of the 33 may lose 2^-13 of the largest,
+// which is here up to four times as large as they are on average.
 constexpr double kTolerance = 4 * 0x1p-13;
 
 bool small() {
