@@ -32,6 +32,10 @@ if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
   step 'goldens, experts apart' scripts/verify_goldens.sh --device cuda --tp 2 --ep-size 2
 fi
 step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
+if nvidia-smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9'; then
+  step 'random schedules, FP8 activations' env FATHOM_TEST_DEVICE=cuda FATHOM_TEST_FP8_ACTIVATIONS=on \
+    $build/cross_room_test --gtest_filter='*Schedules*'
+fi
 step 'skills' "$python" tests/skills_test.py
 step 'speculation' env FATHOM_TEST_DEVICE=cuda $build/engine_test --gtest_filter='Speculation.*'
 step 'speculation, served' env FATHOM_TEST_DEVICE=cuda "$python" tests/speculation_test.py

@@ -25,8 +25,8 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
       ->check(CLI::IsMember({"auto", "bfloat16", "bf16", "float32", "fp8_e4m3", "fp8_e5m2"}));
   group
       .add_option("--fp8-activations", args.fp8_activations,
-                  "Whether FP8 weights multiply activations rounded to FP8: auto (on a Hopper GPU, where the "
-                  "checkpoint was trained so), on or off")
+                  "Whether FP8 weights multiply activations rounded to FP8: auto (on a Hopper GPU, for a "
+                  "checkpoint of 2048 or wider that was trained so), on or off")
       ->check(CLI::IsMember({"auto", "on", "off"}));
   group
       .add_option("--context-length", args.context_length,

@@ -34,8 +34,12 @@ Result<device::DType> parse_kv_dtype(const std::string& name, device::DType auto
   return parse_dtype("--kv-cache-dtype", name, automatic);
 }
 
+// From so wide a model on, --fp8-activations auto rounds them: a narrower one's step is bound by launches,
+// and would pay in accuracy for nothing.
+constexpr int64_t kFp8ActivationsWidth = 2048;
+
 // Whether FP8 weights multiply activations that are rounded to FP8. auto: as the checkpoint was trained,
-// where the GPU has the kernels.
+// where the GPU has the kernels and the model is wide enough to gain by them.
 Result<bool> choose_fp8_activations(const Settings& settings, const EngineOptions& options) {
   const std::string& given = settings.fp8_activations;
   if (given != "auto" && given != "on" && given != "off") {
@@ -51,7 +55,8 @@ Result<bool> choose_fp8_activations(const Settings& settings, const EngineOption
   if (given == "on" && missing != nullptr) {
     return error(ErrorCode::kUnsupported, "--fp8-activations on: {}; leave it out", missing);
   }
-  return missing == nullptr && (given == "on" || options.config.fp8_activations);
+  return missing == nullptr && (given == "on" || (options.config.fp8_activations &&
+                                                  options.config.hidden_size >= kFp8ActivationsWidth));
 }
 
 // --device auto takes the GPU where there is one.
