@@ -51,7 +51,7 @@ TEST(ThinkingBudget, IsReadByEveryName) {
         ordered_json{{"thinking", {{"type", "enabled"}, {"budget_tokens", 5}}}}}) {
     Desk desk(says("ok"), parsing_options());
     desk.json(kChat, chat_with(fields));
-    const ThinkingBudget& budget = desk.sink.requests().at(0).sampling.thinking;
+    const ThinkingBudget budget = desk.sink.requests().at(0).sampling.thinking;
     EXPECT_EQ(budget.tokens, 5) << fields;
     EXPECT_EQ(budget.start, kThink);
     EXPECT_EQ(budget.end, kThinkEnd);
