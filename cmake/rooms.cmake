@@ -27,6 +27,13 @@ function(fathom_isa_flags)
         if(FATHOM_SANITIZE AND isa STREQUAL "avx512bf16")
           set(file_level -O0)  # at -O1 it crashes on these with every sanitizer, without a word
         endif()
+        if(FATHOM_SANITIZE MATCHES "undefined")
+          # ASan watches every access here; these checks in unrolled loops take the compiler a minute a file.
+          list(APPEND file_level -fno-sanitize=null,alignment,object-size,pointer-overflow)
+        endif()
+        if(FATHOM_SANITIZE MATCHES "fuzzer")
+          list(APPEND file_level -fno-sanitize=fuzzer-no-link)
+        endif()
         set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${file_level};${FATHOM_ISA_${isa}}")
       endif()
     endforeach()

@@ -92,6 +92,7 @@ struct F8 : Avx2 {
   static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 4;
   static constexpr int64_t kSliceK = 128;
+  static constexpr int64_t kUnpackBlocks = 3;  // to unpack costs as much as two rows of products
   static Raw load(const uint8_t* p) { return load_bits(p); }
   template <int S>
   static __m256 widen(__m256i quads) {
