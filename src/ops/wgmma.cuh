@@ -18,8 +18,11 @@ __device__ inline void barrier_init(uint64_t* barrier, int arrivals) {
 __device__ inline void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
+__device__ inline void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 __device__ inline void barrier_arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+  barrier_arrive(shared_address(barrier));
 }
 // Arrives, and lets the phase wait for `bytes` more of copies.
 __device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
@@ -106,11 +109,24 @@ __device__ inline void wait_for_releases(uint64_t* empty, int uses) {
   for (int use = max(uses - kStages, 0); use < uses; ++use)
     barrier_wait(&empty[use % kStages], static_cast<uint32_t>(use / kStages) & 1U);
 }
+// A value that is computed here and kept in its register: the compiler would rather compute it again in a
+// loop.
+__device__ inline uint32_t kept(uint32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // A tile of rows of 128 bytes in the 128-byte swizzle, k contiguous; 8 rows are 1024 bytes. Begins 1024-byte
-// aligned; k advances by adding 2 (32 bytes) to the low bits.
+// aligned; k advances by adding 2 (32 bytes) to the low bits. The address in units of 16 bytes, and the
+// whole.
+__device__ inline uint32_t wgmma_address(const void* tile) {
+  return (shared_address(tile) & 0x3ffffU) >> 4;
+}
+__device__ inline uint64_t wgmma_tile_at(uint32_t address) {
+  return uint64_t{address} | (uint64_t{1} << 16) | (uint64_t{64} << 32) | (uint64_t{1} << 62);
+}
 __device__ inline uint64_t wgmma_tile(const void* tile) {
-  return (static_cast<uint64_t>(shared_address(tile) & 0x3ffffU) >> 4) | (uint64_t{1} << 16) |
-         (uint64_t{64} << 32) | (uint64_t{1} << 62);
+  return wgmma_tile_at(wgmma_address(tile));
 }
 
 __device__ inline void wgmma_fence() {

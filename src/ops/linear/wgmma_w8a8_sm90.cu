@@ -151,14 +151,17 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   };
   fetch_group(0);
 
+  const uint32_t full_barriers = kept(shared_address(full));
+  const uint32_t empty_barriers = kept(shared_address(empty));
+  const uint32_t tiles = kept(wgmma_address(stages));
   float sum[kTokens / 2];
   float parts[S::kParts][kTokens / 2];
 #pragma unroll
   for (int i = 0; i < kTokens / 2; ++i) sum[i] = 0.0F;
   const auto multiply = [&](int s, float(&part)[kTokens / 2]) {
-    const uint8_t* stage = stages + s * S::kStageBytes;
-    const uint64_t a = wgmma_tile(stage);
-    const uint64_t b = wgmma_tile(stage + S::kWeightBytes);
+    const uint32_t stage = tiles + static_cast<uint32_t>(s) * (S::kStageBytes / 16);
+    const uint64_t a = wgmma_tile_at(stage);
+    const uint64_t b = wgmma_tile_at(stage + S::kWeightBytes / 16);
 #pragma unroll
     for (int k = 0; k < kBlock / 32; ++k) wgmma_e4m3(part, a + 2 * k, b + 2 * k, k > 0);
   };
@@ -182,7 +185,7 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
 #pragma unroll
     for (int i = 0; i < S::kParts; ++i, ring.next()) {
       at[i] = ring.stage;
-      barrier_wait(&full[ring.stage], ring.phase);
+      barrier_wait(full_barriers + static_cast<uint32_t>(ring.stage) * 8, ring.phase);
     }
     wgmma_fence();
 #pragma unroll
@@ -194,7 +197,7 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
     wgmma_wait<0>();
     if (lane == 0) {
 #pragma unroll
-      for (int i = 0; i < S::kParts; ++i) barrier_arrive(&empty[at[i]]);
+      for (int i = 0; i < S::kParts; ++i) barrier_arrive(empty_barriers + static_cast<uint32_t>(at[i]) * 8);
     }
 #pragma unroll
     for (int i = 0; i < S::kParts; ++i) add(block + i, parts[i]);
@@ -204,12 +207,12 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   __syncwarp();
 #pragma unroll 1
   for (; block < blocks; ++block, ring.next()) {
-    barrier_wait(&full[ring.stage], ring.phase);
+    barrier_wait(full_barriers + static_cast<uint32_t>(ring.stage) * 8, ring.phase);
     wgmma_fence();
     multiply(ring.stage, parts[0]);
     wgmma_commit();
     wgmma_wait<0>();
-    if (lane == 0) barrier_arrive(&empty[ring.stage]);
+    if (lane == 0) barrier_arrive(empty_barriers + static_cast<uint32_t>(ring.stage) * 8);
     add(block, parts[0]);
   }
   store_sums(args, 0, tile, 0, n_first + warp * 16, sum);
