@@ -31,6 +31,9 @@ if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
   step 'goldens on two GPUs' scripts/verify_goldens.sh --device cuda --tp 2
   step 'goldens, experts apart' scripts/verify_goldens.sh --device cuda --tp 2 --ep-size 2
 fi
+# What GPUs older than Hopper run, as far as this one can show it.
+step 'tests of ops, portable kernels' env FATHOM_PORTABLE_KERNELS=1 $build/ops_cuda_test
+step 'goldens, portable kernels' env FATHOM_PORTABLE_KERNELS=1 scripts/verify_goldens.sh --device cuda
 step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
 if nvidia-smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9'; then
   step 'random schedules, FP8 activations' env FATHOM_TEST_DEVICE=cuda FATHOM_TEST_FP8_ACTIVATIONS=on \

@@ -35,6 +35,8 @@ Result<Gpu> open_gpu(int index) {
   gpu.shared_bytes_per_block = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
   gpu.l2_bytes = properties.l2CacheSize;
   gpu.total_bytes = static_cast<int64_t>(properties.totalGlobalMem);
+  const char* portable = std::getenv("FATHOM_PORTABLE_KERNELS");
+  gpu.portable = portable != nullptr && *portable == '1';
   return gpu;
 }
 

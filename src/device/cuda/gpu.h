@@ -19,15 +19,17 @@ struct Gpu {
   int64_t shared_bytes_per_block = 0;  // the opt-in limit
   int64_t l2_bytes = 0;
   int64_t total_bytes = 0;
+  // As if it were an older one: FATHOM_PORTABLE_KERNELS=1, to test what other GPUs run.
+  bool portable = false;
 
   // The kernels written for sm_90a can run.
-  bool hopper() const { return major == 9 && minor == 0; }
+  bool hopper() const { return major == 9 && minor == 0 && !portable; }
 };
 
 // 0 where there is no driver, no GPU, or none that this build has code for (sm_80 and later).
 int gpu_count();
 
-// Makes the GPU current for the calling thread and reads its properties.
+// Makes the GPU current for the calling thread and reads its properties, and FATHOM_PORTABLE_KERNELS.
 Result<Gpu> open_gpu(int index);
 
 // Free and total bytes of the current GPU.

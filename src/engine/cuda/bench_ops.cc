@@ -107,19 +107,28 @@ struct LinearCase {
   double peer_us;
 };
 
-// Random bf16 bits make poor E4M3 values (NaN among them); they cost what others do.
-Result<void> bench_linear(Bench& bench, DType type, const char* peer, std::span<const LinearCase> cases) {
+// Activations in FP8: any bits.
+ops::cuda::QuantizedMatrix rounded_activations(const Bench& bench, int64_t rows, int64_t k) {
+  auto* bits = static_cast<uint8_t*>(bench.activations());
+  return {bits, reinterpret_cast<float*>(bits), rows, k, k, rows};
+}
+
+// Random bf16 bits make poor E4M3 values (NaN among them); they cost what others do. `rounded`: activations
+// in FP8.
+Result<void> bench_linear(Bench& bench, DType type, bool rounded, const char* peer,
+                          std::span<const LinearCase> cases) {
   for (const auto& c : cases) {
     const int64_t bytes = c.n * c.k * device::size_of(type);
     const auto* scales = static_cast<const float*>(bench.activations());
     OpFigure figure;
     FATHOM_ASSIGN(figure.us, bench.time(static_cast<double>(bytes) / 2e6 + 5.0, [&](int64_t i) {
-      const Weight weight{bench.operand(bytes, i), scales, type, c.n, c.k, c.k, 1};
+      const Weight weight{bench.operand(bytes, i), scales, type, c.n, c.k, c.k, 1, rounded, rounded};
       ops::cuda::linear(bench.stream(), {.x = Matrix(bench.activations(), DType::kBF16, c.rows, c.k),
                                          .y = Matrix(bench.out(), DType::kBF16, c.rows, c.n),
-                                         .weight = &weight});
+                                         .weight = &weight,
+                                         .x8 = rounded_activations(bench, c.rows, c.k)});
     }));
-    figure.op = type == DType::kBF16 ? "linear bf16" : "linear fp8";
+    figure.op = type == DType::kBF16 ? "linear bf16" : rounded ? "linear fp8 x fp8" : "linear fp8";
     figure.shape = fmt::format("{} x {}, {} rows", c.n, c.k, c.rows);
     figure.peer = peer;
     figure.peer_us = c.peer_us;
@@ -137,7 +146,7 @@ struct ExpertCase {
   double peer_us;
 };
 
-Result<void> bench_experts(Bench& bench, std::span<const ExpertCase> cases) {
+Result<void> bench_experts(Bench& bench, bool rounded, std::span<const ExpertCase> cases) {
   for (const auto& c : cases) {
     // Each token takes top_k different experts at random.
     std::vector<int32_t> counts(static_cast<size_t>(c.experts));
@@ -170,15 +179,18 @@ Result<void> bench_experts(Bench& bench, std::span<const ExpertCase> cases) {
                           c.n,
                           c.k,
                           c.k,
-                          c.experts};
+                          c.experts,
+                          rounded,
+                          rounded};
       ops::cuda::grouped_linear(bench.stream(),
                                 {.linear = {.x = Matrix(bench.activations(), DType::kBF16, rows, c.k),
                                             .y = Matrix(bench.out(), DType::kBF16, rows, c.n),
-                                            .weight = &weight},
+                                            .weight = &weight,
+                                            .x8 = rounded_activations(bench, rows, c.k)},
                                  .offsets = device_offsets,
                                  .max_rows = rows});
     }));
-    figure.op = c.type == DType::kBF16 ? "experts bf16" : "experts fp8";
+    figure.op = c.type == DType::kBF16 ? "experts bf16" : rounded ? "experts fp8 x fp8" : "experts fp8";
     figure.shape = fmt::format("{}, {} tokens, {} experts hit", c.name, c.tokens, hit);
     figure.peer = c.peer;
     figure.peer_us = c.peer_us;
@@ -371,12 +383,26 @@ constexpr LinearCase kBf16Cases[] = {
     {102400, 2048, 16, 154.38}, {102400, 2048, 64, 157.53}, {3648, 2048, 4096, 0},
     {5632, 2048, 4096, 0},
 };
+constexpr LinearCase kFp8WeightCases[] = {
+    {2112, 7168, 1, 0},   {2112, 7168, 128, 0},  {7168, 16384, 1, 0},
+    {7168, 16384, 16, 0}, {7168, 16384, 128, 0}, {7168, 16384, 4096, 0},
+};
+// The faster of DeepGEMM and cuBLAS.
 constexpr LinearCase kFp8Cases[] = {
-    {2112, 7168, 1, 13.6},  {2112, 7168, 16, 11.0},  {2112, 7168, 128, 11.0},  {2112, 7168, 4096, 101.4},
-    {24576, 1536, 1, 17.8}, {24576, 1536, 64, 17.9}, {24576, 1536, 128, 19.6}, {24576, 1536, 4096, 244.1},
-    {7168, 16384, 1, 44.5}, {7168, 16384, 16, 44.5}, {7168, 16384, 128, 47.0}, {7168, 16384, 4096, 673.7},
-    {4096, 7168, 1, 16.8},  {4096, 7168, 64, 14.3},  {7168, 2048, 1, 9.3},     {7168, 2048, 64, 8.7},
-    {36864, 7168, 1, 92.1}, {7168, 18432, 1, 51.1},
+    {2112, 7168, 1, 13.6},    {2112, 7168, 16, 11.0},    {2112, 7168, 64, 10.3},
+    {2112, 7168, 128, 11.0},  {2112, 7168, 512, 15.6},   {2112, 7168, 4096, 101.4},
+    {24576, 1536, 1, 17.8},   {24576, 1536, 16, 18.4},   {24576, 1536, 64, 17.9},
+    {24576, 1536, 128, 19.6}, {24576, 1536, 512, 36.3},  {24576, 1536, 4096, 244.1},
+    {7168, 16384, 1, 44.5},   {7168, 16384, 16, 44.5},   {7168, 16384, 64, 45.8},
+    {7168, 16384, 128, 47.0}, {7168, 16384, 512, 104.9}, {7168, 16384, 4096, 673.7},
+    {4096, 7168, 1, 16.8},    {4096, 7168, 16, 14.4},    {4096, 7168, 64, 14.3},
+    {4096, 7168, 128, 14.8},  {4096, 7168, 512, 25.0},   {4096, 7168, 4096, 172.3},
+    {7168, 2048, 1, 9.3},     {7168, 2048, 16, 8.6},     {7168, 2048, 64, 8.7},
+    {7168, 2048, 128, 9.7},   {7168, 2048, 512, 16.8},   {7168, 2048, 4096, 94.7},
+    {36864, 7168, 1, 92.1},   {36864, 7168, 16, 93.0},   {36864, 7168, 64, 94.8},
+    {36864, 7168, 128, 98.4}, {36864, 7168, 512, 225.9}, {36864, 7168, 4096, 1644.2},
+    {7168, 18432, 1, 51.1},   {7168, 18432, 16, 49.8},   {7168, 18432, 64, 50.4},
+    {7168, 18432, 128, 51.3}, {7168, 18432, 512, 117.2}, {7168, 18432, 4096, 761.1},
 };
 constexpr ExpertCase kExpertCases[] = {
     {"64 of 2816 x 2048", 64, 6, 2816, 2048, 1, DType::kBF16, "torch._grouped_mm", 41.4},
@@ -387,10 +413,14 @@ constexpr ExpertCase kExpertCases[] = {
     {"64 of 2048 x 1408", 64, 6, 2048, 1408, 16, DType::kBF16, "torch._grouped_mm", 127.3},
     {"64 of 2048 x 1408", 64, 6, 2048, 1408, 128, DType::kBF16, "torch._grouped_mm", 157.4},
     {"64 of 2048 x 1408", 64, 6, 2048, 1408, 4096, DType::kBF16, "torch._grouped_mm", 292.0},
+};
+constexpr ExpertCase kFp8ExpertCases[] = {
     {"32 of 4096 x 7168", 32, 8, 4096, 7168, 16, DType::kF8E4M3, "DeepGEMM, 4 rows each", 331.5},
     {"32 of 4096 x 7168", 32, 8, 4096, 7168, 256, DType::kF8E4M3, "DeepGEMM, 64 rows each", 330.8},
+    {"8 of 4096 x 7168", 8, 1, 4096, 7168, 4096, DType::kF8E4M3, "DeepGEMM, 512 rows each", 202.6},
     {"32 of 7168 x 2048", 32, 8, 7168, 2048, 16, DType::kF8E4M3, "DeepGEMM, 4 rows each", 177.9},
     {"32 of 7168 x 2048", 32, 8, 7168, 2048, 256, DType::kF8E4M3, "DeepGEMM, 64 rows each", 177.8},
+    {"8 of 7168 x 2048", 8, 1, 7168, 2048, 4096, DType::kF8E4M3, "DeepGEMM, 512 rows each", 108.4},
 };
 constexpr DecodeCase kDecodeCases[] = {
     {16, 1, 1024, 10.9},   {16, 1, 4096, 22.9},    {16, 16, 1024, 16.9},    {16, 16, 4096, 35.9},
@@ -410,9 +440,12 @@ Result<void> bench_ops(const std::function<void(const OpCeilings&)>& begin,
   bench->ceilings.read_gbs = probe.read_bandwidth(bench->stream());
   bench->ceilings.bf16_tflops = probe.bf16_peak(bench->stream()) * 1e-3;
   begin(bench->ceilings);
-  FATHOM_TRY(bench_linear(*bench, DType::kBF16, "cuBLAS", kBf16Cases));
-  FATHOM_TRY(bench_linear(*bench, DType::kF8E4M3, "DeepGEMM", kFp8Cases));
-  FATHOM_TRY(bench_experts(*bench, kExpertCases));
+  FATHOM_TRY(bench_linear(*bench, DType::kBF16, false, "cuBLAS", kBf16Cases));
+  FATHOM_TRY(bench_linear(*bench, DType::kF8E4M3, false, "", kFp8WeightCases));
+  if (bench->stream().gpu().hopper())
+    FATHOM_TRY(bench_linear(*bench, DType::kF8E4M3, true, "DeepGEMM, cuBLAS", kFp8Cases));
+  FATHOM_TRY(bench_experts(*bench, false, kExpertCases));
+  if (bench->stream().gpu().hopper()) FATHOM_TRY(bench_experts(*bench, true, kFp8ExpertCases));
   FATHOM_TRY(bench_decode(*bench, kDecodeCases));
   FATHOM_TRY(bench_extend(*bench));
   FATHOM_TRY(bench_small(*bench));
