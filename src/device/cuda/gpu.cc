@@ -1,5 +1,7 @@
 #include "device/cuda/gpu.h"
 
+#include <cstdlib>
+
 namespace fathom::device::cuda {
 
 Result<void> check(cudaError_t status, const char* what) {
