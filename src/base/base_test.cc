@@ -111,6 +111,29 @@ TEST(ThreadPool, WakesWorkersThatSleep) {
   }
 }
 
+TEST(ThreadPool, SleepsUntilTheLastWorkerIsDone) {
+  ThreadPool pool(3);
+  for (int i = 0; i < 20; ++i) {
+    std::atomic<int> done{0};
+    pool.parallel_for(3, 1, [&](int64_t, int64_t, int worker) {
+      if (worker > 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));  // far beyond the spinning
+      ++done;
+    });
+    ASSERT_EQ(done, 3);
+  }
+}
+
+TEST(ThreadPool, ShortRegionsFollowEachOther) {
+  ThreadPool pool(4);
+  for (int64_t i = 0; i < 20'000; ++i) {
+    const int64_t n = 1 + i % 9;
+    std::atomic<int64_t> sum{0};  // a worker that came too late for its region would touch another one's
+    pool.parallel_for(n, 1, [&](int64_t begin, int64_t, int) { sum += begin + 1; });
+    ASSERT_EQ(sum, n * (n + 1) / 2);
+    if (i % 5000 == 0) pool.run([&](int) { sum -= 1; });
+  }
+}
+
 TEST(Random, IsAFunctionOfItsArgumentsAndUniform) {
   EXPECT_EQ(random_bits(1, 2, 3), random_bits(1, 2, 3));
   std::set<uint64_t> distinct;
