@@ -355,7 +355,8 @@ struct Server {
     const char* device = std::getenv("FATHOM_TEST_DEVICE");
     settings.device = device != nullptr ? device : "cpu";
     settings.disable_cuda_graph = config.running == 1;
-    if (const char* fp8 = std::getenv("FATHOM_TEST_FP8_ACTIVATIONS")) settings.fp8_activations = fp8;
+    const char* fp8 = std::getenv("FATHOM_TEST_FP8_ACTIVATIONS");
+    if (fp8 != nullptr && settings.dtype != "float32") settings.fp8_activations = fp8;
     settings.speculation.algorithm = config.speculation;
     settings.speculation.num_steps = config.drafts;
     settings.speculation.eagle_topk = config.branches;
