@@ -31,12 +31,12 @@ void SchedulerCore::account(Result<StepResult> result) {
   int64_t outputs_before = counters_.generated_tokens;
   now_ns_ = clock_.now_ns();
   // A step that was planned early begins when the one before it ends.
-  prompt_budget_.note(step.tokens(false), step.tokens(true),
-                      now_ns_ - std::max(step.planned_ns, last_result_ns_));
+  const int64_t step_ns = now_ns_ - std::max(step.planned_ns, last_result_ns_);
+  prompt_budget_.note(step.tokens(false), step.tokens(true), step_ns);
   last_result_ns_ = now_ns_;
   for (size_t i = 0; i < step.rows.size(); ++i) account_row(step.rows[i], std::move(result->rows[i]));
   rate_.add(now_ns_, counters_.generated_tokens - outputs_before);
-  if (speculates()) note_gain(step, counters_.generated_tokens - outputs_before);
+  if (speculates()) note_gain(step, step_ns, counters_.generated_tokens - outputs_before);
   sweep();
 }
 
@@ -46,12 +46,11 @@ int32_t SchedulerCore::PlannedStep::tokens(bool extend) const {
   return sum;
 }
 
-// What a step of nothing but decode rows cost. With guesses, one step is out at a time.
-void SchedulerCore::note_gain(const PlannedStep& step, int64_t outputs) {
+// What a step of nothing but decode rows cost.
+void SchedulerCore::note_gain(const PlannedStep& step, int64_t ns, int64_t outputs) {
   const bool decodes = std::ranges::all_of(step.rows, [](const PlannedRow& row) { return !row.named; });
   if (!decodes) return;
-  gain_.note(static_cast<int32_t>(step.rows.size()), step.guesses, clock_.now_ns() - step.planned_ns,
-             outputs);
+  gain_.note(static_cast<int32_t>(step.rows.size()), step.guesses, ns, outputs);
 }
 
 void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {

@@ -18,6 +18,7 @@ struct SchedulerCore::Draft {
   bool may_admit = true;
   bool extended = false;
   bool speculates = false;           // there are pages for guessed tokens
+  bool waits = false;                // its decode rows would guess, and a step is out
   std::vector<Sequence*> computing;  // running ones whose prompt will still add to the prefix cache
 };
 

@@ -77,15 +77,18 @@ class SchedulerCore {
     uint64_t step = 0;
     std::vector<PlannedRow> rows;
     int64_t planned_ns = 0;
-    bool guesses = false;
+    bool guesses = false;  // some row may
 
     int32_t tokens(bool extend) const;  // of the rows of prompts, or of those of outputs
   };
   struct Draft;  // a plan under construction
 
-  // A step that guesses tokens says only at its end where its sequences stand.
   bool speculates() const { return limits_.max_drafts > 0; }
-  size_t max_in_flight() const { return options_.disable_overlap_schedule || speculates() ? 1 : 2; }
+  // A step that guesses tokens says only at its end where its sequences stand, so it is out alone.
+  size_t max_in_flight() const {
+    const bool alone = !in_flight_.empty() && in_flight_.back().guesses;
+    return options_.disable_overlap_schedule || alone ? 1 : 2;
+  }
 
   // step_planning.cc
   void draft_rows(Draft* draft);
@@ -111,7 +114,7 @@ class SchedulerCore {
 
   // accounting.cc
   void account_row(const PlannedRow& row, RowResult result);
-  void note_gain(const PlannedStep& step, int64_t outputs);
+  void note_gain(const PlannedStep& step, int64_t ns, int64_t outputs);
   void account_outputs(Sequence* sequence, RowResult result);
   void end(Sequence* sequence, FinishReason reason, TokenEvent event = {});
   void release(Sequence* sequence);
@@ -126,6 +129,7 @@ class SchedulerCore {
   NewTokenRatio ratio_;
   RateMeter rate_;
   SpeculationGain gain_;
+  std::optional<bool> guess_next_;  // gain_ was asked of the next decode rows, which wait for a step out
   PromptBudget prompt_budget_;
   int64_t last_result_ns_ = 0;
 

@@ -1,6 +1,8 @@
 // The life of a request: admission, preemption, cancel, refusal, faults.
 #include "sched/scheduler_core.h"
 
+#include <deque>
+
 #include "sched/scheduler_core_fixture.h"
 
 namespace fathom::sched {
@@ -242,6 +244,43 @@ TEST_F(SchedulerCoreTest, AnErrorOfARowEndsItsRequestAlone) {
   EXPECT_LT(see("a").tokens.size(), 20U);
   expect_as_alone("b");
   EXPECT_TRUE(core_->check_integrity().ok());
+}
+
+// Guessing costs ten times as much here and is given up; then two steps are out at a time again.
+TEST_F(SchedulerCoreTest, OnlyStepsWithoutGuessesOverlap) {
+  class StepClock final : public Clock {
+   public:
+    int64_t now_ns() const override { return now; }
+    int64_t now = 0;
+  };
+  limits_.max_drafts = 3;
+  StepClock clock;
+  executor_ = std::make_unique<FakeExecutor>(limits_);
+  core_ = std::make_unique<SchedulerCore>(options_, limits_, clock);
+  add(request("a", 0, 9, 400));
+  add(request("b", 100, 9, 400));
+  std::deque<bool> out;  // whether they guess
+  int guessing = 0, overlapping = 0;
+  for (;;) {
+    while (core_->can_plan_ahead()) {
+      auto plan = core_->plan();
+      if (!plan) break;
+      out.push_back(std::ranges::any_of(plan->rows, [](const BatchRow& row) { return row.drafts > 0; }));
+      EXPECT_TRUE(out.size() == 1 || !(out[0] || out[1]));
+      guessing += out.back() ? 1 : 0;
+      executor_->submit(std::move(*plan));
+    }
+    if (executor_->pending() == 0) break;
+    overlapping += out.size() == 2 ? 1 : 0;
+    clock.now += out.front() ? 10'000'000 : 1'000'000;
+    out.pop_front();
+    core_->account(executor_->complete());
+  }
+  EXPECT_GT(guessing, 1);
+  EXPECT_LT(guessing, 40);
+  EXPECT_GT(overlapping, 200);
+  expect_as_alone("a");
+  expect_as_alone("b");
 }
 
 TEST_F(SchedulerCoreTest, AnIdIsUniqueAmongTheLive) {

@@ -7,12 +7,23 @@
 namespace fathom::sched {
 namespace {
 
-constexpr int32_t kProbeEvery = 256;  // steps
-constexpr int32_t kProbeSteps = 4;    // about 1.5 % of all steps
-constexpr int32_t kFirstSteps = 8;    // of guessing, before the first probe
+// Steps of the better kind between two probes of the other; twice as many after each that changed nothing.
+constexpr int32_t kProbeEvery = 256;
+constexpr int32_t kProbeAtMost = 1024;
+constexpr int32_t kManySteps = 8;     // what makes an average
 constexpr double kWeight = 0.05;      // of the newest step in an average
+constexpr double kProbeWeight = 0.2;  // of a probe's, whose average is old
 // Guessing gives up its place only to what is clearly faster: both averages are noisy.
 constexpr double kMargin = 0.98;
+
+// Steps of guessing before the first probe, and of a probe: how many guesses hold is an average over the
+// rows too.
+int32_t first_steps(int32_t rows) {
+  return std::clamp(16 / std::max(rows, 1), 2, kManySteps);
+}
+int32_t probe_steps(int32_t rows) {
+  return std::clamp(16 / std::max(rows, 1), 2, 4);
+}
 
 }  // namespace
 
@@ -39,13 +50,19 @@ bool SpeculationGain::pays(int32_t rows, bool may_probe) {
   Size& size = sizes_[index];
   const bool guess = better(index);
   if (!may_probe) return guess;
+  if (guess != size.guessed || size.probe_every == 0) {
+    size.guessed = guess;
+    size.probe_every = kProbeEvery;
+    size.probing = 0;
+  }
   if (size.probing > 0) {
     --size.probing;
     return !guess;
   }
-  if (++size.since_probe >= (size.known() ? kProbeEvery : kFirstSteps)) {
+  if (++size.since_probe >= (size.known() ? size.probe_every : first_steps(rows))) {
+    if (size.known()) size.probe_every = std::min(2 * size.probe_every, kProbeAtMost);
     size.since_probe = 0;
-    size.probing = kProbeSteps;
+    size.probing = probe_steps(rows);
   }
   return guess;
 }
@@ -58,8 +75,9 @@ void SpeculationGain::note(int32_t rows, bool guessed, int64_t ns, int64_t token
   ++kind.steps;
   // The first steps count alike, later ones fade; one that took far longer than usual is somebody else's
   // work.
-  const double weight = std::max(kWeight, 1.0 / kind.steps);
-  if (kind.steps > kFirstSteps) measured = std::min(measured, 4.0 * kind.ns);
+  const bool probe = size.known() && guessed != size.guessing_is_better();
+  const double weight = std::max(probe ? kProbeWeight : kWeight, 1.0 / kind.steps);
+  if (kind.steps > kManySteps) measured = std::min(measured, 4.0 * kind.ns);
   kind.ns += weight * (measured - kind.ns);
   kind.tokens += weight * (static_cast<double>(tokens) - kind.tokens);
 }

@@ -3,8 +3,9 @@
 // A step that verifies guesses costs more than one that does not, and gives more tokens; with many rows the
 // cost grows past the gain. For each size of batch, in powers of two, averages of a step's time and tokens
 // are kept, with guesses and without, and the kind of step that takes less time a token is planned; now and
-// then a few steps of the other kind keep its averages fresh. Only steps of nothing but decode rows can be
-// compared; a size that has had none of one kind does as the nearest size that knows. Not thread safe.
+// then, ever less often, a few steps of the other kind keep its averages fresh. Only steps of nothing but
+// decode rows can be compared; a size that has had none of one kind does as the nearest size that knows. Not
+// thread safe.
 #pragma once
 
 #include <array>
@@ -28,8 +29,10 @@ class SpeculationGain {
   };
   struct Size {
     Kind plain, guessing;
-    int32_t since_probe = 0;  // steps planned of the better kind
-    int32_t probing = 0;      // steps of the other kind to come
+    bool guessed = true;      // the better kind, when it was last asked for
+    int32_t since_probe = 0;  // steps planned of it
+    int32_t probe_every = 0;
+    int32_t probing = 0;  // steps of the other kind to come
     bool known() const { return plain.steps > 0 && guessing.steps > 0; }
     bool guessing_is_better() const;
   };

@@ -38,7 +38,7 @@ void SchedulerCore::draft_rows(Draft* draft) {
   if (!secure_decode_memory(draft)) return;
   if (options_.enable_mixed_chunk) {
     draft_decode_rows(draft);
-    draft_prompt_rows(draft);
+    if (!draft->waits) draft_prompt_rows(draft);
     return;
   }
   // The two kinds of steps take turns, where both have work. The third try is for a resumed request that was
@@ -49,6 +49,7 @@ void SchedulerCore::draft_rows(Draft* draft) {
     // Again: what was admitted meanwhile may have to decode, with pages of ended requests still held.
     if (draft->decode_turn && !secure_decode_memory(draft)) return;
     if (draft->decode_turn) draft_decode_rows(draft);
+    if (draft->waits) return;
     draft_prompt_rows(draft);
     if (!draft->plan.rows.empty()) return;
   }
@@ -113,28 +114,32 @@ void SchedulerCore::add_row(Sequence* sequence, BatchRow row, Draft* draft) {
 }
 
 void SchedulerCore::draft_decode_rows(Draft* draft) {
-  draft->plan.rows.reserve(running_.size());
-  draft->step.rows.reserve(running_.size());
   const auto decodes = [](const auto& sequence) { return sequence->running() && sequence->can_decode(); };
   const auto count = static_cast<int32_t>(std::ranges::count_if(running_, decodes));
-  int32_t spare = draft->tokens_left - count;
-  draft->step.guesses = count > 0 && draft->speculates && speculates();
-  if (draft->step.guesses && options_.speculative_adaptive && !gain_.pays(count, !last_step_extended_)) {
-    draft->step.guesses = false;
-    ++counters_.unguessed_steps;
+  if (count == 0) return;
+  bool guesses = draft->speculates && speculates();
+  if (guesses && options_.speculative_adaptive) {
+    if (!guess_next_) guess_next_ = gain_.pays(count, !last_step_extended_);
+    guesses = *guess_next_;
+    if (!guesses) ++counters_.unguessed_steps;
   }
-  bool any = false;
+  draft->waits = guesses && !in_flight_.empty();
+  if (draft->waits) return;
+  guess_next_.reset();
+  int32_t spare = draft->tokens_left - count;
+  draft->plan.rows.reserve(running_.size());
+  draft->step.rows.reserve(running_.size());
   for (const auto& sequence : running_) {
     if (!decodes(sequence)) continue;
     BatchRow row;
     row.sample = true;
     if (sequence->resumed) row.tokens.push_back(sequence->tokens.back());
-    if (draft->step.guesses) row.drafts = std::min(drafts_for(*sequence), std::max(spare, 0));
+    if (guesses) row.drafts = std::min(drafts_for(*sequence), std::max(spare, 0));
     spare -= row.drafts;
+    draft->step.guesses = draft->step.guesses || row.drafts > 0;
     add_row(sequence.get(), std::move(row), draft);
-    any = true;
   }
-  if (any) ratio_.decode_step();
+  ratio_.decode_step();
 }
 
 // Adds a row with at most `max_tokens` of what the sequence has to recompute or compute of its known tokens.
