@@ -2,8 +2,8 @@
 // what the portable kernels of mla_decode and mha_attention are made of. Any dims that are multiples of 8.
 #pragma once
 
+#include "ops/attention/tails.cuh"
 #include "ops/attention/values.cuh"
-#include "ops/cuda_batch.h"
 #include "ops/mla_decode/split.cuh"
 
 namespace fathom::ops::cuda {
@@ -16,8 +16,10 @@ struct PagedEntries {
   const int32_t* table;  // of the sequence
   int64_t page_size, width;
   int64_t key_offset, value_offset;  // within an entry
+  TokenTail tail;
 
   __device__ const T* entry(int place) const {
+    if (tail.has(place)) return data + tail.entry(place) * width;
     return data + (static_cast<int64_t>(table[place / page_size]) * page_size + place % page_size) * width;
   }
 };

@@ -34,6 +34,10 @@ struct PackPlan {
 void pack_rows(device::cuda::Stream& stream, const StoredRows& stored, const PackPlan& plan,
                int32_t* unsound);
 
+// `to`, of the same shape and with memory of its own, becomes `from` (BF16, one group) in FP8: each 128 of k
+// of eight rows in units of a 448th of their largest value.
+void fp8_copy(device::cuda::Stream& stream, const Weight& from, const Weight& to);
+
 // Columns [first_col, first_col + cols) of rows [row_begin, row_end) of a tensor with k columns.
 struct RandomRows {
   int64_t row_begin = 0, row_end = 0;

@@ -1,6 +1,7 @@
 // Packing against the plain rule: which stored value each of the weight's elements is.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -145,6 +146,55 @@ TEST(CudaPacking, NotANumberIsNoticed) {
             unsound.data());
   ASSERT_TRUE(stream->synchronize().ok());
   EXPECT_EQ(unsound.get()[0], 1);
+}
+
+// Every value is the nearest FP8 one in units of its block's 448th; what fills the rows up is zero.
+TEST(CudaPacking, AnFp8CopyRoundsToItsBlocksScale) {
+  auto* stream = test_stream();
+  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{24, 256}, {13, 72}, {8, 400}}) {
+    const int64_t k_stride = (k + 15) / 16 * 16, blocks = (k + 127) / 128, eights = (n + 7) / 8;
+    std::vector<uint16_t> bits(static_cast<size_t>(n * k_stride));
+    const auto value = [&](int64_t row, int64_t column) {
+      const float x =
+          row == 3 ? 0.0F
+                   : random_uniform(5, static_cast<uint64_t>(row), static_cast<uint64_t>(column)) - 0.5F;
+      return std::bit_cast<float>(std::bit_cast<uint32_t>(row >= 8 ? x * 1000.0F : x) & 0xffff0000U);
+    };
+    for (int64_t row = 0; row < n; ++row) {
+      for (int64_t column = 0; column < k; ++column) {
+        bits[static_cast<size_t>(row * k_stride + column)] =
+            static_cast<uint16_t>(std::bit_cast<uint32_t>(value(row, column)) >> 16);
+      }
+    }
+    const DeviceArray<uint16_t> from(bits);
+    DeviceArray<uint8_t> data(std::vector<uint8_t>(static_cast<size_t>(n * k_stride), 0xa5));
+    DeviceArray<float> scales(std::vector<float>(static_cast<size_t>(blocks * eights), NAN));
+    fp8_copy(*stream, {from.data(), nullptr, DType::kBF16, n, k, k_stride, 1},
+             {data.data(), scales.data(), DType::kF8E4M3, n, k, k_stride, 1});
+    ASSERT_TRUE(stream->synchronize().ok());
+    const auto words = data.get();
+    const auto got_scales = scales.get();
+    for (int64_t row = 0; row < n; ++row) {
+      for (int64_t column = 0; column < k_stride; ++column) {
+        const Fp8Place place = fp8_place(column);
+        uint32_t word = 0;
+        std::memcpy(&word, words.data() + row * k_stride + place.word * 4, 4);
+        float top = 0.0F;
+        for (int64_t r = row / 8 * 8; r < std::min(row / 8 * 8 + 8, n); ++r) {
+          for (int64_t c = column / 128 * 128; c < std::min(column / 128 * 128 + 128, k); ++c)
+            top = std::max(top, std::fabs(value(r, c)));
+        }
+        const float scale = got_scales[static_cast<size_t>(column / 128 * eights + row / 8)];
+        ASSERT_FLOAT_EQ(scale, top / 448.0F) << row << " " << column;
+        const float got = device::f8e4m3_to_f32(fp8_value(word, place.value)) * scale;
+        const float want = column < k ? value(row, column) : 0.0F;
+        // Half of the last of three bits, or of the smallest step.
+        ASSERT_NEAR(got, want, std::max(std::fabs(want) / 16.0F, scale / 1024.0F) * 1.001F)
+            << row << " " << column;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "device/cuda/stream.h"
+#include "ops/attention/branches.h"
 #include "ops/cuda_batch.h"
 
 namespace fathom::ops::cuda {
@@ -12,6 +13,7 @@ struct MhaAttentionArgs {
   Matrix q;         // [T, Nh * Dk]
   CacheView cache;  // width Nh (Dk + Dv)
   BatchView batch;
+  Branches branches{};                    // of guesses
   int64_t heads = 0, key = 0, value = 0;  // Nh, Dk, Dv
   float scale = 1.0F;
   Matrix out;  // [T, Nh * Dv]

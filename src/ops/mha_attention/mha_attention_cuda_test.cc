@@ -24,6 +24,20 @@ void check(const Shape& shape) {
   Values q(shape.activations, tokens * q_columns);
   q.draw_all(sequences.random());
 
+  // The last token sees another sequence's entries from place 320 on.
+  constexpr int32_t kTail = 320, kStride = 20;
+  std::vector<int32_t> starts(positions.size(), 0x7fffffff);
+  std::vector<int64_t> tails(positions.size() * kStride, -1), tail;
+  for (int32_t p = kTail; p < 333; ++p) {
+    const int64_t other = p - kTail + 50;
+    tail.push_back(int64_t{sequences.table(2)[other / shape.page_size]} * shape.page_size +
+                   other % shape.page_size);
+  }
+  starts.back() = kTail;
+  std::copy(tail.begin(), tail.end(), tails.end() - kStride);
+  const DeviceArray<int32_t> device_starts(starts);
+  const DeviceArray<int64_t> device_tails(tails);
+
   const DeviceArray<int32_t> device_positions(positions), device_slots(slots);
   const DeviceArray<uint8_t> device_q(q.bytes());
   const DeviceArray<uint8_t> out(tokens * out_columns * device::size_of(shape.activations));
@@ -35,6 +49,7 @@ void check(const Shape& shape) {
   args.batch.slots = device_slots.data();
   args.batch.block_tables = sequences.device_tables();
   args.batch.table_stride = sequences.table_stride();
+  args.branches = {device_starts.data(), device_tails.data(), kStride};
   args.heads = shape.heads;
   args.key = shape.key;
   args.value = shape.value;
@@ -54,7 +69,11 @@ void check(const Shape& shape) {
       continue;
     }
     std::vector<float> want(static_cast<size_t>(out_columns));
-    const AttentionRow attention{0, 1, positions[i], sequences.table(static_cast<size_t>(slots[i]))};
+    AttentionRow attention{0, 1, positions[i], sequences.table(static_cast<size_t>(slots[i]))};
+    if (t + 1 == tokens) {
+      attention.tail = tail.data();
+      attention.tail_start = kTail;
+    }
     ops::MhaAttentionArgs reference;
     reference.q = device::Tensor(all.data() + t * q_columns, DType::kF32, {1, shape.heads, shape.key});
     reference.cache = sequences.cache();

@@ -11,6 +11,7 @@ struct Params {
   const void* cache;
   int64_t page_size, width;
   BatchView batch;
+  Branches branches;
   int heads, key, value;
   float scale;
   SplitUnits units = kSmallUnits;
@@ -33,7 +34,8 @@ __global__ void __launch_bounds__(kPagedFlashThreads) mha_attention_kernel(Param
                               params.page_size,
                               params.width,
                               int64_t{h} * params.key,
-                              int64_t{params.heads} * params.key + int64_t{h} * params.value};
+                              int64_t{params.heads} * params.key + int64_t{h} * params.value,
+                              tail_of(params.branches, t)};
   const int level =
       paged_flash<1>(memory, cache, params.key, params.value, 0, length, params.units.places(length));
   const float inverse = __frcp_rn(memory.sums[level]);
@@ -76,6 +78,7 @@ void mha_attention(device::cuda::Stream& stream, const MhaAttentionArgs& args) {
     params.batch = args.batch;
     params.batch.positions += begin;
     params.batch.slots += begin;
+    params.branches = args.branches.from(begin);
     with_cache_type(args.cache.dtype, [&]<class T>(const T*) {
       const dim3 grid(static_cast<unsigned>(args.heads), static_cast<unsigned>(tokens));
       mha_attention_kernel<T>

@@ -52,6 +52,7 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     part.batch.tokens = end - begin;
     part.batch.positions += begin;
     part.batch.slots += begin;
+    part.branches = args.branches.from(begin);
     const SplitWorkspace workspace = split_workspace(split_part, part.batch.tokens, args.heads, args.latent,
                                                      args.max_context, units, wanted);
     if (wide)

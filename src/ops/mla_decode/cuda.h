@@ -4,6 +4,7 @@
 #pragma once
 
 #include "device/cuda/stream.h"
+#include "ops/attention/branches.h"
 #include "ops/cuda_batch.h"
 
 namespace fathom::ops::cuda {
@@ -11,7 +12,8 @@ namespace fathom::ops::cuda {
 struct MlaDecodeArgs {
   Matrix q;  // [T, Nh * (Dc + Dr)]
   CacheView cache;
-  BatchView batch;  // every token is a query of its own: it sees places 0 .. positions[t] of its slot
+  BatchView batch;      // every token is a query of its own: it sees places 0 .. positions[t] of its slot
+  Branches branches{};  // of guesses
   int64_t heads = 0;
   int64_t latent = 0;  // Dc
   float scale = 1.0F;

@@ -29,8 +29,21 @@ class Decode {
   int64_t out_stride() const { return out_columns() + 8; }
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(shape_.latent + shape_.rope)); }
 
-  // The outputs of sequences `which` (-1: a padding token), as a batch.
-  std::vector<uint8_t> run(const std::vector<int32_t>& which, int64_t max_context) {
+  // A branch: the entries of its last places lie elsewhere.
+  using Tail = std::vector<int64_t>;
+  // Of sequence s, the entries of `count` places before `end`.
+  Tail entries(int32_t s, int32_t end, int32_t count) const {
+    Tail tail;
+    for (int64_t p = end - count; p < end; ++p) {
+      const int64_t page = sequences_.table(static_cast<size_t>(s))[p / shape_.page_size];
+      tail.push_back(page * shape_.page_size + p % shape_.page_size);
+    }
+    return tail;
+  }
+
+  // The outputs of sequences `which` (-1: a padding token), as a batch; with branches, beside them.
+  std::vector<uint8_t> run(const std::vector<int32_t>& which, int64_t max_context,
+                           const std::vector<Tail>& branches = {}) {
     const auto tokens = static_cast<int64_t>(which.size());
     std::vector<int32_t> positions, slots;
     Values q(shape_.activations, tokens * q_stride());
@@ -55,6 +68,18 @@ class Decode {
     args.batch.slots = device_slots.data();
     args.batch.block_tables = sequences_.device_tables();
     args.batch.table_stride = sequences_.table_stride();
+    constexpr size_t kStride = 100;
+    std::vector<int32_t> starts(which.size(), 0x7fffffff);
+    std::vector<int64_t> tails(which.size() * kStride, -1);
+    for (size_t t = 0; t < branches.size(); ++t) {
+      const Tail& tail = branches[t];
+      if (tail.empty()) continue;
+      starts[t] = positions[t] + 1 - static_cast<int32_t>(tail.size());
+      std::copy(tail.begin(), tail.end(), tails.begin() + static_cast<ptrdiff_t>(t * kStride));
+    }
+    const DeviceArray<int32_t> device_starts(starts);
+    const DeviceArray<int64_t> device_tails(tails);
+    if (!branches.empty()) args.branches = {device_starts.data(), device_tails.data(), kStride};
     args.heads = shape_.heads;
     args.latent = shape_.latent;
     args.scale = scale();
@@ -66,12 +91,15 @@ class Decode {
     return out.get();
   }
 
-  std::vector<float> reference(int32_t s) {
+  std::vector<float> reference(int32_t s, const Tail& tail = {}) {
     const std::vector<float> all = q_.floats();
     std::vector<float> q(all.begin() + s * q_stride(), all.begin() + s * q_stride() + q_columns());
     std::vector<float> out(static_cast<size_t>(out_columns()));
-    const AttentionRow row{0, 1, lengths_[static_cast<size_t>(s)] - 1,
-                           sequences_.table(static_cast<size_t>(s))};
+    AttentionRow row{0, 1, lengths_[static_cast<size_t>(s)] - 1, sequences_.table(static_cast<size_t>(s))};
+    if (!tail.empty()) {
+      row.tail = tail.data();
+      row.tail_start = row.start + 1 - static_cast<int32_t>(tail.size());
+    }
     ops::MlaDecodeArgs args;
     args.q = device::Tensor(q.data(), DType::kF32, {1, shape_.heads, shape_.latent + shape_.rope});
     args.cache = sequences_.cache();
@@ -178,6 +206,38 @@ TEST(MlaDecodeCuda, ATokensBitsDependOnItsOwnSequenceAlone) {
             << describe(shape) << ": token " << t << " of " << which.size() << ", length "
             << lengths[static_cast<size_t>(which[t])];
       }
+    }
+  }
+}
+
+// The bits of a branch are those of the sequence it stands for, wherever its entries lie.
+TEST(MlaDecodeCuda, ABranchSeesItsOwnEntries) {
+  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  for (const Shape& shape :
+       {Shape{4, 32, 8, 16, DType::kF32, DType::kF32}, Shape{16, 512, 64, 64, DType::kBF16, DType::kBF16},
+        Shape{16, 512, 64, 16, DType::kF8E4M3, DType::kBF16},
+        Shape{128, 512, 64, 8, DType::kBF16, DType::kBF16},
+        Shape{128, 512, 64, 64, DType::kBF16, DType::kBF16},
+        Shape{128, 512, 64, 32, DType::kF8E4M3, DType::kBF16}}) {
+    const std::vector<int32_t> lengths = {1300, 64, 257, 2, 600};
+    Decode decode(shape, lengths, 31);
+    std::vector<int32_t> which = {0, 0, 0, 1, 1, 2, 2, 3, -1, 4};
+    const std::vector<int32_t> counts = {1, 16, 70, 64, 3, 4, 66, 2, 0, 0};
+    std::vector<Decode::Tail> own, other;
+    for (size_t t = 0; t < which.size(); ++t) {
+      const int32_t s = which[t];
+      own.push_back(s < 0 ? Decode::Tail{} : decode.entries(s, lengths[static_cast<size_t>(s)], counts[t]));
+      other.push_back(s < 0 ? Decode::Tail{} : decode.entries(4, 500 + static_cast<int32_t>(t), counts[t]));
+    }
+    const auto plain = decode.run(which, 8192), same = decode.run(which, 8192, own);
+    const auto elsewhere = decode.run(which, 8192, other);
+    for (size_t t = 0; t < which.size(); ++t) {
+      const auto at = static_cast<int64_t>(t);
+      ASSERT_EQ(decode.row(same, at), decode.row(plain, at)) << describe(shape) << " token " << t;
+      if (which[t] < 0) continue;
+      expect_near_rows(decode.row(elsewhere, at), shape.activations, decode.out_columns(),
+                       decode.reference(which[t], other[t]), decode.out_columns(), tolerance_of(shape),
+                       fmt::format("{} token {}", describe(shape), t));
     }
   }
 }

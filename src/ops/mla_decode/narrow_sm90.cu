@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/math.h"
 #include "ops/attention/hopper.cuh"
+#include "ops/attention/tails.cuh"
 #include "ops/attention/values.cuh"
 #include "ops/mla_decode/kernels.cuh"
 
@@ -48,6 +49,7 @@ struct Params {
   const int32_t* slots;
   const int32_t* block_tables;
   int64_t table_stride;
+  Branches branches;
   int tokens, heads, groups;
   float scale;  // for base 2
   SplitWorkspace workspace;
@@ -73,12 +75,15 @@ __device__ void produce(Shared<T>& shared, const Params& params) {
        index += static_cast<int>(gridDim.x)) {
     const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
     const int32_t* table = params.block_tables + item.sequence * params.table_stride;
+    const TokenTail tail = tail_of(params.branches, item.token);
     const int tiles = (item.end - item.begin + kSplitTile - 1) / kSplitTile;
     for (int i = 0; i < tiles * (kSplitTile / kStageRows); ++i, cursor.next()) {
       // Past the end the last entry stands in: its weight is zero, but must not meet a NaN.
       const auto place = static_cast<uint32_t>(min(item.begin + i * kStageRows + lane, item.end - 1));
-      const T* entry =
-          cache + (static_cast<int64_t>(table[place / page_size]) * page_size + place % page_size) * kWidth;
+      const int64_t at = tail.has(static_cast<int>(place))
+                             ? tail.entry(static_cast<int>(place))
+                             : static_cast<int64_t>(table[place / page_size]) * page_size + place % page_size;
+      const T* entry = cache + at * kWidth;
       barrier_wait(&shared.empty[cursor.stage], cursor.parity ^ 1);
       if (lane == 0) barrier_expect(&shared.full[cursor.stage], kStageRows * S::kRowBytes);
       __syncwarp();
@@ -412,6 +417,7 @@ void mla_decode_narrow(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   params.slots = args.batch.slots;
   params.block_tables = args.batch.block_tables;
   params.table_stride = args.batch.table_stride;
+  params.branches = args.branches;
   params.tokens = static_cast<int>(args.batch.tokens);
   params.heads = static_cast<int>(args.heads);
   params.groups = static_cast<int>(ceil_div<int64_t>(args.heads, kHeads));

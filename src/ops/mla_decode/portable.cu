@@ -17,6 +17,7 @@ struct Params {
   const int32_t* slots;
   const int32_t* block_tables;
   int64_t table_stride;
+  Branches branches;
   int tokens, heads, latent, width;
   float scale;
   SplitWorkspace workspace;
@@ -47,7 +48,8 @@ __global__ void __launch_bounds__(kPagedFlashThreads) mla_decode_portable_kernel
                                 params.page_size,
                                 params.width,
                                 0,
-                                0};
+                                0,
+                                tail_of(params.branches, item.token)};
     const int level = paged_flash<kHeads>(memory, cache, params.width, params.latent, item.begin, item.end,
                                           item.unit_places);
     const float* values = memory.values + level * kHeads * params.latent;
@@ -89,6 +91,7 @@ void mla_decode_portable(device::cuda::Stream& stream, const MlaDecodeArgs& args
   params.slots = args.batch.slots;
   params.block_tables = args.batch.block_tables;
   params.table_stride = args.batch.table_stride;
+  params.branches = args.branches;
   params.tokens = static_cast<int>(args.batch.tokens);
   params.heads = static_cast<int>(args.heads);
   params.latent = static_cast<int>(args.latent);

@@ -6,6 +6,7 @@
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/attention/hopper.cuh"
+#include "ops/attention/tails.cuh"
 #include "ops/attention/values.cuh"
 #include "ops/mla_decode/kernels.cuh"
 
@@ -33,7 +34,8 @@ constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
 static_assert(kSharedBytes <= 227 << 10);
 
 struct Params {
-  CUtensorMap cache;  // entries, in boxes of box_rows places
+  CUtensorMap cache;    // entries, in boxes of box_rows places
+  CUtensorMap entries;  // the same, one by one
   const __nv_bfloat16* q;
   __nv_bfloat16* out;
   int64_t q_stride, out_stride;
@@ -42,6 +44,7 @@ struct Params {
   const int32_t* slots;
   const int32_t* block_tables;
   int64_t table_stride;
+  Branches branches;
   int tokens, heads, groups;
   float scale;  // for base 2
   SplitWorkspace workspace;
@@ -59,12 +62,19 @@ __device__ void produce(Shared& shared, const Params& params) {
        index += static_cast<int>(gridDim.x)) {
     const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
     const int32_t* table = params.block_tables + item.sequence * params.table_stride;
+    const TokenTail tail = tail_of(params.branches, item.token);
     for (int begin = item.begin; begin < item.end; begin += kKeys, ++tile) {
       const int stage = tile % kStages;
       int page = table[begin / params.page_size];
       barrier_wait(&shared.empty[stage], (static_cast<uint32_t>(tile / kStages) & 1U) ^ 1);
-      const int boxes = (min(kKeys, item.end - begin) + params.box_rows - 1) / params.box_rows;
-      barrier_expect(&shared.full[stage], static_cast<uint32_t>(boxes * params.box_rows * kWidth * 2));
+      const int places = min(kKeys, item.end - begin);
+      // From the box on in which the branch begins, entries come one by one: they lie anywhere.
+      const bool branches = tail.has(begin + places - 1);
+      const int boxes = branches ? max(tail.start - begin, 0) / params.box_rows
+                                 : (places + params.box_rows - 1) / params.box_rows;
+      const int singles = branches ? places - boxes * params.box_rows : 0;
+      barrier_expect(&shared.full[stage],
+                     static_cast<uint32_t>((boxes * params.box_rows + singles) * kWidth * 2));
       for (int box = 0; box < boxes; ++box) {
         const int place = begin + box * params.box_rows;
         if (box > 0) page = table[place / params.page_size];
@@ -73,6 +83,16 @@ __device__ void produce(Shared& shared, const Params& params) {
         for (int i = 0; i < kBlocks; ++i) {
           copy_tile_once(shared.keys[stage][i] + box * params.box_rows * 128, &params.cache,
                          &shared.full[stage], i * 64, row);
+        }
+      }
+      for (int place = begin + places - singles; place < begin + places; ++place) {
+        const int64_t row = tail.has(place) ? tail.entry(place)
+                                            : int64_t{table[place / params.page_size]} * params.page_size +
+                                                  place % params.page_size;
+#pragma unroll
+        for (int i = 0; i < kBlocks; ++i) {
+          copy_tile_once(shared.keys[stage][i] + (place - begin) * 128, &params.entries, &shared.full[stage],
+                         i * 64, static_cast<int32_t>(row));
         }
       }
     }
@@ -368,6 +388,8 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
   // How many pages there are is not known here; block tables name none that is not.
   params.cache = device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2,
                                               params.box_rows, 64);
+  params.entries =
+      device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2, 1, 64);
   params.q = static_cast<const __nv_bfloat16*>(args.q.data);
   params.out = static_cast<__nv_bfloat16*>(args.out.data);
   params.q_stride = args.q.stride;
@@ -376,6 +398,7 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
   params.slots = args.batch.slots;
   params.block_tables = args.batch.block_tables;
   params.table_stride = args.batch.table_stride;
+  params.branches = args.branches;
   params.tokens = static_cast<int>(args.batch.tokens);
   params.heads = static_cast<int>(args.heads);
   params.groups = static_cast<int>(ceil_div<int64_t>(args.heads, kHeads));

@@ -278,6 +278,12 @@ Result<Weight> DeviceSupply::heads(ops::Compute compute, const Part& part, int64
   return weight;
 }
 
+Result<Weight> DeviceSupply::fp8_copy(const Weight& weight) {
+  FATHOM_ASSIGN(const Weight copy, state_->make(DType::kF8E4M3, 1, weight.n, weight.k));
+  ops::cuda::fp8_copy(state_->stream(), weight, copy);
+  return copy;
+}
+
 Result<const float*> DeviceSupply::vector(const std::string& name, int64_t count, float mean,
                                           float deviation) {
   State& s = *state_;

@@ -53,6 +53,8 @@ class DeviceSupply {
   // Group h is rows [first_row + h * step, + part.rows) of one tensor, or their transpose. A head's rows
   // begin at a multiple of `step`.
   Result<ops::cuda::Weight> heads(ops::Compute compute, const Part& part, int64_t heads, int64_t step);
+  // A weight of one group and bfloat16 values once more, in FP8 (ops/linear/cuda_packing.h).
+  Result<ops::cuda::Weight> fp8_copy(const ops::cuda::Weight& weight);
   Result<const float*> vector(const std::string& name, int64_t count, float mean, float deviation);
   // Numbers that are not the checkpoint's.
   Result<const int32_t*> upload(std::span<const int32_t> numbers);
