@@ -203,11 +203,6 @@ std::vector<Candidate>& find_candidates(const float* logits, const Row& row, con
   return candidates;
 }
 
-// Streams of the request's random numbers, beside 0, which draws tokens (and guesses, so that what is drawn
-// after a guess has failed may not come of it).
-constexpr uint64_t kCoinStream = uint64_t{1} << 40;
-constexpr uint64_t kRedrawStream = kCoinStream + 1;
-
 int32_t choose_among_guesses(const float* logits, int64_t vocab, const SamplingParams& params, int64_t index,
                              const GuessedPlace& guessed) {
   const float highest = row_kernels().max(logits, vocab);

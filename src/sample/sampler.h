@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "core/sampling.h"
 #include "device/tensor.h"
+#include "sample/guess_thresholds.h"
 #include "sample/slot_sampler.h"
 
 namespace fathom::sample {
@@ -22,13 +23,6 @@ namespace fathom::sample {
 // Bit t of word t / 64: token t may come. Empty: every token may.
 using AllowedTokens = std::span<const uint64_t>;
 
-// The reference's rule for guesses. For a place one number u is drawn from [0, 1); the guesses for it are
-// taken in turn, and their probabilities added up: one holds where u < sum / acc, or where its own
-// probability is at least `single`. Where none does, a token is drawn among the others. With 1 and 1 the
-// tokens are distributed as without guesses; below, guesses are favoured. Greedy choices stay what they are.
-struct GuessThresholds {
-  double single = 1.0, acc = 1.0;
-};
 // The guesses for a place; none: a plain choice.
 struct GuessedPlace {
   std::span<const int32_t> tokens;

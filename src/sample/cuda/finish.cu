@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "sample/cuda/select.cuh"
+#include "sample/guess_thresholds.h"
 
 namespace fathom::sample::cuda {
 namespace {
@@ -186,7 +187,7 @@ __device__ void weigh_tiles(const RowView& row, Entry border, FinishMemory& memo
 #pragma unroll
       for (int j = 0; j < kLaneEach; ++j) {
         const auto id = static_cast<uint32_t>(id_of_place(tile, j));
-        if (entry_of(key_of(x[tile][j]), id) >= border) sum += row.drawn_mass(x[tile][j]);
+        if (entry_of(key_of(x[tile][j]), id) >= border) sum += row.drawn_mass(x[tile][j], id);
       }
       sum = warp_sum(sum);
       const int at = base + tile * kFinishWarps;
@@ -219,28 +220,102 @@ __device__ int sort_candidates(const Call& call, int64_t r, const Limits& limits
   return near + far;
 }
 
-__device__ void choose(const Call& call, int64_t r, const Wish& wish, const RowView& row,
-                       FinishMemory& memory) {
+// What a draw is from: all tokens by tiles, where entries is null, or listed ones.
+struct Drawn {
+  Mass* tile_masses = nullptr;
+  Entry border = 0;  // the least likely one
+  Entry* entries = nullptr;
+  int count = 0;
+};
+
+__device__ Mass total_mass(const RowView& row, const Drawn& drawn) {
+  Mass own = 0, total = 0;
+  if (drawn.entries != nullptr) {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < drawn.count; i += kFinishThreads) {
+      own += row.mass_above(logit_of(drawn.entries[i]));
+    }
+  } else {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < row.tiles; i += kFinishThreads) {
+      own += drawn.tile_masses[i];
+    }
+  }
+  (void)scan_masses(own, &total);
+  return total;
+}
+
+// The reference's rule (sample/sampler.h): the guess that holds, or -1, and then none of them is in the draw.
+__device__ int32_t held_guess(const Call& call, int64_t r, RowView& row, Drawn& drawn, uint64_t seed,
+                              uint64_t index) {
+  __shared__ int32_t held;
+  __shared__ int32_t excluded[GpuSampler::kMaxGuesses];
+  __shared__ int num_excluded;
+  const SampleArgs& args = call.sample;
+  const Mass total = total_mass(row, drawn);
+  if (threadIdx.x == 0) {
+    held = -1;
+    num_excluded = 0;
+    const float coin = random_uniform(seed, kCoinStream, index);
+    Mass sum = 0;
+    for (int i = 0; i < args.guesses && held < 0; ++i) {
+      const int32_t guess = args.guessed[r * args.guesses + i];
+      if (guess < 0) continue;
+      const float x = row.logits[guess];
+      const Mass mass =
+          entry_of(key_of(x), static_cast<uint32_t>(guess)) >= drawn.border ? row.mass_above(x) : 0;
+      if (mass == 0) continue;
+      sum += mass;
+      const double all = static_cast<double>(total);
+      const bool holds = coin < static_cast<double>(sum) / all / args.threshold_acc ||
+                         static_cast<double>(mass) / all >= args.threshold_single;
+      // Or there is no other token.
+      if (holds || sum >= total) {
+        held = guess;
+      } else {
+        excluded[num_excluded++] = guess;
+        if (drawn.entries == nullptr) drawn.tile_masses[guess / kTile] -= mass;
+      }
+    }
+  }
+  __syncthreads();
+  row.excluded = excluded;
+  row.num_excluded = num_excluded;
+  return held;
+}
+
+__device__ void choose(const Call& call, int64_t r, const Wish& wish, RowView& row, FinishMemory& memory) {
   const RowScratch& scratch = call.scratch.rows[r];
   const Slot& slot = call.pools.slots[call.sample.row_slots[r]];
   const auto index = static_cast<uint64_t>(slot.generated + max(call.sample.ahead, 0));
-  const auto bits = static_cast<uint32_t>(random_bits(slot.seed, 0, index) >> 40);
-  int32_t token = 0;
+  Drawn drawn;
   if (scratch.state == kDrawAll) {
-    token = draw_tiled(row, call.scratch.tile_masses + r * call.tiles, 0, bits);
+    drawn.tile_masses = call.scratch.tile_masses + r * call.tiles;
   } else {
     const Limits limits{
         wish.top_k > 0 ? static_cast<uint32_t>(wish.top_k) : 0xffffffffU,
         wish.top_p < 1.0F ? static_cast<double>(wish.top_p) * static_cast<double>(scratch.total) : INFINITY};
     const int candidates = sort_candidates(call, r, limits, memory);
     if (candidates >= 0) {
-      const int kept = limit_sorted(row, memory.entries, candidates, limits, 0, 0);
-      token = draw_listed(row, memory.entries, kept, bits);
+      drawn.entries = memory.entries;
+      drawn.count = limit_sorted(row, memory.entries, candidates, limits, 0, 0);
+      drawn.border = memory.entries[drawn.count - 1];
     } else {
-      const Entry border = search_border(row, scratch.highest, limits, true, memory);
-      weigh_tiles(row, border, memory);
-      token = draw_tiled(row, memory.tile_masses, border, bits);
+      drawn.border = search_border(row, scratch.highest, limits, true, memory);
+      weigh_tiles(row, drawn.border, memory);
+      drawn.tile_masses = memory.tile_masses;
     }
+  }
+  bool guessed = false;
+  for (int i = 0; call.sample.guessed != nullptr && i < call.sample.guesses; ++i) {
+    guessed = guessed || call.sample.guessed[r * call.sample.guesses + i] >= 0;
+  }
+  const int32_t held = guessed ? held_guess(call, r, row, drawn, slot.seed, index) : -1;
+  int32_t token = held;
+  if (held < 0) {
+    const auto bits = static_cast<uint32_t>(random_bits(slot.seed, guessed ? kRedrawStream : 0, index) >> 40);
+    token = drawn.entries != nullptr ? draw_listed(row, drawn.entries, drawn.count, bits)
+                                     : draw_tiled(row, drawn.tile_masses, drawn.border, bits);
   }
   if (threadIdx.x == 0) accept(call, r, token);
 }
@@ -293,9 +368,9 @@ __global__ void __launch_bounds__(kFinishThreads) finish_kernel(Call call) {
   const RowScratch& scratch = call.scratch.rows[r];
   if (scratch.state == kDone) return;
   const Wish wish = wish_of(call, r);
-  const RowView row{logits_of(call, r),         call.vocab, call.tiles,
-                    logit_of(scratch.highest),  wish.scale, wish.min_p,
-                    scratch.state != kNotFinite};
+  RowView row{logits_of(call, r),         call.vocab, call.tiles,
+              logit_of(scratch.highest),  wish.scale, wish.min_p,
+              scratch.state != kNotFinite};
   if (call.logprob.logits != nullptr) {
     describe(call, r, row, memory);
   } else {

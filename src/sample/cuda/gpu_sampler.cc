@@ -144,7 +144,11 @@ void GpuSampler::sample(const SampleArgs& args) {
                    args.last_tokens != nullptr && args.tokens != nullptr &&
                    (args.allowed == nullptr || args.allowed_rows != nullptr),
                "sample() without an array");
-  FATHOM_CHECK(args.ahead < 0 || args.allowed == nullptr, "a guess under a mask");
+  FATHOM_CHECK(args.ahead < 0 || (args.allowed == nullptr && args.guessed == nullptr),
+               "a guess under a mask, or with thresholds");
+  FATHOM_CHECK(args.guesses <= kMaxGuesses, "{} guesses for a place", args.guesses);
+  FATHOM_CHECK(args.logit_rows == nullptr || args.adjusted != args.logits,
+               "logits of other rows are adjusted where they are");
   if (args.rows == 0) return;
   Call call;
   call.pools = *pools_;
@@ -163,6 +167,15 @@ void GpuSampler::follow(const FollowArgs& args) {
                    args.row_slots != nullptr && args.next_slots != nullptr,
                "follow() without an array");
   if (args.rows > 0) launch_follow(stream_, *pools_, args);
+}
+
+void GpuSampler::follow(const FollowTreeArgs& args) {
+  FATHOM_CHECK(args.tokens != nullptr && args.row_slots != nullptr && args.logit_rows != nullptr &&
+                   args.place_tokens != nullptr && args.place_parents != nullptr &&
+                   args.next_slots != nullptr && args.next_logit_rows != nullptr &&
+                   args.next_guessed != nullptr,
+               "follow() without an array");
+  if (args.rows > 0) launch_follow_tree(stream_, *pools_, args);
 }
 
 void GpuSampler::logprobs(const LogprobArgs& args) {

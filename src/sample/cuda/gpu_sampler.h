@@ -30,7 +30,9 @@ struct GpuSamplerSizes {
 
 // All pointers are device memory, and fixed for a captured graph.
 struct SampleArgs {
-  const float* logits = nullptr;  // [R, V]
+  const float* logits = nullptr;  // [R, V], or [*, V] with logit_rows
+  // [R] the row of `logits`, and of allowed_rows, that row r looks at; null: r.
+  const int32_t* logit_rows = nullptr;
   // [R, V], for the logits of rows with bias, penalties, bans or a mask, after those. May be `logits`, which
   // is then overwritten; another buffer keeps the logits for logprobs(). Other rows are not written.
   float* adjusted = nullptr;
@@ -43,6 +45,11 @@ struct SampleArgs {
   const int32_t* allowed_rows = nullptr;  // [R]
   // false: every row is greedy (draws() says so). Spares the launches for the others.
   bool draws = true;
+  // The threshold rule of sample/sampler.h, where `guessed` is set: [R, guesses] what was guessed for the
+  // place, -1: nothing.
+  const int32_t* guessed = nullptr;
+  int32_t guesses = 0;  // at most kMaxGuesses
+  float threshold_single = 1.0F, threshold_acc = 1.0F;
   // Not negative: a guess at the slot's token so many tokens further on, with its parameters and that
   // token's draw, without bias, penalties, bans and masks. Only `tokens` is written; nothing is counted.
   int32_t ahead = -1;
@@ -60,6 +67,23 @@ struct FollowArgs {
   int32_t* next_slots = nullptr;       // [R] of the next one: the same, or -1
   // Not negative: to measure, guesses hold with this probability whatever was chosen.
   float simulated = -1.0F;
+};
+
+// The same where guesses are trees of W places each: 0 stands for the slot's last token, and each other one
+// follows its parent.
+struct FollowTreeArgs {
+  int64_t rows = 0;                        // R
+  int32_t width = 0;                       // W
+  const int32_t* tokens = nullptr;         // [R] chosen
+  const int32_t* row_slots = nullptr;      // [R] of the choice
+  const int32_t* logit_rows = nullptr;     // [R] r W + the place after which it was made
+  const int32_t* place_tokens = nullptr;   // [R, W] guessed
+  const int32_t* place_parents = nullptr;  // [R, W] -1: no such place
+  int32_t* next_slots = nullptr;           // [R] of the next choice: the same, or -1
+  int32_t* next_logit_rows = nullptr;      // [R] with the place of the token
+  int32_t* next_guessed = nullptr;  // [R, each] what was guessed after that, in order of places; then -1
+  int32_t each = 0;
+  float simulated = -1.0F;  // as FollowArgs; where it holds, the first guess does
 };
 
 struct LogprobArgs {
@@ -81,6 +105,7 @@ struct LogprobArgs {
 class GpuSampler {
  public:
   static constexpr int32_t kMaxTop = 128;
+  static constexpr int32_t kMaxGuesses = 16;  // for one place
   static constexpr size_t kMaxBias = 1024;
   static constexpr size_t kMaxStops = 256;
 
@@ -102,6 +127,7 @@ class GpuSampler {
 
   void sample(const SampleArgs& args);
   void follow(const FollowArgs& args);
+  void follow(const FollowTreeArgs& args);
   void logprobs(const LogprobArgs& args);
 
  private:

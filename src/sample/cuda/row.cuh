@@ -29,10 +29,15 @@ __device__ inline Wish wish_of(const Call& call, int64_t r) {
   return {false, slot.greedy != 0 || forced >= 0, forced, slot.scale, slot.top_p, slot.min_p, top_k};
 }
 
+// Of sampling: the row of the logits that row r looks at.
+__device__ inline int64_t logit_row(const Call& call, int64_t r) {
+  return call.sample.logit_rows != nullptr ? call.sample.logit_rows[r] : r;
+}
+
 // Row r's mask, or null.
 __device__ inline const uint32_t* mask_of(const Call& call, int64_t r) {
   if (call.sample.allowed == nullptr) return nullptr;
-  const int32_t mask = call.sample.allowed_rows[r];
+  const int32_t mask = call.sample.allowed_rows[logit_row(call, r)];
   return mask < 0 ? nullptr : call.sample.allowed + mask * ((call.vocab + 31) / 32);
 }
 
@@ -54,7 +59,8 @@ __device__ inline const float* logits_of(const Call& call, int64_t r) {
   }
   const Slot& slot = call.pools.slots[call.sample.row_slots[r]];
   const bool adjusted = moves(call, slot) || penalises(call, slot) || mask_of(call, r) != nullptr;
-  return (adjusted ? call.sample.adjusted : call.sample.logits) + r * call.vocab;
+  return adjusted ? call.sample.adjusted + r * call.vocab
+                  : call.sample.logits + logit_row(call, r) * call.vocab;
 }
 
 // One thread: the row's token is chosen.

@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(Call call) {
   if (call.sample.logits != nullptr) {
     const int32_t s = call.sample.row_slots[r];
     const Slot& slot = call.pools.slots[s];
-    row = call.sample.logits + r * call.vocab;
+    row = call.sample.logits + logit_row(call, r) * call.vocab;
     float* adjusted = call.sample.adjusted + r * call.vocab;
     if (moves(call, slot)) {
       bias_and_ban(call, slot, s, row, adjusted);

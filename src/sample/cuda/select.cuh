@@ -17,15 +17,26 @@ struct RowView {
   int tiles;
   float highest, scale, min_p;
   bool weighs;  // false: the largest logit is infinite, and there are no masses
+  // Tokens that are out of the draw: guesses that did not hold. In shared memory.
+  const int32_t* excluded = nullptr;
+  int num_excluded = 0;
+
+  __device__ bool excludes(uint32_t id) const {
+    bool found = false;
+    for (int i = 0; i < num_excluded; ++i) found = found || excluded[i] == static_cast<int32_t>(id);
+    return found;
+  }
 
   __device__ Mass mass(float x) const {
     return weighs ? mass_of(weight_of(exponent_of(x, highest, scale))) : 0;
   }
   // The mass of what min_p leaves.
-  __device__ Mass drawn_mass(float x) const {
+  __device__ Mass mass_above(float x) const {
     const float weight = weight_of(exponent_of(x, highest, scale));
     return weight < min_p ? 0 : mass_of(weight);
   }
+  // And of that what the draw is from.
+  __device__ Mass drawn_mass(float x, uint32_t id) const { return excludes(id) ? 0 : mass_above(x); }
 };
 
 // What top_k and top_p leave: the most likely tokens, until there are `count` of them or their mass reaches
@@ -205,7 +216,7 @@ __device__ inline int32_t draw_listed(const RowView& row, const Entry* entries, 
     for (int i = static_cast<int>(threadIdx.x); i < count; i += kFinishThreads) {
       const uint32_t id = id_of(entries[i]);
       if (pass == 1 && id / kParts != high) continue;
-      const Mass mass = row.drawn_mass(logit_of(entries[i]));
+      const Mass mass = row.drawn_mass(logit_of(entries[i]), id);
       if (mass != 0) parts.add(pass == 0 ? id / kParts : id % kParts, mass);
     }
     __syncthreads();
@@ -261,14 +272,14 @@ __device__ inline int32_t draw_tiled(const RowView& row, const Mass* tile_masses
       if (first + i >= row.vocab) continue;
       const float x = row.logits[first + i];
       const bool in = entry_of(key_of(x), static_cast<uint32_t>(first + i)) >= border;
-      mine += in ? row.drawn_mass(x) : 0;
+      mine += in ? row.drawn_mass(x, static_cast<uint32_t>(first + i)) : 0;
     }
     Mass at = warp_inclusive(mine) - mine;
     for (int i = 0; i < kLaneEach; ++i) {
       if (first + i >= row.vocab) continue;
       const float x = row.logits[first + i];
       const bool in = entry_of(key_of(x), static_cast<uint32_t>(first + i)) >= border;
-      const Mass mass = in ? row.drawn_mass(x) : 0;
+      const Mass mass = in ? row.drawn_mass(x, static_cast<uint32_t>(first + i)) : 0;
       if (rest >= at && rest - at < mass) token = static_cast<int32_t>(first + i);
       at += mass;
     }

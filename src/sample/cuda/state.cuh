@@ -86,6 +86,7 @@ void launch_scan(device::cuda::Stream& stream, const Call& call, int64_t rows);
 void launch_weigh(device::cuda::Stream& stream, const Call& call, int64_t rows);
 void launch_finish(device::cuda::Stream& stream, const Call& call, int64_t rows);
 void launch_follow(device::cuda::Stream& stream, const Pools& pools, const FollowArgs& args);
+void launch_follow_tree(device::cuda::Stream& stream, const Pools& pools, const FollowTreeArgs& args);
 // Once, when the sampler is made.
 void prepare_finish(device::cuda::Stream& stream);
 
