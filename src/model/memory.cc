@@ -12,9 +12,10 @@ namespace {
 
 using device::DType;
 
-enum Part { kEmbedding, kAttention, kDense, kExperts, kShared, kGate, kNorms, kHead, kNumParts };
-constexpr const char* kPartNames[] = {"embedding",      "attention", "dense layers", "routed experts",
-                                      "shared experts", "gates",     "norms",        "head"};
+enum Part { kEmbedding, kAttention, kDense, kExperts, kShared, kGate, kNorms, kHead, kDraftHead };
+constexpr const char* kPartNames[] = {"embedding",      "attention",      "dense layers",
+                                      "routed experts", "shared experts", "gates",
+                                      "norms",          "head",           "draft head"};
 
 Part part_of(std::string_view name) {
   const auto has = [&](std::string_view word) { return name.find(word) != name.npos; };
@@ -58,6 +59,11 @@ int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute
 
 }  // namespace
 
+bool copies_draft_head(ops::Compute compute, DType head, int64_t n, int64_t k) {
+  constexpr int64_t kLarge = int64_t{32} << 20;  // numbers; a smaller one is read in microseconds
+  return compute == ops::Compute::kBF16 && head == DType::kBF16 && n * k >= kLarge;
+}
+
 MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) {
   MemoryPlan plan;
   const Shard shard = options.shard ? *options.shard : whole_model(config);
@@ -84,6 +90,13 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
     plan.weights[kHead].bytes =
         packed_bytes({"", {shard.vocab.count, config.hidden_size}}, config.dtype, options.compute, 1);
   }
+  if (options.draft_head && config.draft_layers > 0 && shard.last_stage()) {
+    const int64_t n = shard.vocab.count, k = config.hidden_size;
+    const DType stored = config.tie_word_embeddings ? config.dtype : stored_dtype(config, "lm_head.weight");
+    if (copies_draft_head(options.compute, stored, n, k)) {
+      plan.weights[kDraftHead].bytes = packed_bytes({"", {n, k}}, DType::kF8E4M3, options.compute, 8);
+    }
+  }
   const auto active = [&](int64_t total) {
     return config.num_experts == 0 ? total : total / config.num_experts * config.gate.top_k;
   };
@@ -92,7 +105,8 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
     plan.parameters += part.parameters;
     plan.weight_bytes += part.bytes;
     plan.active_parameters += i == kExperts ? active(part.parameters) : part.parameters;
-    if (i != kEmbedding) plan.decode_bytes += i == kExperts ? active(part.bytes) : part.bytes;
+    if (i != kEmbedding && i != kDraftHead)
+      plan.decode_bytes += i == kExperts ? active(part.bytes) : part.bytes;
   }
   // A decode step reads kv_b in one of its two forms.
   if (options.mla) {

@@ -19,15 +19,22 @@ struct Projected {
   Matrix kv_a;  // [T, Dc + Dr], as projected
 };
 
+// What precedes the split in queries and entries.
+Matrix project_all(const Step& step, const MlaWeights& weights) {
+  const int64_t t = step.batch.view.tokens;
+  const Matrix qkv = step.work.qkv.first_rows(t);
+  ops::cuda::linear(step.stream, {.x = step.work.normed.first_rows(t),
+                                  .y = qkv,
+                                  .weight = &weights.qkv_a,
+                                  .x8 = step.work.rounded_normed.first_rows(t)});
+  return qkv;
+}
+
 Projected project(const Step& step, const MlaWeights& weights) {
   const ModelConfig& c = step.config;
   const int64_t t = step.batch.view.tokens;
   const Workspace& work = step.work;
-  const Matrix qkv = work.qkv.first_rows(t);
-  ops::cuda::linear(step.stream, {.x = work.normed.first_rows(t),
-                                  .y = qkv,
-                                  .weight = &weights.qkv_a,
-                                  .x8 = work.rounded_normed.first_rows(t)});
+  const Matrix qkv = project_all(step, weights);
   if (c.q_lora_rank == 0) {
     const int64_t queries = step.shard.heads.count * c.query_dim();
     return {qkv.slice(0, queries), qkv.slice(queries, queries + c.latent_width())};
@@ -132,6 +139,7 @@ void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheV
   ops::cuda::mla_decode(step.stream, {.q = absorbed,
                                       .cache = cache,
                                       .batch = part_of(step.batch.view, begin, end),
+                                      .branches = step.batch.branches.from(begin),
                                       .heads = step.shard.heads.count,
                                       .latent = c.kv_lora_rank,
                                       .scale = step.softmax_scale,
@@ -146,17 +154,23 @@ void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheV
                              .y_step = c.value_dim});
 }
 
-void latent_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
-                      const Projected& projected) {
-  const int64_t tokens = step.batch.view.tokens;
-  const int64_t extend_tokens = step.batch.extend_tokens;
+ops::cuda::LatentWriteArgs latent_entries(const Step& step, const MlaWeights& weights,
+                                          const ops::cuda::CacheView& cache, const Matrix& kv_a) {
   ops::cuda::LatentWriteArgs latent;
-  latent.kv_a = projected.kv_a;
+  latent.kv_a = kv_a;
   latent.norm_weight = weights.kv_norm;
   latent.eps = static_cast<float>(step.config.rms_norm_eps);
   latent.rope = step.rope;
   latent.batch = step.batch.view;
   latent.cache = cache;
+  return latent;
+}
+
+void latent_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
+                      const Projected& projected) {
+  const int64_t tokens = step.batch.view.tokens;
+  const int64_t extend_tokens = step.batch.extend_tokens;
+  const ops::cuda::LatentWriteArgs latent = latent_entries(step, weights, cache, projected.kv_a);
   // One launch serves the few tokens of a decode step; for many, two are faster (ops/kv_write/README.md).
   const bool together = extend_tokens == 0 && tokens <= std::min<int64_t>(step.decode_tokens, kFewTokens);
   if (together) {
@@ -177,18 +191,18 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::cu
   }
 }
 
-void plain_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
-                     const Projected& projected) {
+void write_plain_entries(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
+                         const Matrix& kv_a) {
   const ModelConfig& c = step.config;
   const int64_t t = step.batch.view.tokens;
   const Matrix latent = step.work.kv_latent.first_rows(t).slice(0, c.kv_lora_rank);
   const Matrix kv = step.work.kv.first_rows(t);
-  ops::cuda::rms_norm(step.stream, {.x = projected.kv_a.slice(0, c.kv_lora_rank),
+  ops::cuda::rms_norm(step.stream, {.x = kv_a.slice(0, c.kv_lora_rank),
                                     .y = latent,
                                     .weight = weights.kv_norm,
                                     .eps = static_cast<float>(c.rms_norm_eps)});
   ops::cuda::linear(step.stream, {.x = latent, .y = kv, .weight = &weights.kv_b});
-  const Matrix k_rope = projected.kv_a.slice(c.kv_lora_rank, c.latent_width());
+  const Matrix k_rope = kv_a.slice(c.kv_lora_rank, c.latent_width());
   ops::cuda::rope(step.stream, {.x = k_rope,
                                 .heads = 1,
                                 .width = c.rope_dim,
@@ -197,7 +211,6 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::cud
                                 .y_offset = 0,
                                 .positions = step.batch.view.positions,
                                 .table = step.rope});
-  ops::cuda::rope(step.stream, rotation(step, projected.q, 0, t));
   ops::cuda::plain_write(step.stream, {.k_nope_v = kv,
                                        .k_rope = k_rope,
                                        .heads = step.shard.heads.count,
@@ -205,9 +218,18 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::cud
                                        .value = c.value_dim,
                                        .batch = step.batch.view,
                                        .cache = cache});
+}
+
+void plain_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
+                     const Projected& projected) {
+  const ModelConfig& c = step.config;
+  const int64_t t = step.batch.view.tokens;
+  write_plain_entries(step, weights, cache, projected.kv_a);
+  ops::cuda::rope(step.stream, rotation(step, projected.q, 0, t));
   ops::cuda::mha_attention(step.stream, {.q = projected.q,
                                          .cache = cache,
                                          .batch = step.batch.view,
+                                         .branches = step.batch.branches,
                                          .heads = step.shard.heads.count,
                                          .key = c.query_dim(),
                                          .value = c.value_dim,
@@ -216,6 +238,18 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::cud
 }
 
 }  // namespace
+
+void write_entries(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache) {
+  const ModelConfig& c = step.config;
+  const Matrix qkv = project_all(step, weights);
+  const int64_t first = qkv.columns - c.latent_width();
+  const Matrix kv_a = qkv.slice(first, qkv.columns);
+  if (step.mla) {
+    ops::cuda::latent_write(step.stream, latent_entries(step, weights, cache, kv_a));
+  } else {
+    write_plain_entries(step, weights, cache, kv_a);
+  }
+}
 
 void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache) {
   const Projected projected = project(step, weights);

@@ -31,6 +31,8 @@ struct Activations {
 };
 
 void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache);
+// The tokens' cache entries alone, as attention_block() writes them.
+void write_entries(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache);
 // On `stream`, which is the step's or one beside it.
 void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
                  const Activations& x, const ops::cuda::Matrix& y);

@@ -119,8 +119,10 @@ struct Model::State {
   // `embedded`: the residual stream is what embed() left.
   void run_layers(device::cuda::Stream& stream, const GpuBatch& batch, std::span<const LayerWeights> layers,
                   int64_t first, bool embedded, const float* last_norm, const Matrix& out);
+  void merge_draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states);
   // Logits [R, V] of rows of `hidden`.
-  float* run_head(device::cuda::Stream& stream, const Matrix& hidden, const int32_t* rows, int64_t count);
+  float* run_head(device::cuda::Stream& stream, const Weight& head, const Matrix& hidden, const int32_t* rows,
+                  int64_t count);
 };
 
 namespace {
@@ -371,15 +373,15 @@ Result<void> Model::State::share_workspace() {
   return {};
 }
 
-float* Model::State::run_head(device::cuda::Stream& stream, const Matrix& hidden, const int32_t* rows,
-                              int64_t count) {
+float* Model::State::run_head(device::cuda::Stream& stream, const Weight& head, const Matrix& hidden,
+                              const int32_t* rows, int64_t count) {
   FATHOM_CHECK(count <= options.max_logit_rows, "rows={} max_logit_rows={}", count, options.max_logit_rows);
   if (count == 0) return work.logits;
   const Matrix gathered = work.logit_hidden.first_rows(count);
   ops::cuda::gather_rows(stream, {.x = hidden, .y = gathered, .ids = rows});
   const Matrix logits(work.logits, DType::kF32, count, config.vocab_size);
   const Matrix mine = logits.slice(shard.vocab.first, shard.vocab.end());
-  ops::cuda::linear(stream, {.x = gathered, .y = mine, .weight = &weights.head});
+  ops::cuda::linear(stream, {.x = gathered, .y = mine, .weight = &head});
   if (splits_heads()) group()->gather(stream, mine, count * shard.vocabs.front().count);
   return work.logits;
 }
@@ -397,35 +399,58 @@ float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
 
 float* Model::logits(device::cuda::Stream& stream, const int32_t* rows, int64_t count) {
   State& s = *state_;
-  return s.run_head(stream, s.work.hidden.first_rows(s.forward_tokens), rows, count);
+  return s.run_head(stream, s.weights.head, s.work.hidden.first_rows(s.forward_tokens), rows, count);
+}
+
+// The draft layer's input, in the residual stream: the token merged with the hidden state before it.
+void Model::State::merge_draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states) {
+  const int64_t t = batch.view.tokens;
+  FATHOM_CHECK(config.draft_layers > 0, "the model was built without its draft layer");
+  FATHOM_CHECK(!splits_tokens(), "a draft of {} groups of requests", shard.split.dp);
+  FATHOM_CHECK(t > 0 && t <= options.max_tokens, "tokens={} max_tokens={}", t, options.max_tokens);
+  const DraftWeights& draft = weights.draft;
+  const int64_t width = config.hidden_size;
+  const auto eps = static_cast<float>(config.rms_norm_eps);
+  const Matrix pair = work.draft_pair.first_rows(t);
+  const Matrix token = pair.slice(0, width);
+  const Matrix before = pair.slice(width, 2 * width);
+  const Matrix residual(work.residual, DType::kF32, t, width);
+  embed(stream, batch);
+  if (!splits_heads()) {
+    ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = draft.token_norm, .eps = eps});
+  } else {
+    group()->sum(stream,
+                 {.rows = work.delta.first_rows(t), .weight = draft.token_norm, .eps = eps, .y = token});
+  }
+  ops::cuda::gather_rows(stream, {.x = work.states, .y = before, .ids = states});
+  ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = draft.hidden_norm, .eps = eps});
+  ops::cuda::linear(stream, {.x = pair, .y = residual, .weight = &draft.merge});
 }
 
 void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states) {
   State& s = *state_;
-  const int64_t t = batch.view.tokens;
-  FATHOM_CHECK(s.config.draft_layers > 0, "the model was built without its draft layer");
-  FATHOM_CHECK(!s.splits_tokens(), "a draft of {} groups of requests", s.shard.split.dp);
-  FATHOM_CHECK(t > 0 && t <= s.options.max_tokens, "tokens={} max_tokens={}", t, s.options.max_tokens);
   const DraftWeights& weights = s.weights.draft;
-  const int64_t width = s.config.hidden_size;
-  const auto eps = static_cast<float>(s.config.rms_norm_eps);
-  const Matrix pair = s.work.draft_pair.first_rows(t);
-  const Matrix token = pair.slice(0, width);
-  const Matrix before = pair.slice(width, 2 * width);
-  const Matrix residual(s.work.residual, DType::kF32, t, width);
-  s.embed(stream, batch);
-  if (!s.splits_heads()) {
-    ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = weights.token_norm, .eps = eps});
-  } else {
-    s.group()->sum(
-        stream, {.rows = s.work.delta.first_rows(t), .weight = weights.token_norm, .eps = eps, .y = token});
-  }
-  ops::cuda::gather_rows(stream, {.x = s.work.states, .y = before, .ids = states});
-  ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = weights.hidden_norm, .eps = eps});
-  ops::cuda::linear(stream, {.x = pair, .y = residual, .weight = &weights.merge});
+  s.merge_draft(stream, batch, states);
   s.run_layers(stream, batch, {&weights.layer, 1}, s.config.num_layers, false, weights.norm,
                s.work.draft_hidden);
-  s.run_head(stream, s.work.draft_hidden.first_rows(t), batch.logit_rows, batch.logit_count);
+  s.run_head(stream, weights.head, s.work.draft_hidden.first_rows(batch.view.tokens), batch.logit_rows,
+             batch.logit_count);
+}
+
+void Model::draft_entries(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states) {
+  State& s = *state_;
+  const LayerWeights& layer = s.weights.draft.layer;
+  const int64_t t = batch.view.tokens;
+  s.merge_draft(stream, batch, states);
+  ops::cuda::add_rms_norm(stream, {.residual = s.work.residual,
+                                   .delta = {},
+                                   .weight = layer.input_norm,
+                                   .eps = static_cast<float>(s.config.rms_norm_eps),
+                                   .y = s.work.normed.first_rows(t),
+                                   .rounded = s.work.rounded_normed.first_rows(t)});
+  const Step step{stream,        s.config,        s.shard,       s.work, s.rope,  s.scale,
+                  s.options.mla, s.decode_tokens, s.max_context, batch,  s.beside};
+  write_entries(step, layer.attention, batch.cache->layer(s.config.num_layers));
 }
 
 int32_t Model::kept_state(int64_t i) const {

@@ -22,6 +22,7 @@
 #include "dist/cuda/gpu_group.h"
 #include "model/model.h"
 #include "model/shard.h"
+#include "ops/attention/branches.h"
 #include "ops/cuda_batch.h"
 #include "ops/extend_attention/cuda.h"
 
@@ -73,6 +74,7 @@ struct ExtendPass {
 // One step's tokens. Arrays are on the device unless said otherwise.
 struct GpuBatch {
   ops::cuda::BatchView view;            // T tokens: prompt tokens [0, Te), output tokens [Te, T)
+  ops::cuda::Branches branches;         // of guesses among the output tokens
   const int32_t* token_ids = nullptr;   // [T]
   int64_t extend_tokens = 0;            // Te
   std::vector<ExtendPass> passes;       // host; see plan_passes
@@ -119,6 +121,9 @@ class Model {
   // (0 ..), or kept_state(i), or draft_state(row of the last draft). Writes its cache entries, its hidden
   // states, and logits [R, V] in the place of forward's. A padding token may have any state, -1 too.
   void draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states);
+  // The cache entries alone, the same bits: of tokens after which nothing is guessed. An entry is what the
+  // layer makes of its input before attention, so this costs a small part of draft().
+  void draft_entries(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states);
   int32_t kept_state(int64_t i) const;
   int32_t draft_state(int64_t row) const;
   // Copies `count` hidden states, from[i] of the last forward to place to[i] of those kept; negative: none.

@@ -1,5 +1,6 @@
 #include "model/cuda/weights.h"
 
+#include "model/memory.h"
 #include "model/weight_names.h"
 #include "model/weight_parts.h"
 
@@ -32,6 +33,11 @@ class Loader {
     if (c_.draft_layers > 0) FATHOM_TRY(load_draft(model.draft));
     FATHOM_ASSIGN(model.norm, norm("model.norm.weight", c_.hidden_size));
     FATHOM_ASSIGN(model.head, linear(parts_.head()));
+    if (c_.draft_layers == 0) return model;
+    model.draft.head = model.head;
+    if (copies_draft_head(compute_, model.head.dtype, model.head.n, model.head.k)) {
+      FATHOM_ASSIGN(model.draft.head, supply_.fp8_copy(model.head));
+    }
     return model;
   }
 

@@ -57,6 +57,9 @@ struct DraftWeights {
   Weight merge;                        // [H, 2 H]
   LayerWeights layer;
   const float* norm = nullptr;  // [H]
+  // The model's head, in FP8 where that is large and bfloat16: a guess need not have the model's bits, and
+  // each takes a reading of it.
+  Weight head;  // [V, H]
 };
 
 struct ModelWeights {
