@@ -29,11 +29,11 @@ QUESTIONS = ["一个汉字具有左右结构，左边是木，右边是乞。这
 PROMPTS = [f"<｜begin▁of▁sentence｜>{SYSTEM}<｜User｜>{question}<｜Assistant｜>{end}"
            for question, end in zip(QUESTIONS, itertools.cycle(["</think>", "<think>"]))]
 # The values of each switch; the first of each is the comparison's.
-SPECULATION = {"off": [], "EAGLE (1, 1, 2)": ["1", "1", "2"], "EAGLE (3, 1, 4)": ["3", "1", "4"]}
+SPECULATION = {"off": [], "EAGLE (1, 1, 2)": ["1", "1", "2"], "EAGLE (3, 1, 4)": ["3", "1", "4"],
+               "EAGLE (3, 4, 16)": ["3", "4", "16"]}
 SWITCHES = {"radix cache": {"on": [], "off": ["--disable-radix-cache"]},
             "MLA": {"on": [], "off": ["--disable-mla"]}}
 if DEVICE == "cpu":
-    SPECULATION["EAGLE (3, 4, 16)"] = ["3", "4", "16"]
     SWITCHES["kernels"] = {"auto": [], "avx2": ["--cpu-isa", "avx2"]}
 else:
     SWITCHES["graphs"] = {"on": [], "off": ["--disable-cuda-graph"]}

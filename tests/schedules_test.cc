@@ -441,10 +441,6 @@ class Schedules : public testing::TestWithParam<Config> {
 TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   const Config& config = GetParam();
   if (const std::string why = refusal(config.split, config.drafts); !why.empty()) GTEST_SKIP() << why;
-  const char* device = std::getenv("FATHOM_TEST_DEVICE");
-  if (config.branches > 1 && device != nullptr && std::string_view(device) == "cuda") {
-    GTEST_SKIP() << "chains on a GPU";
-  }
   // Fewer where a sanitizer makes each step many times slower.
   const char* wish = std::getenv("FATHOM_DEMO_SCHEDULES");
   const int schedules = wish != nullptr            ? std::atoi(wish)

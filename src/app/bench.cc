@@ -130,8 +130,9 @@ class Driver {
     }
     return engine_.trace_step(std::move(plan));
   }
+  // With speculation after decode().
   Result<std::vector<engine::OpTime>> trace_decode() {
-    BatchPlan plan = decode_plan(case_.output - 1);
+    BatchPlan plan = engine_.limits().max_drafts > 0 ? guessing_plan() : decode_plan(case_.output - 1);
     plan.step = ++step_;
     return engine_.trace_step(std::move(plan));
   }
@@ -139,26 +140,30 @@ class Driver {
  private:
   double decode_guessing() {
     const int64_t start_ns = steady_clock().now_ns();
-    const int32_t drafts = engine_.limits().max_drafts;
     const int64_t wanted = int64_t{case_.batch} * case_.output;
-    std::vector<int32_t> positions(static_cast<size_t>(case_.batch), case_.input);
+    positions_.assign(static_cast<size_t>(case_.batch), case_.input);
     for (tokens_ = 0, steps_ = 0; tokens_ < wanted; ++steps_) {
-      BatchPlan plan;
-      for (int32_t b = 0; b < case_.batch; ++b) {
-        BatchRow row;
-        row.slot = b;
-        row.start = positions[static_cast<size_t>(b)];
-        row.sample = true;
-        row.drafts = std::min(drafts, places_of(case_, drafts) - row.start - 1);
-        if (row.drafts >= 0) plan.rows.push_back(std::move(row));
-      }
+      BatchPlan plan = guessing_plan();
       const StepResult result = submit(plan).get().value();
       for (const RowResult& row : result.rows) {
-        positions[static_cast<size_t>(row.slot)] += static_cast<int32_t>(row.outputs.size());
+        positions_[static_cast<size_t>(row.slot)] += static_cast<int32_t>(row.outputs.size());
         tokens_ += static_cast<int64_t>(row.outputs.size());
       }
     }
     return seconds_since(start_ns);
+  }
+  BatchPlan guessing_plan() const {
+    BatchPlan plan;
+    const int32_t drafts = engine_.limits().max_drafts;
+    for (int32_t b = 0; b < case_.batch; ++b) {
+      BatchRow row;
+      row.slot = b;
+      row.start = positions_[static_cast<size_t>(b)];
+      row.sample = true;
+      row.drafts = std::min(drafts, places_of(case_, drafts) - row.start - 1);
+      if (row.drafts >= 0) plan.rows.push_back(std::move(row));
+    }
+    return plan;
   }
   BatchPlan decode_plan(int32_t index) const {
     BatchPlan plan;
@@ -192,6 +197,7 @@ class Driver {
   const Case case_;
   const int32_t pages_each_;
   std::vector<std::vector<int32_t>> prompts_;
+  std::vector<int32_t> positions_;  // with speculation, of each sequence
   uint64_t step_ = 0;
   int64_t tokens_ = 0, steps_ = 0;
 };
@@ -382,7 +388,7 @@ Result<void> print_ledgers(engine::Engine& engine, const engine::Plan& plan, con
   print_ledger(fmt::format("decode step, {} sequences at {} tokens", c.batch, c.input + c.output), decode);
   std::printf("  %.1f launches a layer; a replayed step takes %.0f us\n",
               static_cast<double>(decode.size()) / static_cast<double>(plan.config.num_layers),
-              1e6 * c.batch / report.decode_rate);
+              1e6 * c.batch * report.tokens_a_step / report.decode_rate);
   print_floors(plan, c.batch, c.input + c.output, report.bandwidth);
   FATHOM_ASSIGN(const auto prefill, driver.trace_prefill());
   print_ledger(fmt::format("prefill step, {} x {} tokens", c.batch, c.input), prefill);

@@ -162,7 +162,7 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
       ->needs(algorithm);
   group
       .add_option("--speculative-eagle-topk", args.speculative_eagle_topk,
-                  "Guesses for each place: 1 (a chain), up to 16 (a tree, on the CPU)")
+                  "Guesses for each place: 1 (a chain), up to 16 (a tree)")
       ->check(CLI::Range(1, 16))
       ->needs(algorithm);
   group
@@ -178,13 +178,13 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
                     ->needs(algorithm);
   group
       .add_option("--speculative-accept-threshold-single", args.speculative_accept_threshold_single,
-                  "A guess this probable holds, whatever is drawn; on the CPU. Tokens then depend on guesses")
+                  "A guess this probable holds, whatever is drawn. Tokens then depend on guesses")
       ->check(CLI::Range(0.0, 1.0))
       ->needs(algorithm)
       ->excludes(exact);
   group
       .add_option("--speculative-accept-threshold-acc", args.speculative_accept_threshold_acc,
-                  "Guesses hold as if they were this many times less improbable; on the CPU, likewise")
+                  "Guesses hold as if they were this many times less improbable; likewise")
       ->check(CLI::Range(0.0, 1.0))
       ->needs(algorithm)
       ->excludes(exact);

@@ -253,7 +253,7 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   FATHOM_ASSIGN(options.cuda, choose_cuda(settings.device));
   FATHOM_ASSIGN(options.load.kv_dtype, parse_kv_dtype(settings.kv_cache_dtype, dtype, options.cuda));
   FATHOM_ASSIGN(options.speculation,
-                resolve_speculation(settings.speculation, options.config, settings.model_path, options.cuda));
+                resolve_speculation(settings.speculation, options.config, settings.model_path));
   if (options.speculation.source == Speculation::Source::kDraftLayer) options.config.draft_layers = 1;
   options.load.compute = dtype == device::DType::kF32 ? ops::Compute::kF32 : ops::Compute::kBF16;
   FATHOM_ASSIGN(options.load.target.isa, device::choose_isa(settings.cpu_isa));

@@ -9,18 +9,12 @@ namespace {
 constexpr int32_t kDefaultSteps = 3;
 
 // A tree's three numbers must all be given, as the reference wants it.
-Result<void> set_tree(const SpeculationSettings& settings, bool cuda, Speculation* speculation) {
+Result<void> set_tree(const SpeculationSettings& settings, Speculation* speculation) {
   const int32_t branches = settings.eagle_topk;
   if (speculation->source == Speculation::Source::kLookup) {
     return error(ErrorCode::kUnsupported,
                  "--speculative-eagle-topk {}: look-up finds one continuation; use 1, or EAGLE for trees",
                  branches);
-  }
-  if (cuda) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--speculative-eagle-topk {}: on a GPU drafts are chains in this version; use 1, or --device cpu",
-        branches);
   }
   const int32_t steps = settings.num_steps, guesses = settings.num_draft_tokens - 1;
   if (branches > kMostBranches || steps < 1 || steps > kMostDrafts || guesses < 1) {
@@ -64,15 +58,9 @@ Result<void> set_chain(const SpeculationSettings& settings, Speculation* specula
   return {};
 }
 
-Result<void> set_thresholds(const SpeculationSettings& settings, bool cuda, Speculation* speculation) {
+Result<void> set_thresholds(const SpeculationSettings& settings, Speculation* speculation) {
   const bool given = settings.accept_threshold_single >= 0.0 || settings.accept_threshold_acc >= 0.0;
   if (settings.use_rejection_sampling && !given) return {};
-  if (cuda) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--speculative-accept-threshold-*: on a GPU a guess holds where it is the token that is drawn, "
-        "which changes no token; leave the thresholds out, or use --device cpu");
-  }
   sample::GuessThresholds thresholds;
   if (settings.accept_threshold_single >= 0.0) thresholds.single = settings.accept_threshold_single;
   if (settings.accept_threshold_acc >= 0.0) thresholds.acc = settings.accept_threshold_acc;
@@ -95,7 +83,7 @@ bool same_folder(const std::string& a, const std::string& b) {
 }  // namespace
 
 Result<Speculation> resolve_speculation(const SpeculationSettings& settings, const model::ModelConfig& config,
-                                        const std::string& model_path, bool cuda) {
+                                        const std::string& model_path) {
   if (settings.algorithm.empty()) return Speculation{};
   Speculation speculation;
   if (settings.algorithm == "EAGLE" || settings.algorithm == "NEXTN") {
@@ -122,9 +110,8 @@ Result<Speculation> resolve_speculation(const SpeculationSettings& settings, con
         "out, or give --model-path's folder",
         settings.draft_model_path);
   }
-  FATHOM_TRY(settings.eagle_topk > 1 ? set_tree(settings, cuda, &speculation)
-                                     : set_chain(settings, &speculation));
-  FATHOM_TRY(set_thresholds(settings, cuda, &speculation));
+  FATHOM_TRY(settings.eagle_topk > 1 ? set_tree(settings, &speculation) : set_chain(settings, &speculation));
+  FATHOM_TRY(set_thresholds(settings, &speculation));
   speculation.simulated_acceptance = settings.simulated_acceptance;
   return speculation;
 }

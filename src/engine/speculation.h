@@ -45,10 +45,10 @@ struct Speculation {
   double simulated_acceptance = -1.0;
 };
 
-// kInvalidArgument for values that do not go together, kUnsupported for what Fathom does not do (on a GPU:
-// `cuda`); the messages say what to give instead.
+// kInvalidArgument for values that do not go together, kUnsupported for what Fathom does not do; the messages
+// say what to give instead.
 Result<Speculation> resolve_speculation(const SpeculationSettings& settings, const model::ModelConfig& config,
-                                        const std::string& model_path, bool cuda);
+                                        const std::string& model_path);
 
 // "EAGLE, 3 drafts a step", for the log.
 std::string to_string(const Speculation& speculation);

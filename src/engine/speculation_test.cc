@@ -27,33 +27,33 @@ SpeculationSettings flags(std::string algorithm, int32_t steps = 0, int32_t topk
 }
 
 TEST(SpeculationFlags, HaveTheReferencesDefaults) {
-  const auto off = resolve_speculation({}, with_mtp(1), "m", false);
+  const auto off = resolve_speculation({}, with_mtp(1), "m");
   ASSERT_TRUE(off.ok());
   EXPECT_EQ(off->max_drafts, 0);
   for (const char* name : {"EAGLE", "NEXTN"}) {
-    const auto layer = resolve_speculation(flags(name), with_mtp(1), "m", false);
+    const auto layer = resolve_speculation(flags(name), with_mtp(1), "m");
     ASSERT_TRUE(layer.ok());
     EXPECT_EQ(layer->source, Speculation::Source::kDraftLayer);
     EXPECT_EQ(layer->max_drafts, 3);
   }
-  const auto lookup = resolve_speculation(flags("NGRAM", 0, 0, 6), with_mtp(0), "m", false);
+  const auto lookup = resolve_speculation(flags("NGRAM", 0, 0, 6), with_mtp(0), "m");
   ASSERT_TRUE(lookup.ok());
   EXPECT_EQ(lookup->source, Speculation::Source::kLookup);
   EXPECT_EQ(lookup->max_drafts, 5);
-  const auto tree = resolve_speculation(flags("EAGLE", 3, 4, 16), with_mtp(1), "m", false);
+  const auto tree = resolve_speculation(flags("EAGLE", 3, 4, 16), with_mtp(1), "m");
   ASSERT_TRUE(tree.ok());
   EXPECT_EQ(tree->max_guesses, 15);
   EXPECT_EQ(tree->max_drafts, 15);
-  EXPECT_EQ(resolve_speculation(flags("EAGLE", 5, 4, 8), with_mtp(1), "m", false)->max_drafts, 16)
+  EXPECT_EQ(resolve_speculation(flags("EAGLE", 5, 4, 8), with_mtp(1), "m")->max_drafts, 16)
       << "the draft layer's own entries need more places";
-  const auto own = resolve_speculation(flags("EAGLE", 1, 0, 0, "m"), with_mtp(1), "m", false);
+  const auto own = resolve_speculation(flags("EAGLE", 1, 0, 0, "m"), with_mtp(1), "m");
   ASSERT_TRUE(own.ok());
   EXPECT_EQ(own->max_drafts, 1);
 }
 
 TEST(SpeculationFlags, AreRefusedWithAReason) {
-  const auto reason = [](const SpeculationSettings& settings, int64_t layers, bool cuda = false) {
-    const auto result = resolve_speculation(settings, with_mtp(layers), "models/a", cuda);
+  const auto reason = [](const SpeculationSettings& settings, int64_t layers) {
+    const auto result = resolve_speculation(settings, with_mtp(layers), "models/a");
     return result.ok() ? std::string("accepted") : result.error().message;
   };
   const auto says = [](const std::string& message, const char* part) {
@@ -61,7 +61,6 @@ TEST(SpeculationFlags, AreRefusedWithAReason) {
   };
   EXPECT_PRED2(says, reason(flags("EAGLE3"), 1), "expected EAGLE or NEXTN");
   EXPECT_PRED2(says, reason(flags("EAGLE"), 0), "use NGRAM");
-  EXPECT_PRED2(says, reason(flags("EAGLE", 3, 4, 16), 1, true), "chains");
   EXPECT_PRED2(says, reason(flags("EAGLE", 0, 4), 1), "takes all three");
   EXPECT_PRED2(says, reason(flags("EAGLE", 3, 17, 16), 1), "2 to 16");
   EXPECT_PRED2(says, reason(flags("EAGLE", 2, 2, 8), 1), "give 7 or less");
@@ -73,18 +72,17 @@ TEST(SpeculationFlags, AreRefusedWithAReason) {
 
 TEST(SpeculationFlags, ThresholdsAreAnotherRule) {
   SpeculationSettings settings = flags("EAGLE");
-  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m", false)->thresholds);
+  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m")->thresholds);
   settings.accept_threshold_single = 0.5;
-  const auto single = resolve_speculation(settings, with_mtp(1), "m", false);
+  const auto single = resolve_speculation(settings, with_mtp(1), "m");
   ASSERT_TRUE(single.ok() && single->thresholds);
   EXPECT_EQ(single->thresholds->single, 0.5);
   EXPECT_EQ(single->thresholds->acc, 1.0);
-  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m", true).ok()) << "on a GPU";
   settings.accept_threshold_acc = 0.0;
-  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m", false).ok());
+  EXPECT_FALSE(resolve_speculation(settings, with_mtp(1), "m").ok());
   settings = flags("EAGLE");
   settings.use_rejection_sampling = false;
-  const auto plain = resolve_speculation(settings, with_mtp(1), "m", false);
+  const auto plain = resolve_speculation(settings, with_mtp(1), "m");
   ASSERT_TRUE(plain.ok() && plain->thresholds);
   EXPECT_EQ(plain->thresholds->single, 1.0);
 }
@@ -255,7 +253,6 @@ TEST(Speculation, TheDemosDraftLayerSavesSteps) {
 
 // Trees of all shapes: wide, deep, and such as leave most of their candidates out.
 TEST(Speculation, TreesChangeNothing) {
-  if (test_device() != "cpu") GTEST_SKIP() << "chains only";
   const auto prompt = random_prompt(100);
   for (const bool mla : {true, false}) {
     for (const float temperature : {0.0F, 0.9F}) {
@@ -275,6 +272,21 @@ TEST(Speculation, TreesChangeNothing) {
         }
       }
     }
+  }
+}
+
+// Under the thresholds' rule greedy tokens are what they are; drawn ones are the guesses, where the
+// thresholds let nearly all of them in.
+TEST(Speculation, ThresholdsFavourGuesses) {
+  const auto prompt = random_prompt(100);
+  const auto greedy = generate("tests/golden/v3", {}, prompt, 40, false, 0.0F);
+  for (const bool tree : {false, true}) {
+    SpeculationSettings settings = tree ? flags("EAGLE", 3, 4, 16) : flags("EAGLE");
+    settings.accept_threshold_acc = 1e-4;
+    EXPECT_EQ(generate("tests/golden/v3", settings, prompt, 40, true, 0.0F).tokens, greedy.tokens);
+    EXPECT_LT(generate("tests/golden/v3", settings, prompt, 40, true, 0.9F).steps, 16);
+    settings.accept_threshold_acc = 1.0;
+    EXPECT_GT(generate("tests/golden/v3", settings, prompt, 40, true, 0.9F).steps, 16);
   }
 }
 

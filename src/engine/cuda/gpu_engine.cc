@@ -39,6 +39,7 @@ Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu&
   model::MemoryOptions wanted;
   wanted.compute = options.load.compute;
   wanted.mla = options.load.mla;
+  wanted.draft_head = true;
   FATHOM_ASSIGN(wanted.shard, model::make_shard(options.config, options.split, 0));  // the largest
   const int64_t weights = model::plan_memory(options.config, wanted).weight_bytes;
   const int64_t work = model::cuda::working_bytes(options.config, load_options(options), gpu);
@@ -60,10 +61,17 @@ GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist
       groups_of_requests_(options.split.dp > 1),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
-      widest_(1 + options.speculation.max_drafts),
+      widest_(1 + options.speculation.max_guesses),
+      kept_(widest_),
+      thresholds_(options.speculation.thresholds),
       simulated_acceptance_(static_cast<float>(options.speculation.simulated_acceptance)),
       launch_(*pool_) {
-  FATHOM_CHECK_LT(options.speculation.max_drafts, kGuessStride);
+  const Speculation& speculation = options.speculation;
+  if (speculation.branches > 1) {
+    shape_ = {speculation.steps, speculation.branches, speculation.max_guesses};
+    kept_ = shape_.choices();
+  }
+  FATHOM_CHECK(trees() || widest_ <= kGuessStride, "{} guesses in a row", widest_ - 1);
   if (options.speculation.source == Speculation::Source::kLookup) {
     lookup_ = make_lookup(options.max_running);
   }
@@ -134,7 +142,9 @@ Result<void> GpuEngine::load(const EngineOptions& options) {
 
 Result<void> GpuEngine::allocate_step_memory() {
   const int64_t slots = limits_.max_slots;
-  const int64_t choices = slots * widest_;
+  // Rows of logits that are looked at at once: a row's choices, and those of its branches in a draft.
+  const int64_t choices = slots * std::max(widest_, shape_.branches);
+  const int64_t outputs = slots * kept_;
   sample::cuda::GpuSamplerSizes sizes;
   sizes.slots = limits_.max_slots;
   sizes.vocab = limits_.vocab_size;
@@ -146,7 +156,7 @@ Result<void> GpuEngine::allocate_step_memory() {
   FATHOM_ASSIGN(device_tokens_, arena_.allocate_array<int32_t>(choices));
   FATHOM_ASSIGN(step_slots_, arena_.allocate_array<int32_t>(choices));
   FATHOM_ASSIGN(adjusted_, arena_.allocate_array<float>(slots * limits_.vocab_size));
-  FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(choices, arena_));
+  FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(outputs, arena_));
   FATHOM_ASSIGN(device_masks_, DeviceMasks::allocate(choices, limits_.vocab_size, arena_));
   // Padding tokens look at slot 0.
   stream_->fill(tables_.block_tables, 0, static_cast<size_t>(slots * tables_.stride) * sizeof(int32_t));
@@ -155,26 +165,31 @@ Result<void> GpuEngine::allocate_step_memory() {
   // The largest step: every token, every slot opened with a full table (prefixes are shared, so their pages
   // count more than once), every row extending.
   const StepLayout layout(limits_.max_step_tokens, choices);
-  const GuessLayout guesses(slots, limits_.max_drafts, drafts_layer(), layout.fixed_bytes);
+  width_ = widest_;
+  const GuessLayout guesses(guess_sizes(slots, limits_.max_step_tokens), layout.fixed_bytes);
+  if (trees()) {
+    FATHOM_ASSIGN(trees_, TreeMemory::allocate(shape_, slots, limits_.max_step_tokens, arena_));
+  }
   const int64_t updates = slots * (tables_.stride + 1) * static_cast<int64_t>(sizeof(SlotUpdate));
   const int64_t stretches =
       slots + ceil_div<int64_t>(slots * limits_.max_context, model::cuda::Model::kPassPlaces);
   const int64_t rows = stretches * static_cast<int64_t>(sizeof(ops::cuda::ExtendRow) + 16);
   // The draft layer sees the named tokens again.
-  const int64_t named = drafts_layer() ? limits_.max_step_tokens * 24 + rows + slots * (8 + 24 * widest_) : 0;
+  const int64_t named = drafts_layer() ? limits_.max_step_tokens * 24 + rows + slots * (8 + 24 * kept_) : 0;
   const auto bytes = static_cast<size_t>(guesses.end + updates + rows + named + 8192);
   FATHOM_ASSIGN(device_input_, DeviceBuffer::allocate(bytes));
   for (size_t f = 0; f < kFrames; ++f) {
     FATHOM_ASSIGN(frames_[f].input, PinnedBuffer::allocate(bytes));
-    FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(choices));
+    FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(outputs));
     FATHOM_ASSIGN(frames_[f].masks, StepMasks::allocate(choices, limits_.vocab_size));
-    FATHOM_ASSIGN(frames_[f].guesses, PinnedBuffer::allocate(static_cast<size_t>(choices) * sizeof(int32_t)));
+    FATHOM_ASSIGN(frames_[f].guesses,
+                  PinnedBuffer::allocate(static_cast<size_t>(2 * choices) * sizeof(int32_t)));
     FATHOM_ASSIGN(frames_[f].drafted, device::cuda::Event::create());
     FATHOM_ASSIGN(frames_[f].begun, device::cuda::Event::create(true));
     FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
     free_.push(size_t{f});
   }
-  FATHOM_ASSIGN(prompt_output_, StepOutput::allocate(choices));
+  FATHOM_ASSIGN(prompt_output_, StepOutput::allocate(outputs));
   FATHOM_ASSIGN(origin_, device::cuda::Event::create(true));
   FATHOM_TRY(stream_->synchronize());
   stream_->record(origin_);
@@ -205,39 +220,11 @@ void GpuEngine::forward(const StepLayout& layout, const GuessLayout& guesses,
   batch.logit_count = layout.logit_rows;
   batch.cache = &cache_;
   batch.group_tokens = places;
-  model_->forward(*stream_, batch);
-}
-
-void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked) {
-  const int64_t rows = guesses.rows;
-  if (rows == 0) return;
-  const auto* base = static_cast<const std::byte*>(device_input_.data());
-  const auto* row_slots = reinterpret_cast<const int32_t*>(base + layout.row_slots);
-  for (int32_t position = 0; position < width_; ++position) {
-    sample::cuda::SampleArgs args;
-    args.logits = model_->last_logits() + position * rows * limits_.vocab_size;
-    args.adjusted = adjusted_;
-    args.rows = rows;
-    args.row_slots = row_slots;
-    args.last_tokens = tables_.last_tokens;
-    args.tokens = device_tokens_ + position * rows;
-    args.draws = draws;
-    args.allowed = masked ? device_masks_.allowed : nullptr;
-    args.allowed_rows = device_masks_.rows + position * rows;
-    sampler_->sample(args);
-    if (position + 1 == width_) return;
-    sample::cuda::FollowArgs follow;
-    follow.rows = rows;
-    follow.tokens = args.tokens;
-    follow.guesses = reinterpret_cast<const int32_t*>(base + guesses.guesses) + position * rows;
-    follow.drafts = reinterpret_cast<const int32_t*>(base + guesses.drafts);
-    follow.position = position;
-    follow.row_slots = row_slots;
-    follow.next_slots = step_slots_ + position * rows;
-    follow.simulated = simulated_acceptance_;
-    sampler_->follow(follow);
-    row_slots = follow.next_slots;
+  if (trees() && width_ > 1) {
+    batch.branches = {reinterpret_cast<const int32_t*>(base + guesses.tail_starts), trees_.tails,
+                      trees_.tail_stride()};
   }
+  model_->forward(*stream_, batch);
 }
 
 Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
@@ -253,7 +240,7 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
       width_ = width;
       for (const GraphKind kind :
            {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kDraft, GraphKind::kForward}) {
-        if (kind == GraphKind::kDraft && !(drafts_layer() && width > 1)) continue;
+        if (kind == GraphKind::kDraft && !drafts_layer()) continue;
         FATHOM_TRY(capture_graph(*rows, kind, rows == graph_rows_.rbegin()));
       }
     }
@@ -267,20 +254,18 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
 
 Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) {
   StepLayout layout(rows * width_, rows * width_);
-  const GuessLayout guesses(rows, width_ - 1, drafts_layer(), layout.fixed_bytes);
+  const GuessLayout guesses(guess_sizes(rows, layout.tokens), layout.fixed_bytes);
   layout.fixed_bytes = guesses.end;
   const auto queue = [&] {
-    const bool drafts = drafts_layer() && width_ > 1 && kind != GraphKind::kForward;
-    if (drafts) draft(guesses, kind != GraphKind::kGreedy);
+    if (drafts_layer() && kind != GraphKind::kForward) draft(layout, guesses, kind != GraphKind::kGreedy);
     if (kind == GraphKind::kDraft) return;
     forward(layout, guesses, {}, 0, layout.tokens);
-    if (drafts_layer()) keep_states(guesses);
     if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
   };
   if (first) {
     input_.clear();
     guesses_.clear();
-    lay_out_rows(rows);
+    lay_out_rows(rows, layout.tokens);
     std::vector<model::cuda::ExtendPass> passes;
     const SlotUpdate* none = nullptr;
     auto* device = static_cast<std::byte*>(device_input_.data());
@@ -352,8 +337,7 @@ void GpuEngine::answer_steps() {
   while (const auto index = in_flight_.pop()) {
     Frame& frame = frames_[*index];
     if (frame.status.ok()) {
-      // With speculation the next step waits for this one's answer.
-      const auto ended = widest_ > 1 ? frame.done.wait_alert(kAlert) : frame.done.wait();
+      const auto ended = frame.alert ? frame.done.wait_alert(kAlert) : frame.done.wait();
       if (!ended.ok()) frame.status = ended.error().with_context(fmt::format("step {}", frame.result.step));
       frame.status = with_group(std::move(frame.status));
     }
@@ -375,7 +359,7 @@ void GpuEngine::answer_steps() {
 // What a row chose.
 std::vector<int32_t> GpuEngine::tokens_of(const Frame& frame, size_t choice) {
   std::vector<int32_t> tokens;
-  for (int64_t position = 0; position <= frame.choices[choice].drafts; ++position) {
+  for (int64_t position = 0; position < frame.positions; ++position) {
     const int32_t token = frame.output.token(position * frame.stride + static_cast<int64_t>(choice)).token;
     if (token < 0) break;
     tokens.push_back(token);
@@ -399,12 +383,19 @@ void GpuEngine::tell_masks(const Frame& frame) {
 Result<StepResult> GpuEngine::answer_of(Frame& frame) {
   FATHOM_TRY(frame.status);
   for (size_t i = 0; i < frame.choices.size(); ++i) {
-    const RowChoice& choice = frame.choices[i];
-    for (int64_t position = 0; position <= choice.drafts; ++position) {
+    RowChoice& choice = frame.choices[i];
+    int32_t node = sample::GuessTree::kRoot;
+    for (int64_t position = 0; position < frame.positions; ++position) {
       const int64_t at = position * frame.stride + static_cast<int64_t>(i);
       TokenOutput output = frame.output.token(at);
       if (output.token < 0) break;
       if (choice.logprobs.output) output = frame.output.described(at, output.token, choice.logprobs);
+      if (node != sample::GuessTree::kNone) node = choice.guesses.child(node, output.token);
+      for (const auto& [failed, error] : choice.failures) {
+        if (failed != node) continue;
+        choice.failure = error;
+        choice.failed_at = position + 1;
+      }
       frame.result.rows[choice.row].outputs.push_back(std::move(output));
     }
     RowResult& result = frame.result.rows[choice.row];
@@ -451,13 +442,13 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   }
   for (const GuessInput::Row& row : guesses_.rows) {
     RowChoice& choice = frame.choices[static_cast<size_t>(row.sampling)];
-    choice.drafts = row.drafts;
-    choice.verifies = true;
-    choice.caught_up = width_ > 1 || catch_up_.tokens.size() > 0;
+    choice.drafts = trees() ? shape_.guesses_of(row.drafts) : row.drafts;
+    choice.verifies = width_ > 1;
   }
+  frame.alert = width_ > 1;
   if (drafts_layer()) lay_out_named(plan);
   FATHOM_TRY(queue_forward(frame));
-  const int64_t rows = input_.sampling.empty() ? 0 : frame.stride * width_;
+  const int64_t rows = input_.sampling.empty() ? 0 : frame.stride * frame.positions;
   if (rows > 0) frame.output.bring_tokens(*stream_, device_tokens_, rows);
   if (describes) {
     int32_t* ids = frame.output.ids();
@@ -474,6 +465,7 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
     sample::cuda::LogprobArgs args;
     args.logits = model_->last_logits();
     args.rows = rows;
+    if (trees() && width_ > 1) args.logit_rows = trees_.logit_rows;
     args.tokens = device_tokens_;
     args.top = shape.top;
     args.requested_ids = shape.requested;
@@ -492,6 +484,13 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
     }
   }
   if (drafts_layer()) run_follow(named_);
+  if (width_ == 1) {
+    for (const GuessInput::Row& row : guesses_.rows) {
+      Slot& slot = slots_[static_cast<size_t>(row.slot)];
+      slot.behind = 1;
+      slot.recent.clear();
+    }
+  }
   return stream_->status();
 }
 
@@ -517,9 +516,10 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.sampling.size());
   const int64_t tokens = graph > 0 ? graph * width_ : static_cast<int64_t>(input_.ids.size());
   frame.stride = rows;
-  lay_out_rows(rows);
+  frame.positions = choices();
+  lay_out_rows(rows, tokens);
   StepLayout layout(tokens, rows * width_);
-  const GuessLayout guesses(rows, width_ - 1, drafts_layer(), layout.fixed_bytes);
+  const GuessLayout guesses(guess_sizes(rows, tokens), layout.fixed_bytes);
   layout.fixed_bytes = guesses.end;
   auto passes = model::cuda::plan_passes(input_.extend_rows);
   FATHOM_CHECK_LE(static_cast<size_t>(input_.bytes(layout, passes)), frame.input.size());
@@ -529,8 +529,8 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   int64_t bytes = input_.write(layout, pinned, device, passes, &updates);
   guesses_.write(guesses, pinned);
   if (drafts_layer()) {
-    bytes = catch_up_.write(pinned, device, bytes);
-    bytes = named_.write(pinned, device, bytes);
+    bytes = catch_up_.write(pinned, bytes);
+    bytes = named_.write(pinned, bytes);
   }
   FATHOM_CHECK_LE(static_cast<size_t>(bytes), frame.input.size());
   stream_->record(frame.begun);
@@ -545,18 +545,18 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
     graphs_.at({graph, width_, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
     return stream_->status();
   }
-  const bool drafts = drafts_layer() && width_ > 1;
+  const bool drafts = drafts_layer() && !guesses_.rows.empty();
+  const bool guessed = drafts && width_ > 1;
   if (drafts && graph > 0) graphs_.at({graph, width_, GraphKind::kDraft}).launch(*stream_);
-  if (drafts && graph == 0) draft(guesses, draws);
-  if (drafts && masked) bring_guesses(frame, guesses);
+  if (drafts && graph == 0) draft(layout, guesses, draws);
+  if (guessed && masked) bring_guesses(frame, guesses);
   if (graph > 0) {
     graphs_.at({graph, width_, GraphKind::kForward}).launch(*stream_);
   } else {
     forward(layout, guesses, passes, input_.extend_tokens, places);
-    if (drafts_layer() && !guesses_.rows.empty()) keep_states(guesses);
   }
   // The GPU computes while the host waits.
-  if (masked) FATHOM_TRY(send_masks(frame, drafts));
+  if (masked) FATHOM_TRY(send_masks(frame, guessed));
   choose(layout, guesses, draws, masked);
   return stream_->status();
 }
@@ -566,7 +566,7 @@ Result<void> GpuEngine::report_prompt(const BatchRow& row, int32_t first, RowRes
   const int32_t count = row.num_tokens();
   const int32_t begin = std::max(row.start + 1, row.prompt_logprob_start);
   const int32_t end = row.start + count + (row.next_prompt_token >= 0 ? 1 : 0);  // exclusive
-  const auto piece = static_cast<int32_t>(model_->max_logit_rows());
+  const int32_t piece = limits_.max_slots * kept_;                               // what there is room for
   LogprobShape shape;
   shape.widen(params);
   StepOutput& output = prompt_output_;

@@ -16,8 +16,9 @@
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
 // The tokens are chosen one position after another, for the rows whose guesses have held so far. In a step
-// where no row guesses D is 1 and the draft layer does not run, until a row is as far behind as its pass
-// reaches.
+// where no row guesses D is 1 and the draft layer writes its entries alone, which takes little; nobody waits
+// for such a step's answer to plan the next. Guesses may be trees: the draft layer's passes then have several
+// branches of each row, and the choice goes along one of them (tree_kernels.h).
 #pragma once
 
 #include <array>
@@ -25,6 +26,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -40,6 +42,7 @@
 #include "engine/cuda/step_input.h"
 #include "engine/cuda/step_masks.h"
 #include "engine/cuda/step_output.h"
+#include "engine/cuda/tree_kernels.h"
 #include "engine/drafter.h"
 #include "engine/engine.h"
 #include "model/cuda/model.h"
@@ -69,9 +72,9 @@ class GpuEngine final : public Engine {
     std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // of a constrained one, where this rank leads
     int64_t chosen = 0;  // tokens of the output, those of steps in flight among them
     // The draft layer's: the positions computed that it has not seen, and the tokens after all but the last.
+    // After a step with guesses both are known once it is answered; after others, once it is queued.
     int32_t behind = 0;
     std::vector<int32_t> recent;
-    int32_t last_token = -1;  // of the steps answered; with speculation none of the slot is in flight
   };
   struct Work {
     BatchPlan plan;
@@ -88,16 +91,20 @@ class GpuEngine final : public Engine {
     device::cuda::PinnedBuffer input;
     StepOutput output;
     StepMasks masks;
-    device::cuda::PinnedBuffer guesses;  // [K, rows] what the draft layer guessed, where masks need to know
+    // What the draft layer guessed, where masks need to know: [K, rows], or of trees' places [rows, D] their
+    // tokens, then their parents.
+    device::cuda::PinnedBuffer guesses;
     device::cuda::Event begun, done, drafted;
     StepResult result;
     std::vector<RowChoice> choices;
-    int64_t stride = 0;  // rows of a position's choices, padding included
+    int64_t stride = 0;     // rows of a position's choices, padding included
+    int64_t positions = 1;  // choices of a row, at most
     std::promise<Result<StepResult>> promise;
     std::vector<std::future<Result<StepResult>>> others;
     Result<void> status;
     int64_t rows = 0, tokens = 0;
-    bool idle = false;  // nobody waits for it
+    bool idle = false;   // nobody waits for it
+    bool alert = false;  // its answer is waited for to plan the next step
   };
   static constexpr size_t kFrames = 4;
   // What a graph holds: all of a step, or, where a row needs masks, the draft layer's passes and the forward
@@ -144,29 +151,41 @@ class GpuEngine final : public Engine {
   void forward(const StepLayout& layout, const GuessLayout& guesses,
                const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens, int64_t places);
   // The padded number of sampling rows is known: their logits, and what guessing takes.
-  void lay_out_rows(int64_t rows);
+  void lay_out_rows(int64_t rows, int64_t tokens);
   // Who guesses, and so the step's width.
   void plan_guesses(const BatchPlan& plan);
-  void lay_out_catch_up();
-  void add_behind(int32_t index, int32_t start, DraftTokens* tokens, int64_t* at) const;
+  void add_behind(int32_t index, int32_t start, int32_t begin, int32_t end, DraftTokens* tokens,
+                  int64_t* at) const;
   void lay_out_guesses(int64_t rows);
+  void lay_out_trees(int64_t rows, int64_t tokens);
   void lay_out_named(const BatchPlan& plan);
   int64_t place_of(const Slot& slot, int32_t position) const;
   bool drafts_layer() const { return limits_.draft_layer; }
-  // The draft layer's passes before the forward pass, and for named rows after it.
-  void draft(const GuessLayout& layout, bool draws);
+  bool trees() const { return shape_.branches > 1; }
+  // Of the step being queued: the draft layer's passes, and the choices of a row.
+  int32_t passes() const { return width_ == 1 ? 0 : trees() ? shape_.passes : width_ - 1; }
+  int32_t choices() const { return width_ == 1 ? 1 : kept_; }
+  GuessLayout::Sizes guess_sizes(int64_t rows, int64_t tokens) const;
+  TreeRows tree_rows(const GuessLayout& layout) const;
+  // The draft layer's passes before the forward pass, and its entries of named rows after it.
+  void draft(const StepLayout& step, const GuessLayout& layout, bool draws);
+  void draft_trees(const StepLayout& step, const GuessLayout& layout, bool draws);
+  void resolve_draft_tokens(const GuessLayout& layout, const model::cuda::GpuBatch& batch);
   void run_follow(FollowInput& input);
   void keep_states(const GuessLayout& layout);
   // What the answered step's tokens tell the next guesses.
   void note_outputs(const Frame& frame);
   // Chooses the rows' tokens from the last forward pass; with masks once they have been sent.
   void choose(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked);
+  // Which rows go on after choice `position`, whose slots are `row_slots`; returns those of the next one.
+  const int32_t* follow(const GuessLayout& guesses, int32_t position, const int32_t* row_slots);
   // Brings the draft layer's guesses to the host.
   void bring_guesses(Frame& frame, const GuessLayout& guesses);
   // Waits for the masks of the step's choices and sends them.
   Result<void> send_masks(Frame& frame, bool guessed);
   Result<void> find_masks(Frame& frame, bool guessed);
   void guess_under_masks(Frame& frame);
+  sample::GuessTree drafted_guesses(const Frame& frame, const GuessInput::Row& row) const;
   Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
   const int gpu_;
@@ -199,13 +218,18 @@ class GpuEngine final : public Engine {
   float* adjusted_ = nullptr;         // [slots, V]
   DeviceMasks device_masks_;
   DeviceLogprobs device_logprobs_;
-  int32_t widest_ = 1;  // 1 + max_drafts
+  int32_t widest_ = 1;  // 1 + the guesses of a row, at most
+  TreeShape shape_;     // of trees
+  int32_t kept_ = 1;    // choices of a row that guesses, at most: so many hidden states are kept of each
+  TreeMemory trees_;
+  std::optional<sample::GuessThresholds> thresholds_;
   float simulated_acceptance_ = -1.0F;
   int32_t width_ = 1;   // D of the step being queued
   GuessInput guesses_;  // of the step being queued
   FollowInput named_, catch_up_;
   device::Launch launch_;
   std::unique_ptr<Drafter> lookup_;
+  std::mutex lookup_mutex_;   // of lookup_: the launcher asks it, the answerer tells it
   StepOutput prompt_output_;  // prompt logprobs: the step's own answer lies in its frame
 
   // The device's clock beside the host's: an event and the host's time when it had just passed.

@@ -13,8 +13,10 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
     slot.chosen = static_cast<int64_t>(open.init.output.size());
     slot.behind = 0;
     slot.recent.clear();
-    slot.last_token = open.init.output.empty() ? -1 : open.init.output.back();
-    if (lookup_) lookup_->open(open.slot, open.init);
+    if (lookup_) {
+      const std::lock_guard lock(lookup_mutex_);
+      lookup_->open(open.slot, open.init);
+    }
     FATHOM_TRY(sampler_->open(open.slot, open.init));
     for (size_t i = 0; i < slot.block_table.size(); ++i) {
       input_.updates.push_back({open.slot, static_cast<int32_t>(i), slot.block_table[i]});
@@ -64,9 +66,12 @@ void GpuEngine::lay_out(BatchPlan& plan) {
         GuessInput::Row& guess = guesses_.rows[verifying++];
         guess.sampling = static_cast<int64_t>(in.sampling.size());
         guess.first = first;
-        for (int32_t i = 0; i < width_; ++i) {
-          // Behind the guesses: padding.
-          add(i == 0 ? -1 : guess_id(guess.sampling, i - 1), i <= guess.drafts ? row.start + i : -1);
+        add(-1, row.start);
+        for (int32_t i = 1; i < width_; ++i) {
+          // Behind the guesses: padding. A tree's tokens and their positions come to be on the GPU.
+          const bool there = i <= guess.drafts;
+          add(trees() ? 0 : guess_id(guess.sampling, i - 1), there && !trees() ? row.start + i : -1);
+          if (there) in.places.back() = place_of(slot, row.start + i);
         }
       }
       const auto count = static_cast<int32_t>(in.ids.size()) - first;

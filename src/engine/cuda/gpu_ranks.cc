@@ -84,7 +84,7 @@ void GpuEngine::run_idle_pass(const PassBoard::Pass& pass) {
   stream_->record(frame.begun);
   if (pass.graph_rows > 0) {
     StepLayout layout(pass.graph_rows, pass.graph_rows);
-    const GuessLayout guesses(pass.graph_rows, 0, false, layout.fixed_bytes);
+    const GuessLayout guesses({.rows = pass.graph_rows}, layout.fixed_bytes);
     layout.fixed_bytes = guesses.end;
     StepInput nothing;
     nothing.clear();

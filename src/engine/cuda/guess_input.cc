@@ -52,12 +52,18 @@ void DraftTokens::clear() {
 }
 
 void DraftTokens::resize(int64_t count) {
+  for (auto* values : {&ids, &positions, &slots, &states}) values->clear();
+  places.clear();
+  grow(count);
+}
+
+void DraftTokens::grow(int64_t count) {
   const auto size = static_cast<size_t>(count);
-  ids.assign(size, 0);
-  positions.assign(size, -1);
-  slots.assign(size, 0);
-  states.assign(size, -1);
-  places.assign(size, 0);
+  ids.resize(size, 0);
+  positions.resize(size, -1);
+  slots.resize(size, 0);
+  states.resize(size, -1);
+  places.resize(size, 0);
 }
 
 void DraftTokens::set(int64_t at, int32_t id, int32_t position, int32_t slot, int64_t place, int32_t state) {
@@ -69,27 +75,32 @@ void DraftTokens::set(int64_t at, int32_t id, int32_t position, int32_t slot, in
   states[i] = state;
 }
 
-GuessLayout::GuessLayout(int64_t rows_in, int32_t max_drafts, bool draft_layer, int64_t begin)
-    : rows(rows_in) {
+GuessLayout::GuessLayout(const Sizes& sizes, int64_t begin) : rows(sizes.rows) {
+  const int32_t max_drafts = sizes.drafts;
+  const bool draft_layer = sizes.draft_layer, trees = sizes.tree_tokens > 0;
   Offsets offsets(begin);
   drafts = offsets.take(rows * 4);
   guesses = offsets.take(rows * max_drafts * 4);
   const int64_t passes = draft_layer ? max_drafts : 0;
   const int64_t places = draft_layer ? rows * (1 + max_drafts) : 0;
-  behind = offsets.tokens(passes > 0 ? places : 0);
-  behind_last = offsets.take(passes > 0 ? rows * 4 : 0);
-  const int64_t later = std::max<int64_t>(passes - 1, 0) * rows;
-  chain = offsets.tokens(later);
-  chain_rows = offsets.take(later * 4);
-  draft_slots = offsets.take(passes * rows * 4);
+  behind = offsets.tokens(passes * rows);
+  const int64_t laid_out = trees ? std::min<int64_t>(passes, 1) : passes;
+  chain = offsets.tokens(draft_layer ? std::max<int64_t>(laid_out, 1) * rows : 0);
+  chain_rows = offsets.take(laid_out * rows * 4);
+  draft_slots = offsets.take(laid_out * rows * 4);
   keep_from = offsets.take(places * 4);
   keep_to = offsets.take(places * 4);
+  slots = offsets.take(trees ? rows * 4 : 0);
+  starts = offsets.take(trees ? rows * 4 : 0);
+  firsts = offsets.take(trees ? rows * 4 : 0);
+  tail_starts = offsets.take(sizes.tree_tokens * 4);
   end = offsets.at();
 }
 
 void GuessInput::clear() {
   rows.clear();
-  for (auto* values : {&drafts, &guesses, &behind_last, &chain_rows, &draft_slots, &keep_from, &keep_to}) {
+  for (auto* values : {&drafts, &guesses, &chain_rows, &draft_slots, &keep_from, &keep_to, &slots, &starts,
+                       &firsts, &tail_starts}) {
     values->clear();
   }
   behind.clear();
@@ -100,23 +111,24 @@ void GuessInput::write(const GuessLayout& layout, std::byte* to) const {
   put(to, layout.drafts, drafts);
   put(to, layout.guesses, guesses);
   put(to, layout.behind, behind);
-  put(to, layout.behind_last, behind_last);
   put(to, layout.chain, chain);
   put(to, layout.chain_rows, chain_rows);
   put(to, layout.draft_slots, draft_slots);
   put(to, layout.keep_from, keep_from);
   put(to, layout.keep_to, keep_to);
+  put(to, layout.slots, slots);
+  put(to, layout.starts, starts);
+  put(to, layout.firsts, firsts);
+  put(to, layout.tail_starts, tail_starts);
 }
 
 void FollowInput::clear() {
   tokens.clear();
-  extend_rows.clear();
-  extend_tokens = 0;
   keep_from.clear();
   keep_to.clear();
 }
 
-int64_t FollowInput::write(std::byte* to, const std::byte* device, int64_t begin) {
+int64_t FollowInput::write(std::byte* to, int64_t begin) {
   Offsets offsets(round_up<int64_t>(begin, 16));
   at = offsets.tokens(tokens.size());
   keep_from_at = offsets.take(static_cast<int64_t>(keep_from.size()) * 4);
@@ -124,12 +136,6 @@ int64_t FollowInput::write(std::byte* to, const std::byte* device, int64_t begin
   put(to, at, tokens);
   put(to, keep_from_at, keep_from);
   put(to, keep_to_at, keep_to);
-  passes = model::cuda::plan_passes(extend_rows);
-  for (auto& pass : passes) {
-    const int64_t rows = offsets.take(static_cast<int64_t>(pass.rows.size() * sizeof(pass.rows[0])));
-    put(to, rows, pass.rows);
-    pass.device_rows = reinterpret_cast<const ops::cuda::ExtendRow*>(device + rows);
-  }
   return offsets.at();
 }
 

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "core/executor.h"
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
 #include "sample/cuda/gpu_sampler.h"
+#include "sample/guess_tree.h"
 #include "sample/mask_workers.h"
 
 namespace fathom::engine::cuda {
@@ -42,9 +44,10 @@ struct RowChoice {
   std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // to be told of the tokens; null: none
   std::optional<Error> failure{};                        // of the mask of choice `failed_at`
   int64_t failed_at = 0;
-  int32_t drafts = 0;      // guesses of the row
-  bool verifies = false;   // it goes on from the slot's last token
-  bool caught_up = false;  // the draft layer has seen all before the row
+  sample::GuessTree guesses{};                        // what the masks allow of what was guessed
+  std::vector<std::pair<int32_t, Error>> failures{};  // of the masks after some of them
+  int32_t drafts = 0;                                 // guesses of the row
+  bool verifies = false;  // in a step with guesses, it goes on from the slot's last token
 };
 
 // Pinned memory for a step's answer, or a piece of a prompt's.
