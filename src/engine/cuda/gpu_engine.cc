@@ -32,7 +32,10 @@ model::cuda::LoadOptions load_options(const EngineOptions& options) {
 
 namespace {
 
+// How long threads spin for what a step with guesses keeps waiting, and on how many processors at least: two
+// of them are taken.
 constexpr std::chrono::milliseconds kAlert{50};
+constexpr unsigned kAlertProcessors = 8;
 
 // Says so before an hour of loading, rather than failing at its end.
 Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu& gpu, int64_t free) {
@@ -288,11 +291,24 @@ std::optional<DeviceClock> GpuEngine::device_clock() const {
   return clock_;
 }
 
+// After a step with guesses the GPU waits for the next one's plan: asleep, the thread would be told of it
+// tens of microseconds late.
+std::optional<GpuEngine::Work> GpuEngine::next_work(bool alert) {
+  if (alert && std::thread::hardware_concurrency() >= kAlertProcessors) {
+    const auto end = std::chrono::steady_clock::now() + kAlert;
+    while (!queue_.closed() && std::chrono::steady_clock::now() < end) {
+      if (auto work = queue_.try_pop()) return work;
+    }
+  }
+  return queue_.pop();
+}
+
 void GpuEngine::launch_steps() {
   // The current GPU is a thread's own.
   const auto opened = device::cuda::open_gpu(stream_->gpu().index);
   FATHOM_CHECK(opened.ok(), "{}", opened.error().message);
-  while (auto work = queue_.pop()) {
+  bool alert = false;
+  while (auto work = next_work(alert)) {
     if (work->idle) {
       take_idle_passes();
       continue;
@@ -325,6 +341,7 @@ void GpuEngine::launch_steps() {
       trace_->add(StepTrace::Track::kHost, work->plan.step, frame.rows, frame.tokens,
                   static_cast<double>(start_ns) * 1e-3, seconds_since(start_ns) * 1e6);
     }
+    alert = frame.alert;
     in_flight_.push(size_t{index});
   }
 }

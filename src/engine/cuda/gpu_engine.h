@@ -137,6 +137,7 @@ class GpuEngine final : public Engine {
   Result<void> capture_graph(int64_t rows, GraphKind kind, bool first);
 
   void launch_steps();
+  std::optional<Work> next_work(bool alert);
   void answer_steps();
   void tell_masks(const Frame& frame);
   static Result<StepResult> answer_of(Frame& frame);
