@@ -240,7 +240,7 @@ Result<TreeMemory> TreeMemory::allocate(const TreeShape& shape, int64_t rows, in
     if (!outcome.ok()) return;
     auto memory = arena.allocate_array<T>(count);
     if (!memory.ok()) {
-      outcome = memory.error().with_context("trees of guesses");
+      static_cast<void>(outcome = memory.error().with_context("trees of guesses"));
       return;
     }
     to = *memory;

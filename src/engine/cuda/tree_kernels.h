@@ -19,11 +19,11 @@ namespace fathom::engine::cuda {
 struct TreeShape {
   int32_t passes = 0, branches = 0, guesses = 0;  // L, B, N
 
-  int32_t width() const { return 1 + guesses; }  // W
+  constexpr int32_t width() const { return 1 + guesses; }  // W
   // Choices of a row, at most: no branch is longer than the passes, or than what is verified.
-  int32_t choices() const { return 1 + (passes < guesses ? passes : guesses); }
+  constexpr int32_t choices() const { return 1 + (passes < guesses ? passes : guesses); }
   // Nodes that a tree grows to.
-  int32_t nodes() const { return branches + branches * branches * (passes - 1); }
+  constexpr int32_t nodes() const { return branches + branches * branches * (passes - 1); }
   // Guesses of a row that may use `drafts` places.
   int32_t guesses_of(int32_t drafts) const;
 };
@@ -77,7 +77,7 @@ struct TreeMemory {
   int32_t* logit_rows = nullptr;
   int32_t* guessed = nullptr;  // [choices(), S, B] the guesses after it, -1: none
 
-  int64_t tail_stride() const { return shape.passes + 1; }
+  constexpr int64_t tail_stride() const { return shape.passes + 1; }
 };
 
 // Takes in what pass `pass` has left: of one beam a row for the first pass, of B for the others. Lays out the
