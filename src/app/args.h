@@ -69,6 +69,7 @@ struct ModelArgs {
   int32_t speculative_num_steps = 0;         // 0: 3
   int32_t speculative_eagle_topk = 0;        // 0: 1
   int32_t speculative_num_draft_tokens = 0;  // 0: steps + 1
+  int32_t speculative_draft_vocab = 0;       // 0: all
   bool speculative_adaptive = true;
   bool speculative_use_rejection_sampling = true;
   double speculative_accept_threshold_single = -1;  // negative: not given

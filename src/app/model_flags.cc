@@ -171,6 +171,11 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
           "Tokens verified a step, the last one among them; default: steps + 1; a tree's must be given")
       ->check(CLI::Range(2, 64))
       ->needs(algorithm);
+  group
+      .add_option("--speculative-draft-vocab", args.speculative_draft_vocab,
+                  "On a GPU: guess among the token ids below this alone (docs/speculation.md); default: all")
+      ->check(CLI::PositiveNumber)
+      ->needs(algorithm);
   auto* exact = group
                     .add_flag("--speculative-use-rejection-sampling,!--no-speculative-use-rejection-sampling",
                               args.speculative_use_rejection_sampling,

@@ -121,7 +121,8 @@ engine::Settings engine_settings(const ModelArgs& args) {
                           args.speculative_draft_model_path,
                           args.speculative_use_rejection_sampling,
                           args.speculative_accept_threshold_single,
-                          args.speculative_accept_threshold_acc};
+                          args.speculative_accept_threshold_acc,
+                          args.speculative_draft_vocab};
   return settings;
 }
 

@@ -22,7 +22,7 @@ Result<Plan> plan(const Settings& settings) {
   memory.compute = options.load.compute;
   memory.kv_dtype = options.load.kv_dtype;
   memory.mla = options.load.mla;
-  memory.draft_head = options.cuda;
+  memory.draft_copies = options.cuda;
   memory.max_tokens = options.step_tokens();
   memory.max_logit_rows = options.decode_tokens();
   memory.max_context = plan.facts.context_length;

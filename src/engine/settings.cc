@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/math.h"
 #include "base/progress.h"
 #include "device/arena.h"
 #include "engine/gpu.h"
@@ -162,6 +163,12 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
   }
   if (settings.enable_eplb)
     options.rebalance_passes = settings.eplb_iterations > 0 ? settings.eplb_iterations : kDefaultRebalance;
+  if (options.config.draft_vocab > 0 && split.tp > 1) {
+    return error(
+        ErrorCode::kUnsupported,
+        "--speculative-draft-vocab with --tp {}: ranks share the vocabulary; leave one of the two out",
+        split.tp);
+  }
   split.pp = settings.pp_size;
   split.dp = settings.enable_dp_attention ? settings.dp_size : 1;
   options.replicas = settings.enable_dp_attention ? 1 : settings.dp_size;
@@ -255,6 +262,14 @@ Result<EngineOptions> resolve(const Settings& settings, ModelFacts* facts) {
   FATHOM_ASSIGN(options.speculation,
                 resolve_speculation(settings.speculation, options.config, settings.model_path));
   if (options.speculation.source == Speculation::Source::kDraftLayer) options.config.draft_layers = 1;
+  if (options.speculation.draft_vocab > 0 && !options.cuda) {
+    return error(ErrorCode::kUnsupported,
+                 "--speculative-draft-vocab {}: on the CPU guesses come from the whole vocabulary; leave it "
+                 "out, or use a GPU",
+                 options.speculation.draft_vocab);
+  }
+  const int64_t guessed = round_up<int64_t>(options.speculation.draft_vocab, 128);
+  options.config.draft_vocab = guessed < options.config.vocab_size ? guessed : 0;
   options.load.compute = dtype == device::DType::kF32 ? ops::Compute::kF32 : ops::Compute::kBF16;
   FATHOM_ASSIGN(options.load.target.isa, device::choose_isa(settings.cpu_isa));
   options.load.mla = !settings.disable_mla;

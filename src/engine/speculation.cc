@@ -112,6 +112,14 @@ Result<Speculation> resolve_speculation(const SpeculationSettings& settings, con
   }
   FATHOM_TRY(settings.eagle_topk > 1 ? set_tree(settings, &speculation) : set_chain(settings, &speculation));
   FATHOM_TRY(set_thresholds(settings, &speculation));
+  if (settings.draft_vocab < 0 ||
+      (settings.draft_vocab > 0 && speculation.source != Speculation::Source::kDraftLayer)) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--speculative-draft-vocab {} with {}: a number of token ids that the draft layer of EAGLE "
+                 "guesses among; leave it out for all",
+                 settings.draft_vocab, settings.algorithm);
+  }
+  speculation.draft_vocab = settings.draft_vocab;
   speculation.simulated_acceptance = settings.simulated_acceptance;
   return speculation;
 }

@@ -21,6 +21,7 @@ struct SpeculationSettings {
   bool use_rejection_sampling = true;   // false: the thresholds' rule
   double accept_threshold_single = -1;  // negative: not given; given, it is the thresholds' rule
   double accept_threshold_acc = -1;
+  int32_t draft_vocab = 0;             // token ids below this are guessed; 0: all
   double simulated_acceptance = -1.0;  // for measurements: Speculation's
 };
 
@@ -40,6 +41,7 @@ struct Speculation {
   int32_t max_guesses = 0;  // a step and sequence verifies
   int32_t max_drafts = 0;   // places that they take, in the draft layer too; 0 without a source
   std::optional<sample::GuessThresholds> thresholds{};  // none: what is chosen does not depend on guesses
+  int32_t draft_vocab = 0;  // the draft layer guesses among the token ids below this alone; 0: among all
   // 0 to 1: a guess holds with this probability, whatever the model chooses, to measure the speed of a draft
   // layer that has been trained where there is none. Below 0: as it should be.
   double simulated_acceptance = -1.0;

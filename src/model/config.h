@@ -62,6 +62,7 @@ struct ModelConfig {
   // Of them, how many are loaded: 1 to draft tokens with the first, 0 otherwise. Not of the file: set by who
   // wants to draft, before the model is built.
   int64_t draft_layers = 0;
+  int64_t draft_vocab = 0;  // they guess among the token ids below this alone; 0: among all
   device::DType dtype = device::DType::kBF16;  // torch_dtype: what `auto` means, and dummy weights' type
   Quantisation quantisation = Quantisation::kNone;
   bool fp8_activations = false;          // activation_scheme "dynamic": trained with activations in FP8 too

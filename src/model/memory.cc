@@ -12,10 +12,10 @@ namespace {
 
 using device::DType;
 
-enum Part { kEmbedding, kAttention, kDense, kExperts, kShared, kGate, kNorms, kHead, kDraftHead };
+enum Part { kEmbedding, kAttention, kDense, kExperts, kShared, kGate, kNorms, kHead, kDraftCopies };
 constexpr const char* kPartNames[] = {"embedding",      "attention",      "dense layers",
                                       "routed experts", "shared experts", "gates",
-                                      "norms",          "head",           "draft head"};
+                                      "norms",          "head",           "draft copies"};
 
 Part part_of(std::string_view name) {
   const auto has = [&](std::string_view word) { return name.find(word) != name.npos; };
@@ -59,9 +59,9 @@ int64_t packed_bytes(const weights::WeightSpec& spec, DType stored, ops::Compute
 
 }  // namespace
 
-bool copies_draft_head(ops::Compute compute, DType head, int64_t n, int64_t k) {
+bool copies_for_draft(ops::Compute compute, DType stored, int64_t n, int64_t k) {
   constexpr int64_t kLarge = int64_t{32} << 20;  // numbers; a smaller one is read in microseconds
-  return compute == ops::Compute::kBF16 && head == DType::kBF16 && n * k >= kLarge;
+  return compute == ops::Compute::kBF16 && stored == DType::kBF16 && n * k >= kLarge;
 }
 
 MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) {
@@ -90,12 +90,15 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
     plan.weights[kHead].bytes =
         packed_bytes({"", {shard.vocab.count, config.hidden_size}}, config.dtype, options.compute, 1);
   }
-  if (options.draft_head && config.draft_layers > 0 && shard.last_stage()) {
-    const int64_t n = shard.vocab.count, k = config.hidden_size;
-    const DType stored = config.tie_word_embeddings ? config.dtype : stored_dtype(config, "lm_head.weight");
-    if (copies_draft_head(options.compute, stored, n, k)) {
-      plan.weights[kDraftHead].bytes = packed_bytes({"", {n, k}}, DType::kF8E4M3, options.compute, 8);
-    }
+  if (options.draft_copies && config.draft_layers > 0 && shard.last_stage()) {
+    const auto copy = [&](DType stored, int64_t n, int64_t k) {
+      if (!copies_for_draft(options.compute, stored, n, k)) return;
+      plan.weights[kDraftCopies].bytes += packed_bytes({"", {n, k}}, DType::kF8E4M3, options.compute, 8);
+    };
+    copy(config.tie_word_embeddings ? config.dtype : stored_dtype(config, "lm_head.weight"),
+         config.draft_vocab > 0 ? config.draft_vocab : shard.vocab.count, config.hidden_size);
+    copy(stored_dtype(config, layer_prefix(config.num_layers) + "eh_proj.weight"), config.hidden_size,
+         2 * config.hidden_size);
   }
   const auto active = [&](int64_t total) {
     return config.num_experts == 0 ? total : total / config.num_experts * config.gate.top_k;
@@ -105,7 +108,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
     plan.parameters += part.parameters;
     plan.weight_bytes += part.bytes;
     plan.active_parameters += i == kExperts ? active(part.parameters) : part.parameters;
-    if (i != kEmbedding && i != kDraftHead)
+    if (i != kEmbedding && i != kDraftCopies)
       plan.decode_bytes += i == kExperts ? active(part.bytes) : part.bytes;
   }
   // A decode step reads kv_b in one of its two forms.

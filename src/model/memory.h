@@ -21,12 +21,13 @@ struct MemoryOptions {
   int64_t max_logit_rows = 256;
   int64_t max_context = 0;     // 0: the config's
   int64_t scale_rows = 1;      // rows of an FP8 matrix that share the scales of 128 columns; 8 on a GPU
-  bool draft_head = false;     // a draft layer has a head of its own where copies_draft_head() (a GPU)
+  bool draft_copies = false;   // where copies_for_draft(): on a GPU
   std::optional<Shard> shard;  // of this rank alone; none: the whole model
 };
 
-// Whether a GPU keeps a rank's part [n, k] of the head a second time, in FP8, for the draft layer.
-bool copies_draft_head(ops::Compute compute, device::DType head, int64_t n, int64_t k);
+// Whether a GPU keeps a matrix [n, k] of the draft layer a second time, in FP8: the head, or its part
+// (ModelConfig::draft_vocab), and what merges its inputs.
+bool copies_for_draft(ops::Compute compute, device::DType stored, int64_t n, int64_t k);
 
 struct MemoryPart {
   std::string name;        // "routed experts"

@@ -42,7 +42,7 @@ Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu&
   model::MemoryOptions wanted;
   wanted.compute = options.load.compute;
   wanted.mla = options.load.mla;
-  wanted.draft_head = true;
+  wanted.draft_copies = true;
   FATHOM_ASSIGN(wanted.shard, model::make_shard(options.config, options.split, 0));  // the largest
   const int64_t weights = model::plan_memory(options.config, wanted).weight_bytes;
   const int64_t work = model::cuda::working_bytes(options.config, load_options(options), gpu);

@@ -74,7 +74,7 @@ Result<LayoutPlan> plan_layout(const Settings& settings, const LayoutRequest& re
   memory.compute = options.load.compute;
   memory.kv_dtype = options.load.kv_dtype;
   memory.mla = options.load.mla;
-  memory.draft_head = request.machine.gpu;
+  memory.draft_copies = request.machine.gpu;
   memory.scale_rows = request.machine.gpu ? kGpuScaleRows : 1;
   memory.max_tokens = options.step_tokens();
   memory.max_logit_rows = options.decode_tokens();

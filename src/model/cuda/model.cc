@@ -380,7 +380,15 @@ float* Model::State::run_head(device::cuda::Stream& stream, const Weight& head, 
   const Matrix gathered = work.logit_hidden.first_rows(count);
   ops::cuda::gather_rows(stream, {.x = hidden, .y = gathered, .ids = rows});
   const Matrix logits(work.logits, DType::kF32, count, config.vocab_size);
-  const Matrix mine = logits.slice(shard.vocab.first, shard.vocab.end());
+  const Matrix mine = logits.slice(shard.vocab.first, shard.vocab.first + head.n);
+  if (head.n < shard.vocab.count) {
+    // The others are no numbers, and so are not chosen.
+    const auto row = static_cast<size_t>(config.vocab_size) * sizeof(float);
+    stream.note(cudaMemset2DAsync(work.logits + head.n, row, 0xff,
+                                  static_cast<size_t>(config.vocab_size - head.n) * sizeof(float),
+                                  static_cast<size_t>(count), stream.handle()),
+                "draft logits");
+  }
   ops::cuda::linear(stream, {.x = gathered, .y = mine, .weight = &head});
   if (splits_heads()) group()->gather(stream, mine, count * shard.vocabs.front().count);
   return work.logits;

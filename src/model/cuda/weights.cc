@@ -34,14 +34,25 @@ class Loader {
     FATHOM_ASSIGN(model.norm, norm("model.norm.weight", c_.hidden_size));
     FATHOM_ASSIGN(model.head, linear(parts_.head()));
     if (c_.draft_layers == 0) return model;
-    model.draft.head = model.head;
-    if (copies_draft_head(compute_, model.head.dtype, model.head.n, model.head.k)) {
-      FATHOM_ASSIGN(model.draft.head, supply_.fp8_copy(model.head));
+    Weight head = model.head;
+    if (c_.draft_vocab > 0) {
+      if (head.dtype == device::DType::kF8E4M3) {
+        return error(ErrorCode::kUnsupported,
+                     "--speculative-draft-vocab: the checkpoint's head is FP8, of which no part is taken; "
+                     "leave it out");
+      }
+      head.n = c_.draft_vocab;
     }
+    FATHOM_ASSIGN(model.draft.head, copy_for_draft(head));
     return model;
   }
 
  private:
+  // What the draft layer reads in place of `weight`.
+  Result<Weight> copy_for_draft(const Weight& weight) {
+    if (!copies_for_draft(compute_, weight.dtype, weight.n, weight.k)) return weight;
+    return supply_.fp8_copy(weight);
+  }
   Result<const float*> norm(const std::string& name, int64_t count) {
     return supply_.vector(name, count, 1.0F, 0.1F);
   }
@@ -71,6 +82,7 @@ class Loader {
     FATHOM_ASSIGN(draft.token_norm, norm(prefix + "enorm.weight", c_.hidden_size));
     FATHOM_ASSIGN(draft.hidden_norm, norm(prefix + "hnorm.weight", c_.hidden_size));
     FATHOM_ASSIGN(draft.merge, linear(parts_.merge(prefix)));
+    FATHOM_ASSIGN(draft.merge, copy_for_draft(draft.merge));
     FATHOM_TRY(load_layer(c_.num_layers, draft.layer));
     FATHOM_ASSIGN(draft.norm, norm(prefix + "shared_head.norm.weight", c_.hidden_size));
     return {};

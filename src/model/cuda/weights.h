@@ -54,12 +54,12 @@ struct LayerWeights {
 struct DraftWeights {
   const float* token_norm = nullptr;   // [H]
   const float* hidden_norm = nullptr;  // [H]
-  Weight merge;                        // [H, 2 H]
+  // This and the head are FP8 copies where they are large and bfloat16: a guess need not have the model's
+  // bits, and each takes a reading of them.
+  Weight merge;  // [H, 2 H]
   LayerWeights layer;
   const float* norm = nullptr;  // [H]
-  // The model's head, in FP8 where that is large and bfloat16: a guess need not have the model's bits, and
-  // each takes a reading of it.
-  Weight head;  // [V, H]
+  Weight head;                  // the model's [V, H], or its first ModelConfig::draft_vocab rows
 };
 
 struct ModelWeights {
