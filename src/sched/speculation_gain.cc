@@ -10,9 +10,9 @@ namespace {
 // Steps of the better kind between two probes of the other; twice as many after each that changed nothing.
 constexpr int32_t kProbeEvery = 256;
 constexpr int32_t kProbeAtMost = 1024;
-constexpr int32_t kManySteps = 8;     // what makes an average
-constexpr double kWeight = 0.05;      // of the newest step in an average
-constexpr double kProbeWeight = 0.2;  // of a probe's, whose average is old
+constexpr int32_t kManySteps = 8;  // what makes an average
+constexpr double kWeight = 0.05;   // of the newest step in an average
+constexpr int32_t kManyRows = 32;  // whose steps are averages by themselves
 // Guessing gives up its place only to what is clearly faster: both averages are noisy.
 constexpr double kMargin = 0.98;
 
@@ -22,7 +22,11 @@ int32_t first_steps(int32_t rows) {
   return std::clamp(16 / std::max(rows, 1), 2, kManySteps);
 }
 int32_t probe_steps(int32_t rows) {
-  return std::clamp(16 / std::max(rows, 1), 2, 4);
+  return rows >= kManyRows ? 1 : std::clamp(16 / std::max(rows, 1), 2, 4);
+}
+// Of a step of a probe, whose average is old.
+double probe_weight(int32_t rows) {
+  return rows >= kManyRows ? 0.8 : 0.2;
 }
 
 }  // namespace
@@ -42,7 +46,8 @@ bool SpeculationGain::better(size_t index) const {
       if (at < sizes_.size() && sizes_[at].known()) return sizes_[at].guessing_is_better();
     }
   }
-  return true;
+  // Many rows are more likely to lose, and lose more.
+  return index < index_of(kManyRows);
 }
 
 bool SpeculationGain::pays(int32_t rows, bool may_probe) {
@@ -76,7 +81,7 @@ void SpeculationGain::note(int32_t rows, bool guessed, int64_t ns, int64_t token
   // The first steps count alike, later ones fade; one that took far longer than usual is somebody else's
   // work.
   const bool probe = size.known() && guessed != size.guessing_is_better();
-  const double weight = std::max(probe ? kProbeWeight : kWeight, 1.0 / kind.steps);
+  const double weight = std::max(probe ? probe_weight(rows) : kWeight, 1.0 / kind.steps);
   if (kind.steps > kManySteps) measured = std::min(measured, 4.0 * kind.ns);
   kind.ns += weight * (measured - kind.ns);
   kind.tokens += weight * (static_cast<double>(tokens) - kind.tokens);

@@ -25,6 +25,13 @@ TEST(SpeculationGain, GuessesWhereItPays) {
   EXPECT_GT(share_of_guessing(gain, 1, 2.5, 1.4, 2000), 0.97) << "sizes do not touch each other";
 }
 
+TEST(SpeculationGain, LosesLittleWithManyRows) {
+  SpeculationGain gain;
+  EXPECT_FALSE(gain.pays(256, false)) << "nothing is known yet";
+  EXPECT_LE(share_of_guessing(gain, 256, 1.1, 4.0, 500), 0.004);
+  EXPECT_GT(share_of_guessing(gain, 256, 3.0, 1.5, 2000), 0.8) << "and notices where it does not";
+}
+
 // Steps of 1 and of 4 tokens in turn: 2.5 a step, at 2.2 times the cost.
 TEST(SpeculationGain, WeighsTokensNotSteps) {
   SpeculationGain gain;
