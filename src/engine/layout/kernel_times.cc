@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "base/math.h"
 
@@ -29,22 +30,41 @@ double at(const std::array<Point, N>& points, double rows) {
   return points.back().value;
 }
 
-// FP8 products with up to 16 rows: GB/s of weights where there are many (7168 x 16384, 36864 x 7168), and
-// nanoseconds for each of k where there are few, since its products are a chain (2112 x 7168).
-constexpr std::array<Point, 2> kFewRate = {{{1, 2480}, {16, 1760}}};
-constexpr std::array<Point, 2> kFewChain = {{{1, 1.16}, {16, 1.74}}};
-// 17 to 128 rows: nanoseconds for each of k that a multiprocessor takes for 64 rows of weights and all rows
-// (7168 x 16384, 2112 x 7168, 24576 x 1536).
-constexpr std::array<Point, 4> kTile = {{{16, 3.2}, {32, 3.85}, {64, 4.9}, {128, 5.8}}};
-// Many rows: 7168 x 16384 at 4096.
-constexpr double kManyTflops = 542;
-constexpr double kBf16Tflops = 505;  // 3648 x 2048 at 4096 rows
-// GB/s of an expert's weights by its rows, H100, products of 7168; those of 2048 are 4 % slower. One row
-// reads as fast as four (ops/linear/README.md: 8 experts of one token, H200).
-constexpr std::array<Point, 4> kExperts = {{{4, 2656}, {32, 1930}, {64, 1403}, {128, 1189}}};
-// A tile costs as much as so many more of k: what makes products of 2048 take 4 % longer than those of 7168.
-constexpr double kTileStart = 121;
+// FP8 products beside what their weights take: the next one brings its weights while this one ends.
+constexpr double kProductStart = 1.3;
+// GB/s of FP8 weights by stripes of 64 rows of them, each a multiprocessor's, and by rows of activations
+// (2112 x 7168, 4096 x 7168, 7168 x 16384).
+struct Stripes {
+  double rows, few, some, many;
+};
+constexpr std::array kStripes = {
+    Stripes{16, 1350, 1860, 2820},
+    Stripes{64, 980, 1340, 2200},
+    Stripes{128, 760, 1400, 2300},
+};
+// From 17 rows on a product costs as much as so many more of k (24576 x 1536).
+constexpr double kShortSum = 200;
+constexpr double kFewStripes = 33, kSomeStripes = 64, kManyStripes = 112;
+// More rows: 512 and 4096 of all shapes; and nanoseconds for each of k, by 2112 x 7168 at 512 rows.
+constexpr double kManyTflops = 1000;
+constexpr double kChain = 4.0;
+constexpr double kWidenedTflops = 542;  // activations as they are: 7168 x 16384 at 4096 rows
+constexpr double kSortedRows = 512;     // from about so many on, tokens are gathered in the experts' order
+constexpr double kBf16Tflops = 505;     // 3648 x 2048 at 4096 rows
+// GB/s of an expert's weights by its rows, H100, products of 7168; those of 2048 are 3 % slower.
+constexpr std::array<Point, 4> kExperts = {{{4, 3000}, {16, 2945}, {64, 2845}, {128, 2700}}};
+// A tile costs as much as so many more of k: what makes products of 2048 take 3 % longer than those of 7168.
+constexpr double kTileStart = 90;
 constexpr double kMeasuredWidth = 7168;
+// GB/s of the same weights for the further tiles of an expert's rows, which lie in the L2 cache.
+constexpr double kTileAgain = 5000;
+
+// Rows of a tile, by the rows of a group on average (ops/linear/wgmma_w8a8_sm90.cu).
+double tile_rows(double average) {
+  if (average > 192) return 256;
+  if (average > 32) return 128;
+  return std::max(8.0, std::exp2(std::ceil(std::log2(2 * average))));
+}
 constexpr double kH200Experts = 1.09;  // 2.9 TB/s instead of 2.66 with four rows an expert
 constexpr double kH100Read = 3070;
 // Of the read bandwidth, by products that only read (102400 x 2048).
@@ -71,14 +91,25 @@ KernelTimes::KernelTimes(const GpuKind& gpu) : read_gbs_(gpu.read_gbs.value) {}
 double KernelTimes::linear_fp8(int64_t n, int64_t k, double rows) const {
   const auto width = static_cast<double>(k);
   const double weights = static_cast<double>(n) * width;
-  if (rows <= 16) return kLaunch + std::max(weights / at(kFewRate, rows), width * at(kFewChain, rows)) * 1e-3;
-  const double stripes = static_cast<double>(ceil_div<int64_t>(n, 64));
-  if (rows <= 128) {
-    const double waves = std::ceil(stripes / kProcessors);
-    return kLaunch + std::max(waves * width * at(kTile, rows), weights / kFewRate.front().value) * 1e-3;
-  }
-  const double chain = width * kTile.back().value * 1e-3;
-  return kLaunch + std::max(chain, 2e-6 * weights * rows / kManyTflops);
+  const auto stripes = static_cast<double>(ceil_div<int64_t>(n, 64));
+  const auto pick = [&](double Stripes::*field) {
+    std::array<Point, kStripes.size()> points;
+    for (size_t i = 0; i < points.size(); ++i) points[i] = {kStripes[i].rows, kStripes[i].*field};
+    return at(points, rows);
+  };
+  const std::array<Point, 3> rates = {{{kFewStripes, pick(&Stripes::few)},
+                                       {kSomeStripes, pick(&Stripes::some)},
+                                       {kManyStripes, pick(&Stripes::many)}}};
+  // Fewer stripes than were measured: in proportion.
+  const double rate = at(rates, stripes) * std::min(1.0, stripes / kFewStripes);
+  double us = weights / rate * 1e-3;
+  if (rows > kStripes.front().rows) us *= 1 + kShortSum / width;
+  if (rows > kStripes.back().rows) us = std::max(width * kChain * 1e-3, 2e-6 * weights * rows / kManyTflops);
+  return kProductStart + us;
+}
+
+double KernelTimes::linear_fp8_widened(int64_t n, int64_t k, double rows) const {
+  return kLaunch + 2e-6 * static_cast<double>(n * k) * rows / kWidenedTflops;
 }
 
 double KernelTimes::linear_bf16(int64_t n, int64_t k, double rows) const {
@@ -90,15 +121,17 @@ double KernelTimes::experts_fp8(std::span<const int32_t> rows, int64_t n, int64_
   const double weights = static_cast<double>(n) * static_cast<double>(k);
   const double few = read_gbs_ > kH100Read ? kH200Experts : 1.0;
   const double narrow = (1 + kTileStart / kMeasuredWidth) / (1 + kTileStart / static_cast<double>(k));
+  const double total = std::accumulate(rows.begin(), rows.end(), 0.0);
+  const double tile = tile_rows(std::ceil(total / static_cast<double>(rows.size())));
   double us = 0.0;
   for (const int32_t r : rows) {
     if (r == 0) continue;
-    // Tiles are at most 128 rows wide; an H200 reads faster while few rows leave time for it.
-    const double tiles = std::max(1.0, r / kExperts.back().rows);
-    const double gain = r <= 4 ? few : 1.0;
-    us += tiles * weights / (at(kExperts, r) * gain * narrow) * 1e-3;
+    const double read = weights / (at(kExperts, std::min<double>(r, tile)) * few * narrow) * 1e-3;
+    const double again = weights / kTileAgain * 1e-3;
+    const double multiply = 2e-6 * weights * tile / kManyTflops;
+    us += std::max(read, multiply) + (std::ceil(r / tile) - 1) * std::max(again, multiply);
   }
-  return us > 0 ? kLaunch + us : 0.0;
+  return us > 0 ? kProductStart + us : 0.0;
 }
 
 double KernelTimes::mla_decode(double batch, double context, int64_t heads) const {
@@ -127,18 +160,20 @@ double KernelTimes::extend_attention(double tokens, double length, int64_t heads
 }
 
 // add_rms_norm takes 4.9 us for 128 rows, combining 8.1, sorting 256 rows 5.1, the gate 5.6; for one row
-// about a launch each. For thousands of rows they read and write at the bandwidth.
+// about a launch each. For 4096 rows (us, a prefill step's ledger): norm and rounding 150, rounding
+// attention's output 170 and a dense MLP's 170, the experts' 150, rotation 56, the gate and its product 110,
+// gathering 145, combining 267.
 double KernelTimes::norm(double rows) const {
-  return kLaunch + 0.01 * rows;
+  return kLaunch + 0.036 * rows;
 }
 double KernelTimes::attention_small(double rows) const {
-  return 2 * kLaunch + 0.02 * rows;
+  return 2 * kLaunch + kProductStart + 0.06 * rows;
 }
 double KernelTimes::moe_small(double rows) const {
-  return 5 * kLaunch + 0.075 * rows;
+  return 5 * kLaunch + 2 * kProductStart + 0.075 * rows + 0.13 * std::max(0.0, rows - kSortedRows);
 }
 double KernelTimes::dense_small(double rows) const {
-  return kLaunch + 0.01 * rows;
+  return kLaunch + kProductStart + 0.08 * rows;
 }
 double KernelTimes::sample(double rows) const {
   return kLaunch + 0.2 * rows;

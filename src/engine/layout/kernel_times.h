@@ -18,8 +18,9 @@ class KernelTimes {
   // `gpu.read_gbs` is known.
   explicit KernelTimes(const GpuKind& gpu);
 
-  // [rows, k] x [n, k]^T with FP8 blocks.
+  // [rows, k] x [n, k]^T with FP8 blocks, activations in FP8 too; and with many of them as they are.
   double linear_fp8(int64_t n, int64_t k, double rows) const;
+  double linear_fp8_widened(int64_t n, int64_t k, double rows) const;
   // The same in bf16: the head, and the absorbed matrices of the heads.
   double linear_bf16(int64_t n, int64_t k, double rows) const;
   // Grouped FP8 products of one [n, k] matrix an expert; `rows` of each expert, those with none not read.

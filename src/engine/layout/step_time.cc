@@ -14,6 +14,9 @@ constexpr int64_t kManyTokens = 2048;
 // GB/s of the shared experts' weights, beside the routed ones'.
 constexpr double kSharedRate = 2656;
 
+// A long step of tensor work takes so much longer than its kernels timed by themselves: the card's power.
+constexpr double kSustained = 1.1;
+
 }  // namespace
 
 Result<StepTimes> StepTimes::make(const model::ModelConfig& config, const GpuKind& gpu,
@@ -59,6 +62,11 @@ StepTime StepTimes::step(const Layout& layout, int64_t group_rows, double contex
                           times_.linear_fp8(config_.hidden_size, shard.dense.count, rows));
   }
   if (moe > 0) time.experts = static_cast<double>(moe) * expert_layer(shard, all_rows);
+  if (prompt) {
+    time.attention *= kSustained;
+    time.dense *= kSustained;
+    time.experts *= kSustained;
+  }
   const double chosen = prompt ? std::max(1.0, rows / context) : rows;
   time.head = times_.linear_bf16(shard.vocab.count, config_.hidden_size, chosen) + times_.sample(chosen);
   for (const auto& traffic : traffic_of(config_, layout, false)) {
@@ -81,7 +89,7 @@ double StepTimes::attention_layer(const model::Shard& shard, double rows, double
   us += times_.linear_fp8(heads * c.query_dim(), c.q_lora_rank, rows);
   us += times_.linear_fp8(c.hidden_size, heads * c.value_dim, rows);
   if (prompt) {
-    us += times_.linear_fp8(heads * (c.nope_dim + c.value_dim), c.kv_lora_rank, rows);
+    us += times_.linear_fp8_widened(heads * (c.nope_dim + c.value_dim), c.kv_lora_rank, rows);
     return us + times_.extend_attention(rows, context, heads, c.query_dim(), c.value_dim);
   }
   us += times_.linear_bf16(heads * c.nope_dim, c.kv_lora_rank, rows);
