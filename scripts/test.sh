@@ -6,12 +6,12 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 full=
 [ "${1:-}" = --full ] && full=1
-# Under sanitizers in every run: the rooms that read the network and text, and those that keep the pages.
-asan=(http text kv sched dist)
+# Under sanitizers in every run: the rooms that read the network and text, those beneath, and those that keep the pages.
+asan=(base device http text kv sched dist)
 tsan=()
 fuzz_seconds=${FUZZ_SECONDS:-15}
 if [ -n "$full" ]; then
-  asan=(base device ops weights sample model engine api app cross_room "${asan[@]}")
+  asan=(ops weights sample model engine api app cross_room "${asan[@]}")
   tsan=(base dist http sched engine)
   fuzz_seconds=${FUZZ_SECONDS:-120}
 fi

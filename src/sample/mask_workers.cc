@@ -57,6 +57,7 @@ GuessTree allowed_part(TokenMask& mask, const GuessTree& tree) {
 // sequence, and `result` and `guessed` to readers once `found_for` and `guesses_found` say so.
 class MaskWorkers::Sequence {
  public:
+  std::shared_ptr<const TokenMaskSource> source;  // to which the mask may refer
   std::unique_ptr<TokenMask> mask;
   std::vector<int32_t> pending;  // accepted, not yet shown to the mask
   int64_t accepted = 0;
@@ -87,6 +88,7 @@ MaskWorkers::~MaskWorkers() {
 std::shared_ptr<MaskWorkers::Sequence> MaskWorkers::open(const SlotInit& init) {
   if (init.mask == nullptr) return nullptr;
   auto sequence = std::make_shared<Sequence>();
+  sequence->source = init.mask;
   sequence->mask = init.mask->begin();
   sequence->pending = init.output;
   sequence->accepted = static_cast<int64_t>(init.output.size());
