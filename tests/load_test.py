@@ -1,17 +1,24 @@
 """Many streaming clients at once, some of which vanish, read slowly or send nonsense.
 
-  load_test.py [--clients 500] [--seconds 300] [--ratio 2] [-- FLAGS OF fathom serve]
+  load_test.py [--clients 500] [--seconds 300] [--ratio 2] [--client-processes 1] [--steps] [-- FLAGS OF fathom serve]
 
 Starts the server on the demo model, keeps the clients busy for the given time, lets the last requests end, and checks:
 no error that the client did not cause, no KV page leaked or still held; in runs of a minute or more also memory flat,
 and the 99th percentile of the time between two tokens at most --ratio times the median (0: only shown). Prints the
-figures; the last line is "N passed, N failed". One thread and plain sockets, so that the clients cost the server's
-machine little.
+figures; the last line is "N passed, N failed". The clients are processes of one thread and plain sockets, so that they
+cost the server's machine little.
+
+The time between tokens is shown twice: as the clients receive them, and as the server sends them (its /metrics). With
+--steps the server writes a trace, whose steps are shown beside the processor time that they took: where other programs
+use the machine, the latter is what is the server's own (exactly so with --threads 1; more threads wait for each other).
 """
 import argparse
 import array
 import heapq
 import json
+import math
+import multiprocessing.connection
+import os
 import pathlib
 import random
 import re
@@ -19,6 +26,7 @@ import selectors
 import socket
 import statistics
 import sys
+import tempfile
 import time
 import urllib.parse
 
@@ -234,15 +242,64 @@ class Load:
                 client.woken(now)
 
 
+def run_clients(base, clients, seed, seconds, pipe):
+    """A client process: keeps its clients busy for so long, lets their last requests end, and sends what it saw."""
+    load = Load(base, clients, seed)
+    start = time.monotonic()
+    for client in load.clients:
+        load.start(client, start)
+    while time.monotonic() < start + seconds:
+        load.turn()
+    load.seconds, load.timely = time.monotonic() - start, load.events
+    load.accepting = False
+    end = time.monotonic() + 120
+    while load.active > 0 and time.monotonic() < end:
+        load.turn()
+    pipe.send((load.gaps, load.first, load.timely / load.seconds, load.count, load.problems, load.active))
+
+
+class Clients:
+    """What all client processes saw."""
+
+    def __init__(self, base, clients, seed, seconds, processes):
+        context = multiprocessing.get_context("fork")
+        self.pipes = []
+        for i in range(processes):
+            mine, theirs = context.Pipe(duplex=False)
+            share = clients * (i + 1) // processes - clients * i // processes
+            context.Process(target=run_clients, args=(base, share, seed + i, seconds, theirs), daemon=True).start()
+            theirs.close()
+            self.pipes.append(mine)
+        self.gaps, self.first, self.rate = array.array("d"), array.array("d"), 0.0
+        self.count, self.problems, self.unfinished = {}, [], 0
+
+    def wait(self, meanwhile):
+        """Until all have ended; calls `meanwhile` several times a second."""
+        while self.pipes:
+            ready = multiprocessing.connection.wait(self.pipes, 0.2)
+            meanwhile()
+            for pipe in ready:
+                gaps, first, rate, count, problems, unfinished = pipe.recv()
+                self.pipes.remove(pipe)
+                self.gaps.extend(gaps)
+                self.first.extend(first)
+                self.rate += rate
+                self.problems += problems
+                self.unfinished += unfinished
+                for kind, n in count.items():
+                    self.count[kind] = self.count.get(kind, 0) + n
+
+
 class Watch:
     """The server's memory and its own figures, once a second."""
 
-    def __init__(self, server):
-        self.server, self.rss, self.leaked, self.next = server, [], [], 0.0
-        self.running = []
+    def __init__(self, server, seconds):
+        self.server, self.rss, self.next = server, [], 0.0
+        self.end = time.monotonic() + seconds
 
-    def look(self, now):
-        if now < self.next:
+    def look(self):
+        now = time.monotonic()
+        if now < self.next or now > self.end:
             return
         self.next = now + 1
         status = pathlib.Path(f"/proc/{self.server.process.pid}/status").read_text()
@@ -251,6 +308,22 @@ class Watch:
     def figure(self, name):
         _, page = self.server.get("/metrics")
         return float(re.search(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", page, re.M).group(1))
+
+    def quantiles(self, name, shares):
+        """Of a histogram, each within its bucket as if its values were spread evenly."""
+        _, page = self.server.get("/metrics")
+        buckets = [(float(bound), int(float(count))) for bound, count in
+                   re.findall(rf'^{re.escape(name)}_bucket{{[^}}]*le="([^"]+)"}} (\S+)$', page, re.M)]
+        found = []
+        for share in shares:
+            wanted, low, below = share * buckets[-1][1], 0.0, 0
+            for bound, count in buckets:
+                if count >= wanted and count > below:
+                    high = low if math.isinf(bound) else bound
+                    found.append(low + (high - low) * (wanted - below) / (count - below))
+                    break
+                low, below = bound, count
+        return found
 
     def growth(self):
         """Bytes between the median of the second quarter and that of the last."""
@@ -262,56 +335,81 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
+def spread(name, milliseconds):
+    values = sorted(milliseconds)
+    median, p99 = percentile(values, 0.5), percentile(values, 0.99)
+    return (f"{name} ({len(values)}): median {median:.2f} ms, p90 {percentile(values, 0.9):.2f}, p99 {p99:.2f}, worst "
+            f"{percentile(values, 1):.2f}; p99 / median {p99 / median if values else float('nan'):.2f}")
+
+
+def show_steps(path):
+    """The steps of a trace, without its first and last tenth."""
+    events = json.loads(pathlib.Path(path).read_text())["traceEvents"]
+    steps = sorted((e["ts"], e["dur"] / 1e3, e["args"].get("cpu_us", math.nan) / 1e3, e["args"]["rows"],
+                    e["args"]["tokens"] - e["args"]["rows"]) for e in events if e["ph"] == "X" and e["tid"] == 1)
+    tenth = len(steps) // 10
+    steps = steps[tenth:len(steps) - tenth]
+    full = max(s[3] for s in steps) * 0.9
+    kinds = {"all steps": lambda rows, prompt: True,
+             "full steps without a prompt": lambda rows, prompt: rows >= full and prompt == 0,
+             "full steps with 1 to 32 prompt tokens": lambda rows, prompt: rows >= full and 0 < prompt <= 32,
+             "full steps with more": lambda rows, prompt: rows >= full and prompt > 32}
+    for kind, belongs in kinds.items():
+        chosen = [s for s in steps if belongs(s[3], s[4])]
+        print(spread(f"  {kind}, wall", [s[1] for s in chosen]))
+        if chosen and not math.isnan(chosen[0][2]):
+            print(spread(f"  {kind}, processor", [s[2] for s in chosen]))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--ratio", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--client-processes", type=int, default=1)
+    parser.add_argument("--steps", action="store_true", help="trace the server's steps (its memory then grows)")
     parser.add_argument("flags", nargs="*", help="for fathom serve")
     args = parser.parse_args()
     # A pool that soon is full: its memory counts once it was used, and prefixes have to be evicted.
-    pool = () if any("--max-total-tokens" in flag for flag in args.flags) else ("--max-total-tokens", "32768")
-    with RunningServer("--model-path", "models/demo", "--enable-metrics", *pool, *args.flags) as server:
-        watch = Watch(server)
-        load = Load(server.base, args.clients, args.seed)
-        start = time.monotonic()
-        for client in load.clients:
-            load.start(client, start)
-        while (now := time.monotonic()) < start + args.seconds:
-            load.turn()
-            watch.look(now)
-        tokens_per_second = load.events / (time.monotonic() - start)
-        load.accepting = False
-        end = time.monotonic() + 120
-        while load.active > 0 and time.monotonic() < end:
-            load.turn()
-        unfinished = load.active
+    flags = [] if any("--max-total-tokens" in flag for flag in args.flags) else ["--max-total-tokens", "32768"]
+    trace = os.path.join(tempfile.mkdtemp(), "steps.json")
+    if args.steps:
+        flags += ["--trace-file", trace]
+    with RunningServer("--model-path", "models/demo", "--enable-metrics", *flags, *args.flags) as server:
+        clients = Clients(server.base, args.clients, args.seed, args.seconds, args.client_processes)
+        watch = Watch(server, args.seconds)
+        clients.wait(watch.look)
         end = time.monotonic() + 20
         while time.monotonic() < end and watch.figure("sglang:num_used_tokens") > 0:
             time.sleep(0.1)
         leaked = watch.figure("fathom:pages_leaked")
         held = watch.figure("sglang:num_used_tokens")
         retracted = watch.figure("fathom:preemptions_total")
+        sent_median, sent_p99 = watch.quantiles("fathom:inter_token_latency_seconds", (0.5, 0.99))
 
-    gaps = sorted(load.gaps)
+    gaps = sorted(clients.gaps)
     median, p99 = percentile(gaps, 0.5), percentile(gaps, 0.99)
-    first = sorted(load.first)
-    print(f"{args.clients} clients, {args.seconds:.0f} s; requests: {load.count}")
-    print(f"{tokens_per_second:.0f} events/s; preemptions {retracted:.0f}; first token: median "
+    first = sorted(clients.first)
+    print(f"{args.clients} clients, {args.seconds:.0f} s; requests: {clients.count}")
+    print(f"{clients.rate:.0f} events/s; preemptions {retracted:.0f}; first token: median "
           f"{percentile(first, 0.5):.2f} s, p99 {percentile(first, 0.99):.2f} s")
     print(f"time between tokens ({len(gaps)}): median {median * 1e3:.1f} ms, p90 {percentile(gaps, .9) * 1e3:.1f}, p99 "
           f"{p99 * 1e3:.1f}, p99.9 {percentile(gaps, .999) * 1e3:.1f}, worst {percentile(gaps, 1) * 1e3:.1f}; "
           f"p99 / median {p99 / median:.2f}")
+    print(f"as the server sends them: median {sent_median * 1e3:.1f} ms, p99 {sent_p99 * 1e3:.1f}; p99 / median "
+          f"{sent_p99 / sent_median:.2f}")
+    if args.steps:
+        show_steps(trace)
     print(f"memory: {watch.rss[0] / MIB:.0f} MiB at the start, {max(watch.rss) / MIB:.0f} at most, "
           f"{watch.rss[-1] / MIB:.0f} at the end; {watch.growth() / MIB:+.1f} from the second to the last quarter; every tenth: "
           + " ".join(f"{rss / MIB:.0f}" for rss in watch.rss[::max(1, len(watch.rss) // 10)]))
-    for problem in load.problems[:10]:
+    for problem in clients.problems[:10]:
         print("  problem:", problem)
     checks = {
-        "no error that the client did not cause": not load.problems,
-        "every request ended": unfinished == 0,
-        "every kind of client was there": len(load.count) == len(Client.KINDS),
+        "no error that the client did not cause": not clients.problems,
+        "every request ended": clients.unfinished == 0,
+        "every kind of client was there": len(clients.count) == len(Client.KINDS),
         "no page leaked or held": leaked == 0 and held == 0,
     }
     if args.seconds >= JUDGED_SECONDS:

@@ -102,6 +102,7 @@ def counts_follow_the_requests(server):
     equal(grown("sglang:prompt_tokens"), 3 * prompt)
     equal(grown("sglang:time_to_first_token_seconds", "_count"), 3)
     equal(grown("sglang:inter_token_latency_seconds", "_count"), 57)
+    equal(grown("fathom:inter_token_latency_seconds", "_count"), 57)
     equal(grown("sglang:e2e_request_latency_seconds", "_count"), 3)
     equal(grown("sglang:prompt_tokens_histogram", "_sum"), 3 * prompt)
     equal(grown("sglang:generation_tokens_histogram", "_sum"), 60)

@@ -25,6 +25,13 @@ inline constexpr double kFirstTokenBounds[] = {0.1, 0.2, 0.4, 0.6, 0.8, 1,  2,  
 inline constexpr double kBetweenTokensBounds[] = {0.002, 0.004, 0.006, 0.008, 0.010, 0.015, 0.020, 0.025,
                                                   0.030, 0.035, 0.040, 0.060, 0.080, 0.1,   0.2,   0.4,
                                                   0.6,   0.8,   1,     2,     4,     6,     8};
+// Fine enough to read quantiles from: twelve a decade, as resistors are sold.
+inline constexpr double kFineBetweenTokensBounds[] = {
+    0.00010, 0.00012, 0.00015, 0.00018, 0.00022, 0.00027, 0.00033, 0.00039, 0.00047, 0.00056,
+    0.00068, 0.00082, 0.0010,  0.0012,  0.0015,  0.0018,  0.0022,  0.0027,  0.0033,  0.0039,
+    0.0047,  0.0056,  0.0068,  0.0082,  0.010,   0.012,   0.015,   0.018,   0.022,   0.027,
+    0.033,   0.039,   0.047,   0.056,   0.068,   0.082,   0.10,    0.12,    0.15,    0.18,
+    0.22,    0.27,    0.33,    0.39,    0.47,    0.56,    0.68,    0.82,    1.0};
 inline constexpr double kWholeRequestBounds[] = {0.1, 0.2, 0.4, 0.6, 0.8, 1,   2,   4,   6,    8,    10,
                                                  20,  40,  60,  80,  100, 200, 400, 600, 1200, 1800, 2400};
 inline constexpr double kPromptTokensBounds[] = {100,   300,   500,   700,   1000,  1500,  2000,  3000,
@@ -46,6 +53,7 @@ struct ServiceMetrics {
 
   Histogram first_token_seconds{kFirstTokenBounds};  // from the request's arrival
   Histogram between_tokens_seconds{kBetweenTokensBounds};
+  Histogram fine_between_tokens_seconds{kFineBetweenTokensBounds};
   Histogram request_seconds{kWholeRequestBounds};
   Histogram queue_seconds{kFirstTokenBounds};
   Histogram prompt_tokens{kPromptTokensBounds};

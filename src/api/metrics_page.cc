@@ -179,6 +179,9 @@ void write_own(PrometheusText& page, const ServiceContext& context, const Schedu
   page.single("fathom:steps_total", "counter", "Steps of the engine.", labels, stats.steps);
   page.single("fathom:cached_tokens", "gauge", "Token places that only the prefix cache holds.", labels,
               stats.cached_tokens);
+  write_histogram(page, "fathom:inter_token_latency_seconds",
+                  "Between two tokens of a request, in finer buckets than the usual ones.", labels,
+                  metrics.fine_between_tokens_seconds);
   write_misses(page, labels, stats.cache_misses);
   page.family("fathom:requests_total", "counter", "Requests ended, by how; each choice counts.");
   for (size_t i = 0; i < kOutcomes; ++i) {

@@ -86,7 +86,9 @@ void RunTally::tokens(size_t choice, const TokenEvent& event) {
     double& first = context_.caller->record.first_token_seconds;
     if (first < 0) first = seconds;
   } else {
-    metrics.between_tokens_seconds.observe(seconds_between(last, now) / static_cast<double>(count), count);
+    const double seconds = seconds_between(last, now) / static_cast<double>(count);
+    metrics.between_tokens_seconds.observe(seconds, count);
+    metrics.fine_between_tokens_seconds.observe(seconds, count);
   }
   last = now;
   if (Tenant* tenant = context_.caller->tenant.get()) tenant->count_output(now, count);

@@ -37,7 +37,7 @@ class Counter {
 // Thread safe.
 class Histogram {
  public:
-  static constexpr size_t kMaxBounds = 31;
+  static constexpr size_t kMaxBounds = 49;
 
   // `bounds`: inclusive upper bounds of the buckets, ascending, at most kMaxBounds; one without a bound comes
   // last. They must outlive the histogram.

@@ -1,5 +1,6 @@
 #include "base/process.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -45,6 +46,12 @@ ProcessReading read_process() {
   const std::filesystem::directory_iterator files("/proc/self/fd", ignored);
   reading.open_files = std::distance(begin(files), end(files));
   return reading;
+}
+
+int64_t thread_cpu_ns() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
 }  // namespace fathom

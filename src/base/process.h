@@ -16,4 +16,7 @@ struct ProcessReading {
 // Reads /proc; what cannot be read is 0. Thread safe.
 ProcessReading read_process();
 
+// Processor time that this thread has had, user and system, in ns.
+int64_t thread_cpu_ns();
+
 }  // namespace fathom

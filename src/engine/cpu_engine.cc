@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/math.h"
+#include "base/process.h"
 #include "sample/logprobs.h"
 #include "sample/slot_sampler.h"
 #include "sample/verify.h"
@@ -144,13 +145,14 @@ std::future<Result<StepResult>> CpuEngine::step(BatchPlan plan) {
 void CpuEngine::serve() {
   while (auto work = queue_.pop()) {
     const int64_t start_ns = steady_clock().now_ns();
+    const int64_t start_cpu_ns = thread_cpu_ns();
     model_->begin_step();
     auto result = run(work->plan);
     model_->end_step();
     if (trace_ != nullptr) {
       trace_->add(StepTrace::Track::kDevice, work->plan.step, static_cast<int64_t>(work->plan.rows.size()),
                   static_cast<int64_t>(batch_->token_ids.size()), static_cast<double>(start_ns) * 1e-3,
-                  seconds_since(start_ns) * 1e6);
+                  seconds_since(start_ns) * 1e6, static_cast<double>(thread_cpu_ns() - start_cpu_ns) * 1e-3);
     }
     work->promise.set_value(std::move(result));
   }

@@ -15,10 +15,11 @@ StepTrace::~StepTrace() {
   }
 }
 
-void StepTrace::add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us) {
+void StepTrace::add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us,
+                    std::optional<double> cpu_us) {
   const std::lock_guard lock(mutex_);
   if (spans_.size() < kMaxSpans) {
-    spans_.push_back({track, step, rows, tokens, start_us, us});
+    spans_.push_back({track, step, rows, tokens, start_us, us, cpu_us});
   } else {
     ++dropped_;
   }
@@ -34,8 +35,10 @@ Result<void> StepTrace::write() const {
     for (const Span& span : spans_) {
       file.print(
           ",\n{{\"name\":\"step {}\",\"ph\":\"X\",\"pid\":0,\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f},"
-          "\"args\":{{\"rows\":{},\"tokens\":{}}}}}",
+          "\"args\":{{\"rows\":{},\"tokens\":{}",
           span.step, span.track == Track::kHost ? 0 : 1, span.start_us, span.us, span.rows, span.tokens);
+      if (span.cpu_us) file.print(",\"cpu_us\":{:.3f}", *span.cpu_us);
+      file.print("}}}}");
     }
     file.print("\n]}}\n");
     return {};

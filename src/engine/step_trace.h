@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,10 @@ class StepTrace {
   StepTrace(const StepTrace&) = delete;
   StepTrace& operator=(const StepTrace&) = delete;
 
-  // Beyond kMaxSpans further ones are counted, not kept.
-  void add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us);
+  // Beyond kMaxSpans further ones are counted, not kept. `cpu_us`: processor time of the thread that ran the
+  // step, which tells what others on the machine took from it; nothing where another device computes.
+  void add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us,
+           std::optional<double> cpu_us = {});
 
  private:
   static constexpr size_t kMaxSpans = 1'000'000;
@@ -32,6 +35,7 @@ class StepTrace {
     uint64_t step;
     int64_t rows, tokens;
     double start_us, us;
+    std::optional<double> cpu_us;
   };
 
   Result<void> write() const;
