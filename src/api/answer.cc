@@ -18,6 +18,9 @@ AnswerTokens find_answer_tokens(const text::Tokenizer& tokenizer) {
         text::kCallEnd, text::kToolSeparator, std::string_view("｜DSML｜")}) {
     if (const auto id = tokenizer.token_to_id(marker)) tokens.markers.push_back(*id);
   }
+  for (std::string_view marker : {text::kCallsBegin, text::kCallBegin, std::string_view("｜DSML｜")}) {
+    if (const auto id = tokenizer.token_to_id(marker)) tokens.call_starts.push_back(*id);
+  }
   return tokens;
 }
 

@@ -29,7 +29,8 @@ struct AnswerTokens {
   int32_t think_start = -1;
   int32_t think_end = -1;
   int32_t line_break = -1;
-  std::vector<int32_t> markers;  // what the parsers look for
+  std::vector<int32_t> markers;      // what the parsers look for
+  std::vector<int32_t> call_starts;  // of them, those that calls begin with
 };
 AnswerTokens find_answer_tokens(const text::Tokenizer& tokenizer);
 

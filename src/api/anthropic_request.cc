@@ -36,6 +36,7 @@ void read_tool_choice(Fields& fields, const ordered_json& tools, ChatRequest* ou
     if (named && type != "tool") inner.fail("name", "is only allowed with the type tool");
     if (Refusal refusal = inner.finish()) fields.fail(*refusal);
   }
+  conversation.refuses_calls = !tools.empty() && conversation.tool_choice == Choice::kNone;
   if (conversation.tool_choice == Choice::kNone) return;
   if (tools.empty()) return fields.fail("tool_choice", "asks for a call, but there are no tools");
   conversation.tools = tools;
@@ -138,7 +139,7 @@ Refusal read_messages_request(const ServiceContext& context, const ordered_json&
   if (const ordered_json* given = fields.list("tools")) {
     if (Refusal refusal = read_anthropic_tools(context.options.limits, *given, &tools)) fields.fail(*refusal);
   }
-  chat.conversation.template_kwargs = context.options.default_chat_template_kwargs;
+  chat.conversation.template_kwargs = default_kwargs(context, chat.model);
   start_sampling(context, &chat.sampling);
   if (!fields.failed()) read_tool_choice(fields, tools, &chat);
   read_thinking(fields, out);

@@ -136,11 +136,16 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
         {}};
   }
   if (Refusal refusal = check_text_length(context, content_bytes(conversation.messages))) return refusal;
-  ordered_json variables = guard_value(*context.guard, conversation.template_kwargs);
-  variables["messages"] = guard_messages(*context.guard, conversation.messages);
-  variables["tools"] = guard_value(*context.guard, conversation.tools);
+  const bool split = conversation.split_special_tokens.value_or(context.options.split_special_tokens);
+  const auto guarded = [&](const ordered_json& value) {
+    return split ? guard_value(*context.guard, value) : value;
+  };
+  ordered_json variables = guarded(conversation.template_kwargs);
+  variables["messages"] =
+      split ? guard_messages(*context.guard, conversation.messages) : conversation.messages;
+  variables["tools"] = guarded(conversation.tools);
   if (!conversation.response_format.is_null()) {
-    variables["response_format"] = guard_value(*context.guard, conversation.response_format);
+    variables["response_format"] = guarded(conversation.response_format);
   }
   variables["add_generation_prompt"] = true;
   variables["bos_token"] = context.tokenizer->bos_token();

@@ -53,15 +53,33 @@ void read_tools(const ServiceContext& context, Fields& fields, Conversation* out
     return fields.fail_type("tool_choice",
                             "\"auto\", \"none\", \"required\" or a function's name in an object", *choice);
   }
+  out->refuses_calls = any && out->tool_choice == Choice::kNone;
   if (out->tool_choice == Choice::kNone) return;
   if (!any) return fields.fail("tool_choice", "asks for a call, but there are no tools");
   out->tools = *tools;
 }
 
+bool is_set_by_server(std::string_view template_variable) {
+  return template_variable == "messages" || template_variable == "tools" ||
+         template_variable == "add_generation_prompt";
+}
+
+// Where thinking is given by one name it is by the other too: templates differ, and the server's default
+// under the other name must not win.
+ordered_json with_both_names(ordered_json kwargs) {
+  const bool thinking = kwargs.contains("thinking");
+  if (thinking == kwargs.contains("enable_thinking")) return kwargs;
+  const char* const given = thinking ? "thinking" : "enable_thinking";
+  const ordered_json value = kwargs[given];
+  kwargs[thinking ? "enable_thinking" : "thinking"] = value;
+  return kwargs;
+}
+
 // From weak to strong: the server's default kwargs, reasoning_effort, reasoning, thinking, the request's
 // kwargs.
-void read_template_kwargs(const ServiceContext& context, Fields& fields, Conversation* out) {
-  out->template_kwargs = context.options.default_chat_template_kwargs;
+void read_template_kwargs(const ServiceContext& context, const std::string& model, Fields& fields,
+                          Conversation* out) {
+  out->template_kwargs = default_kwargs(context, model);
   if (const ordered_json* effort = fields.any("reasoning_effort")) {
     read_effort("reasoning_effort", *effort, fields, &out->template_kwargs);
   }
@@ -86,20 +104,11 @@ void read_template_kwargs(const ServiceContext& context, Fields& fields, Convers
     if (inner.int32("budget_tokens", 0, INT32_MAX, &budget)) out->thinking_budget = budget;
     if (Refusal refusal = inner.finish()) fields.fail(*refusal);
   }
-  if (const ordered_json* kwargs = fields.object("chat_template_kwargs")) {
-    for (const auto& [key, value] : kwargs->items()) {
-      if (key == "messages" || key == "tools" || key == "add_generation_prompt") {
-        return fields.fail("chat_template_kwargs." + key, "is set by the server");
-      }
+  if (const ordered_json* given = fields.object("chat_template_kwargs")) {
+    const ordered_json kwargs = with_both_names(*given);
+    for (const auto& [key, value] : kwargs.items()) {
+      if (is_set_by_server(key)) return fields.fail("chat_template_kwargs." + key, "is set by the server");
       out->template_kwargs[key] = value;
-    }
-    // One name stands for both, or the server's default under the other would win.
-    const auto thinking = kwargs->find("thinking");
-    const auto enabled = kwargs->find("enable_thinking");
-    if (thinking != kwargs->end() && enabled == kwargs->end()) {
-      out->template_kwargs["enable_thinking"] = *thinking;
-    } else if (thinking == kwargs->end() && enabled != kwargs->end()) {
-      out->template_kwargs["thinking"] = *enabled;
     }
   }
 }
@@ -224,6 +233,21 @@ void read_openai_extras(Fields& fields) {
 
 }  // namespace
 
+Result<ordered_json> parse_default_kwargs(std::string_view json) {
+  constexpr std::string_view kFlag = "--default-chat-template-kwargs";
+  ordered_json kwargs = ordered_json::parse(json, nullptr, false);
+  if (!kwargs.is_object()) {
+    return error(ErrorCode::kInvalidArgument,
+                 "{}: got '{}', expected a JSON object, as {{\"thinking\": true}}", kFlag, std::string(json));
+  }
+  for (const auto& [key, value] : kwargs.items()) {
+    if (is_set_by_server(key)) {
+      return error(ErrorCode::kInvalidArgument, "{}: '{}' is set by the server; leave it out", kFlag, key);
+    }
+  }
+  return with_both_names(std::move(kwargs));
+}
+
 void set_thinking(bool thinking, ordered_json* kwargs) {
   // DeepSeek's templates call it `thinking`, others `enable_thinking`.
   (*kwargs)["thinking"] = thinking;
@@ -263,7 +287,16 @@ void set_answer_options(const ServiceContext& context, Fields& fields, ChatReque
   if (!fields.failed()) constrain_calls(context, fields, out);
 }
 
-void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out) {
+ordered_json default_kwargs(const ServiceContext& context, const std::string& model) {
+  ordered_json kwargs = context.options.default_chat_template_kwargs;
+  if (model == context.card.served_model_name) return kwargs;
+  if (model == "deepseek-reasoner") set_thinking(true, &kwargs);
+  if (model == "deepseek-chat") set_thinking(false, &kwargs);
+  return kwargs;
+}
+
+void read_conversation(const ServiceContext& context, const std::string& model, Fields& fields,
+                       Conversation* out) {
   const ordered_json* messages = fields.list("messages");
   if (messages != nullptr) {
     if (Refusal refusal =
@@ -272,8 +305,10 @@ void read_conversation(const ServiceContext& context, Fields& fields, Conversati
     }
   }
   read_tools(context, fields, out);
-  read_template_kwargs(context, fields, out);
+  read_template_kwargs(context, model, fields, out);
   read_task(context, fields, out);
+  bool split = true;
+  if (fields.boolean("split_special_tokens", &split)) out->split_special_tokens = split;
   read_continuation(messages, fields, out);
 }
 
@@ -283,7 +318,7 @@ Refusal read_chat_request(const ServiceContext& context, const ordered_json& bod
   if (!fields.failed()) {
     if (Refusal refusal = check_model(context, out->model)) return refusal;
   }
-  read_conversation(context, fields, &out->conversation);
+  read_conversation(context, out->model, fields, &out->conversation);
   fields.integers("input_ids", SIZE_MAX, 0, context.card.vocab_size - 1, &out->input_ids);
   if (out->input_ids.empty() && !fields.failed() && out->conversation.messages.is_null()) {
     fields.fail("messages", "is missing, expected a list of messages");

@@ -19,9 +19,12 @@ struct Conversation {
   nlohmann::ordered_json tools;     // null, or a list
   ToolChoice tool_choice = ToolChoice::kNone;
   std::string named_tool;                  // kNamed
+  bool refuses_calls = false;              // kNone, though there are tools: the answer must not call
   nlohmann::ordered_json response_format;  // null, or a schema that the prompt has words for
   nlohmann::ordered_json template_kwargs = nlohmann::ordered_json::object();
   std::optional<int32_t> thinking_budget;  // thinking.budget_tokens
+  // Whether special tokens that clients write are plain text; nothing: as the server has it.
+  std::optional<bool> split_special_tokens;
   // The last message is an unfinished assistant's one, taken out of `messages`: the answer goes on after it.
   bool continues = false;
   std::string continued_reasoning;
@@ -50,7 +53,13 @@ Refusal read_chat_request(const ServiceContext& context, const nlohmann::ordered
                           ChatRequest* out);
 
 // messages, tools, tool_choice, chat_template_kwargs, the thinking switches and the continuation flags.
-void read_conversation(const ServiceContext& context, Fields& fields, Conversation* out);
+// `model`: the name that the request gives.
+void read_conversation(const ServiceContext& context, const std::string& model, Fields& fields,
+                       Conversation* out);
+
+// The template's variables where the request sets none: the server's, and what the hosted API's model names
+// mean (deepseek-reasoner thinks, deepseek-chat does not) where they are further names of the served model.
+nlohmann::ordered_json default_kwargs(const ServiceContext& context, const std::string& model);
 
 // The template's variables for thinking. An effort is one of OpenAI's and DeepSeek's names or a number; other
 // than "none" it switches thinking on. False, with the error in `fields`, when it is no effort.

@@ -1,6 +1,20 @@
 #include "api/chat_run.h"
 
+#include <limits>
+
 namespace fathom::api {
+namespace {
+
+// With "tool_choice": "none" the model does not see the tools; one that was trained on calls may begin one
+// all the same, and its markers would be content.
+void forbid_calls(const AnswerTokens& tokens, SamplingParams* params) {
+  for (const int32_t token : tokens.call_starts) {
+    std::erase_if(params->logit_bias, [token](const auto& entry) { return entry.first == token; });
+    params->logit_bias.emplace_back(token, -std::numeric_limits<float>::infinity());
+  }
+}
+
+}  // namespace
 
 Refusal chat_request_prompt(const ServiceContext& context, const ChatRequest& request, ChatPrompt* out) {
   out->ids = request.input_ids;
@@ -25,6 +39,7 @@ Refusal plan_chat(const ServiceContext& context, ChatRequest* request, std::vect
     spec.rid = request->options.rid;
     spec.prompt = prompt.ids;
     spec.sampling = request->sampling.for_choice(i, length.max_new_tokens);
+    if (request->conversation.refuses_calls) forbid_calls(context.answer_tokens, &spec.sampling);
     spec.logprobs.output = request->logprobs;
     spec.logprobs.top = request->top_logprobs;
     spec.text = request->sampling.text_options();

@@ -1,4 +1,7 @@
 // POST /v1/chat/completions: prompts, answers, streams.
+#include <algorithm>
+#include <cmath>
+
 #include "api/fixture.h"
 
 namespace fathom::api {
@@ -59,6 +62,52 @@ TEST(Chat, SwitchesThinkingByEveryName) {
   Desk desk(says("ok"));
   desk.json(kChat, body_of(R"("reasoning_effort": "high", "chat_template_kwargs": {"thinking": false})"));
   EXPECT_EQ(prompt_of(desk), "<｜begin▁of▁sentence｜><｜User｜>Hello<｜Assistant｜></think>");
+}
+
+TEST(Chat, CallsNothingWhenToldNotTo) {
+  const std::string tools = R"("tools": [{"type": "function", "function": {"name": "f"}}])";
+  const auto forbidden = [&](const std::string& path, const std::string& fields) {
+    Desk desk(says("ok"), parsing_options());
+    desk.json(path, body_of(fields));
+    const auto requests = desk.sink.requests();
+    std::vector<std::string> texts;
+    for (const auto& [token, bias] : requests.at(0).sampling.logit_bias) {
+      EXPECT_TRUE(std::isinf(bias) && bias < 0);
+      texts.emplace_back(demo_tokenizer().token_bytes(token));
+    }
+    return texts;
+  };
+  const std::vector<std::string> starts = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"};
+  EXPECT_EQ(forbidden(kChat, tools + R"(, "tool_choice": "none")"), starts);
+  EXPECT_EQ(forbidden(kChat, tools), std::vector<std::string>());
+  EXPECT_EQ(forbidden(kChat, R"("tool_choice": "none")"), std::vector<std::string>())
+      << "a parser of its own";
+  EXPECT_EQ(forbidden("/v1/messages",
+                      R"("max_tokens": 5, "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+                                         "tool_choice": {"type": "none"})"),
+            starts);
+}
+
+TEST(Chat, TakesTypedSpecialTokensAsTextUnlessToldOtherwise) {
+  const std::string typed = "a<｜Assistant｜>b";
+  const std::string messages = R"("messages": [{"role": "user", "content": ")" + typed + R"("}])";
+  const auto tokens_of = [&](const std::string& fields, bool split) {
+    ServiceOptions options;
+    options.split_special_tokens = split;
+    Desk desk(says("ok"), options);
+    desk.json(kChat, "{" + messages + fields + "}");
+    const auto prompt = desk.sink.requests().at(0).prompt;
+    const std::string rendered = "<｜begin▁of▁sentence｜><｜User｜>" + typed + "<｜Assistant｜></think>";
+    EXPECT_EQ(demo_tokenizer().decode(prompt, false), rendered) << "the text is the same either way";
+    const bool as_rendered = prompt == demo_tokenizer().encode(rendered, false);
+    const int32_t assistant = demo_tokenizer().encode("<｜Assistant｜>", false).at(0);
+    EXPECT_EQ(std::count(prompt.begin(), prompt.end(), assistant), as_rendered ? 2 : 1);
+    return as_rendered ? "tokens" : "text";
+  };
+  EXPECT_STREQ(tokens_of("", true), "text");
+  EXPECT_STREQ(tokens_of(R"(, "split_special_tokens": false)", true), "tokens");
+  EXPECT_STREQ(tokens_of("", false), "tokens");
+  EXPECT_STREQ(tokens_of(R"(, "split_special_tokens": true)", false), "text");
 }
 
 TEST(Chat, ContinuesTheFinalMessage) {

@@ -9,8 +9,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
-ordered_json model_json(const ModelCard& card) {
-  return {{"id", card.served_model_name},
+ordered_json model_json(const ModelCard& card, const std::string& name) {
+  return {{"id", name},
           {"object", "model"},
           {"created", card.created},
           {"owned_by", "fathom"},
@@ -62,13 +62,16 @@ std::string utc_now() {
 void handle_models(const ServiceContext& context, const http::Request& request,
                    http::ResponseWriter& writer) {
   static constexpr std::string_view kList = "/v1/models";
-  if (request.path == kList) {
-    return writer.send(
-        json_response({{"object", "list"}, {"data", ordered_json::array({model_json(context.card)})}}));
+  if (request.path == kList || request.path == "/models") {
+    ordered_json models = ordered_json::array({model_json(context.card, context.card.served_model_name)});
+    for (const std::string& name : context.card.other_names) {
+      if (name != "*") models.push_back(model_json(context.card, name));
+    }
+    return writer.send(json_response({{"object", "list"}, {"data", std::move(models)}}));
   }
   const std::string id = request.path.substr(kList.size() + 1);
   if (Refusal refusal = check_model(context, id)) return writer.send(error_response(*refusal));
-  writer.send(json_response(model_json(context.card)));
+  writer.send(json_response(model_json(context.card, context.card.served_model_name)));
 }
 
 void handle_model_info(const ServiceContext& context, const http::Request& /*request*/,

@@ -18,7 +18,8 @@ struct GenerationDefaults {
 };
 
 struct ModelCard {
-  std::string served_model_name;  // the id in /v1/models; requests name it, or "default", or nothing
+  std::string served_model_name;         // the id in /v1/models; requests name it, or "default", or nothing
+  std::vector<std::string> other_names;  // that requests may give as well; "*": any
   std::string model_path;
   std::string tokenizer_path;
   std::string load_format = "auto";

@@ -47,6 +47,7 @@ constexpr FieldText kTexts[] = {
     {"ignore_eos", "The model's own end tokens do not end the answer"},
     {"no_stop_trim", "What ended the answer stays in it"},
     {"skip_special_tokens", "Special tokens are left out of the text"},
+    {"split_special_tokens", "Special tokens in what clients write are plain text"},
     {"add_special_tokens", "The beginning-of-sentence token is added"},
     {"response_format", "The form of the output"},
     {"response_format.type", "text, json_object or json_schema"},

@@ -53,14 +53,14 @@ constexpr std::string_view kAbortExample = R"({"rid": "the request's id"})";
 
 std::span<const Operation> operations() {
   static const std::vector<Operation> kOperations = {
-      {{"/v1/chat/completions"},
+      {{"/v1/chat/completions", "/chat/completions", "/beta/chat/completions"},
        "chat",
        "Chat, in OpenAI's form",
        {kChatExample, kToolExample},
        {},
        "ChatCompletion",
        "ChatCompletionChunk"},
-      {{"/v1/completions"},
+      {{"/v1/completions", "/completions", "/beta/completions"},
        "complete",
        "Completion of a text",
        {kCompletionExample},
@@ -130,7 +130,7 @@ std::span<const Operation> operations() {
        {"text"},
        "ParsedCalls",
        {}},
-      {{"/v1/models"}, "listModels", "The served model, in a list", {}, {}, "ModelList", {}},
+      {{"/v1/models", "/models"}, "listModels", "The served model, in a list", {}, {}, "ModelList", {}},
       {{"/v1/models/{model}"}, "getModel", "The served model", {}, {}, "Model", {}},
       {{"/model_info", "/get_model_info"}, "modelInfo", "What the model is", {}, {}, "ModelInfo", {}},
       {{"/server_info", "/get_server_info"},

@@ -109,7 +109,7 @@ void handle_apply_template(const ServiceContext& context, const http::Request& r
   std::string model;
   fields.string("model", 4096, &model);
   Conversation conversation;
-  read_conversation(context, fields, &conversation);
+  read_conversation(context, model, fields, &conversation);
   if (!fields.failed() && conversation.messages.is_null()) {
     fields.fail("messages", "is missing, expected a list of messages");
   }

@@ -80,6 +80,50 @@ TEST(ReasoningFields, SwitchThinkingOff) {
   EXPECT_TRUE(ask(hello({}), kAnswer, thinking).prompt.ends_with("<think>")) << "the server's default";
 }
 
+TEST(ReasoningFields, HostedNamesSwitchThinking) {
+  const auto ends = [](const char* model, bool default_on, std::vector<std::string> others) {
+    ServiceOptions options = parsing_options();
+    if (default_on)
+      options.default_chat_template_kwargs = parse_default_kwargs(R"({"thinking": true})").value();
+    ModelCard card = demo_card();
+    card.other_names = std::move(others);
+    FakeSink sink(says("Yes."));
+    Service service(options, card, sink, &demo_tokenizer(), &demo_template());
+    service.set_ready();
+    const ordered_json body = hello({{"model", model}});
+    http::Request request;
+    request.method = "POST";
+    request.path = "/chat/completions";
+    request.body = body.dump();
+    FakeWriter writer;
+    service.handle(request, writer);
+    if (writer.answer.status != 200) return fmt::format("{}", writer.answer.status);
+    const std::string prompt = demo_tokenizer().decode(sink.requests().at(0).prompt, false);
+    return std::string(prompt.ends_with("<think>") ? "thinks" : "does not");
+  };
+  EXPECT_EQ(ends("deepseek-reasoner", false, {}), "404");
+  EXPECT_EQ(ends("deepseek-reasoner", false, {"deepseek-chat", "deepseek-reasoner"}), "thinks");
+  EXPECT_EQ(ends("deepseek-chat", true, {"deepseek-chat", "deepseek-reasoner"}), "does not");
+  EXPECT_EQ(ends("demo", true, {"deepseek-chat"}), "thinks");
+  EXPECT_EQ(ends("gpt-4o", false, {"*"}), "does not");
+  EXPECT_EQ(ends("gpt-4o", false, {"gpt-4"}), "404");
+}
+
+TEST(ReasoningFields, ServersDefaultHasEitherName) {
+  for (const char* json : {R"({"thinking": true})", R"({"enable_thinking": true})"}) {
+    ServiceOptions options = parsing_options();
+    options.default_chat_template_kwargs = parse_default_kwargs(json).value();
+    EXPECT_TRUE(ask(hello({}), kAnswer, options).prompt.ends_with("<think>")) << json;
+    const ordered_json off = {{"chat_template_kwargs", {{"enable_thinking", false}}}};
+    EXPECT_TRUE(ask(hello(off), "Yes.", options).prompt.ends_with("</think>")) << json;
+  }
+  for (const char* wrong : {"thinking", "[]", R"({"messages": []})", ""}) {
+    const auto kwargs = parse_default_kwargs(wrong);
+    ASSERT_FALSE(kwargs.ok()) << wrong;
+    EXPECT_NE(kwargs.error().message.find("--default-chat-template-kwargs"), std::string::npos) << wrong;
+  }
+}
+
 TEST(ReasoningFields, ShapeTheAnswer) {
   const ordered_json on = {{"thinking", {{"type", "enabled"}}}};
   ordered_json fields = on;

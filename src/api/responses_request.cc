@@ -86,6 +86,7 @@ void read_tools(const ServiceContext& context, Fields& fields, ResponsesRequest*
   out->echo["tools"] = std::move(echo);
   out->echo["tool_choice"] = choice == nullptr ? ordered_json("auto") : *choice;
   out->echo["parallel_tool_calls"] = out->chat.answer.parallel_calls;
+  conversation.refuses_calls = !tools.empty() && conversation.tool_choice == Choice::kNone;
   if (conversation.tool_choice == Choice::kNone || fields.failed()) return;
   if (tools.empty()) return fields.fail("tool_choice", "asks for a call, but there are no tools");
   conversation.tools = std::move(tools);
@@ -205,7 +206,7 @@ Refusal read_responses_request(const ServiceContext& context, const ordered_json
   } else if (chat.conversation.messages.empty()) {
     fields.fail("input", "has nothing that the model could read");
   }
-  chat.conversation.template_kwargs = context.options.default_chat_template_kwargs;
+  chat.conversation.template_kwargs = default_kwargs(context, chat.model);
   read_tools(context, fields, out);
   read_reasoning(fields, out);
   read_text(fields, out);

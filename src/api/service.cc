@@ -20,6 +20,11 @@ namespace {
 constexpr Route kRoutes[] = {
     {"/v1/chat/completions", "POST", handle_chat, true},
     {"/v1/completions", "POST", handle_completions, true},
+    // DeepSeek's hosted API, whose base URLs end without /v1, or with /beta.
+    {"/chat/completions", "POST", handle_chat, true},
+    {"/completions", "POST", handle_completions, true},
+    {"/beta/chat/completions", "POST", handle_chat, true},
+    {"/beta/completions", "POST", handle_completions, true},
     {"/v1/responses", "POST", handle_responses, true},
     {"/v1/messages", "POST", handle_messages, true},
     {"/v1/messages/count_tokens", "POST", handle_count_tokens, false},
@@ -38,6 +43,7 @@ constexpr Route kRoutes[] = {
     {"/metrics", "GET", handle_metrics, false, Permission::kMetrics},
     {"/openapi.json", "GET", handle_openapi, false},
     {"/v1/models", "GET", handle_models, false},
+    {"/models", "GET", handle_models, false},
     {"/model_info", "GET", handle_model_info, false},
     {"/get_model_info", "GET", handle_model_info, false},
     {"/server_info", "GET", handle_server_info, false, Permission::kObserve},
@@ -77,7 +83,11 @@ std::span<const Route> service_routes() {
 }
 
 Refusal check_model(const ServiceContext& context, const std::string& name) {
-  if (name.empty() || name == "default" || name == context.card.served_model_name) return std::nullopt;
+  const ModelCard& card = context.card;
+  if (name.empty() || name == "default" || name == card.served_model_name) return std::nullopt;
+  for (const std::string& other : card.other_names) {
+    if (other == "*" || other == name) return std::nullopt;
+  }
   return ApiError{404, fmt::format("The model '{}' does not exist", name), "model", "model_not_found"};
 }
 

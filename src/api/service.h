@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
@@ -59,6 +60,8 @@ struct ServiceOptions {
   bool multi_tenant = false;
   // Template variables where a request's chat_template_kwargs do not say (--default-chat-template-kwargs).
   nlohmann::ordered_json default_chat_template_kwargs = nlohmann::ordered_json::object();
+  // Special tokens in messages, tools and template variables are plain text where a request does not say.
+  bool split_special_tokens = true;
   text::AnswerParsers parsers;           // none: answers are plain text
   bool custom_logit_processors = false;  // requests may name the known ones
   ReasoningField reasoning_field = ReasoningField::kBoth;
@@ -78,6 +81,10 @@ struct ServiceOptions {
   Limits limits;
   std::shared_ptr<RequestLog> request_log;  // null: none is kept
 };
+
+// ServiceOptions::default_chat_template_kwargs from a JSON object's text. Thinking has two names, of which
+// one stands for both.
+Result<nlohmann::ordered_json> parse_default_kwargs(std::string_view json);
 
 class Service {
  public:

@@ -47,7 +47,7 @@ Refusal tokenize(const ServiceContext& context, const ordered_json& body, ordere
   fields.boolean("add_special_tokens", &add_special_tokens);
   const ordered_json* prompt = fields.any("prompt");
   Conversation conversation;
-  read_conversation(context, fields, &conversation);
+  read_conversation(context, model, fields, &conversation);
   if (!fields.failed() && (prompt == nullptr) == conversation.messages.is_null()) {
     fields.fail(prompt == nullptr ? "prompt" : "messages", "expected either prompt or messages");
   }

@@ -86,11 +86,13 @@ struct ServeArgs {
   ModelArgs model;
   std::string host = "127.0.0.1";
   int32_t port = 30000;
-  std::string served_model_name;
+  std::vector<std::string> served_model_name;  // the name, and further ones
   std::string api_key;
   std::string api_key_file;
   std::string admin_api_key;
-  std::string multi_tenant = "auto";  // auto | on | off
+  std::string multi_tenant = "auto";         // auto | on | off
+  std::string default_chat_template_kwargs;  // a JSON object
+  bool split_special_tokens = true;
 
   int32_t max_connections = 4096;
   int32_t max_concurrent_requests = 1024;

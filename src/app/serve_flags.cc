@@ -10,8 +10,16 @@ constexpr int64_t kMaxBytes = int64_t{1} << 32;
 void add_server(CLI::App& group, ServeArgs& args) {
   group.add_option("--host", args.host, "Address to listen on");
   group.add_option("--port", args.port, "Port; 0: any free one")->check(CLI::Range(0, 65535));
-  group.add_option("--served-model-name", args.served_model_name,
-                   "Name in /v1/models; default: --model-path");
+  group.add_option(
+      "--served-model-name", args.served_model_name,
+      "Name in /v1/models, then further ones that requests may give (*: any); default: --model-path");
+  group.add_option(
+      "--default-chat-template-kwargs", args.default_chat_template_kwargs,
+      "Template variables where a request does not set them, a JSON object: {\"thinking\": true}");
+  group.add_flag(
+      "--split-special-tokens,!--no-split-special-tokens", args.split_special_tokens,
+      "Special tokens that clients write in messages and tools are plain text (the default), so that "
+      "no text can end a turn or begin another; a request may say otherwise");
   group.add_option("--drain-timeout", args.drain_timeout, "Seconds to finish requests after SIGTERM")
       ->check(CLI::Range(0, 86400));
   group
@@ -145,6 +153,11 @@ Result<api::ServiceOptions> service_options(const ServeArgs& args) {
   if (!args.admin_api_key.empty() && args.admin_api_key == args.api_key) {
     return error(ErrorCode::kInvalidArgument, "--admin-api-key: must not be the same as --api-key");
   }
+  if (!args.default_chat_template_kwargs.empty()) {
+    FATHOM_ASSIGN(options.default_chat_template_kwargs,
+                  api::parse_default_kwargs(args.default_chat_template_kwargs));
+  }
+  options.split_special_tokens = args.split_special_tokens;
   options.limits = args.limits;
   options.keep_alive_seconds = args.keep_alive_interval;
   if (args.log_requests) {

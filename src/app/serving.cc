@@ -25,9 +25,10 @@ std::optional<float> as_float(const std::optional<double>& value) {
 }
 
 api::ModelCard make_card(const ModelArgs& args, const engine::ModelFacts& facts,
-                         const std::string& served_name) {
+                         const std::vector<std::string>& served_names) {
   api::ModelCard card;
-  card.served_model_name = served_name.empty() ? args.model_path : served_name;
+  card.served_model_name = served_names.empty() ? args.model_path : served_names.front();
+  if (served_names.size() > 1) card.other_names.assign(served_names.begin() + 1, served_names.end());
   card.model_path = args.model_path;
   card.tokenizer_path = args.tokenizer_path.empty() ? args.model_path : args.tokenizer_path;
   card.load_format = args.load_format;
@@ -169,7 +170,8 @@ void Serving::find_encoding(const ModelArgs& args, const std::string& architectu
   }
 }
 
-Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std::string& served_name,
+Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
+                                                const std::vector<std::string>& served_names,
                                                 api::ServiceOptions service_options) {
   std::unique_ptr<Serving> serving(new Serving());
   FATHOM_TRY(serving->load_text(args));
@@ -193,7 +195,7 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args, const std
       options.disable_radix_cache ? "off" : "on", options.disable_overlap_schedule ? "off" : "on",
       options.enable_mixed_chunk ? "on" : "off");
 
-  api::ModelCard card = make_card(args, facts, served_name);
+  api::ModelCard card = make_card(args, facts, served_names);
   card.context_length = serving->schedulers_.front()->max_request_tokens();
   FATHOM_ASSIGN(
       service_options.parsers,

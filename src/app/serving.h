@@ -28,9 +28,10 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const E
 class Serving {
  public:
   // Loads everything and starts the engine and the scheduler; logs how long each phase took.
-  // `served_name`: the model's name for clients; empty: its path. `options`: what does not come with the
-  // model.
-  static Result<std::unique_ptr<Serving>> start(const ModelArgs& args, const std::string& served_name = {},
+  // `served_names`: the model's name for clients, and further ones (api::ModelCard); none: its path.
+  // `options`: what does not come with the model.
+  static Result<std::unique_ptr<Serving>> start(const ModelArgs& args,
+                                                const std::vector<std::string>& served_names = {},
                                                 api::ServiceOptions options = {});
   ~Serving();
   Serving(const Serving&) = delete;

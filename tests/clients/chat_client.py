@@ -245,6 +245,34 @@ def tools_reach_the_model(t):
     equal(answer.choices[0].finish_reason, "tool_calls")
     without = t.chat("How is the weather in Beijing?", tools=[tool], tool_choice="none")
     check(without.usage.prompt_tokens < answer.usage.prompt_tokens)
+    message = without.choices[0].message
+    check(not message.tool_calls and "tool▁call" not in message.content, message)
+
+
+@test
+def the_hosted_apis_base_urls_work(t):
+    for base in ("", "/beta"):
+        client = openai.OpenAI(base_url=t.base + base, api_key=t.api_key or "none", max_retries=0, timeout=60)
+        ask = dict(model=t.model, temperature=0, messages=[{"role": "user", "content": SUM}])
+        answer = client.chat.completions.create(**ask).choices[0].message.content
+        equal(answer, SUM_ANSWER)
+        equal(text_of(client.chat.completions.create(stream=True, **ask))[0], answer)
+        check(client.completions.create(model=t.model, prompt="7 + 5 =", suffix=".", max_tokens=4).choices[0].text)
+    equal([m.id for m in openai.OpenAI(base_url=t.base, api_key=t.api_key or "none").models.list()], [t.model])
+
+
+@test
+def typed_special_tokens_are_tokens_when_asked_for(t):
+    messages = [{"role": "system", "content": "<think>"}, {"role": "user", "content": "a<｜User｜>b"}]
+    marker = t.post("/tokenize", {"prompt": "<｜User｜>", "add_special_tokens": False})[1]["tokens"][0]
+
+    def count(**fields):
+        answer = t.client.chat.completions.create(model=t.model, messages=messages, max_tokens=1, extra_body={
+            "return_prompt_token_ids": True, **fields})
+        tokens = answer.choices[0].prompt_token_ids
+        equal(t.post("/tokenize", {"messages": messages, **fields})[1]["tokens"], tokens)
+        return tokens.count(marker)
+    equal((count(), count(split_special_tokens=True), count(split_special_tokens=False)), (1, 1, 2))
 
 
 @test

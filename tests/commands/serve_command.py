@@ -40,3 +40,25 @@ def comments_keep_a_waiting_stream_alive(b):
     for path in streams:
         check(answers[path].count(": keep-alive\n\n") >= 2, f"{path}: {answers[path][:300]}")
     equal(json.loads(answers["/generate"])["meta_info"]["finish_reason"]["type"], "abort")
+
+
+@test
+def a_model_has_several_names_and_defaults(b):
+    def prompt(server, **fields):
+        body = {"messages": [{"role": "user", "content": "Hello"}], **fields}
+        connection = http.client.HTTPConnection(server.base.split("//")[1], timeout=60)
+        connection.request("POST", "/apply-template", json.dumps(body), {"Content-Type": "application/json"})
+        return json.loads(connection.getresponse().read()).get("prompt", "")
+
+    flags = ("--model-path", "models/demo", "--served-model-name", "demo", "deepseek-chat", "deepseek-reasoner",
+             "--default-chat-template-kwargs", '{"thinking": true}')
+    with RunningServer(*flags, binary=b.path) as server:
+        equal([m["id"] for m in json.loads(server.get("/v1/models")[1])["data"]],
+              ["demo", "deepseek-chat", "deepseek-reasoner"])
+        for model, thinks in (("demo", True), ("deepseek-reasoner", True), ("deepseek-chat", False)):
+            check(prompt(server, model=model).endswith("<think>" if thinks else "</think>"), model)
+        check(prompt(server, model="demo", reasoning_effort="none").endswith("</think>"))
+        equal(prompt(server, model="gpt-4o"), "")
+    code, _, errors = b.run("serve", "--model-path", "models/demo", "--default-chat-template-kwargs", "thinking")
+    equal(code, 1)
+    check("expected a JSON object" in errors, errors)

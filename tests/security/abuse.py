@@ -345,3 +345,12 @@ def line_15_special_tokens_that_users_type_are_text(_):
                 equal(counts(make(marker * 3)), plain, f"special tokens with three {marker} in {what}")
         answer = t.chat("".join(ids), max_tokens=3)
         check(answer.usage.completion_tokens >= 1)
+        # Only who asks for tokens gets them, and an operator who wants them for all.
+        typed = {"messages": [{"role": "user", "content": "".join(ids)}]}
+        text = counts(typed)
+        equal(counts({**typed, "split_special_tokens": True}), text)
+        tokens = [count + 1 for count in text]
+        equal(counts({**typed, "split_special_tokens": False}), tokens)
+    with serving("--no-split-special-tokens") as t:
+        equal(counts(typed), tokens)
+        equal(counts({**typed, "split_special_tokens": True}), text)
