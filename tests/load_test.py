@@ -313,7 +313,7 @@ class Watch:
         """Of a histogram, each within its bucket as if its values were spread evenly."""
         _, page = self.server.get("/metrics")
         buckets = [(float(bound), int(float(count))) for bound, count in
-                   re.findall(rf'^{re.escape(name)}_bucket{{[^}}]*le="([^"]+)"}} (\S+)$', page, re.M)]
+                   re.findall(rf'^{re.escape(name)}_bucket{{[^}}]*le="([^"]+)"[^}}]*}} (\S+)$', page, re.M)]
         found = []
         for share in shares:
             wanted, low, below = share * buckets[-1][1], 0.0, 0
