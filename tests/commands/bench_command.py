@@ -59,7 +59,7 @@ def runs_that_do_not_fit_are_refused(binary):
     for flags, says in [(("--batch", 4, "--max-running-requests", 2), "--max-running-requests 2"),
                         (("--input-len", 100, "--max-total-tokens", 64), "--max-total-tokens 64"),
                         (("--input-len", 10**6), "the context holds"),
-                        (("--fp8-activations", "on"), "on the CPU products take bfloat16 or float32 activations"),
+                        (("--device", "cpu", "--fp8-activations", "on"), "on the CPU products take bfloat16 or float32 activations"),
                         (("--result-file", "/nowhere/x"), "cannot write /nowhere/x")]:
         code, _, err = binary.run("bench", *DEMO, "--repeat", 1, "--input-len", 8, "--output-len", 2, *flags)
         equal(code, 1, err)
