@@ -25,11 +25,12 @@ step() {
   rm -f "$log"
 }
 
-for room in dist ops sample engine; do step "tests of $room" $build/${room}_cuda_test; done
+for room in dist ops sample model engine; do step "tests of $room" $build/${room}_cuda_test; done
 step 'goldens' scripts/verify_goldens.sh --device cuda
 if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
   step 'goldens on two GPUs' scripts/verify_goldens.sh --device cuda --tp 2
   step 'goldens, experts apart' scripts/verify_goldens.sh --device cuda --tp 2 --ep-size 2
+  step 'goldens, layers apart' scripts/verify_goldens.sh --device cuda --pp-size 2
 fi
 # What GPUs older than Hopper run, as far as this one can show it.
 step 'tests of ops, portable kernels' env FATHOM_PORTABLE_KERNELS=1 $build/ops_cuda_test
@@ -52,6 +53,9 @@ if [ "${1:-}" = --sanitize ]; then
     step "racecheck of $room" env FATHOM_TEST_SMALL=1 compute-sanitizer --tool racecheck --error-exitcode 1 \
       $build/${room}_cuda_test --gtest_filter='-*DrawsEachTokenAsOftenAsItShould'
   done
+  # Not those that wait on purpose, or thousands of times.
+  step 'memcheck of dist' compute-sanitizer --tool memcheck --error-exitcode 1 $build/dist_cuda_test \
+    --gtest_filter='-*ReplayedGraphs*:*DoesNotCome*:*Abort*:*NamesRanks*'
   step 'memcheck of the demo model' compute-sanitizer --tool memcheck --error-exitcode 1 \
     $build/fathom verify --model-path models/demo --golden tests/golden/demo.safetensors --device cuda
 fi

@@ -288,7 +288,7 @@ struct Throughput {
 // ones.
 Result<Throughput> run_throughput(engine::Engine& engine, const ModelArgs& model, int32_t requests,
                                   int32_t input, int32_t output) {
-  FATHOM_ASSIGN(const sched::SchedulerOptions options, scheduler_options(model, engine.limits()));
+  FATHOM_ASSIGN(const sched::SchedulerOptions options, scheduler_options(model, engine));
   sched::Scheduler scheduler(options, engine);
   scheduler.start();
   Progress progress("throughput", requests, "requests");

@@ -63,8 +63,10 @@ std::string or_none(const std::string& name) {
 
 }  // namespace
 
-Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const ExecutorLimits& limits) {
+Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const engine::Engine& engine) {
+  const ExecutorLimits& limits = engine.limits();
   sched::SchedulerOptions options;
+  options.stages = engine.steps_at_once();
   FATHOM_ASSIGN(options.schedule_policy, sched::parse_schedule_policy(args.schedule_policy));
   options.max_queued_requests = args.max_queued_requests > 0 ? args.max_queued_requests : -1;
   options.chunked_prefill_size =
@@ -179,7 +181,7 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
   FATHOM_ASSIGN(serving->engines_, engine::start_engines(engine_settings(args), &facts));
   serving->find_encoding(args, facts.architecture);
   const ExecutorLimits& limits = serving->engines_.front()->limits();
-  FATHOM_ASSIGN(const auto options, scheduler_options(args, limits));
+  FATHOM_ASSIGN(const auto options, scheduler_options(args, *serving->engines_.front()));
   std::vector<RequestSink*> sinks;
   for (auto& engine : serving->engines_) {
     serving->schedulers_.push_back(std::make_unique<sched::Scheduler>(options, *engine));

@@ -22,8 +22,8 @@ namespace fathom::app {
 
 // The engine's part of the flags.
 engine::Settings engine_settings(const ModelArgs& args);
-// The scheduler's part, for an engine with these limits.
-Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const ExecutorLimits& limits);
+// The scheduler's part, for this engine.
+Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const engine::Engine& engine);
 
 class Serving {
  public:

@@ -8,7 +8,9 @@ namespace fathom::engine {
 Engine::Engine(const EngineOptions& options) : Engine(options, options.threads, available_cpus()) {}
 
 Engine::Engine(const EngineOptions& options, int32_t threads, const std::vector<int>& cpus)
-    : speculation_(options.speculation), pool_(std::make_unique<ThreadPool>(threads, cpus)) {
+    : speculation_(options.speculation),
+      steps_at_once_(options.steps_at_once()),
+      pool_(std::make_unique<ThreadPool>(threads, cpus)) {
   if (!options.trace_file.empty()) trace_ = std::make_unique<StepTrace>(options.trace_file);
   limits_.max_slots = options.max_running;
   limits_.page_size = options.page_size;
@@ -46,7 +48,7 @@ Result<std::vector<std::unique_ptr<Engine>>> Engine::start_all(const EngineOptio
   for (int32_t replica = 0; replica < options.replicas; ++replica) {
     if (options.cuda) {
       EngineOptions mine = options;
-      mine.first_gpu += replica * options.split.world();
+      mine.first_gpu += replica * options.gpus();
       FATHOM_ASSIGN(auto groups, start_gpu_engines(mine));
       for (auto& group : groups) engines.push_back(std::move(group));
     } else {

@@ -30,9 +30,10 @@ struct EngineOptions {
   bool fp8_activations =
       false;              // of FP8 weights, on a GPU that multiplies them: model::cuda::LoadOptions::fp8_x
   int32_t first_gpu = 0;  // of rank 0; the others follow
-  int32_t threads = 1;    // of all ranks together
-  std::vector<int> cpus;  // that they are bound to; empty: those of the process
-  model::Split split;     // over ranks, each a thread with a shard of the model
+  int32_t ranks_per_gpu = 1;     // for tests: more make sense only where kernels are small
+  int32_t threads = 1;           // of all ranks together
+  std::vector<int> cpus;         // that they are bound to; empty: those of the process
+  model::Split split;            // over ranks, each a thread with a shard of the model
   int32_t rebalance_passes = 0;  // forward passes from one balancing of experts to the next; 0: never
   int32_t replicas = 1;          // engines with all of the model each, that share the machine
   std::chrono::milliseconds dist_timeout = dist::kDefaultTimeout;  // of a rank that others wait for
@@ -58,6 +59,10 @@ struct EngineOptions {
     return static_cast<int32_t>(load.max_context > 0 ? load.max_context : config.max_positions);
   }
   int local_ranks() const { return split.world() / nodes.nodes; }
+  // Of stages that work at the same time (GPUs); a step that guesses begins when the one before is answered.
+  int32_t steps_at_once() const { return cuda && speculation.max_drafts == 0 ? split.pp : 1; }
+  int32_t gpus() const { return (split.world() + ranks_per_gpu - 1) / ranks_per_gpu; }
+  int32_t gpu_of(int rank) const { return first_gpu + rank % gpus(); }
 };
 
 // The load's part of `options`, complete.
@@ -106,6 +111,9 @@ class Engine : public Executor {
   const EngineReport& report() const { return report_; }
   const Speculation& speculation() const { return speculation_; }
   int32_t threads() const { return pool_->size(); }
+  // What it computes at the same time where enough are submitted, and none needs the tokens of the one
+  // before.
+  int32_t steps_at_once() const { return steps_at_once_; }
   // The host's threads, of rank 0. Free for others (bench probes) only while no step runs.
   ThreadPool& pool() { return *pool_; }
 
@@ -126,6 +134,7 @@ class Engine : public Executor {
   ExecutorLimits limits_;
   EngineReport report_;
   Speculation speculation_;
+  int32_t steps_at_once_ = 1;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<StepTrace> trace_;  // or none
 };

@@ -10,18 +10,11 @@
 #include "dist/rendezvous.h"
 #include "dist/socket_group.h"
 #include "dist/thread_group.h"
+#include "engine/pass_turn.h"
 
 namespace fathom::engine {
 
-using TimePoint = std::chrono::steady_clock::time_point;
-
-namespace {
-
-// Between two steps an engine answers requests and gets its next plan. Others wait so long for it: to begin
-// without it would cost it a whole pass.
-constexpr std::chrono::microseconds kBetweenSteps{1000};
-
-}  // namespace
+using TimePoint = PassTurn::TimePoint;
 
 // A group of requests as its engine drives it.
 struct RankWorld::Group {
@@ -318,18 +311,14 @@ model::ForwardOutput RankWorld::run(int group, RankPass pass) {
 // When the next pass may begin, and of which kind: max() while a group in a step has not come with its pass.
 // Drafts go first: their groups will want a forward pass after them, with the others'.
 TimePoint RankWorld::ready_at(RankPass::Kind* kind) const {
-  TimePoint ready{};
   *kind = RankPass::Kind::kForward;
   for (const Group& group : board_->groups) {
-    if (group.posted != nullptr) {
-      if (group.posted->kind == RankPass::Kind::kDraft) *kind = RankPass::Kind::kDraft;
-    } else if (group.in_step) {
-      return TimePoint::max();
-    } else if (group.step_end != TimePoint{}) {
-      ready = std::max(ready, group.step_end + kBetweenSteps);
-    }
+    if (group.posted != nullptr && group.posted->kind == RankPass::Kind::kDraft)
+      *kind = RankPass::Kind::kDraft;
   }
-  return ready;
+  return pass_begins(board_->groups, [](const Group& group) {
+    return PassTurn{group.posted != nullptr, group.in_step, group.step_end};
+  });
 }
 
 void RankWorld::launch(RankPass::Kind kind) {

@@ -156,11 +156,6 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
                  "--{}: every rank has a part of every expert; spread them with --ep-size",
                  settings.enable_eplb ? "enable-eplb" : "ep-num-redundant-experts");
   }
-  if (options.cuda && (settings.enable_eplb || split.redundant > 0)) {
-    return error(ErrorCode::kUnsupported,
-                 "--enable-eplb, --ep-num-redundant-experts: on GPUs each expert stays in one place in this "
-                 "version; leave them out");
-  }
   if (settings.enable_eplb)
     options.rebalance_passes = settings.eplb_iterations > 0 ? settings.eplb_iterations : kDefaultRebalance;
   if (options.config.draft_vocab > 0 && split.tp > 1) {
@@ -179,24 +174,8 @@ Result<void> split_ranks(const Settings& settings, EngineOptions& options) {
         "split, with --dp",
         settings.tp_size);
   }
-  if (options.cuda && split.pp > 1) {
-    return error(ErrorCode::kUnsupported,
-                 "--pp-size {}: GPUs have all layers in this version; use --tp, or --device cpu", split.pp);
-  }
-  if (options.cuda && split.dp > 1 && split.tp % split.dp == 0 && split.attention_ranks() > 1) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--enable-dp-attention --tp {} --dp {}: a group of requests has one GPU in this version; use "
-        "--dp {}, or --device cpu",
-        split.tp, split.dp, split.tp);
-  }
-  if (options.cuda && split.dp > 1 && options.speculation.max_drafts > 0) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--enable-dp-attention with --speculative-algorithm: on GPUs one of the two in this version; "
-        "leave one out, or use --device cpu");
-  }
   options.first_gpu = settings.base_gpu_id;
+  options.ranks_per_gpu = settings.ranks_per_gpu;
   FATHOM_TRY(model::make_shard(options.config, split, 0));
   return {};
 }

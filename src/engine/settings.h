@@ -38,6 +38,7 @@ struct Settings {
   std::string trace_file;              // empty: none
   int32_t tp_size = 1;                 // --tp: ranks of a stage
   int32_t base_gpu_id = 0;             // --base-gpu-id: of rank 0
+  int32_t ranks_per_gpu = 1;           // no flag: for tests on fewer GPUs than ranks
   int32_t dp_size = 1;                 // --dp: groups of requests of the ranks, or replicas of the model
   bool enable_dp_attention = false;    // the former
   int32_t ep_size = 1;                 // parts of the routed experts

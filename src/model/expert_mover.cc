@@ -8,9 +8,6 @@
 namespace fathom::model {
 namespace {
 
-// Less is not worth the transfer.
-constexpr double kWorthwhile = 0.05;
-
 int64_t scale_bytes(const ops::PackedLinear& weight) {
   if (weight.scales == nullptr) return 0;
   return ceil_div<int64_t>(weight.k, 128) * weight.n_padded * static_cast<int64_t>(sizeof(float));
@@ -45,7 +42,7 @@ void ExpertMover::balance(MoeWeights& moe) {
   const ExpertPlacement after = model::balance(moe.placement, moe.load);
   const double was = imbalance(moe.placement, moe.load);
   const double would_be = imbalance(after, moe.load);
-  const bool worthwhile = was - would_be >= kWorthwhile;
+  const bool worthwhile = was - would_be >= kWorthwhileBalance;
   sum_.before += was;
   sum_.after += worthwhile ? would_be : was;
   ++layers_;

@@ -24,6 +24,9 @@ ExpertPlacement first_placement(int64_t experts, int64_t redundant, int sets);
 // slot.
 ExpertPlacement balance(const ExpertPlacement& before, std::span<const int64_t> load);
 
+// A new placement that brings imbalance() down by less is not worth the transfer.
+inline constexpr double kWorthwhileBalance = 0.05;
+
 // Tokens of the busiest set over those of the mean one, copies of an expert having equal shares: 1 is even.
 double imbalance(const ExpertPlacement& placement, std::span<const int64_t> load);
 

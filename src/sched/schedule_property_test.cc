@@ -59,11 +59,11 @@ class RandomSchedule {
     return fmt::format(
         "page_size {} pages {} slots {} step_tokens {} context {} vocab {} chunk {} policy {} mixed {} "
         "overlap "
-        "{} radix {} drafts {} {} requests {}",
+        "{} radix {} drafts {} {} stages {} requests {}",
         limits_.page_size, limits_.num_pages, limits_.max_slots, limits_.max_step_tokens, limits_.max_context,
         limits_.vocab_size, options_.chunked_prefill_size, to_string(options_.schedule_policy),
         options_.enable_mixed_chunk, !options_.disable_overlap_schedule, !options_.disable_radix_cache,
-        limits_.max_drafts, limits_.draft_layer ? "with a draft layer" : "", runs_.size());
+        limits_.max_drafts, limits_.draft_layer ? "with a draft layer" : "", options_.stages, runs_.size());
   }
 
  private:
@@ -113,6 +113,7 @@ class RandomSchedule {
     limits_.max_drafts = pick({0, 0, 1, 3, 7});
     limits_.draft_layer = limits_.max_drafts > 0 && draw(2) == 0;
     options_.speculative_adaptive = draw(2) == 0;
+    options_.stages = limits_.max_drafts == 0 ? pick({1, 1, 2, 3}) : 1;
   }
 
   void make_requests() {

@@ -2,9 +2,9 @@
 // drive it step by step.
 //
 // The caller loops: plan() -> hand the plan to the executor -> account() with its result. Up to two plans may
-// be out at once (one with overlap off); results come back in order. A request is waiting (no pages, no
-// slot), running (a slot and a block table), or ended and, for at most one more step, held until the rows
-// that touch its pages are done.
+// be out at once (one with overlap off, more where the executor has stages); results come back in order. A
+// request is waiting (no pages, no slot), running (a slot and a block table), or ended and, for at most one
+// more step, held until the rows that touch its pages are done.
 //
 // Not thread safe. Progress: the request that came first of those that run is never preempted while another
 // runs, every request alone fits the pool (admissible() refuses the others), and preempted requests are
@@ -84,11 +84,15 @@ class SchedulerCore {
   struct Draft;  // a plan under construction
 
   bool speculates() const { return limits_.max_drafts > 0; }
-  // A step that guesses tokens says only at its end where its sequences stand, so it is out alone.
+  // One for each stage of the executor, and one ahead. A step that guesses tokens says only at its end where
+  // its sequences stand, so it is out alone.
   size_t max_in_flight() const {
-    const bool alone = !in_flight_.empty() && in_flight_.back().guesses;
-    return options_.disable_overlap_schedule || alone ? 1 : 2;
+    if (!in_flight_.empty() && in_flight_.back().guesses) return 1;
+    const auto stages = static_cast<size_t>(options_.stages);
+    return options_.disable_overlap_schedule ? stages : stages + 1;
   }
+  // Whether a sequence that can decode has its turn in the next step, where `count` can.
+  bool has_turn(const Sequence& sequence, int32_t count) const;
 
   // step_planning.cc
   void draft_rows(Draft* draft);

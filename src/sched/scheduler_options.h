@@ -41,6 +41,9 @@ struct SchedulerOptions {
   // decode rows alone, by PromptBudget; 0: as chunked_prefill_size says. With mixed chunks only.
   double prefill_step_ratio = 2.0;
 
+  // Steps that the executor computes at the same time, each by a part of the model's layers. Rows of a step
+  // that need the tokens of one among them hold the others up, so that sequences take turns.
+  int32_t stages = 1;
   bool disable_overlap_schedule = false;  // --disable-overlap-schedule: plan a step after the last is done
   bool disable_radix_cache = false;       // --disable-radix-cache: keep and share no prefixes
 

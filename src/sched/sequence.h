@@ -43,6 +43,7 @@ struct Sequence {
   int32_t complete_len = 0;     // of them, those whose entries the draft layer, if there is one, has too
   int32_t planned_outputs = 0;  // outputs chosen once all planned steps are done
   int32_t in_flight = 0;        // rows in steps that are not accounted
+  uint64_t last_step = 0;       // that it has a row in
   bool resumed = false;         // after a preemption, until the executor has chosen a token again
   bool ended = false;           // its last event is out; waits for rows in flight
 

@@ -2,6 +2,7 @@
 // of the token budget.
 #include <algorithm>
 
+#include "base/math.h"
 #include "sched/draft.h"
 
 namespace fathom::sched {
@@ -107,16 +108,27 @@ void SchedulerCore::add_row(Sequence* sequence, BatchRow row, Draft* draft) {
     sequence->resumed = false;
   }
   ++sequence->in_flight;
+  sequence->last_step = next_step_;
   draft->tokens_left -= count;
   draft->step.rows.push_back(
       {sequence, count, row.mode == RowMode::kExtend, row.sample, !row.tokens.empty()});
   draft->plan.rows.push_back(std::move(row));
 }
 
+bool SchedulerCore::has_turn(const Sequence& sequence, int32_t count) const {
+  // Too few to keep all stages busy go on as soon as they can.
+  if (options_.stages == 1 || count < options_.stages) return true;
+  return sequence.in_flight == 0 || sequence.last_step + static_cast<uint64_t>(options_.stages) <= next_step_;
+}
+
 void SchedulerCore::draft_decode_rows(Draft* draft) {
-  const auto decodes = [](const auto& sequence) { return sequence->running() && sequence->can_decode(); };
-  const auto count = static_cast<int32_t>(std::ranges::count_if(running_, decodes));
-  if (count == 0) return;
+  const auto can_decode = [](const auto& sequence) { return sequence->running() && sequence->can_decode(); };
+  const auto all = static_cast<int32_t>(std::ranges::count_if(running_, can_decode));
+  if (all == 0) return;
+  // As many for each stage; those whose turn it is.
+  int32_t most = options_.stages == 1 || all < options_.stages ? all : ceil_div(all, options_.stages);
+  const auto decodes = [&](const auto& sequence) { return can_decode(sequence) && has_turn(*sequence, all); };
+  const auto count = std::min(most, static_cast<int32_t>(std::ranges::count_if(running_, decodes)));
   bool guesses = draft->speculates && speculates();
   if (guesses && options_.speculative_adaptive) {
     if (!guess_next_) guess_next_ = gain_.pays(count, !last_step_extended_);
@@ -130,7 +142,9 @@ void SchedulerCore::draft_decode_rows(Draft* draft) {
   draft->plan.rows.reserve(running_.size());
   draft->step.rows.reserve(running_.size());
   for (const auto& sequence : running_) {
+    if (most == 0) break;
     if (!decodes(sequence)) continue;
+    --most;
     BatchRow row;
     row.sample = true;
     if (sequence->resumed) row.tokens.push_back(sequence->tokens.back());

@@ -42,6 +42,32 @@ TEST_F(StepPlanningTest, TheLastPromptTokenIsRecomputed) {
   expect_as_alone("b");
 }
 
+// With stages that work at the same time, sequences take turns: those of a step do not wait for the step
+// before.
+TEST_F(StepPlanningTest, SequencesTakeTurnsWhereStepsRunAtTheSameTime) {
+  options_.stages = 2;
+  start();
+  for (int i = 0; i < 5; ++i) add(request(std::to_string(i), 40 * i, 8, 30));
+  while (see("4").tokens.empty()) step();
+  std::vector<int32_t> before;
+  int64_t seen = 0;
+  for (int i = 0; i < 12; ++i) {
+    ASSERT_TRUE(step());
+    ASSERT_FALSE(rows_.empty());
+    std::vector<int32_t> slots;
+    for (const BatchRow& row : rows_) slots.push_back(row.slot);
+    EXPECT_LE(slots.size(), 3U);
+    EXPECT_GE(slots.size(), 2U);
+    for (const int32_t slot : slots) EXPECT_EQ(std::ranges::count(before, slot), 0) << "in two steps running";
+    before = slots;
+    seen += static_cast<int64_t>(slots.size());
+    EXPECT_EQ(core_->steps_in_flight(), 2U);  // one of three has just ended
+  }
+  EXPECT_EQ(seen, 30);
+  run_all();
+  for (int i = 0; i < 5; ++i) expect_as_alone(std::to_string(i));
+}
+
 TEST_F(StepPlanningTest, ALongPromptDoesNotStopDecoding) {
   options_.chunked_prefill_size = 16;
   start();

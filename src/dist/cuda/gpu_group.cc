@@ -16,13 +16,14 @@ using device::cuda::DeviceBuffer;
 
 // What all ranks of a group share on the host.
 struct World {
-  explicit World(std::chrono::milliseconds timeout_in) : timeout(timeout_in) {}
+  World(int size_in, std::chrono::milliseconds timeout_in) : size(size_in), timeout(timeout_in) {}
   ~World() {
     if (board != nullptr) cudaFreeHost(board);
   }
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
+  const int size;
   const std::chrono::milliseconds timeout;
   FaultBoard* board = nullptr;
   std::mutex mutex;
@@ -82,6 +83,16 @@ struct GpuGroup::State {
   PeerView peers;
   std::vector<Region> regions;
 
+  // What the others know of a rank.
+  struct Seat {
+    int id;
+    uint32_t *inbox, *flags;
+  };
+  // `host` and `gpu` are there.
+  Result<void> allocate(bool posts);
+  Seat seat(int id) const;
+  void meet(std::span<const Seat> seats);
+
   // Where `data` lies on every rank.
   Everywhere everywhere(const void* data) const {
     const auto* at = static_cast<const std::byte*>(data);
@@ -101,6 +112,38 @@ struct GpuGroup::State {
 GpuGroup::GpuGroup(std::unique_ptr<State> state) : state_(std::move(state)) {}
 GpuGroup::~GpuGroup() = default;
 
+Result<void> GpuGroup::State::allocate(bool posts) {
+  FATHOM_TRY(device::cuda::check(cudaSetDevice(gpu), "cudaSetDevice"));
+  FATHOM_ASSIGN(flags, DeviceBuffer::allocate(kFlagBytes));
+  FATHOM_ASSIGN(progress, DeviceBuffer::allocate(sizeof(Progress)));
+  FATHOM_TRY(device::cuda::check(cudaMemset(flags.data(), 0, kFlagBytes), "fill"));
+  FATHOM_TRY(device::cuda::check(cudaMemset(progress.data(), 0, sizeof(Progress)), "fill"));
+  if (posts) {
+    const size_t bytes = kSlots * static_cast<size_t>(host->size()) * static_cast<size_t>(kMostPostBytes);
+    FATHOM_ASSIGN(inbox, DeviceBuffer::allocate(bytes));
+    FATHOM_TRY(device::cuda::check(cudaMemset(inbox.data(), 0xff, bytes), "fill"));
+  }
+  return device::cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
+GpuGroup::State::Seat GpuGroup::State::seat(int id) const {
+  return {id, static_cast<uint32_t*>(inbox.data()), static_cast<uint32_t*>(flags.data())};
+}
+
+void GpuGroup::State::meet(std::span<const Seat> seats) {
+  peers.rank = host->rank();
+  peers.size = host->size();
+  peers.progress = static_cast<Progress*>(progress.data());
+  peers.box_words = inbox.data() != nullptr ? kMostPostBytes / static_cast<int64_t>(sizeof(uint32_t)) : 0;
+  peers.fault = world->board;
+  peers.timeout_ns = static_cast<uint64_t>(world->timeout.count()) * 1'000'000U;
+  for (size_t r = 0; r < seats.size(); ++r) {
+    peers.ids[r] = seats[r].id;
+    peers.inbox[r] = seats[r].inbox;
+    peers.flags[r] = seats[r].flags;
+  }
+}
+
 Result<std::vector<std::unique_ptr<GpuGroup>>> GpuGroup::create(const GpuGroupOptions& options) {
   const auto size = static_cast<int>(options.gpus.size());
   FATHOM_CHECK(size >= 1, "a group of {}", size);
@@ -108,7 +151,7 @@ Result<std::vector<std::unique_ptr<GpuGroup>>> GpuGroup::create(const GpuGroupOp
     return error(ErrorCode::kUnsupported, "{} GPUs: a group of one process has at most {}", size, kMostRanks);
   }
   FATHOM_TRY(enable_peers(options.gpus));
-  const auto world = std::make_shared<World>(options.timeout);
+  const auto world = std::make_shared<World>(size, options.timeout);
   FATHOM_TRY(device::cuda::check(cudaHostAlloc(reinterpret_cast<void**>(&world->board), sizeof(FaultBoard),
                                                cudaHostAllocPortable | cudaHostAllocMapped),
                                  "cudaHostAlloc"));
@@ -116,39 +159,36 @@ Result<std::vector<std::unique_ptr<GpuGroup>>> GpuGroup::create(const GpuGroupOp
 
   auto hosts = make_thread_groups(size, options.timeout);
   std::vector<std::unique_ptr<State>> states;
-  const size_t inbox_bytes = kSlots * static_cast<size_t>(size) * static_cast<size_t>(kMostPostBytes);
+  std::vector<State::Seat> seats;
   for (int rank = 0; rank < size; ++rank) {
     auto state = std::make_unique<State>();
     state->world = world;
     state->host = std::move(hosts[static_cast<size_t>(rank)]);
     state->gpu = options.gpus[static_cast<size_t>(rank)];
-    FATHOM_TRY(device::cuda::check(cudaSetDevice(state->gpu), "cudaSetDevice"));
-    FATHOM_ASSIGN(state->inbox, DeviceBuffer::allocate(inbox_bytes));
-    FATHOM_ASSIGN(state->flags, DeviceBuffer::allocate(kFlagBytes));
-    FATHOM_ASSIGN(state->progress, DeviceBuffer::allocate(sizeof(Progress)));
-    FATHOM_TRY(device::cuda::check(cudaMemset(state->inbox.data(), 0xff, inbox_bytes), "fill"));
-    FATHOM_TRY(device::cuda::check(cudaMemset(state->flags.data(), 0, kFlagBytes), "fill"));
-    FATHOM_TRY(device::cuda::check(cudaMemset(state->progress.data(), 0, sizeof(Progress)), "fill"));
-    FATHOM_TRY(device::cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"));
+    FATHOM_TRY(state->allocate(options.posts));
+    seats.push_back(state->seat(rank));
     states.push_back(std::move(state));
   }
   std::vector<std::unique_ptr<GpuGroup>> groups;
-  for (int rank = 0; rank < size; ++rank) {
-    State& state = *states[static_cast<size_t>(rank)];
-    PeerView& peers = state.peers;
-    peers.rank = rank;
-    peers.size = size;
-    peers.progress = static_cast<Progress*>(state.progress.data());
-    peers.box_words = kMostPostBytes / static_cast<int64_t>(sizeof(uint32_t));
-    peers.fault = world->board;
-    peers.timeout_ns = static_cast<uint64_t>(options.timeout.count()) * 1'000'000U;
-    for (size_t r = 0; r < states.size(); ++r) {
-      peers.inbox[r] = static_cast<uint32_t*>(states[r]->inbox.data());
-      peers.flags[r] = static_cast<uint32_t*>(states[r]->flags.data());
-    }
+  for (auto& state : states) {
+    state->meet(seats);
+    groups.push_back(std::unique_ptr<GpuGroup>(new GpuGroup(std::move(state))));
   }
-  for (auto& state : states) groups.push_back(std::unique_ptr<GpuGroup>(new GpuGroup(std::move(state))));
   return groups;
+}
+
+Result<std::unique_ptr<GpuGroup>> GpuGroup::split(int colour, const std::string& name, bool posts) {
+  auto part = std::make_unique<State>();
+  part->world = state_->world;
+  part->gpu = state_->gpu;
+  FATHOM_ASSIGN(part->host, state_->host->split(colour, name));
+  FATHOM_TRY(part->allocate(posts && part->host->size() > 1));
+  const State::Seat mine = part->seat(state_->peers.ids[state_->peers.rank]);
+  std::vector<State::Seat> seats(static_cast<size_t>(part->host->size()));
+  const std::vector<int64_t> sizes(seats.size(), sizeof(State::Seat));
+  FATHOM_TRY(part->host->all_gather(&mine, sizes, seats.data()));
+  part->meet(seats);
+  return std::unique_ptr<GpuGroup>(new GpuGroup(std::move(part)));
 }
 
 int GpuGroup::rank() const {
@@ -190,11 +230,12 @@ namespace {
 constexpr int64_t kPostBytes = int64_t{1400} << 10;
 constexpr int64_t kPostBytesBf16 = int64_t{4000} << 10;
 
-bool goes_by_post(const SumArgs& args, int size) {
+bool goes_by_post(const SumArgs& args, const PeerView& peers) {
+  if (peers.box_words == 0) return false;
   if (args.way != Way::kAuto) return args.way == Way::kPost;
   const int64_t bytes = args.rows.rows * args.rows.columns * device::size_of(args.rows.dtype);
   const int64_t most = args.rows.dtype == device::DType::kBF16 ? kPostBytesBf16 : kPostBytes;
-  return bytes <= most / (size - 1);
+  return bytes <= most / (peers.size - 1);
 }
 
 }  // namespace
@@ -212,15 +253,33 @@ void check_sum(const SumArgs& args, const PeerView& peers) {
 
 }  // namespace
 
-void GpuGroup::sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most) {
+std::optional<RowRange> GpuGroup::share_of(const SumArgs& args) const {
+  const PeerView& peers = state_->peers;
+  if (goes_by_post(args, peers)) return std::nullopt;
+  const int64_t rows = args.rows.rows;
+  const int64_t each = (rows + peers.size - 1) / peers.size;
+  return RowRange{std::min(rows, each * peers.rank), std::min(rows, each * (peers.rank + 1))};
+}
+
+void GpuGroup::sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most, RowRange mine,
+                       std::span<const int> to) {
   const State& s = *state_;
   check_sum(args, s.peers);
-  FATHOM_CHECK(args.rows.rows <= most, "{} rows, most {}", args.rows.rows, most);
+  FATHOM_CHECK(args.rows.rows <= most && mine.end <= args.rows.rows, "rows [{}, {}) of {}, most {}",
+               mine.first, mine.end, args.rows.rows, most);
   if (most == 0) return;
-  Everywhere mine;
-  mine.at[s.peers.rank] = args.y.data;
-  sum_by_meeting(stream, s.peers, args, s.everywhere(args.rows.data), mine,
-                 {.first = 0, .end = args.rows.rows, .most = most, .send = false});
+  Everywhere y;
+  if (!to.empty() && args.rows.rows > 0) {
+    const Everywhere all = s.everywhere(args.y.data);
+    for (const int rank : to) y.at[rank] = all.at[rank];
+  }
+  y.at[s.peers.rank] = args.y.data;
+  SumArgs whole = args;
+  if (!to.empty()) whole.rounded = {};  // others write the rest of y
+  sum_by_meeting(stream, s.peers, whole, s.everywhere(args.rows.data), y,
+                 {.first = mine.first, .end = mine.end, .most = most});
+  if (!to.empty() && args.rounded.values != nullptr && args.rows.rows > 0)
+    ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
 }
 
 void GpuGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
@@ -228,15 +287,13 @@ void GpuGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
   const ops::cuda::Matrix& rows = args.rows;
   check_sum(args, s.peers);
   if (rows.rows == 0) return;
-  if (goes_by_post(args, s.peers.size)) return sum_by_post(stream, s.peers, args);
-  const int64_t each = (rows.rows + s.peers.size - 1) / s.peers.size;
-  Share share;
-  share.first = std::min(rows.rows, each * s.peers.rank);
-  share.end = std::min(rows.rows, share.first + each);
-  share.most = each;
+  const auto mine = share_of(args);
+  if (!mine) return sum_by_post(stream, s.peers, args);
   SumArgs whole = args;
   whole.rounded = {};  // a rank writes its share of y alone, for all
-  sum_by_meeting(stream, s.peers, whole, s.everywhere(rows.data), s.everywhere(args.y.data), share);
+  sum_by_meeting(
+      stream, s.peers, whole, s.everywhere(rows.data), s.everywhere(args.y.data),
+      {.first = mine->first, .end = mine->end, .most = (rows.rows + s.peers.size - 1) / s.peers.size});
   if (args.rounded.values != nullptr) ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
 }
 
@@ -253,7 +310,7 @@ Result<void> GpuGroup::state() const {
     const std::lock_guard lock(world.mutex);
     if (world.aborted) return world.error;
   }
-  for (int r = 0; r < size(); ++r) {
+  for (int r = 0; r < world.size; ++r) {
     const uint32_t waited = world.waited(r);
     if (waited == 0) continue;
     return error(ErrorCode::kDeadlineExceeded, "rank {} waited {:.1f} s on its GPU in {}, held up by rank {}",

@@ -15,7 +15,9 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -28,7 +30,10 @@ namespace fathom::dist::cuda {
 enum class Op { kSum, kGather };
 
 struct GpuGroupOptions {
-  std::vector<int> gpus;  // of rank 0, 1, ...; at most 8
+  // Of rank 0, 1, ...; at most 8. One GPU may have several ranks where their kernels fit on it together, as
+  // those of small models in tests do.
+  std::vector<int> gpus;
+  bool posts = true;  // sums by Way::kPost, which take memory; without them all go by Way::kMeet
   std::chrono::milliseconds timeout{kDefaultTimeout};
 };
 
@@ -56,6 +61,10 @@ struct SumArgs {
   Way way = Way::kAuto;
 };
 
+struct RowRange {
+  int64_t first = 0, end = 0;
+};
+
 class GpuGroup {
  public:
   // The handles of all ranks, in their order. kUnsupported where two of the GPUs cannot reach each other.
@@ -70,14 +79,22 @@ class GpuGroup {
   // The same ranks on the host: for what they agree on before they queue work.
   Group& host();
 
+  // Those who give the same colour become a group, in the order of their ranks; every rank must call it. What
+  // ends one group of a world ends all of them, and errors name ranks by their number in the first one.
+  Result<std::unique_ptr<GpuGroup>> split(int colour, const std::string& name, bool posts);
+
   // Meets all ranks: each gives memory of its own GPU, of the same size and use, that the ops below may write
   // on behalf of others from now on. It must outlive the group's work.
   Result<void> share(void* data, int64_t bytes);
 
   void sum(device::cuda::Stream& stream, const SumArgs& args);
+  // The rows whose residual this rank has after sum(); nothing: every rank has all of them.
+  std::optional<RowRange> share_of(const SumArgs& args) const;
   // The sum of this rank's own rows alone: `args.rows` is those rows [T, W] of a shared matrix that all ranks
   // have written; y and the residual [T, W] are the rank's. T may differ, and be 0; `most`: of any rank.
-  void sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most);
+  // Of the T rows the rank adds `mine`; y goes to the ranks `to` as well, and must be in shared memory then.
+  void sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most, RowRange mine,
+               std::span<const int> to);
   // `part` of shared memory goes to the same place on every rank; no other rank may write there. `most`:
   // values of the largest part of any rank.
   void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most);

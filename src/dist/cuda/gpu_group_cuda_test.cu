@@ -25,11 +25,15 @@ using ops::cuda::Matrix;
 #define FATHOM_GPUS_OR_SKIP() \
   if (device::cuda::gpu_count() < 2) GTEST_SKIP() << "fewer than two GPUs"
 
+// Ranks that share a GPU wait for each other's kernels, and one that was not loaded yet waits for all of
+// them.
+const int kLoadsKernelsFirst = setenv("CUDA_MODULE_LOADING", "EAGER", 1);
+
 // fn(group, stream) on a thread for each rank.
 void run_ranks(int size, std::chrono::milliseconds timeout,
                const std::function<void(GpuGroup&, Stream&)>& fn) {
   GpuGroupOptions options;
-  for (int i = 0; i < size; ++i) options.gpus.push_back(i);
+  for (int i = 0; i < size; ++i) options.gpus.push_back(i % device::cuda::gpu_count());
   options.timeout = timeout;
   auto groups = GpuGroup::create(options);
   ASSERT_TRUE(groups.ok()) << groups.error().message;
@@ -187,7 +191,7 @@ TEST(GpuGroup, ARankAddsItsOwnRows) {
         args.residual = residual.data();
         args.weight = factors.data();
         args.y = y.view().first_rows(mine);
-        group.sum_own(stream, args, places);
+        group.sum_own(stream, args, places, {0, mine}, {});
         ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
         const auto sum = sum_of(round, size, all * width, DType::kF32);
         const std::vector<float> own(sum.begin() + first * width, sum.begin() + (first + mine) * width);
@@ -205,6 +209,102 @@ TEST(GpuGroup, ARankAddsItsOwnRows) {
       }
     });
   }
+}
+
+// Four ranks, two a group, perhaps several on a GPU: a model's sums in its groups, and the experts' over all
+// of them, of which a rank of a group has the share that it keeps of the residual and sends the norm to the
+// other.
+TEST(GpuGroup, GroupsOfAGroup) {
+  if (device::cuda::gpu_count() < 1) GTEST_SKIP() << "no GPU";
+  ASSERT_EQ(kLoadsKernelsFirst, 0);
+  constexpr int kSize = 4, kLanes = 2;
+  constexpr int64_t kWidth = 256, kPlaces = 20;
+  run_ranks(kSize, kPatient, [](GpuGroup& world, Stream& stream) {
+    const int group = world.rank() / kLanes;
+    const int lane = world.rank() % kLanes;
+    for (const bool posts : {true, false}) {
+      auto lanes = world.split(group, "lanes", posts).value();
+      auto across = world.split(lane, "across", false).value();
+      ASSERT_EQ(lanes->rank(), lane);
+      ASSERT_EQ(across->rank(), group);
+      for (uint64_t round = 0; round < 8; ++round) {
+        const auto tokens = static_cast<int64_t>((round * 7 + static_cast<uint64_t>(group) * 3) % kPlaces);
+        const auto size_all = kSize / kLanes * kPlaces * kWidth;
+        const DeviceMatrix rows(DType::kF32, kPlaces, kWidth,
+                                values_of(round, world.rank(), kPlaces * kWidth, DType::kF32));
+        const DeviceMatrix all(DType::kF32, kSize / kLanes * kPlaces, kWidth,
+                               values_of(round + 100, world.rank(), size_all, DType::kF32));
+        const DeviceMatrix y(DType::kBF16, kPlaces, kWidth), want(DType::kBF16, kPlaces, kWidth);
+        std::mt19937 same(static_cast<unsigned>(round));
+        const auto before = ops::cuda::random_floats(kPlaces * kWidth, same);
+        const auto weight = ops::cuda::random_floats(kWidth, same);
+        const DeviceArray<float> residual(before), want_residual(before), factors(weight);
+        ASSERT_TRUE(lanes->share(rows.view().data, kPlaces * kWidth * 4).ok());
+        ASSERT_TRUE(lanes->share(y.view().data, kPlaces * kWidth * 2).ok());
+        ASSERT_TRUE(world.share(y.view().data, kPlaces * kWidth * 2).ok());
+        ASSERT_TRUE(world.share(all.view().data, size_all * 4).ok());
+        SumArgs args;
+        args.rows = rows.view().first_rows(tokens);
+        args.residual = residual.data();
+        args.weight = factors.data();
+        args.y = y.view().first_rows(tokens);
+        lanes->sum(stream, args);
+        const auto share = lanes->share_of(args);
+        ASSERT_EQ(share.has_value(), !posts);
+        args.rows = all.view().row_range(group * kPlaces, group * kPlaces + tokens);
+        const std::vector<int> others{group * kLanes + 1 - lane};
+        world.sum_own(stream, args, kPlaces, share.value_or(RowRange{0, tokens}),
+                      posts ? std::span<const int>() : std::span<const int>(others));
+        ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+        ASSERT_TRUE(world.state().ok()) << world.state().error().message;
+
+        // On one GPU, one sum after the other.
+        std::vector<float> first(static_cast<size_t>(kPlaces * kWidth));
+        for (int l = 0; l < kLanes; ++l) {
+          const auto part = values_of(round, group * kLanes + l, kPlaces * kWidth, DType::kF32);
+          for (size_t i = 0; i < first.size(); ++i) first[i] = l == 0 ? part[i] : first[i] + part[i];
+        }
+        const auto sum = sum_of(round + 100, kSize, size_all, DType::kF32);
+        const auto* own = sum.data() + group * kPlaces * kWidth;
+        for (const auto& delta : {first, std::vector<float>(own, own + kPlaces * kWidth)}) {
+          const DeviceMatrix added(DType::kF32, kPlaces, kWidth, delta);
+          ops::cuda::add_rms_norm(stream, {.residual = want_residual.data(),
+                                           .delta = added.view().first_rows(tokens),
+                                           .weight = factors.data(),
+                                           .eps = args.eps,
+                                           .y = want.view().first_rows(tokens)});
+          ASSERT_TRUE(stream.synchronize().ok());
+        }
+        ops::cuda::expect_same(y.get(), want.get(), kWidth, fmt::format("round {}", round));
+        ASSERT_TRUE(world.host().barrier().ok());
+      }
+      // A rank sends what the others of its lane do not have.
+      const DeviceMatrix numbers(DType::kF32, 2, 64, std::vector<float>(128, static_cast<float>(group)));
+      ASSERT_TRUE(across->share(numbers.view().data, 512).ok());
+      across->gather(stream, numbers.view().row_range(group, group + 1), 64);
+      ASSERT_TRUE(stream.synchronize().ok());
+      for (size_t i = 0; i < 128; ++i) EXPECT_EQ(numbers.get()[i], i < 64 ? 0.0F : 1.0F);
+      ASSERT_TRUE(world.host().barrier().ok());
+    }
+  });
+}
+
+TEST(GpuGroup, AGroupOfAGroupNamesRanksByTheirNumberInTheFirst) {
+  if (device::cuda::gpu_count() < 1) GTEST_SKIP() << "no GPU";
+  run_ranks(4, std::chrono::milliseconds(400), [](GpuGroup& world, Stream& stream) {
+    auto pair = world.split(world.rank() / 2, "pair", true).value();
+    const DeviceMatrix rows(DType::kF32, 1, 64, std::vector<float>(64, 1.0F));
+    if (world.rank() == 2) {
+      SumArgs args;
+      args.rows = args.y = rows.view();
+      pair->sum(stream, args);
+      ASSERT_TRUE(stream.synchronize().ok());
+    } else {
+      std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    }
+    ASSERT_FALSE(world.state().ok());
+    EXPECT_EQ(world.state().error().message, "rank 2 waited 0.4 s on its GPU in a sum, held up by rank 3");
+  });
 }
 
 // Numbers whose words mean "nobody has written here" must not hold a sum up.

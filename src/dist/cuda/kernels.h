@@ -6,16 +6,15 @@
 
 namespace fathom::dist::cuda {
 
-// The same address on every rank.
+// The same place on every rank; null: not there.
 struct Everywhere {
   void* at[kMostRanks] = {};
 };
 
 void sum_by_post(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args);
-// The rank adds rows [first, end), and sends y to the others where they want it.
+// The rank adds rows [first, end), and sends their y wherever y is.
 struct Share {
   int64_t first = 0, end = 0, most = 0;  // most rows of any rank's share
-  bool send = true;
 };
 void sum_by_meeting(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args,
                     const Everywhere& rows, const Everywhere& y, const Share& share);

@@ -48,8 +48,8 @@ class Patience {
     looked_ = now;
     if (load_acquire(&peers_.fault->ended) != 0) return false;
     if (now - begun_ < peers_.timeout_ns) return true;
-    store_release(&peers_.fault->waited[peers_.rank],
-                  1U + static_cast<uint32_t>(awaited_) + 16U * static_cast<uint32_t>(op_));
+    store_release(&peers_.fault->waited[peers_.ids[peers_.rank]],
+                  1U + static_cast<uint32_t>(peers_.ids[awaited_]) + 16U * static_cast<uint32_t>(op_));
     store_release(&peers_.fault->ended, 1);
     return false;
   }

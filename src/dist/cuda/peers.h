@@ -13,8 +13,9 @@ inline constexpr uint32_t kSlots = 3;    // of an inbox
 
 // Why the group ended, in memory of the host that every GPU and the host read and write.
 struct FaultBoard {
-  uint32_t ended = 0;                // by a rank that gave up, or by the host
-  uint32_t waited[kMostRanks] = {};  // by rank: 1 + the rank that did not come, plus 16 times the op; 0: none
+  uint32_t ended = 0;  // by a rank that gave up, or by the host
+  // Of all ranks, by number: 1 + the one that did not come, plus 16 times the op; 0: none.
+  uint32_t waited[kMostRanks] = {};
 };
 
 // How far a rank has come, in its own memory. Of the device, so that a replayed graph counts on.
@@ -28,9 +29,10 @@ struct Progress {
 // Passed to kernels by value.
 struct PeerView {
   int rank = 0, size = 1;
+  int ids[kMostRanks] = {};  // by rank: its number among all ranks, for the board
   Progress* progress = nullptr;
   // By rank. An inbox is [kSlots][size][box_words]: box r of a slot is written by rank r. A word that nobody
-  // has written yet is kNothing.
+  // has written yet is kNothing. None where the group has no posts.
   uint32_t* inbox[kMostRanks] = {};
   int64_t box_words = 0;
   // By rank: [kPhases][kMostBlocks][kMostRanks] the last meeting that each rank's block has come to.

@@ -203,12 +203,12 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
     Y* mine = static_cast<Y*>(y.at[peers.rank]) + row * after.y_stride;
     after.run(values, row, mine, shared);
     // Each thread sends on what it has just written itself.
-    for (int p = 0; share.send && p < kParts; ++p) {
+    for (int p = 0; p < kParts; ++p) {
       const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
       if (first >= width) continue;
       const auto part = *reinterpret_cast<const ops::cuda::Part<Y>*>(mine + first);
       for (int r = 0; r < peers.size; ++r) {
-        if (r == peers.rank) continue;
+        if (r == peers.rank || y.at[r] == nullptr) continue;
         *reinterpret_cast<ops::cuda::Part<Y>*>(static_cast<Y*>(y.at[r]) + row * after.y_stride + first) =
             part;
       }

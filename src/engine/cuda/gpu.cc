@@ -24,13 +24,14 @@ namespace {
 
 Result<void> need_gpus(const EngineOptions& options) {
   const int count = gpu_count();
-  const int world = options.split.world();
+  const int world = options.gpus();
   if (count > 0 && options.first_gpu + world <= count) return {};
   if (count > 0) {
     return error(
         ErrorCode::kUnavailable,
-        "--tp {}{}: this machine has {} GPU(s) that Fathom runs on; use fewer ranks, or --device cpu", world,
-        options.first_gpu > 0 ? fmt::format(" --base-gpu-id {}", options.first_gpu) : "", count);
+        "{} ranks{}: this machine has {} GPU(s) that Fathom runs on; use fewer ranks (--tp, --pp-size), or "
+        "--device cpu",
+        world, options.first_gpu > 0 ? fmt::format(" --base-gpu-id {}", options.first_gpu) : "", count);
   }
   return error(ErrorCode::kUnavailable,
                "--device cuda: this machine has no NVIDIA GPU that Fathom runs on (compute capability 8.0 or "

@@ -4,13 +4,28 @@
 namespace fathom::engine::cuda {
 
 void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked) {
+  if (guesses.rows == 0) return;
+  if (chooses()) sample_rows(layout, guesses, draws, masked);
+  if (!hands_back_later()) model_->hand_back(*stream_, chosen_);
+  if (!drafts_layer()) return;
+  if (trees() && width_ > 1) {
+    model_->hand_back(*stream_, tree_choices(guesses.rows));
+    auto* memory = static_cast<std::byte*>(device_input_.data());
+    const SettledStates states{reinterpret_cast<int32_t*>(memory + guesses.keep_from),
+                               reinterpret_cast<int32_t*>(memory + guesses.keep_to)};
+    settle_trees(*stream_, trees_, tree_rows(guesses), device_tokens_, states, cache_, model_->num_layers(),
+                 tables_);
+  }
+  keep_states(guesses);
+}
+
+void GpuEngine::sample_rows(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked) {
   const int64_t rows = guesses.rows;
   const bool branches = trees() && width_ > 1;
   const auto* base = static_cast<const std::byte*>(device_input_.data());
   const auto* row_slots = reinterpret_cast<const int32_t*>(base + layout.row_slots);
-  const int64_t positions = rows > 0 ? choices() : 0;
-  for (int32_t position = 0; position < positions; ++position) {
-    const bool last = position + 1 == positions;
+  for (int32_t position = 0; position < choices(); ++position) {
+    const bool last = position + 1 == choices();
     sample::cuda::SampleArgs args;
     args.logits = model_->last_logits() + (branches ? 0 : position * rows * limits_.vocab_size);
     if (branches) args.logit_rows = trees_.logit_rows + position * rows;
@@ -32,15 +47,6 @@ void GpuEngine::choose(const StepLayout& layout, const GuessLayout& guesses, boo
     sampler_->sample(args);
     if (!last) row_slots = follow(guesses, position, row_slots);
   }
-  if (!drafts_layer() || rows == 0) return;
-  if (branches) {
-    auto* memory = static_cast<std::byte*>(device_input_.data());
-    const SettledStates states{reinterpret_cast<int32_t*>(memory + guesses.keep_from),
-                               reinterpret_cast<int32_t*>(memory + guesses.keep_to)};
-    settle_trees(*stream_, trees_, tree_rows(guesses), device_tokens_, states, cache_,
-                 model_->config().num_layers, tables_);
-  }
-  keep_states(guesses);
 }
 
 const int32_t* GpuEngine::follow(const GuessLayout& guesses, int32_t position, const int32_t* row_slots) {

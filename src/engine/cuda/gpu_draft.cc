@@ -12,11 +12,18 @@ int64_t GpuEngine::place_of(const Slot& slot, int32_t position) const {
   return page * limits_.page_size + position % limits_.page_size;
 }
 
-void GpuEngine::plan_guesses(const BatchPlan& plan) {
-  width_ = 1;
+PassBoard::Want GpuEngine::plan_guesses(const BatchPlan& plan) {
+  PassBoard::Want want;
+  bool extends = false;
   const std::lock_guard lock(lookup_mutex_);
   for (const BatchRow& row : plan.rows) {
-    if (!row.tokens.empty()) continue;
+    if (row.sample) ++want.sampling;
+    extends = extends || row.mode == RowMode::kExtend;
+    if (!row.tokens.empty()) {
+      want.named += row.num_tokens();
+      continue;
+    }
+    ++want.going_on;
     FATHOM_CHECK(row.sample, "slot {}: a row without tokens chooses one", row.slot);
     const Slot& slot = slots_[static_cast<size_t>(row.slot)];
     GuessInput::Row& guess = guesses_.rows.emplace_back();
@@ -32,10 +39,16 @@ void GpuEngine::plan_guesses(const BatchPlan& plan) {
     } else if (drafts_layer()) {
       guess.drafts = slot.behind > 0 ? row.drafts : 0;
     }
-    if (guess.drafts > 0) width_ = widest_;
+    if (guess.drafts > 0) want.width = widest_;
   }
-  catch_up_.clear();
-  if (!drafts_layer() || width_ > 1) return;
+  // Every token is of a row that a graph knows: one token, or its last one and guesses.
+  const int64_t rows = widest_ > 1 ? want.going_on : want.going_on + want.named;
+  if (!extends && !eager_ && rows == want.sampling && want.going_on + want.named == rows)
+    want.graph_rows = graph_size(rows);
+  return want;
+}
+
+void GpuEngine::lay_out_catch_up() {
   // The graph takes one place of each row.
   for (const GuessInput::Row& row : guesses_.rows) {
     const int32_t more = std::max(slots_[static_cast<size_t>(row.slot)].behind - 1, 0);
@@ -151,24 +164,46 @@ void GpuEngine::lay_out_named(const BatchPlan& plan) {
   }
 }
 
+// A group's part in the passes of others, in which it guesses nothing.
+void GpuEngine::draft_nothing(int64_t most_rows) {
+  if (!chooses() || most_rows == 0) return;
+  model::cuda::GpuBatch batch;
+  batch.cache = &cache_;
+  for (int32_t pass = 0; pass < passes(); ++pass) {
+    batch.group_tokens = pass == 0 || !trees() ? most_rows : most_rows * shape_.branches;
+    model_->draft(*stream_, batch, nullptr);
+  }
+}
+
 // Of the first of a chain: the slots' last tokens.
 void GpuEngine::resolve_draft_tokens(const GuessLayout& layout, const model::cuda::GpuBatch& batch) {
   auto* ids = reinterpret_cast<int32_t*>(static_cast<std::byte*>(device_input_.data()) + layout.chain.ids);
   resolve_tokens(*stream_, ids, batch.view.slots, tables_.last_tokens, nullptr, 0, layout.rows);
 }
 
-void GpuEngine::draft(const StepLayout& step, const GuessLayout& layout, bool draws) {
+void GpuEngine::draft(const StepLayout& step, const GuessLayout& layout, bool draws, int64_t most_rows) {
+  auto* base = static_cast<std::byte*>(device_input_.data());
+  const auto ints = [base](int64_t offset) { return reinterpret_cast<int32_t*>(base + offset); };
+  if (layout.rows == 0) {
+    draft_nothing(most_rows);
+  } else if (chooses()) {
+    // Without guesses one entry of each row; with them, those before the passes'.
+    const DraftTokensAt& entries = width_ > 1 ? layout.behind : layout.chain;
+    auto before = batch_of(entries, base, 0, layout.rows * std::max(passes(), 1), tables_);
+    before.cache = &cache_;
+    if (width_ == 1) resolve_draft_tokens(layout, before);
+    model_->draft_entries(*stream_, before, ints(entries.states));
+    if (width_ > 1 && trees()) draft_trees(step, layout, draws, most_rows);
+    if (width_ > 1 && !trees()) draft_chains(layout, draws, most_rows);
+  }
+  if (width_ > 1) hand_back_guesses(step, layout);
+}
+
+void GpuEngine::draft_chains(const GuessLayout& layout, bool draws, int64_t most_rows) {
   auto* base = static_cast<std::byte*>(device_input_.data());
   const auto ints = [base](int64_t offset) { return reinterpret_cast<int32_t*>(base + offset); };
   const int64_t rows = layout.rows;
   int32_t* guesses = ints(layout.guesses);
-  // Without guesses one entry of each row; with them, those before the passes'.
-  const DraftTokensAt& entries = width_ > 1 ? layout.behind : layout.chain;
-  auto before = batch_of(entries, base, 0, rows * std::max(passes(), 1), tables_);
-  before.cache = &cache_;
-  if (width_ == 1) resolve_draft_tokens(layout, before);
-  model_->draft_entries(*stream_, before, ints(entries.states));
-  if (trees() && width_ > 1) return draft_trees(step, layout, draws);
   for (int32_t pass = 0; pass < width_ - 1; ++pass) {
     auto batch = batch_of(layout.chain, base, pass * rows, rows, tables_);
     if (pass == 0) {
@@ -179,6 +214,7 @@ void GpuEngine::draft(const StepLayout& step, const GuessLayout& layout, bool dr
     batch.logit_rows = ints(layout.chain_rows) + pass * rows;
     batch.logit_count = rows;
     batch.cache = &cache_;
+    batch.group_tokens = most_rows;
     model_->draft(*stream_, batch, ints(layout.chain.states) + pass * rows);
     sample::cuda::SampleArgs args;
     args.logits = model_->last_logits();
@@ -191,6 +227,18 @@ void GpuEngine::draft(const StepLayout& step, const GuessLayout& layout, bool dr
     args.ahead = pass;
     sampler_->sample(args);
   }
+}
+
+void GpuEngine::hand_back_guesses(const StepLayout& step, const GuessLayout& layout) {
+  if (layout.rows == 0) return;
+  auto* base = static_cast<std::byte*>(device_input_.data());
+  if (!trees()) {
+    model_->hand_back(*stream_, numbers(base + layout.guesses, (width_ - 1) * layout.rows));
+    return;
+  }
+  model_->hand_back(*stream_, numbers(base + step.ids, step.tokens));
+  model_->hand_back(*stream_, numbers(base + step.positions, step.tokens));
+  model_->hand_back(*stream_, tree_tails(step.tokens));
 }
 
 void GpuEngine::run_follow(FollowInput& input) {

@@ -6,29 +6,8 @@
 #include "base/clock.h"
 #include "base/math.h"
 #include "device/cuda/range.h"
-#include "model/memory.h"
 
 namespace fathom::engine::cuda {
-
-using device::cuda::DeviceBuffer;
-using device::cuda::PinnedBuffer;
-
-model::cuda::LoadOptions load_options(const EngineOptions& options) {
-  model::cuda::LoadOptions load;
-  load.checkpoint = options.load.checkpoint;
-  load.seed = options.load.seed;
-  load.compute = options.load.compute;
-  load.kv_dtype = options.load.kv_dtype;
-  load.mla = options.load.mla;
-  load.fp8_x = options.fp8_activations;
-  load.max_tokens = options.step_tokens();
-  load.max_logit_rows = options.decode_tokens();
-  load.kept_states = options.config.draft_layers > 0 ? options.decode_tokens() : 0;
-  load.max_context = options.load.max_context > 0 ? options.load.max_context : options.config.max_positions;
-  load.progress = options.load.progress;
-  load.split = options.split;
-  return load;
-}
 
 namespace {
 
@@ -37,38 +16,22 @@ namespace {
 constexpr std::chrono::milliseconds kAlert{50};
 constexpr unsigned kAlertProcessors = 8;
 
-// Says so before an hour of loading, rather than failing at its end.
-Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu& gpu, int64_t free) {
-  model::MemoryOptions wanted;
-  wanted.compute = options.load.compute;
-  wanted.mla = options.load.mla;
-  wanted.draft_copies = true;
-  FATHOM_ASSIGN(wanted.shard, model::make_shard(options.config, options.split, 0));  // the largest
-  const int64_t weights = model::plan_memory(options.config, wanted).weight_bytes;
-  const int64_t work = model::cuda::working_bytes(options.config, load_options(options), gpu);
-  if (weights + work < free) return {};
-  return error(ErrorCode::kUnavailable,
-               "the weights take {:.1f} GB and the workspaces {:.1f} GB, but {} has {:.1f} GB free: lower "
-               "--chunked-prefill-size or "
-               "--max-running-requests, or use a GPU with more memory",
-               static_cast<double>(weights) * 1e-9, static_cast<double>(work) * 1e-9, gpu.name,
-               static_cast<double>(free) * 1e-9);
-}
-
 }  // namespace
 
 GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist::cuda::GpuGroup> group)
     : Engine(options),
       gpu_(gpu),
       group_(std::move(group)),
-      groups_of_requests_(options.split.dp > 1),
+      place_(model::place_of(options.split, group_ != nullptr ? group_->rank() : 0)),
+      leads_(place_.stage == options.split.pp - 1 && place_.lane == 0),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
       widest_(1 + options.speculation.max_guesses),
       kept_(widest_),
       thresholds_(options.speculation.thresholds),
       simulated_acceptance_(static_cast<float>(options.speculation.simulated_acceptance)),
-      launch_(*pool_) {
+      launch_(*pool_),
+      rebalance_passes_(options.rebalance_passes) {
   const Speculation& speculation = options.speculation;
   if (speculation.branches > 1) {
     shape_ = {speculation.steps, speculation.branches, speculation.max_guesses};
@@ -81,124 +44,13 @@ GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist
 }
 
 GpuEngine::~GpuEngine() {
-  if (board_ != nullptr) board_->leave(group_->rank());
+  if (board_ != nullptr) board_->leave(place_.group);
   queue_.close();
   if (launcher_.joinable()) launcher_.join();
   in_flight_.close();
   if (answerer_.joinable()) answerer_.join();
   // While this rank's memory is still there for their last ops.
   followers_.clear();
-}
-
-Result<void> GpuEngine::run(const EngineOptions& options) {
-  const int64_t start_ns = steady_clock().now_ns();
-  FATHOM_TRY(load(options));
-  FATHOM_TRY(allocate_step_memory());
-  report_.load_seconds = seconds_since(start_ns);
-  FATHOM_TRY(gather_ranks());
-  FATHOM_TRY(capture_graphs(options.graph_sizes));
-  FATHOM_TRY(gather_ranks());
-  launcher_ = std::thread([this] { launch_steps(); });
-  answerer_ = std::thread([this] { answer_steps(); });
-  return {};
-}
-
-Result<void> GpuEngine::load(const EngineOptions& options) {
-  FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(gpu_));
-  FATHOM_ASSIGN(stream_, device::cuda::Stream::create(gpu));
-  FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
-
-  FATHOM_TRY(check_memory(options, gpu, before.free));
-  model::cuda::LoadOptions load = load_options(options);
-  load.group = group_.get();
-  FATHOM_ASSIGN(model_, model::cuda::Model::build(options.config, load, *stream_, *pool_));
-  report_.load = model_->report();
-  report_.kv_layout = model_->kv_layout();
-  report_.device = fmt::format("cuda, {}{} (sm_{}{}, {:.0f} GB)",
-                               group_ != nullptr ? fmt::format("{} of ", group_->size()) : "", gpu.name,
-                               gpu.major, gpu.minor, static_cast<double>(gpu.total_bytes) * 1e-9);
-
-  FATHOM_ASSIGN(const auto after, device::cuda::memory_info());
-  PoolRequest request;
-  request.available_bytes = before.free;
-  request.weight_bytes = before.free - after.free;
-  request.bytes_per_token = report_.kv_layout.bytes_per_token();
-  request.page_size = options.page_size;
-  request.max_context = limits_.max_context;
-  request.max_running = options.max_running;
-  request.mem_fraction = options.mem_fraction;
-  request.max_total_tokens = options.max_total_tokens;
-  FATHOM_ASSIGN(report_.pool, size_pool(request));
-  if (group_ != nullptr) {  // as many pages everywhere
-    std::vector<int64_t> pages(static_cast<size_t>(group_->size()));
-    const std::vector<int64_t> sizes(pages.size(), sizeof(int64_t));
-    FATHOM_TRY(group_->host().all_gather(&report_.pool.pages, sizes, pages.data()));
-    const int64_t fewest = *std::min_element(pages.begin(), pages.end());
-    report_.pool.bytes = report_.pool.bytes / report_.pool.pages * fewest;
-    report_.pool.pages = fewest;
-  }
-  FATHOM_ASSIGN(cache_,
-                model::cuda::KvPool::allocate(report_.kv_layout, report_.pool.pages, options.page_size));
-  limits_.num_pages = static_cast<int32_t>(report_.pool.pages);
-  return {};
-}
-
-Result<void> GpuEngine::allocate_step_memory() {
-  const int64_t slots = limits_.max_slots;
-  // Rows of logits that are looked at at once: a row's choices, and those of its branches in a draft.
-  const int64_t choices = slots * std::max(widest_, shape_.branches);
-  const int64_t outputs = slots * kept_;
-  sample::cuda::GpuSamplerSizes sizes;
-  sizes.slots = limits_.max_slots;
-  sizes.vocab = limits_.vocab_size;
-  sizes.rows = choices;
-  FATHOM_ASSIGN(sampler_, sample::cuda::GpuSampler::create(*stream_, arena_, sizes));
-  tables_.stride = ceil_div(limits_.max_context, limits_.page_size);
-  FATHOM_ASSIGN(tables_.block_tables, arena_.allocate_array<int32_t>(slots * tables_.stride));
-  FATHOM_ASSIGN(tables_.last_tokens, arena_.allocate_array<int32_t>(slots));
-  FATHOM_ASSIGN(device_tokens_, arena_.allocate_array<int32_t>(choices));
-  FATHOM_ASSIGN(step_slots_, arena_.allocate_array<int32_t>(choices));
-  FATHOM_ASSIGN(adjusted_, arena_.allocate_array<float>(slots * limits_.vocab_size));
-  FATHOM_ASSIGN(device_logprobs_, DeviceLogprobs::allocate(outputs, arena_));
-  FATHOM_ASSIGN(device_masks_, DeviceMasks::allocate(choices, limits_.vocab_size, arena_));
-  // Padding tokens look at slot 0.
-  stream_->fill(tables_.block_tables, 0, static_cast<size_t>(slots * tables_.stride) * sizeof(int32_t));
-  stream_->fill(tables_.last_tokens, 0, static_cast<size_t>(slots) * sizeof(int32_t));
-
-  // The largest step: every token, every slot opened with a full table (prefixes are shared, so their pages
-  // count more than once), every row extending.
-  const StepLayout layout(limits_.max_step_tokens, choices);
-  width_ = widest_;
-  const GuessLayout guesses(guess_sizes(slots, limits_.max_step_tokens), layout.fixed_bytes);
-  if (trees()) {
-    FATHOM_ASSIGN(trees_, TreeMemory::allocate(shape_, slots, limits_.max_step_tokens, arena_));
-  }
-  const int64_t updates = slots * (tables_.stride + 1) * static_cast<int64_t>(sizeof(SlotUpdate));
-  const int64_t stretches =
-      slots + ceil_div<int64_t>(slots * limits_.max_context, model::cuda::Model::kPassPlaces);
-  const int64_t rows = stretches * static_cast<int64_t>(sizeof(ops::cuda::ExtendRow) + 16);
-  // The draft layer sees the named tokens again.
-  const int64_t named = drafts_layer() ? limits_.max_step_tokens * 24 + rows + slots * (8 + 24 * kept_) : 0;
-  const auto bytes = static_cast<size_t>(guesses.end + updates + rows + named + 8192);
-  FATHOM_ASSIGN(device_input_, DeviceBuffer::allocate(bytes));
-  for (size_t f = 0; f < kFrames; ++f) {
-    FATHOM_ASSIGN(frames_[f].input, PinnedBuffer::allocate(bytes));
-    FATHOM_ASSIGN(frames_[f].output, StepOutput::allocate(outputs));
-    FATHOM_ASSIGN(frames_[f].masks, StepMasks::allocate(choices, limits_.vocab_size));
-    FATHOM_ASSIGN(frames_[f].guesses,
-                  PinnedBuffer::allocate(static_cast<size_t>(2 * choices) * sizeof(int32_t)));
-    FATHOM_ASSIGN(frames_[f].drafted, device::cuda::Event::create());
-    FATHOM_ASSIGN(frames_[f].begun, device::cuda::Event::create(true));
-    FATHOM_ASSIGN(frames_[f].done, device::cuda::Event::create(true));
-    free_.push(size_t{f});
-  }
-  FATHOM_ASSIGN(prompt_output_, StepOutput::allocate(outputs));
-  FATHOM_ASSIGN(origin_, device::cuda::Event::create(true));
-  FATHOM_TRY(stream_->synchronize());
-  stream_->record(origin_);
-  FATHOM_TRY(stream_->synchronize());
-  origin_us_ = static_cast<double>(steady_clock().now_ns()) * 1e-3;
-  return {};
 }
 
 void GpuEngine::forward(const StepLayout& layout, const GuessLayout& guesses,
@@ -227,63 +79,8 @@ void GpuEngine::forward(const StepLayout& layout, const GuessLayout& guesses,
     batch.branches = {reinterpret_cast<const int32_t*>(base + guesses.tail_starts), trees_.tails,
                       trees_.tail_stride()};
   }
+  if (hands_back_later()) batch.hand_back = chosen_;
   model_->forward(*stream_, batch);
-}
-
-Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
-  if (sizes.empty()) return {};
-  const int64_t start_ns = steady_clock().now_ns();
-  FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
-  graph_rows_.assign(sizes.begin(), sizes.end());
-  std::vector<int32_t> widths{widest_};
-  if (widest_ > 1) widths.push_back(1);
-  // Largest first, and once without a graph: what a first launch sets up is then done.
-  for (auto rows = graph_rows_.rbegin(); rows != graph_rows_.rend(); ++rows) {
-    for (const int32_t width : widths) {
-      width_ = width;
-      for (const GraphKind kind :
-           {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kDraft, GraphKind::kForward}) {
-        if (kind == GraphKind::kDraft && !drafts_layer()) continue;
-        FATHOM_TRY(capture_graph(*rows, kind, rows == graph_rows_.rbegin()));
-      }
-    }
-  }
-  FATHOM_TRY(stream_->synchronize());
-  FATHOM_ASSIGN(const auto after, device::cuda::memory_info());
-  report_.graph_seconds = seconds_since(start_ns);
-  report_.graph_bytes = before.free - after.free;
-  return {};
-}
-
-Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) {
-  StepLayout layout(rows * width_, rows * width_);
-  const GuessLayout guesses(guess_sizes(rows, layout.tokens), layout.fixed_bytes);
-  layout.fixed_bytes = guesses.end;
-  const auto queue = [&] {
-    if (drafts_layer() && kind != GraphKind::kForward) draft(layout, guesses, kind != GraphKind::kGreedy);
-    if (kind == GraphKind::kDraft) return;
-    forward(layout, guesses, {}, 0, layout.tokens);
-    if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
-  };
-  if (first) {
-    input_.clear();
-    guesses_.clear();
-    lay_out_rows(rows, layout.tokens);
-    std::vector<model::cuda::ExtendPass> passes;
-    const SlotUpdate* none = nullptr;
-    auto* device = static_cast<std::byte*>(device_input_.data());
-    auto* pinned = static_cast<std::byte*>(frames_[0].input.data());
-    const int64_t bytes = input_.write(layout, pinned, device, passes, &none);
-    guesses_.write(guesses, pinned);
-    stream_->copy(device, pinned, static_cast<size_t>(bytes));
-    FATHOM_TRY(gather_ranks());
-    queue();
-    FATHOM_TRY(with_group(stream_->synchronize()));
-    FATHOM_TRY(gather_ranks());
-  }
-  FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(*stream_, queue));
-  graphs_.emplace(GraphKey{rows, width_, kind}, std::move(graph));
-  return {};
 }
 
 std::optional<DeviceClock> GpuEngine::device_clock() const {
@@ -368,7 +165,7 @@ void GpuEngine::answer_steps() {
     if (last) free_.push(size_t{*last});
     last = *index;
     // First, so that whoever gets the answer is known to be between two steps.
-    if (board_ != nullptr && !idle) board_->answered(group_->rank());
+    if (board_ != nullptr && leads() && !idle) board_->answered(place_.group);
     if (!idle) promise.set_value(std::move(answer));
   }
 }
@@ -442,7 +239,16 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   input_.clear();
   guesses_.clear();
   FATHOM_TRY(open_slots(plan));
+  const PassBoard::Want want = plan_guesses(plan);
+  pass_ = agree(want);
+  width_ = pass_.width;
+  FATHOM_TRY(count_pass());
   lay_out(plan);
+  catch_up_.clear();
+  if (drafts_layer() && width_ == 1) lay_out_catch_up();
+  needed_ = 0;
+  for (const GuessInput::Row& row : guesses_.rows)
+    needed_ = std::max(needed_, slots_[static_cast<size_t>(row.slot)].pass);
   frame.result.rows.resize(plan.rows.size());
   LogprobShape shape;
   bool describes = false;
@@ -450,9 +256,11 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   for (const size_t row : input_.sampling) {
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     const LogprobParams& params = slot.logprobs;
-    frame.choices.push_back({.row = row, .logprobs = params, .masks = slot.masks});
+    frame.choices.push_back(
+        {.row = row, .logprobs = chooses() ? params : LogprobParams{}, .masks = slot.masks});
     ++slot.chosen;
-    if (params.output) {
+    slot.pass = passes_;
+    if (frame.choices.back().logprobs.output) {
       describes = true;
       shape.widen(params);
     }
@@ -460,9 +268,9 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   for (const GuessInput::Row& row : guesses_.rows) {
     RowChoice& choice = frame.choices[static_cast<size_t>(row.sampling)];
     choice.drafts = trees() ? shape_.guesses_of(row.drafts) : row.drafts;
-    choice.verifies = width_ > 1;
+    choice.verifies = want.width > 1;
   }
-  frame.alert = width_ > 1;
+  frame.alert = want.width > 1;
   if (drafts_layer()) lay_out_named(plan);
   FATHOM_TRY(queue_forward(frame));
   const int64_t rows = input_.sampling.empty() ? 0 : frame.stride * frame.positions;
@@ -496,12 +304,12 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   }
   // After the choice: further logits take the place of the step's.
   for (size_t r = 0; r < plan.rows.size(); ++r) {
-    if (plan.rows[r].prompt_logprob_start >= 0) {
+    if (plan.rows[r].prompt_logprob_start >= 0 && chooses()) {
       FATHOM_TRY(report_prompt(plan.rows[r], input_.first[r], &frame.result.rows[r]));
     }
   }
-  if (drafts_layer()) run_follow(named_);
-  if (width_ == 1) {
+  // Of other groups' guesses a row has one token all the same.
+  if (want.width == 1) {
     for (const GuessInput::Row& row : guesses_.rows) {
       Slot& slot = slots_[static_cast<size_t>(row.slot)];
       slot.behind = 1;
@@ -511,25 +319,19 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   return stream_->status();
 }
 
-int64_t GpuEngine::graph_size() const {
-  // Every token is of a row that a graph knows: one token, or its last one and guesses.
-  const auto rows = static_cast<int64_t>(input_.sampling.size());
-  const auto tokens = static_cast<int64_t>(input_.ids.size());
-  if (input_.extend_tokens > 0 || eager_ || tokens != rows * width_) return 0;
-  if (widest_ > 1 && static_cast<int64_t>(guesses_.rows.size()) != rows) return 0;
+PassBoard::Pass GpuEngine::agree(const PassBoard::Want& want) {
+  if (board_ == nullptr) return PassBoard::of({&want, 1});
+  return board_->agree(place_.group, member_, want,
+                       [this](const PassBoard::Pass& idle) { run_idle_pass(idle); });
+}
+
+int64_t GpuEngine::graph_size(int64_t rows) const {
   const auto found = std::lower_bound(graph_rows_.begin(), graph_rows_.end(), rows);
   return found == graph_rows_.end() ? 0 : *found;
 }
 
 Result<void> GpuEngine::queue_forward(Frame& frame) {
-  int64_t graph = graph_size();
-  auto places = static_cast<int64_t>(input_.ids.size());
-  if (board_ != nullptr) {
-    const auto pass = board_->agree(group_->rank(), {places, graph},
-                                    [this](const PassBoard::Pass& idle) { run_idle_pass(idle); });
-    graph = pass.graph_rows;
-    places = pass.places;
-  }
+  const int64_t graph = pass_.graph_rows;
   const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.sampling.size());
   const int64_t tokens = graph > 0 ? graph * width_ : static_cast<int64_t>(input_.ids.size());
   frame.stride = rows;
@@ -552,25 +354,28 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   FATHOM_CHECK_LE(static_cast<size_t>(bytes), frame.input.size());
   stream_->record(frame.begun);
   stream_->copy(device, pinned, static_cast<size_t>(bytes));
+  // The tokens that rows go on from, where they were chosen too late for the last pass.
+  if (hands_back_later() && needed_ > handed_back_) model_->hand_back(*stream_, chosen_);
+  handed_back_ = passes_ - 1;
   apply_updates(*stream_, tables_, updates, static_cast<int64_t>(input_.updates.size()));
   if (drafts_layer()) run_follow(catch_up_);
   const bool draws = sampler_->draws(input_.row_slots);
-  const bool masked = std::any_of(input_.row_slots.begin(), input_.row_slots.end(), [&](int32_t slot) {
-    return slots_[static_cast<size_t>(slot)].constrained;
-  });
+  const bool masked =
+      chooses() && std::any_of(input_.row_slots.begin(), input_.row_slots.end(),
+                               [&](int32_t slot) { return slots_[static_cast<size_t>(slot)].constrained; });
   if (graph > 0 && !masked) {
     graphs_.at({graph, width_, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
     return stream_->status();
   }
-  const bool drafts = drafts_layer() && !guesses_.rows.empty();
+  const bool drafts = drafts_layer() && (width_ > 1 || !guesses_.rows.empty());
   const bool guessed = drafts && width_ > 1;
   if (drafts && graph > 0) graphs_.at({graph, width_, GraphKind::kDraft}).launch(*stream_);
-  if (drafts && graph == 0) draft(layout, guesses, draws);
+  if (drafts && graph == 0) draft(layout, guesses, draws, pass_.rows);
   if (guessed && masked) bring_guesses(frame, guesses);
   if (graph > 0) {
     graphs_.at({graph, width_, GraphKind::kForward}).launch(*stream_);
   } else {
-    forward(layout, guesses, passes, input_.extend_tokens, places);
+    forward(layout, guesses, passes, input_.extend_tokens, pass_.places);
   }
   // The GPU computes while the host waits.
   if (masked) FATHOM_TRY(send_masks(frame, guessed));

@@ -5,13 +5,14 @@
 // are queued at once, and the choice when the masks are there, which they are long before the forward pass
 // ends.
 //
-// On several GPUs each rank is an engine of its own, with its threads, graphs and KV pool. The first leads:
-// it is given the plans, hands each to the others too, and answers when all have. All choose the same tokens,
-// for they have the same logits; that they did is checked at every step. What is random or slow about a plan
-// is done once, by the leader: masks are found by it for all.
+// On several GPUs each rank is an engine of its own, with its threads, graphs and KV pool. One leads: it is
+// given the plans, hands each to the others too, and answers when all have. All choose the same tokens, for
+// they have the same logits; that they did is checked at every step. What is random or slow about a plan is
+// done once, by the leader: masks are found by it for all. With stages (Split::pp) the last one chooses, and
+// leads: what it chose, and guessed, is handed back to the others on the GPUs.
 //
-// Where ranks are groups of requests (Split::dp) each leads itself, with plans of its own, and they agree on
-// each pass (pass_board.h).
+// Where ranks are groups of requests (Split::dp) each group has a leader, with plans of its own, and they
+// agree on each pass (pass_board.h).
 //
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
@@ -63,6 +64,7 @@ class GpuEngine final : public Engine {
   std::future<Result<StepResult>> step(BatchPlan plan) override;
   Result<std::vector<OpTime>> trace_step(BatchPlan plan) override;
   std::optional<DeviceClock> device_clock() const override;
+  std::optional<ExpertReport> experts() const override;
 
  private:
   struct Slot {
@@ -71,6 +73,7 @@ class GpuEngine final : public Engine {
     bool constrained = false;                              // not every token may come, always
     std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // of a constrained one, where this rank leads
     int64_t chosen = 0;  // tokens of the output, those of steps in flight among them
+    int64_t pass = 0;    // the last one that chose a token of it
     // The draft layer's: the positions computed that it has not seen, and the tokens after all but the last.
     // After a step with guesses both are known once it is answered; after others, once it is queued.
     int32_t behind = 0;
@@ -117,18 +120,26 @@ class GpuEngine final : public Engine {
   static Result<std::unique_ptr<GpuEngine>> start_rank(const EngineOptions& options, int gpu,
                                                        std::unique_ptr<dist::cuda::GpuGroup> group);
   Result<void> run(const EngineOptions& options);
-  bool leads() const { return group_ == nullptr || group_->rank() == 0 || groups_of_requests_; }
-  // Of a split in groups of requests: the board that they share.
-  void join(std::shared_ptr<PassBoard> board);
+  bool leads() const { return leads_; }
+  // Whether this rank has logits to choose from.
+  bool chooses() const { return model_->last_stage(); }
+  bool hands_back_later() const { return steps_at_once() > 1; }
+  // Of a split in groups of requests: the board that they share, and this rank's number in its group, of
+  // which 0 leads.
+  void join(std::shared_ptr<PassBoard> board, int member);
   // This group's part in passes that began without it.
   void take_idle_passes();
   void run_idle_pass(const PassBoard::Pass& pass);
+  void queue_idle_pass(const PassBoard::Pass& pass, Frame& frame);
+  PassBoard::Pass agree(const PassBoard::Want& want);
+  // Before every pass: balances experts when it is time.
+  Result<void> count_pass();
   // Waits for all ranks on the host: so that none of them waits on its GPU while another takes memory.
   Result<void> gather_ranks() const;
   std::future<Result<StepResult>> submit(Work work);
   // The leader's answer, when those of the others are there and the same.
-  static Result<StepResult> agreed(Result<StepResult> mine,
-                                   std::vector<std::future<Result<StepResult>>>& others);
+  Result<StepResult> agreed(Result<StepResult> mine,
+                            std::vector<std::future<Result<StepResult>>>& others) const;
   // `status`, or what ended the group; ends it where the first is an error.
   Result<void> with_group(Result<void> status) const;
   Result<void> load(const EngineOptions& options);
@@ -146,15 +157,17 @@ class GpuEngine final : public Engine {
   Result<void> queue_step(BatchPlan& plan, Frame& frame);
   Result<void> open_slots(BatchPlan& plan);
   void lay_out(BatchPlan& plan);
-  // The padded number of tokens that a graph takes, or 0: the step runs without one.
-  int64_t graph_size() const;
+  // The padded number of rows that a graph takes, or 0: there is none for so many.
+  int64_t graph_size(int64_t rows) const;
   Result<void> queue_forward(Frame& frame);
   void forward(const StepLayout& layout, const GuessLayout& guesses,
                const std::vector<model::cuda::ExtendPass>& passes, int64_t extend_tokens, int64_t places);
   // The padded number of sampling rows is known: their logits, and what guessing takes.
   void lay_out_rows(int64_t rows, int64_t tokens);
-  // Who guesses, and so the step's width.
-  void plan_guesses(const BatchPlan& plan);
+  // Who guesses, and what the step asks of the model.
+  PassBoard::Want plan_guesses(const BatchPlan& plan);
+  // Of a step where nobody guesses.
+  void lay_out_catch_up();
   void add_behind(int32_t index, int32_t start, int32_t begin, int32_t end, DraftTokens* tokens,
                   int64_t* at) const;
   void lay_out_guesses(int64_t rows);
@@ -168,16 +181,31 @@ class GpuEngine final : public Engine {
   int32_t choices() const { return width_ == 1 ? 1 : kept_; }
   GuessLayout::Sizes guess_sizes(int64_t rows, int64_t tokens) const;
   TreeRows tree_rows(const GuessLayout& layout) const;
-  // The draft layer's passes before the forward pass, and its entries of named rows after it.
-  void draft(const StepLayout& step, const GuessLayout& layout, bool draws);
-  void draft_trees(const StepLayout& step, const GuessLayout& layout, bool draws);
+  // The draft layer's passes before the forward pass, and its entries of named rows after it. `most_rows`: of
+  // any group.
+  void draft(const StepLayout& step, const GuessLayout& layout, bool draws, int64_t most_rows);
+  void draft_chains(const GuessLayout& layout, bool draws, int64_t most_rows);
+  void draft_trees(const StepLayout& step, const GuessLayout& layout, bool draws, int64_t most_rows);
+  // This group's part in the passes of others.
+  void draft_nothing(int64_t most_rows);
+  // The stages before the last learn what is guessed.
+  void hand_back_guesses(const StepLayout& step, const GuessLayout& layout);
+  // What they need of trees beside tokens and positions: to compute the step, and to settle it.
+  ops::cuda::Matrix tree_tails(int64_t tokens) const;
+  ops::cuda::Matrix tree_choices(int64_t rows) const;
+  // Numbers of four bytes, whatever they mean.
+  static ops::cuda::Matrix numbers(void* data, int64_t count) {
+    return {data, device::DType::kF32, 1, count};
+  }
   void resolve_draft_tokens(const GuessLayout& layout, const model::cuda::GpuBatch& batch);
   void run_follow(FollowInput& input);
   void keep_states(const GuessLayout& layout);
   // What the answered step's tokens tell the next guesses.
   void note_outputs(const Frame& frame);
-  // Chooses the rows' tokens from the last forward pass; with masks once they have been sent.
+  // Chooses the rows' tokens from the last forward pass; with masks once they have been sent. All stages then
+  // have them.
   void choose(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked);
+  void sample_rows(const StepLayout& layout, const GuessLayout& guesses, bool draws, bool masked);
   // Which rows go on after choice `position`, whose slots are `row_slots`; returns those of the next one.
   const int32_t* follow(const GuessLayout& guesses, int32_t position, const int32_t* row_slots);
   // Brings the draft layer's guesses to the host.
@@ -191,8 +219,10 @@ class GpuEngine final : public Engine {
 
   const int gpu_;
   std::unique_ptr<dist::cuda::GpuGroup> group_;  // or none: the only rank
-  const bool groups_of_requests_;
-  std::shared_ptr<PassBoard> board_;  // where there are several of them
+  const model::Place place_;
+  const bool leads_;
+  std::shared_ptr<PassBoard> board_;  // where there are several groups of requests
+  int member_ = 0;
   std::unique_ptr<device::cuda::Stream> stream_;
   std::unique_ptr<model::cuda::Model> model_;
   model::cuda::KvPool cache_;
@@ -215,8 +245,13 @@ class GpuEngine final : public Engine {
   device::cuda::DeviceBuffer device_input_;  // what Frame::input is copied to
   SlotTables tables_;
   int32_t* device_tokens_ = nullptr;  // [D, rows] the step's choices, by position and row; -1: none
-  int32_t* step_slots_ = nullptr;     // [D, slots] the rows that choose at each position
-  float* adjusted_ = nullptr;         // [slots, V]
+  // Those, and the last tokens before them, as four-byte numbers. Stages that compute steps of their own at
+  // the same time (steps_at_once()) hand them back in the next pass, or when they are needed.
+  ops::cuda::Matrix chosen_;
+  int64_t handed_back_ = 0;  // the last pass whose choices have been, or will be in the pass being queued
+  int64_t needed_ = 0;       // the last whose choices it goes on from
+  int32_t* step_slots_ = nullptr;  // [D, slots] the rows that choose at each position
+  float* adjusted_ = nullptr;      // [slots, V]
   DeviceMasks device_masks_;
   DeviceLogprobs device_logprobs_;
   int32_t widest_ = 1;  // 1 + the guesses of a row, at most
@@ -225,8 +260,9 @@ class GpuEngine final : public Engine {
   TreeMemory trees_;
   std::optional<sample::GuessThresholds> thresholds_;
   float simulated_acceptance_ = -1.0F;
-  int32_t width_ = 1;   // D of the step being queued
-  GuessInput guesses_;  // of the step being queued
+  PassBoard::Pass pass_;  // of the step being queued
+  int32_t width_ = 1;     // D of it
+  GuessInput guesses_;    // of the step being queued
   FollowInput named_, catch_up_;
   device::Launch launch_;
   std::unique_ptr<Drafter> lookup_;
@@ -238,6 +274,10 @@ class GpuEngine final : public Engine {
   double origin_us_ = 0.0;
   mutable std::mutex clock_mutex_;
   DeviceClock clock_;
+  const int32_t rebalance_passes_;
+  int64_t passes_ = 0;  // with idle ones
+  mutable std::mutex experts_mutex_;
+  ExpertReport experts_;
 
   std::array<Frame, kFrames> frames_;
   Queue<Work> queue_;

@@ -11,6 +11,7 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
     slot.constrained = open.init.mask != nullptr;
     slot.masks = leads() ? masks_.open(open.init) : nullptr;
     slot.chosen = static_cast<int64_t>(open.init.output.size());
+    slot.pass = 0;
     slot.behind = 0;
     slot.recent.clear();
     if (lookup_) {
@@ -30,7 +31,6 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
 void GpuEngine::lay_out(BatchPlan& plan) {
   StepInput& in = input_;
   in.first.resize(plan.rows.size());
-  plan_guesses(plan);
   size_t verifying = 0;
   for (auto& row : plan.rows) {
     auto& table = slots_.at(static_cast<size_t>(row.slot)).block_table;

@@ -1,7 +1,10 @@
 // The engine's ranks: how they start, take steps together and end together.
+#include <algorithm>
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "engine/cuda/gpu_engine.h"
 #include "engine/rank_world.h"
 
@@ -17,6 +20,7 @@ Result<std::unique_ptr<GpuEngine>> GpuEngine::start_rank(const EngineOptions& op
 Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOptions& options) {
   std::vector<std::unique_ptr<Engine>> engines;
   const int size = options.split.world();
+  const model::Split& split = options.split;
   if (size == 1) {
     FATHOM_ASSIGN(auto engine, start_rank(options, options.first_gpu, nullptr));
     engines.push_back(std::move(engine));
@@ -24,16 +28,18 @@ Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOption
   }
   dist::cuda::GpuGroupOptions wanted;
   wanted.timeout = options.dist_timeout;
-  for (int rank = 0; rank < size; ++rank) wanted.gpus.push_back(options.first_gpu + rank);
+  for (int rank = 0; rank < size; ++rank) wanted.gpus.push_back(options.gpu_of(rank));
+  wanted.posts = split.dp == 1 && split.pp == 1;  // parts of the world have their own
   FATHOM_ASSIGN(auto groups, dist::cuda::GpuGroup::create(wanted));
   const auto shares = thread_shares(options.threads, size);
+  const int first_leader = (split.pp - 1) * split.tp;
   std::vector<std::optional<Result<std::unique_ptr<GpuEngine>>>> started(groups.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < groups.size(); ++rank) {
     threads.emplace_back([&, rank] {
       EngineOptions mine = options;
       mine.threads = shares[rank];
-      if (rank > 0) {  // rank 0 speaks for all: their shares are alike
+      if (static_cast<int>(rank) != first_leader) {  // it speaks for all: their shares are alike
         mine.trace_file.clear();
         mine.load.progress = nullptr;
       }
@@ -44,24 +50,25 @@ Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOption
   for (const auto& engine : started) {
     if (!engine->ok()) return engine->error();
   }
-  if (options.split.dp > 1) {
-    const auto board = std::make_shared<PassBoard>(size);
-    for (auto& engine : started) {
-      (**engine)->join(board);
-      engines.push_back(std::move(**engine));
+  const auto board = split.dp > 1 ? std::make_shared<PassBoard>(split.dp, size / split.dp) : nullptr;
+  for (int group = 0; group < split.dp; ++group) {
+    const int leading = first_leader + group * split.attention_ranks();
+    std::unique_ptr<GpuEngine> leader = std::move(**started[static_cast<size_t>(leading)]);
+    if (board != nullptr) leader->join(board, 0);
+    for (int rank = 0; rank < size; ++rank) {
+      if (rank == leading || model::place_of(split, rank).group != group) continue;
+      auto& follower = leader->followers_.emplace_back(std::move(**started[static_cast<size_t>(rank)]));
+      if (board != nullptr) follower->join(board, static_cast<int>(leader->followers_.size()));
     }
-    return engines;
+    engines.push_back(std::move(leader));
   }
-  std::unique_ptr<GpuEngine> leader = std::move(**started.front());
-  for (size_t rank = 1; rank < started.size(); ++rank)
-    leader->followers_.push_back(std::move(**started[rank]));
-  engines.push_back(std::move(leader));
   return engines;
 }
 
-void GpuEngine::join(std::shared_ptr<PassBoard> board) {
+void GpuEngine::join(std::shared_ptr<PassBoard> board, int member) {
   board_ = std::move(board);
-  board_->join(group_->rank(), [this] {
+  member_ = member;
+  board_->join(place_.group, member, [this] {
     Work wake;
     wake.idle = true;
     (void)queue_.push(std::move(wake));  // or the engine is ending, and no group is in a step
@@ -69,7 +76,7 @@ void GpuEngine::join(std::shared_ptr<PassBoard> board) {
 }
 
 void GpuEngine::take_idle_passes() {
-  while (const auto pass = board_->take_idle(group_->rank())) run_idle_pass(*pass);
+  while (const auto pass = board_->take_idle(place_.group, member_)) run_idle_pass(*pass);
 }
 
 // A step of padding alone.
@@ -81,30 +88,74 @@ void GpuEngine::run_idle_pass(const PassBoard::Pass& pass) {
   frame.others.clear();
   frame.idle = true;
   frame.rows = frame.tokens = 0;
+  // It may come in the middle of laying out a step, which comes after it.
+  StepInput input = std::exchange(input_, {});
+  GuessInput guesses = std::exchange(guesses_, {});
+  width_ = pass.width;
+  frame.status = count_pass();
   stream_->record(frame.begun);
+  if (frame.status.ok()) queue_idle_pass(pass, frame);
+  stream_->record(frame.done);
+  input_ = std::move(input);
+  guesses_ = std::move(guesses);
+  if (frame.status.ok()) frame.status = stream_->status();
+  frame.status = with_group(std::move(frame.status));
+  in_flight_.push(size_t{index});
+}
+
+Result<void> GpuEngine::count_pass() {
+  ++passes_;
+  if (rebalance_passes_ == 0 || passes_ % rebalance_passes_ != 0) return {};
+  const int64_t start_ns = steady_clock().now_ns();
+  FATHOM_ASSIGN(const model::ExpertBalance balance, model_->balance_experts(*stream_));
+  if (!leads()) return {};
+  const std::lock_guard lock(experts_mutex_);
+  ++experts_.balancings;
+  experts_.moved += balance.moved;
+  experts_.imbalance_before = balance.before;
+  experts_.imbalance = balance.after;
+  if (place_.group != 0) return {};  // they all see the same
+  LOG_INFO(
+      "experts: the busiest ranks had {:.2f} times the mean load, now {:.2f}; {} experts came to rank {} in "
+      "{:.3f} s",
+      balance.before, balance.after, balance.moved, group_->rank(), seconds_since(start_ns));
+  return {};
+}
+
+std::optional<ExpertReport> GpuEngine::experts() const {
+  if (rebalance_passes_ == 0) return std::nullopt;
+  const std::lock_guard lock(experts_mutex_);
+  return experts_;
+}
+
+void GpuEngine::queue_idle_pass(const PassBoard::Pass& pass, Frame& frame) {
+  const bool drafts = drafts_layer() && pass.width > 1;
   if (pass.graph_rows > 0) {
-    StepLayout layout(pass.graph_rows, pass.graph_rows);
-    const GuessLayout guesses({.rows = pass.graph_rows}, layout.fixed_bytes);
+    const int64_t rows = pass.graph_rows;
+    StepLayout layout(rows * width_, rows * width_);
+    const GuessLayout guesses(guess_sizes(rows, layout.tokens), layout.fixed_bytes);
     layout.fixed_bytes = guesses.end;
-    StepInput nothing;
-    nothing.clear();
-    nothing.logit_rows.assign(static_cast<size_t>(pass.graph_rows), -1);
+    lay_out_rows(rows, layout.tokens);
     std::vector<model::cuda::ExtendPass> passes;
     const SlotUpdate* updates = nullptr;
     auto* device = static_cast<std::byte*>(device_input_.data());
-    const int64_t bytes =
-        nothing.write(layout, static_cast<std::byte*>(frame.input.data()), device, passes, &updates);
-    stream_->copy(device, frame.input.data(), static_cast<size_t>(bytes));
-    graphs_.at({pass.graph_rows, 1, GraphKind::kForward}).launch(*stream_);
+    auto* pinned = static_cast<std::byte*>(frame.input.data());
+    const int64_t bytes = input_.write(layout, pinned, device, passes, &updates);
+    guesses_.write(guesses, pinned);
+    stream_->copy(device, pinned, static_cast<size_t>(bytes));
+  }
+  if (pass.graph_rows > 0) {
+    if (drafts) graphs_.at({pass.graph_rows, width_, GraphKind::kDraft}).launch(*stream_);
+    graphs_.at({pass.graph_rows, width_, GraphKind::kForward}).launch(*stream_);
   } else {
+    if (drafts) draft_nothing(pass.rows);
     model::cuda::GpuBatch batch;
     batch.group_tokens = pass.places;
     batch.cache = &cache_;
+    if (hands_back_later()) batch.hand_back = chosen_;
     model_->forward(*stream_, batch);
   }
-  stream_->record(frame.done);
-  frame.status = with_group(stream_->status());
-  in_flight_.push(size_t{index});
+  handed_back_ = passes_ - 1;
 }
 
 Result<void> GpuEngine::gather_ranks() const {
@@ -135,7 +186,7 @@ std::future<Result<StepResult>> GpuEngine::submit(Work work) {
 }
 
 std::future<Result<StepResult>> GpuEngine::step(BatchPlan plan) {
-  if (board_ != nullptr) board_->given(group_->rank());
+  if (board_ != nullptr) board_->given(place_.group);
   Work work;
   work.plan = std::move(plan);
   return submit(std::move(work));
@@ -148,7 +199,7 @@ Result<std::vector<OpTime>> GpuEngine::trace_step(BatchPlan plan) {
   work.plan = std::move(plan);
   work.eager = true;
   work.trace = &trace;
-  if (board_ != nullptr) board_->given(group_->rank());
+  if (board_ != nullptr) board_->given(place_.group);
   const auto result = submit(std::move(work)).get();
   FATHOM_TRY(result);
   FATHOM_ASSIGN(const auto spans, trace.spans());
@@ -158,17 +209,17 @@ Result<std::vector<OpTime>> GpuEngine::trace_step(BatchPlan plan) {
 }
 
 Result<StepResult> GpuEngine::agreed(Result<StepResult> mine,
-                                     std::vector<std::future<Result<StepResult>>>& others) {
-  int rank = 0;
-  for (auto& other : others) {
-    ++rank;
-    const Result<StepResult> theirs = other.get();
+                                     std::vector<std::future<Result<StepResult>>>& others) const {
+  for (size_t i = 0; i < others.size(); ++i) {
+    const int rank = followers_[i]->group_->rank();
+    const Result<StepResult> theirs = others[i].get();
     if (!mine.ok()) continue;
+    const bool chooses = followers_[i]->chooses() || !hands_back_later();
     if (!theirs.ok()) {
       mine = theirs.error();
       continue;
     }
-    for (size_t r = 0; r < mine->rows.size(); ++r) {
+    for (size_t r = 0; chooses && r < mine->rows.size(); ++r) {
       if (mine->rows[r].error) continue;  // cut where its mask failed
       const auto& a = mine->rows[r].outputs;
       const auto& b = theirs->rows[r].outputs;
@@ -177,8 +228,9 @@ Result<StepResult> GpuEngine::agreed(Result<StepResult> mine,
                                              [](const auto& x, const auto& y) { return x.token == y.token; });
       if (same) continue;
       mine = error(ErrorCode::kInternal,
-                   "step {}: rank {} chose token {} after row {}, rank 0 token {}: their numbers differ",
-                   mine->step, rank, b.empty() ? -1 : b.front().token, r, a.empty() ? -1 : a.front().token);
+                   "step {}: rank {} chose token {} after row {}, rank {} token {}: their numbers differ",
+                   mine->step, rank, b.empty() ? -1 : b.front().token, r, group_->rank(),
+                   a.empty() ? -1 : a.front().token);
       break;
     }
   }

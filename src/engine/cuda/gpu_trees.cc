@@ -33,7 +33,16 @@ TreeRows GpuEngine::tree_rows(const GuessLayout& layout) const {
   return {layout.rows, ints(layout.slots), ints(layout.starts), ints(layout.firsts), ints(layout.drafts)};
 }
 
-void GpuEngine::draft_trees(const StepLayout& step, const GuessLayout& layout, bool draws) {
+ops::cuda::Matrix GpuEngine::tree_tails(int64_t tokens) const {
+  return numbers(trees_.tails, tokens * trees_.tail_stride() * 2);
+}
+
+ops::cuda::Matrix GpuEngine::tree_choices(int64_t rows) const {
+  return numbers(trees_.logit_rows, shape_.choices() * rows);
+}
+
+void GpuEngine::draft_trees(const StepLayout& step, const GuessLayout& layout, bool draws,
+                            int64_t most_rows) {
   auto* base = static_cast<std::byte*>(device_input_.data());
   const auto ints = [base](int64_t offset) { return reinterpret_cast<int32_t*>(base + offset); };
   const TreeRows tree = tree_rows(layout);
@@ -55,6 +64,7 @@ void GpuEngine::draft_trees(const StepLayout& step, const GuessLayout& layout, b
     }
     batch.logit_count = rows;
     batch.cache = &cache_;
+    batch.group_tokens = pass == 0 ? most_rows : most_rows * shape_.branches;
     model_->draft(*stream_, batch, states);
     sample::cuda::SampleArgs choice;
     choice.logits = model_->last_logits();

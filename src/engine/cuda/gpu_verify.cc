@@ -111,11 +111,13 @@ class RankSequences final : public VerifyModel {
   static Result<std::unique_ptr<VerifyModel>> make(const EngineOptions& options, int64_t places) {
     dist::cuda::GpuGroupOptions wanted;
     wanted.timeout = options.dist_timeout;
-    for (int r = 0; r < options.split.world(); ++r) wanted.gpus.push_back(options.first_gpu + r);
+    for (int r = 0; r < options.split.world(); ++r) wanted.gpus.push_back(options.gpu_of(r));
+    wanted.posts = options.split.pp == 1;  // parts of the world have their own
     FATHOM_ASSIGN(auto groups, dist::cuda::GpuGroup::create(wanted));
     std::unique_ptr<RankSequences> made(new RankSequences());
     made->gpus_ = wanted.gpus;
     made->ranks_.resize(groups.size());
+    made->answers_ = static_cast<size_t>((options.split.pp - 1) * options.split.tp);
     FATHOM_TRY(made->everywhere([&](size_t r) -> Result<void> {
       // A rank that fails leaves its group, and the others learn of it.
       FATHOM_ASSIGN(made->ranks_[r], Sequence::make(options, places, wanted.gpus[r], std::move(groups[r])));
@@ -133,7 +135,7 @@ class RankSequences final : public VerifyModel {
     FATHOM_TRY(everywhere([&](size_t r) -> Result<void> {
       FATHOM_TRY(device::cuda::open_gpu(gpus_[r]));
       FATHOM_ASSIGN(const auto mine, ranks_[r]->forward(tokens, wanted, decode));
-      if (r == 0) logits = mine;
+      if (r == answers_) logits = mine;
       return {};
     }));
     return logits;
@@ -155,6 +157,7 @@ class RankSequences final : public VerifyModel {
 
   std::vector<int> gpus_;
   std::vector<std::unique_ptr<Sequence>> ranks_;
+  size_t answers_ = 0;  // the first rank of the last stage
 };
 
 }  // namespace

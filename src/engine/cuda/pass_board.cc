@@ -4,22 +4,38 @@
 #include <utility>
 
 namespace fathom::engine::cuda {
-namespace {
 
-// Between two steps an engine answers requests and gets its next plan. Others wait so long for it: to begin
-// without it would cost it a whole pass.
-constexpr std::chrono::microseconds kBetweenSteps{1000};
+PassBoard::Pass PassBoard::of(std::span<const Want> wants) {
+  Pass pass;
+  bool graph = true;
+  for (const Want& want : wants) {
+    pass.width = std::max(pass.width, want.width);
+    pass.rows = std::max(pass.rows, want.sampling);
+    pass.graph_rows = std::max(pass.graph_rows, want.graph_rows);
+    graph = graph && want.graph_rows > 0;
+  }
+  if (graph) {
+    pass.rows = pass.graph_rows;
+    pass.places = pass.graph_rows * pass.width;
+    return pass;
+  }
+  pass.graph_rows = 0;
+  for (const Want& want : wants) pass.places = std::max(pass.places, want.named + want.going_on * pass.width);
+  return pass;
+}
 
-}  // namespace
+PassBoard::PassBoard(int groups, int members) : groups_(static_cast<size_t>(groups)) {
+  for (Group& group : groups_) group.members.resize(static_cast<size_t>(members));
+}
 
-void PassBoard::join(int group, std::function<void()> wake) {
+void PassBoard::join(int group, int member, std::function<void()> wake) {
   std::lock_guard lock(mutex_);
-  groups_[static_cast<size_t>(group)].wake = std::move(wake);
+  at(group, member).wake = std::move(wake);
 }
 
 void PassBoard::leave(int group) {
   std::lock_guard lock(mutex_);
-  groups_[static_cast<size_t>(group)].wake = nullptr;
+  for (Member& member : groups_[static_cast<size_t>(group)].members) member.wake = nullptr;
   ended_ = true;
   changed_.notify_all();
 }
@@ -37,76 +53,69 @@ void PassBoard::answered(int group) {
   changed_.notify_all();
 }
 
-PassBoard::Pass PassBoard::agree(int group, const Want& want,
+PassBoard::Pass PassBoard::agree(int group, int member, const Want& want,
                                  const std::function<void(const Pass&)>& run_idle) {
   std::unique_lock lock(mutex_);
   Group& mine = groups_[static_cast<size_t>(group)];
-  while (const auto idle = take_idle_locked(group)) {
-    lock.unlock();
-    run_idle(*idle);
-    lock.lock();
-  }
-  mine.wanted = want;
-  changed_.notify_all();
-  while (!mine.granted && !ended_) {
-    const TimePoint ready = ready_at();
+  Member& self = at(group, member);
+  bool posted = member != 0;
+  while (true) {
+    if (!self.passes.empty()) {
+      const Coming next = self.passes.front();
+      self.passes.pop_front();
+      if (!next.idle) return next.pass;
+      lock.unlock();
+      run_idle(next.pass);
+      lock.lock();
+      continue;
+    }
+    if (ended_) {
+      if (member == 0) mine.wanted.reset();
+      return of({&want, 1});
+    }
+    if (!posted) {
+      posted = true;
+      mine.wanted = want;
+      changed_.notify_all();
+    }
+    const PassTurn::TimePoint ready = member == 0 ? ready_at() : PassTurn::TimePoint::max();
     if (ready <= std::chrono::steady_clock::now()) {
       begin();
-    } else if (ready == TimePoint::max()) {
+    } else if (ready == PassTurn::TimePoint::max()) {
       changed_.wait(lock);
     } else {
       changed_.wait_until(lock, ready);
     }
   }
-  mine.wanted.reset();
-  const auto granted = std::exchange(mine.granted, std::nullopt);
-  return granted ? *granted : Pass{want.graph_rows, std::max(want.graph_rows, want.tokens)};
 }
 
-std::optional<PassBoard::Pass> PassBoard::take_idle(int group) {
+std::optional<PassBoard::Pass> PassBoard::take_idle(int group, int member) {
   std::lock_guard lock(mutex_);
-  return take_idle_locked(group);
-}
-
-std::optional<PassBoard::Pass> PassBoard::take_idle_locked(int group) {
-  auto& idle = groups_[static_cast<size_t>(group)].idle;
-  if (idle.empty()) return std::nullopt;
-  const Pass pass = idle.front();
-  idle.erase(idle.begin());
+  Member& self = at(group, member);
+  if (self.passes.empty() || !self.passes.front().idle) return std::nullopt;
+  const Pass pass = self.passes.front().pass;
+  self.passes.pop_front();
   return pass;
 }
 
-PassBoard::TimePoint PassBoard::ready_at() const {
-  TimePoint ready{};
-  for (const Group& group : groups_) {
-    if (group.wanted) continue;
-    if (group.steps > 0) return TimePoint::max();
-    if (group.step_end != TimePoint{}) ready = std::max(ready, group.step_end + kBetweenSteps);
-  }
-  return ready;
+PassTurn::TimePoint PassBoard::ready_at() const {
+  return pass_begins(groups_, [](const Group& group) {
+    return PassTurn{group.wanted.has_value(), group.steps > 0, group.step_end};
+  });
 }
 
 void PassBoard::begin() {
-  Pass pass;
-  bool graph = true;
+  std::vector<Want> wants;
   for (const Group& group : groups_) {
-    if (!group.wanted) continue;
-    pass.places = std::max(pass.places, group.wanted->tokens);
-    pass.graph_rows = std::max(pass.graph_rows, group.wanted->graph_rows);
-    graph = graph && group.wanted->graph_rows > 0;
+    if (group.wanted) wants.push_back(*group.wanted);
   }
-  if (graph) {
-    pass.places = pass.graph_rows;
-  } else {
-    pass.graph_rows = 0;
-  }
+  const Pass pass = of(wants);
   for (Group& group : groups_) {
-    if (group.wanted) {
-      group.wanted.reset();
-      group.granted = pass;
-    } else {
-      group.idle.push_back(pass);
-      if (group.wake) group.wake();
+    const bool idle = !group.wanted;
+    group.wanted.reset();
+    for (Member& member : group.members) {
+      member.passes.push_back({pass, idle});
+      if (idle && member.wake) member.wake();
     }
   }
   changed_.notify_all();

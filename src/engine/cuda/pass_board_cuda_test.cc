@@ -11,72 +11,99 @@
 namespace fathom::engine::cuda {
 namespace {
 
-using Passes = std::vector<std::pair<int64_t, int64_t>>;  // graph rows, places
+using Passes = std::vector<PassBoard::Pass>;
 
-// Every group has every pass, in the same order and of the same size, whether it wanted it or not; and no
-// pass is smaller than what any group wanted of it.
-TEST(PassBoard, EveryGroupHasTheSamePasses) {
-  for (const int groups : {1, 2, 4}) {
-    PassBoard board(groups);
-    std::vector<Passes> seen(static_cast<size_t>(groups));
-    std::vector<Queue<int>> wakes(static_cast<size_t>(groups));
-    for (int g = 0; g < groups; ++g) board.join(g, [&wakes, g] { wakes[static_cast<size_t>(g)].push(0); });
+PassBoard::Want random_want(std::mt19937& random) {
+  PassBoard::Want want;
+  const auto below = [&](unsigned end) { return static_cast<int64_t>(random() % end); };
+  want.going_on = below(40);
+  want.sampling = want.going_on;
+  if (random() % 3 == 0) {
+    want.named = 1 + below(100);
+  } else {
+    want.going_on = want.sampling = want.going_on + 1;
+    if (random() % 4 != 0) want.graph_rows = want.sampling + below(8);
+  }
+  if (random() % 2 == 0) want.width = 4;
+  return want;
+}
+
+void expect_room(const PassBoard::Pass& pass, const PassBoard::Want& want) {
+  EXPECT_GE(pass.width, want.width);
+  EXPECT_GE(pass.rows, want.sampling);
+  EXPECT_GE(pass.places, want.named + want.going_on * pass.width);
+  if (pass.graph_rows == 0) return;
+  EXPECT_GE(pass.graph_rows, want.graph_rows);
+  EXPECT_GT(want.graph_rows, 0);
+  EXPECT_EQ(pass.places, pass.graph_rows * pass.width);
+}
+
+// Every member of every group has every pass, in the same order and of the same size, whether its group
+// wanted it or not; and no pass is smaller than what any group wanted of it.
+TEST(PassBoard, EveryRankHasTheSamePasses) {
+  for (const auto& [groups, members] : {std::pair{1, 1}, {2, 1}, {4, 1}, {2, 2}, {3, 3}}) {
+    PassBoard board(groups, members);
+    const auto ranks = static_cast<size_t>(groups * members);
+    std::vector<Passes> seen(ranks);
+    std::vector<Queue<int>> wakes(ranks);
+    const auto index = [members](int g, int m) { return static_cast<size_t>(g * members + m); };
+    for (int g = 0; g < groups; ++g) {
+      for (int m = 0; m < members; ++m) board.join(g, m, [&wakes, at = index(g, m)] { wakes[at].push(0); });
+    }
     std::vector<std::thread> threads;
     for (int g = 0; g < groups; ++g) {
-      threads.emplace_back([&, g] {
-        std::mt19937 random(static_cast<unsigned>(g));
-        Passes& mine = seen[static_cast<size_t>(g)];
-        const auto note = [&mine](const PassBoard::Pass& pass) {
-          mine.emplace_back(pass.graph_rows, pass.places);
-        };
-        for (int step = 0; step < 200; ++step) {
-          PassBoard::Want want;
-          want.tokens = 1 + static_cast<int64_t>(random() % 100);
-          want.graph_rows = random() % 3 == 0 ? 0 : want.tokens + static_cast<int64_t>(random() % 8);
-          board.given(g);
-          const PassBoard::Pass pass = board.agree(g, want, note);
-          note(pass);
-          EXPECT_GE(pass.places, want.tokens);
-          if (pass.graph_rows > 0) {
-            EXPECT_GE(pass.graph_rows, want.graph_rows);
-            EXPECT_GT(want.graph_rows, 0);
-            EXPECT_EQ(pass.places, pass.graph_rows);
+      for (int m = 0; m < members; ++m) {
+        threads.emplace_back([&, g, m] {
+          std::mt19937 random(static_cast<unsigned>(g));  // the same plans on all members
+          Passes& mine = seen[index(g, m)];
+          const auto note = [&mine](const PassBoard::Pass& pass) { mine.push_back(pass); };
+          for (int step = 0; step < 200; ++step) {
+            const PassBoard::Want want = random_want(random);
+            if (m == 0) board.given(g);
+            const PassBoard::Pass pass = board.agree(g, m, want, note);
+            note(pass);
+            expect_room(pass, want);
+            if (m == 0) board.answered(g);
+            const bool rest = random() % 10 == 0;
+            const auto length = std::chrono::milliseconds(random() % 6);
+            if (!rest) continue;
+            // Without requests for a while.
+            const auto until = std::chrono::steady_clock::now() + length;
+            while (std::chrono::steady_clock::now() < until) {
+              if (!wakes[index(g, m)].pop_for(std::chrono::milliseconds(1))) continue;
+              while (const auto idle = board.take_idle(g, m)) note(*idle);
+            }
           }
-          board.answered(g);
-          if (random() % 10 != 0) continue;
-          // Without requests for a while.
-          const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(random() % 6);
-          while (std::chrono::steady_clock::now() < until) {
-            if (!wakes[static_cast<size_t>(g)].pop_for(std::chrono::milliseconds(1))) continue;
-            while (const auto idle = board.take_idle(g)) note(*idle);
-          }
-        }
-      });
+        });
+      }
     }
     for (auto& thread : threads) thread.join();
     for (int g = 0; g < groups; ++g) {
-      while (const auto idle = board.take_idle(g))
-        seen[static_cast<size_t>(g)].emplace_back(idle->graph_rows, idle->places);
-      EXPECT_EQ(seen[static_cast<size_t>(g)], seen[0]) << g;
-      EXPECT_GE(seen[0].size(), 200U);
+      for (int m = 0; m < members; ++m) {
+        while (const auto idle = board.take_idle(g, m)) seen[index(g, m)].push_back(*idle);
+        EXPECT_EQ(seen[index(g, m)], seen[0]) << "group " << g << " member " << m;
+      }
     }
+    EXPECT_GE(seen[0].size(), 200U);
   }
 }
 
 // One that leaves holds nobody up.
 TEST(PassBoard, NobodyWaitsForAGroupThatLeft) {
-  PassBoard board(2);
-  board.join(0, nullptr);
-  board.join(1, nullptr);
+  PassBoard board(2, 2);
   board.given(0);
   board.given(1);  // and never comes
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     board.leave(1);
   });
-  const auto pass = board.agree(0, {7, 0}, [](const PassBoard::Pass&) {});
-  EXPECT_EQ(pass.places, 7);
+  PassBoard::Want want;
+  want.named = 7;
+  const auto nothing = [](const PassBoard::Pass&) {};
+  std::thread member([&] { EXPECT_EQ(board.agree(0, 1, want, nothing).places, 7); });
+  EXPECT_EQ(board.agree(0, 0, want, nothing).places, 7);
   other.join();
+  member.join();
 }
 
 }  // namespace

@@ -64,9 +64,19 @@ void moe_block(const Step& step, const MoeWeights& weights, const Activations& x
                                 .tokens = t,
                                 .ids = work.expert_ids,
                                 .weights = work.expert_weights});
+  const bool placed = weights.places.first != nullptr;
+  if (placed) {
+    place_experts(step.stream, {.logits = work.gate_logits,
+                                .positions = positions,
+                                .places = weights.places,
+                                .tokens = t,
+                                .experts = static_cast<int32_t>(c.num_experts),
+                                .top_k = c.gate.top_k,
+                                .ids = work.expert_ids});
+  }
   ops::cuda::expert_sort(step.stream, {.ids = work.expert_ids,
                                        .positions = positions,
-                                       .slots = weights.slots,
+                                       .slots = placed ? nullptr : weights.slots,
                                        .tokens = t,
                                        .experts = static_cast<int32_t>(experts),
                                        .top_k = c.gate.top_k,

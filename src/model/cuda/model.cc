@@ -4,8 +4,10 @@
 #include <span>
 
 #include "base/clock.h"
+#include "model/cuda/expert_mover.h"
 #include "model/cuda/group_positions.h"
 #include "model/cuda/layers.h"
+#include "model/cuda/rank_groups.h"
 #include "model/memory.h"
 #include "model/rope.h"
 #include "model/weight_check.h"
@@ -51,12 +53,11 @@ struct Model::State {
   ops::cuda::RopeView rope;
   LoadReport report;
   int64_t forward_tokens = 0;
+  RankGroups groups;
+  device::cuda::DeviceBuffer staging;  // of experts that move
 
-  dist::cuda::GpuGroup* group() const { return options.group; }
-  // Attention, dense MLPs, embedding and head are split over the ranks; or each rank has them whole, and
-  // tokens of its own.
   bool splits_tokens() const { return shard.split.dp > 1; }
-  bool splits_heads() const { return group() != nullptr && !splits_tokens(); }
+  bool splits_heads() const { return groups.splits_heads(); }
 
   // The residual stream, where the model is whole. A rank knows the tokens of its part of the vocabulary:
   // rows to be summed, in work.delta.
@@ -87,26 +88,27 @@ struct Model::State {
                                        .rounded = rounded});
       return;
     }
-    group()->sum(stream, {.rows = delta,
-                          .residual = work.residual,
-                          .fresh = fresh,
-                          .weight = weight,
-                          .eps = eps,
-                          .y = y.first_rows(t),
-                          .rounded = rounded});
+    if (t == 0) return;
+    groups.sum(stream, {.rows = delta,
+                        .residual = work.residual,
+                        .fresh = fresh,
+                        .weight = weight,
+                        .eps = eps,
+                        .y = y.first_rows(t),
+                        .rounded = rounded});
   }
   // The same of what all ranks' experts have left in work.all_delta of this rank's tokens, of at most
   // `places` of a rank.
   void add_norm_of_all(device::cuda::Stream& stream, int64_t t, int64_t places, const float* weight,
                        const Matrix& y, const Workspace::Rounded& rounded) const {
-    group()->sum_own(stream,
-                     {.rows = own_rows(work.all_delta, t, places),
-                      .residual = work.residual,
-                      .weight = weight,
-                      .eps = static_cast<float>(config.rms_norm_eps),
-                      .y = y.first_rows(t),
-                      .rounded = rounded},
-                     places);
+    groups.sum_own_tokens(stream,
+                          {.rows = own_rows(work.all_delta, t, places),
+                           .residual = work.residual,
+                           .weight = weight,
+                           .eps = static_cast<float>(config.rms_norm_eps),
+                           .y = y.first_rows(t),
+                           .rounded = rounded},
+                          places);
   }
   Matrix own_rows(const Matrix& all, int64_t t, int64_t places) const {
     const int64_t first = shard.place.group * places;
@@ -173,7 +175,8 @@ int64_t working_bytes(const ModelConfig& config, const LoadOptions& options, con
   FATHOM_CHECK(shard.ok(), "{}", shard.error().message);  // whoever chose the split has looked
   const WorkspaceShape shape = shape_of(config, *shard, options);
   const int64_t rope = 2 * shape.max_context * config.rope_dim / 2 * static_cast<int64_t>(sizeof(float));
-  return workspace_bytes(config, shape, gpu) + rope;
+  const int64_t moving = options.moves_experts ? ExpertMover::kStagingBytes : 0;
+  return workspace_bytes(config, shape, gpu) + rope + moving;
 }
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -187,13 +190,11 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
     return error(ErrorCode::kUnsupported, "a hidden size of {} on several GPUs: it must be a multiple of 8",
                  config.hidden_size);
   }
-  FATHOM_CHECK(shard.split.pp == 1 && (shard.split.dp == 1 || shard.split.attention_ranks() == 1),
-               "a split of GPUs in {} stages, and groups of {}", shard.split.pp,
-               shard.split.attention_ranks());
   FATHOM_CHECK(!options.fp8_x || stream.gpu().hopper(), "FP8 activations on {}", stream.gpu().name);
   auto state = std::make_unique<State>(config, std::move(shard));
   FATHOM_ASSIGN(state->beside, device::cuda::Branch::create(stream.gpu()));
   State& s = *state;
+  FATHOM_ASSIGN(s.groups, RankGroups::join(options.group, s.shard));
   s.options = options;
   s.options.checkpoint = nullptr;
   s.options.progress = nullptr;
@@ -230,8 +231,12 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
     };
   }
   FATHOM_ASSIGN(const auto supply, weights::cuda::DeviceSupply::create(std::move(context)));
-  FATHOM_ASSIGN(s.weights, load_weights(config, s.shard, options.compute, options.mla,
-                                        shape_of(config, s.shard, options).fp8_x, *supply));
+  FATHOM_ASSIGN(s.weights, load_weights(config, s.shard,
+                                        {.compute = options.compute,
+                                         .mla = options.mla,
+                                         .fp8_x = shape_of(config, s.shard, options).fp8_x,
+                                         .moves_experts = options.moves_experts},
+                                        *supply));
   FATHOM_TRY(supply->finish());
   s.report.weight_bytes = static_cast<int64_t>(s.weight_arena.used());
   s.report.pack_seconds = seconds_since(pack_start);
@@ -240,6 +245,9 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   FATHOM_ASSIGN(s.work, allocate_workspace(config, shape, stream.gpu(), s.work_arena));
   FATHOM_ASSIGN(s.rope, upload_rope(config, s.max_context, pool, s.work_arena));
   s.report.workspace_bytes = static_cast<int64_t>(s.work_arena.used());
+  if (options.moves_experts) {
+    FATHOM_ASSIGN(s.staging, device::cuda::DeviceBuffer::allocate(ExpertMover::kStagingBytes));
+  }
   FATHOM_TRY(s.share_workspace());
   // Padding tokens leave rows as they are: those must be numbers.
   const auto clear = [&](const Matrix& rows) {
@@ -301,7 +309,7 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
     int32_t* mine = work.all_positions + shard.place.group * places;
     group_positions(stream, batch.view.positions, t, places, mine);
     // Numbers of four bytes, whatever they mean.
-    group()->gather(stream, Matrix(mine, DType::kF32, 1, places), places);
+    groups.gather_tokens(stream, Matrix(mine, DType::kF32, 1, places), 1);
   }
   bool of_all = false;  // what the next norm adds is in work.all_delta
   const Workspace::Rounded rounded = work.rounded_normed.first_rows(t);
@@ -316,12 +324,14 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
   for (size_t i = 0; i < layers.size(); ++i) {
     const LayerWeights& layer = layers[i];
     if (i == 0 && !embedded) {
-      ops::cuda::add_rms_norm(stream, {.residual = work.residual,
-                                       .delta = {},
-                                       .weight = layer.input_norm,
-                                       .eps = static_cast<float>(config.rms_norm_eps),
-                                       .y = work.normed.first_rows(t),
-                                       .rounded = rounded});
+      if (t > 0) {
+        ops::cuda::add_rms_norm(stream, {.residual = work.residual,
+                                         .delta = {},
+                                         .weight = layer.input_norm,
+                                         .eps = static_cast<float>(config.rms_norm_eps),
+                                         .y = work.normed.first_rows(t),
+                                         .rounded = rounded});
+      }
     } else {
       add(i == 0, layer.input_norm, work.normed, rounded);
     }
@@ -351,25 +361,27 @@ void Model::State::experts(const Step& step, const MoeWeights& moe) {
   }
   const int64_t places = step.batch.group_tokens;
   const int64_t all = shard.split.dp * places;
-  group()->gather(step.stream, own_rows(work.all_normed, t, places), places * config.hidden_size);
+  groups.gather_tokens(step.stream, own_rows(work.all_normed, t, places), places);
   const Activations x{work.all_normed.first_rows(all), work.rounded_all.first_rows(all)};
   if (x.rounded.values != nullptr) ops::cuda::quantize(step.stream, {.x = x.plain, .y = x.rounded});
   moe_block(step, moe, x, work.all_positions, work.all_delta.first_rows(all));
 }
 
 Result<void> Model::State::share_workspace() {
-  if (group() == nullptr) return {};
-  std::vector<Matrix> shared;
-  if (splits_tokens()) {
-    shared = {work.all_normed, work.all_delta,
-              Matrix(work.all_positions, DType::kF32, 1, work.all_normed.rows)};
-  } else {
-    shared = {work.delta, work.normed, work.states,
-              Matrix(work.logits, DType::kF32, options.max_logit_rows, config.vocab_size)};
+  if (options.group == nullptr) return {};
+  std::vector<Matrix> shared{work.normed, work.states};
+  if (splits_heads()) {
+    shared.push_back(work.delta);
+    shared.emplace_back(work.logits, DType::kF32, options.max_logit_rows, config.vocab_size);
     if (config.draft_layers > 0) shared.push_back(work.draft_pair);
   }
-  for (const Matrix& m : shared)
-    FATHOM_TRY(group()->share(m.data, m.rows * m.columns * device::size_of(m.dtype)));
+  if (splits_tokens()) {
+    shared.insert(shared.end(), {work.all_normed, work.all_delta,
+                                 Matrix(work.all_positions, DType::kF32, 1, work.all_normed.rows)});
+  }
+  if (groups.splits_layers())
+    shared.emplace_back(work.residual, DType::kF32, options.max_tokens, config.hidden_size);
+  for (const Matrix& m : shared) FATHOM_TRY(groups.share(m));
   return {};
 }
 
@@ -390,7 +402,7 @@ float* Model::State::run_head(device::cuda::Stream& stream, const Weight& head, 
                 "draft logits");
   }
   ops::cuda::linear(stream, {.x = gathered, .y = mine, .weight = &head});
-  if (splits_heads()) group()->gather(stream, mine, count * shard.vocabs.front().count);
+  if (splits_heads()) groups.gather_columns(stream, mine, count * shard.vocabs.front().count);
   return work.logits;
 }
 
@@ -399,14 +411,30 @@ float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
   const int64_t t = batch.view.tokens;
   FATHOM_CHECK(t > (s.splits_tokens() ? -1 : 0) && t <= s.options.max_tokens, "tokens={} max_tokens={}", t,
                s.options.max_tokens);
-  if (t > 0) s.embed(stream, batch);
-  s.run_layers(stream, batch, s.weights.layers, 0, true, s.weights.norm, s.work.hidden);
   s.forward_tokens = t;
+  const Matrix residual(s.work.residual, DType::kF32, t, s.config.hidden_size);
+  const bool first = s.shard.first_stage();
+  if (first && t > 0) s.embed(stream, batch);
+  const auto hand_back = [&] {
+    if (s.groups.splits_layers() && batch.hand_back.rows > 0) s.groups.hand_back(stream, batch.hand_back);
+  };
+  if (!first) s.groups.take_over(stream, residual);
+  if (s.shard.last_stage()) hand_back();
+  if (!s.shard.last_stage()) {
+    // The stream is what goes on: its norm is nobody's.
+    s.run_layers(stream, batch, s.weights.layers, 0, first, s.weights.layers.back().input_norm,
+                 s.work.normed);
+    s.groups.hand_on(stream, residual);
+    hand_back();
+    return s.work.logits;
+  }
+  s.run_layers(stream, batch, s.weights.layers, 0, first, s.weights.norm, s.work.hidden);
   return logits(stream, batch.logit_rows, batch.logit_count);
 }
 
 float* Model::logits(device::cuda::Stream& stream, const int32_t* rows, int64_t count) {
   State& s = *state_;
+  if (!s.shard.last_stage()) return s.work.logits;
   return s.run_head(stream, s.weights.head, s.work.hidden.first_rows(s.forward_tokens), rows, count);
 }
 
@@ -414,8 +442,9 @@ float* Model::logits(device::cuda::Stream& stream, const int32_t* rows, int64_t 
 void Model::State::merge_draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states) {
   const int64_t t = batch.view.tokens;
   FATHOM_CHECK(config.draft_layers > 0, "the model was built without its draft layer");
-  FATHOM_CHECK(!splits_tokens(), "a draft of {} groups of requests", shard.split.dp);
-  FATHOM_CHECK(t > 0 && t <= options.max_tokens, "tokens={} max_tokens={}", t, options.max_tokens);
+  FATHOM_CHECK(t > (splits_tokens() ? -1 : 0) && t <= options.max_tokens, "tokens={} max_tokens={}", t,
+               options.max_tokens);
+  if (t == 0) return;
   const DraftWeights& draft = weights.draft;
   const int64_t width = config.hidden_size;
   const auto eps = static_cast<float>(config.rms_norm_eps);
@@ -427,8 +456,8 @@ void Model::State::merge_draft(device::cuda::Stream& stream, const GpuBatch& bat
   if (!splits_heads()) {
     ops::cuda::rms_norm(stream, {.x = residual, .y = token, .weight = draft.token_norm, .eps = eps});
   } else {
-    group()->sum(stream,
-                 {.rows = work.delta.first_rows(t), .weight = draft.token_norm, .eps = eps, .y = token});
+    groups.sum(stream,
+               {.rows = work.delta.first_rows(t), .weight = draft.token_norm, .eps = eps, .y = token});
   }
   ops::cuda::gather_rows(stream, {.x = work.states, .y = before, .ids = states});
   ops::cuda::rms_norm(stream, {.x = before, .y = before, .weight = draft.hidden_norm, .eps = eps});
@@ -437,9 +466,10 @@ void Model::State::merge_draft(device::cuda::Stream& stream, const GpuBatch& bat
 
 void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states) {
   State& s = *state_;
+  if (!s.shard.last_stage()) return;
   const DraftWeights& weights = s.weights.draft;
   s.merge_draft(stream, batch, states);
-  s.run_layers(stream, batch, {&weights.layer, 1}, s.config.num_layers, false, weights.norm,
+  s.run_layers(stream, batch, {&weights.layer, 1}, s.shard.layers.count, false, weights.norm,
                s.work.draft_hidden);
   s.run_head(stream, weights.head, s.work.draft_hidden.first_rows(batch.view.tokens), batch.logit_rows,
              batch.logit_count);
@@ -447,6 +477,7 @@ void Model::draft(device::cuda::Stream& stream, const GpuBatch& batch, const int
 
 void Model::draft_entries(device::cuda::Stream& stream, const GpuBatch& batch, const int32_t* states) {
   State& s = *state_;
+  if (!s.shard.last_stage()) return;
   const LayerWeights& layer = s.weights.draft.layer;
   const int64_t t = batch.view.tokens;
   s.merge_draft(stream, batch, states);
@@ -458,7 +489,7 @@ void Model::draft_entries(device::cuda::Stream& stream, const GpuBatch& batch, c
                                    .rounded = s.work.rounded_normed.first_rows(t)});
   const Step step{stream,        s.config,        s.shard,       s.work, s.rope,  s.scale,
                   s.options.mla, s.decode_tokens, s.max_context, batch,  s.beside};
-  write_entries(step, layer.attention, batch.cache->layer(s.config.num_layers));
+  write_entries(step, layer.attention, batch.cache->layer(s.shard.layers.count));
 }
 
 int32_t Model::kept_state(int64_t i) const {
@@ -471,11 +502,39 @@ int32_t Model::draft_state(int64_t row) const {
 }
 
 void Model::keep(device::cuda::Stream& stream, const int32_t* from, const int32_t* to, int64_t count) {
+  if (!state_->shard.last_stage()) return;
   const Workspace& work = state_->work;
   const int64_t first = work.hidden.rows;
   Matrix kept = work.states.row_range(first, first + state_->options.kept_states);
   kept.rows = count;
   ops::cuda::gather_rows(stream, {.x = work.hidden, .y = kept, .ids = from, .to = to});
+}
+
+Result<ExpertBalance> Model::balance_experts(device::cuda::Stream& stream) {
+  State& s = *state_;
+  FATHOM_CHECK(s.options.moves_experts, "experts that stay where they are");
+  ExpertMover mover(s.groups.stage(), s.shard, stream, s.staging);
+  for (LayerWeights& layer : s.weights.layers) {
+    if (layer.is_moe) FATHOM_TRY(mover.balance(layer.moe));
+  }
+  if (s.config.draft_layers > 0 && s.shard.last_stage()) FATHOM_TRY(mover.balance(s.weights.draft.layer.moe));
+  return mover.result();
+}
+
+int64_t Model::num_layers() const {
+  return state_->shard.layers.count;
+}
+
+bool Model::last_stage() const {
+  return state_->shard.last_stage();
+}
+
+Result<void> Model::share(const Matrix& rows) {
+  return state_->groups.share(rows);
+}
+
+void Model::hand_back(device::cuda::Stream& stream, const Matrix& rows) {
+  if (state_->groups.splits_layers()) state_->groups.hand_back(stream, rows);
 }
 
 }  // namespace fathom::model::cuda

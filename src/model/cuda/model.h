@@ -55,11 +55,12 @@ struct LoadOptions {
   bool fp8_x = false;
   int64_t max_tokens = 4096;  // of one forward, padding included
   int64_t max_logit_rows = 256;
-  int64_t max_context = 0;  // 0: the config's
-  int64_t kept_states = 0;  // hidden states that keep() has room for; with ModelConfig::draft_layers
+  int64_t max_context = 0;     // 0: the config's
+  bool moves_experts = false;  // balance_experts() will be called
+  int64_t kept_states = 0;     // hidden states that keep() has room for; with ModelConfig::draft_layers
   std::function<void(int64_t done, int64_t total)> progress;
   // The ranks that share the model, split.world() of them; null: there is one. Must outlive the model.
-  // build() meets the others.
+  // build() meets the others; the group must have posts where the split is of heads alone.
   dist::cuda::GpuGroup* group = nullptr;
   Split split;
 };
@@ -81,6 +82,10 @@ struct GpuBatch {
   const int32_t* logit_rows = nullptr;  // [R] tokens of the batch, -1: none
   int64_t logit_count = 0;              // R <= max_logit_rows
   const KvPool* cache = nullptr;
+  // With stages: four-byte numbers in memory that all ranks have shared, which go from the last stage to all
+  // once it has taken over this pass, or nothing. Stages compute different passes at the same time: what a
+  // pass needs of the one before must be handed back before it (hand_back()).
+  ops::cuda::Matrix hand_back;
   // With groups of requests (Split::dp): the most tokens of any group in this pass, the same on all ranks; T
   // is at most that, and may be 0 where the group only takes its part in the experts.
   int64_t group_tokens = 0;
@@ -127,7 +132,20 @@ class Model {
   int32_t kept_state(int64_t i) const;
   int32_t draft_state(int64_t row) const;
   // Copies `count` hidden states, from[i] of the last forward to place to[i] of those kept; negative: none.
+  // On the last stage.
   void keep(device::cuda::Stream& stream, const int32_t* from, const int32_t* to, int64_t count);
+
+  // Moves routed experts between the sets of ranks so that each has as much to do, as counted since the last
+  // time; every rank of the stage between the same two passes. Waits for the stream, and for the others.
+  Result<ExpertBalance> balance_experts(device::cuda::Stream& stream);
+
+  // With stages (Split::pp) only the last has logits, hidden states and the draft layer; the others' calls
+  // above give nothing. What it makes of them, in memory that all ranks have shared, goes to all stages.
+  bool last_stage() const;
+  // Of this stage, without the draft layer: the first of the cache's.
+  int64_t num_layers() const;
+  Result<void> share(const ops::cuda::Matrix& rows);
+  void hand_back(device::cuda::Stream& stream, const ops::cuda::Matrix& rows);
 
  private:
   struct State;

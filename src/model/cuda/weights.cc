@@ -13,23 +13,27 @@ using Group = std::vector<Part>;
 
 class Loader {
  public:
-  Loader(const ModelConfig& config, const Shard& shard, Compute compute, bool mla, bool fp8_x,
+  Loader(const ModelConfig& config, const Shard& shard, const WeightOptions& options,
          weights::cuda::DeviceSupply& supply)
       : c_(config),
         shard_(shard),
         parts_(config, shard),
-        compute_(compute),
-        mla_(mla),
-        fp8_x_(fp8_x),
+        compute_(options.compute),
+        mla_(options.mla),
+        fp8_x_(options.fp8_x),
+        places_(options.moves_experts || shard.split.redundant > 0),
         supply_(supply) {}
 
   Result<ModelWeights> load() {
     ModelWeights model;
-    FATHOM_ASSIGN(model.embedding, supply_.table(parts_.embedding()));
-    model.layers.resize(static_cast<size_t>(c_.num_layers));
-    for (int64_t i = 0; i < c_.num_layers; ++i) {
-      FATHOM_TRY(load_layer(i, model.layers[static_cast<size_t>(i)]));
+    if (has_part_of(c_, shard_, parts_.embedding().name)) {
+      FATHOM_ASSIGN(model.embedding, supply_.table(parts_.embedding()));
     }
+    model.layers.resize(static_cast<size_t>(shard_.layers.count));
+    for (int64_t i = 0; i < shard_.layers.count; ++i) {
+      FATHOM_TRY(load_layer(shard_.layers.first + i, model.layers[static_cast<size_t>(i)]));
+    }
+    if (!shard_.last_stage()) return model;
     if (c_.draft_layers > 0) FATHOM_TRY(load_draft(model.draft));
     FATHOM_ASSIGN(model.norm, norm("model.norm.weight", c_.hidden_size));
     FATHOM_ASSIGN(model.head, linear(parts_.head()));
@@ -126,7 +130,9 @@ class Loader {
     std::vector<Group> up;
     std::vector<Group> down;
     const std::vector<int32_t>& experts = shard_.experts;
-    if (static_cast<int64_t>(experts.size()) < c_.num_experts) {
+    if (places_) {
+      FATHOM_TRY(place_experts(moe));
+    } else if (static_cast<int64_t>(experts.size()) < c_.num_experts) {
       std::vector<int32_t> slots(static_cast<size_t>(c_.num_experts), -1);
       for (size_t slot = 0; slot < experts.size(); ++slot)
         slots[static_cast<size_t>(experts[slot])] = static_cast<int32_t>(slot);
@@ -141,19 +147,36 @@ class Loader {
     return {};
   }
 
+  Result<void> place_experts(MoeWeights& moe) {
+    const auto experts = static_cast<size_t>(c_.num_experts);
+    moe.placement = first_placement(c_.num_experts, shard_.split.redundant, shard_.split.ep);
+    moe.load.assign(experts, 0);
+    const ExpertSlots slots = slots_of(moe.placement, shard_.place.set, c_.num_experts);
+    // The arena's: they change when experts move.
+    const auto upload = [&](std::span<const int32_t> numbers) -> Result<int32_t*> {
+      FATHOM_ASSIGN(const int32_t* data, supply_.upload(numbers));
+      return const_cast<int32_t*>(data);
+    };
+    FATHOM_ASSIGN(moe.places.first, upload(slots.first));
+    FATHOM_ASSIGN(moe.places.slots, upload(slots.slots));
+    FATHOM_ASSIGN(int32_t * load, upload(std::vector<int32_t>(2 * experts, 0)));
+    moe.places.load = reinterpret_cast<unsigned long long*>(load);
+    return {};
+  }
+
   const ModelConfig& c_;
   const Shard& shard_;
   WeightParts parts_;
   Compute compute_;
-  bool mla_, fp8_x_;
+  bool mla_, fp8_x_, places_;
   weights::cuda::DeviceSupply& supply_;
 };
 
 }  // namespace
 
-Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, ops::Compute compute,
-                                  bool mla, bool fp8_x, weights::cuda::DeviceSupply& supply) {
-  return Loader(config, shard, compute, mla, fp8_x, supply).load();
+Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, const WeightOptions& options,
+                                  weights::cuda::DeviceSupply& supply) {
+  return Loader(config, shard, options, supply).load();
 }
 
 }  // namespace fathom::model::cuda

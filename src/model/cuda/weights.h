@@ -7,6 +7,8 @@
 
 #include "base/result.h"
 #include "model/config.h"
+#include "model/cuda/expert_places.h"
+#include "model/expert_placement.h"
 #include "model/shard.h"
 #include "ops/linear/cuda.h"
 #include "weights/cuda/device_supply.h"
@@ -37,6 +39,11 @@ struct MoeWeights {
   const float* bias = nullptr;  // [all E], or none
   // [all E] the expert's group on this rank, or -1: others have it. Null: every expert is here.
   const int32_t* slots = nullptr;
+  // Where experts may have several places, or move: instead of `slots`. And on the host, which places those
+  // are, and how many tokens each expert was given since the last balancing, less what is forgotten.
+  ExpertPlaces places;
+  ExpertPlacement placement;
+  std::vector<int64_t> load;
   DenseWeights experts;  // a group for each of the rank's experts
   DenseWeights shared;   // empty without shared experts
 };
@@ -70,9 +77,15 @@ struct ModelWeights {
   DraftWeights draft;           // empty where the config has no draft_layers
 };
 
-// `fp8_x`: the layers' FP8 projections take FP8 activations (Weight::fp8_x); not kv_b, which is multiplied
-// head by head in decode, nor the draft layer's merge and the head.
-Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, ops::Compute compute,
-                                  bool mla, bool fp8_x, weights::cuda::DeviceSupply& supply);
+struct WeightOptions {
+  ops::Compute compute = ops::Compute::kBF16;
+  bool mla = true;
+  // The layers' FP8 projections take FP8 activations (Weight::fp8_x); not kv_b, which is multiplied head by
+  // head in decode, nor the draft layer's merge and the head.
+  bool fp8_x = false;
+  bool moves_experts = false;  // experts are going to move between ranks
+};
+Result<ModelWeights> load_weights(const ModelConfig& config, const Shard& shard, const WeightOptions& options,
+                                  weights::cuda::DeviceSupply& supply);
 
 }  // namespace fathom::model::cuda
