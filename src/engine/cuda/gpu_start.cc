@@ -200,7 +200,8 @@ Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) 
   const GuessLayout guesses(guess_sizes(rows, layout.tokens), layout.fixed_bytes);
   layout.fixed_bytes = guesses.end;
   const auto queue = [&] {
-    if (drafts_layer() && kind != GraphKind::kForward) draft(layout, guesses, kind != GraphKind::kGreedy, rows);
+    if (drafts_layer() && kind != GraphKind::kForward)
+      draft(layout, guesses, kind != GraphKind::kGreedy, rows);
     if (kind == GraphKind::kDraft) return;
     forward(layout, guesses, {}, 0, layout.tokens);
     if (kind != GraphKind::kForward) choose(layout, guesses, kind == GraphKind::kDraws, false);
