@@ -30,6 +30,7 @@ step 'goldens' scripts/verify_goldens.sh --device cuda
 if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
   step 'goldens on two GPUs' scripts/verify_goldens.sh --device cuda --tp 2
   step 'goldens, experts apart' scripts/verify_goldens.sh --device cuda --tp 2 --ep-size 2
+  step 'two nodes' env FATHOM_TEST_DEVICE=cuda "$python" tests/nodes_test.py
   step 'goldens, layers apart' scripts/verify_goldens.sh --device cuda --pp-size 2
 fi
 # What GPUs older than Hopper run, as far as this one can show it.

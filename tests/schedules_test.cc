@@ -232,6 +232,21 @@ constexpr Config kConfigs[] = {
      .chunk = 16,
      .radix = false,
      .split = {.tp = 2, .dp = 2, .ep = 2, .pp = 2}},
+    {.name = "two nodes, draft layer",
+     .page_size = 8,
+     .total_tokens = 512,
+     .chunk = 32,
+     .speculation = "EAGLE",
+     .drafts = 2,
+     .split = {.tp = 2, .ep = 2},
+     .nodes = 2},
+    {.name = "two nodes, a stage each",
+     .page_size = 4,
+     .total_tokens = 320,
+     .chunk = 24,
+     .policy = kLpm,
+     .split = {.tp = 1, .pp = 2},
+     .nodes = 2},
     {.name = "two nodes, a group each, tiny pool",
      .page_size = 4,
      .total_tokens = 240,
@@ -352,6 +367,7 @@ struct Server {
       settings.dist_init_addr = fmt::format("127.0.0.1:{}", 20000 + (getpid() + 7 * config.nodes) % 20000);
     for (int32_t node = 1; node < config.nodes; ++node) {
       settings.node_rank = node;
+      settings.base_gpu_id = on_gpus() ? node * config.split.world() / config.nodes : 0;
       server.nodes.emplace_back([settings] {
         auto started = engine::start_node(settings);
         ASSERT_TRUE(started.ok()) << started.error().message;
@@ -359,7 +375,7 @@ struct Server {
         EXPECT_TRUE(ended.ok()) << ended.error().message;
       });
     }
-    settings.node_rank = 0;
+    settings.node_rank = settings.base_gpu_id = 0;
     server.engines = engine::start_engines(settings, &facts).value();
     sched::SchedulerOptions options;
     options.stages = server.engines.front()->steps_at_once();
@@ -428,7 +444,8 @@ class Schedules : public testing::TestWithParam<Config> {
 
 TEST_P(Schedules, GiveEachRequestItsOwnTokens) {
   const Config& config = GetParam();
-  if (config.nodes > 1 && on_gpus()) GTEST_SKIP() << "GPUs of one process";
+  if (config.nodes > 1 && on_gpus() && (config.split.dp > 1 || config.split.world() > engine::gpu_count()))
+    GTEST_SKIP() << "one group of requests, and a GPU for each of its ranks";
   // While one rank's kernel waits for another rank, those queued behind it may hold all of the GPU already.
   if (on_gpus() && config.split.world() > engine::gpu_count() && std::string_view(config.dtype) == "bfloat16")
     GTEST_SKIP() << "ranks that share a GPU with kernels that take all of it";

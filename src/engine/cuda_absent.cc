@@ -32,6 +32,10 @@ Result<std::vector<std::unique_ptr<Engine>>> start_gpu_engines(const EngineOptio
   return absent();
 }
 
+Result<std::unique_ptr<Node>> start_gpu_node(const EngineOptions& /*options*/) {
+  return absent();
+}
+
 Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& /*options*/,
                                                            int64_t /*places*/) {
   return absent();

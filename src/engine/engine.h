@@ -61,7 +61,8 @@ struct EngineOptions {
   int local_ranks() const { return split.world() / nodes.nodes; }
   // Of stages that work at the same time (GPUs); a step that guesses begins when the one before is answered.
   int32_t steps_at_once() const { return cuda && speculation.max_drafts == 0 ? split.pp : 1; }
-  int32_t gpus() const { return (split.world() + ranks_per_gpu - 1) / ranks_per_gpu; }
+  // Of this process.
+  int32_t gpus() const { return (local_ranks() + ranks_per_gpu - 1) / ranks_per_gpu; }
   int32_t gpu_of(int rank) const { return first_gpu + rank % gpus(); }
 };
 

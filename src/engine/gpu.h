@@ -7,6 +7,7 @@
 
 #include "engine/ceilings.h"
 #include "engine/engine.h"
+#include "engine/node.h"
 #include "engine/verify_sequence.h"
 
 namespace fathom::engine {
@@ -27,6 +28,8 @@ Result<GpuMemory> gpu_memory(const EngineOptions& options);
 
 // One for each group of requests (Split::dp).
 Result<std::vector<std::unique_ptr<Engine>>> start_gpu_engines(const EngineOptions& options);
+// On another node than 0.
+Result<std::unique_ptr<Node>> start_gpu_node(const EngineOptions& options);
 Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places);
 
 Result<std::unique_ptr<Ceilings>> make_gpu_ceilings(int gpu, bool bf16);

@@ -1,80 +1,22 @@
 #include "engine/pass_wire.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <utility>
 
 #include "base/math.h"
+#include "engine/byte_stream.h"
 
 namespace fathom::engine {
 namespace {
 
-static_assert(std::endian::native == std::endian::little);
-
 constexpr uint8_t kAsleep = 0;  // a group that is not told of the pass; else 1 + its kind
-
-class Writer {
- public:
-  explicit Writer(std::string& bytes) : bytes_(bytes) {}
-  void byte(uint8_t value) { bytes_ += static_cast<char>(value); }
-  void number(int32_t value) { raw(&value, sizeof(value)); }
-  template <class T>
-  void list(const std::vector<T>& values) {
-    number(static_cast<int32_t>(values.size()));
-    raw(values.data(), values.size() * sizeof(T));
-  }
-
- private:
-  void raw(const void* data, size_t size) { bytes_.append(static_cast<const char*>(data), size); }
-  std::string& bytes_;
-};
-
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
-  uint8_t byte() {
-    uint8_t value = 0;
-    raw(&value, sizeof(value));
-    return value;
-  }
-  int32_t number() {
-    int32_t value = 0;
-    raw(&value, sizeof(value));
-    return value;
-  }
-  template <class T>
-  std::vector<T> list() {
-    const int32_t count = number();
-    std::vector<T> values;
-    if (count < 0 || static_cast<size_t>(count) > bytes_.size() / sizeof(T)) ok_ = false;
-    if (!ok_) return values;
-    values.resize(static_cast<size_t>(count));
-    raw(values.data(), values.size() * sizeof(T));
-    return values;
-  }
-  bool ok() const { return ok_; }
-  bool done() const { return ok_ && bytes_.empty(); }
-
- private:
-  void raw(void* data, size_t size) {
-    if (!ok_ || bytes_.size() < size) {
-      ok_ = false;
-      return;
-    }
-    if (size > 0) std::memcpy(data, bytes_.data(), size);
-    bytes_.remove_prefix(size);
-  }
-  std::string_view bytes_;
-  bool ok_ = true;
-};
 
 template <class T>
 bool inside(const std::vector<T>& values, int64_t end) {
   return std::all_of(values.begin(), values.end(), [&](T v) { return v >= 0 && v < end; });
 }
 
-void write_rows(Writer& writer, const std::vector<ops::AttentionRow>& rows) {
+void write_rows(ByteWriter& writer, const std::vector<ops::AttentionRow>& rows) {
   writer.number(static_cast<int32_t>(rows.size()));
   for (const auto& row : rows) {
     writer.number(row.first);
@@ -83,7 +25,7 @@ void write_rows(Writer& writer, const std::vector<ops::AttentionRow>& rows) {
   }
 }
 
-void write_group(Writer& writer, const RankPass& pass) {
+void write_group(ByteWriter& writer, const RankPass& pass) {
   writer.list(pass.token_ids);
   writer.list(pass.positions);
   writer.list(pass.places);
@@ -101,7 +43,7 @@ void write_group(Writer& writer, const RankPass& pass) {
 }
 
 // Rows one after another from token `*next` on.
-bool read_rows(Reader& reader, const PassLimits& limits, int64_t tokens, int64_t* next,
+bool read_rows(ByteReader& reader, const PassLimits& limits, int64_t tokens, int64_t* next,
                std::vector<ops::AttentionRow>& rows) {
   const int32_t count = reader.number();
   if (!reader.ok() || count < 0 || count > tokens) return false;
@@ -119,7 +61,7 @@ bool read_rows(Reader& reader, const PassLimits& limits, int64_t tokens, int64_t
   return true;
 }
 
-bool read_tables(Reader& reader, const PassLimits& limits, RankPass& pass) {
+bool read_tables(ByteReader& reader, const PassLimits& limits, RankPass& pass) {
   pass.tables.reserve(pass.extend_rows.size() + pass.decode_rows.size());
   for (auto* rows : {&pass.extend_rows, &pass.decode_rows}) {
     for (auto& row : *rows) {
@@ -135,7 +77,7 @@ bool read_tables(Reader& reader, const PassLimits& limits, RankPass& pass) {
 }
 
 // Of the decode rows that have one: where the entries of their last places lie.
-bool read_tails(Reader& reader, const PassLimits& limits, RankPass& pass) {
+bool read_tails(ByteReader& reader, const PassLimits& limits, RankPass& pass) {
   std::vector<ops::AttentionRow*> branches;
   for (auto& row : pass.decode_rows) {
     const uint8_t branch = reader.byte();
@@ -157,7 +99,7 @@ bool read_tails(Reader& reader, const PassLimits& limits, RankPass& pass) {
   return true;
 }
 
-bool read_moves(Reader& reader, const PassLimits& limits, RankPass& pass) {
+bool read_moves(ByteReader& reader, const PassLimits& limits, RankPass& pass) {
   pass.moves = reader.list<model::KvMove>();
   const int64_t places = limits.pages * limits.page_size;
   return reader.ok() && std::ranges::all_of(pass.moves, [&](const model::KvMove& move) {
@@ -165,7 +107,7 @@ bool read_moves(Reader& reader, const PassLimits& limits, RankPass& pass) {
          });
 }
 
-bool read_group(Reader& reader, const PassLimits& limits, RankPass& pass) {
+bool read_group(ByteReader& reader, const PassLimits& limits, RankPass& pass) {
   pass.token_ids = reader.list<int32_t>();
   pass.positions = reader.list<int32_t>();
   pass.places = reader.list<int64_t>();
@@ -196,7 +138,7 @@ bool read_group(Reader& reader, const PassLimits& limits, RankPass& pass) {
 
 std::string encode_pass(const WorldPass& pass) {
   std::string bytes;
-  Writer writer(bytes);
+  ByteWriter writer(bytes);
   writer.byte(pass.balance_experts ? 1 : 0);
   for (const auto& group : pass.groups) {
     writer.byte(group == nullptr ? kAsleep : static_cast<uint8_t>(1 + static_cast<uint8_t>(group->kind)));
@@ -206,7 +148,7 @@ std::string encode_pass(const WorldPass& pass) {
 }
 
 Result<WorldPass> parse_pass(std::string_view bytes, const PassLimits& limits) {
-  Reader reader(bytes);
+  ByteReader reader(bytes);
   WorldPass world;
   const uint8_t balance = reader.byte();
   if (balance > 1) return error(ErrorCode::kInvalidArgument, "a malformed pass: its begin");

@@ -70,6 +70,13 @@ Result<void> Event::wait() const {
   return check(cudaEventSynchronize(handle_), "cudaEventSynchronize");
 }
 
+Result<bool> Event::is_done() const {
+  const cudaError_t status = cudaEventQuery(handle_);
+  if (status == cudaErrorNotReady) return false;
+  FATHOM_TRY(check(status, "a step"));
+  return true;
+}
+
 Result<void> Event::wait_alert(std::chrono::milliseconds spin) const {
   const auto end = std::chrono::steady_clock::now() + spin;
   while (cudaEventQuery(handle_) == cudaErrorNotReady) {

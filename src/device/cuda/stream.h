@@ -81,6 +81,8 @@ class Event {
   Result<void> wait() const;
   // Spins for so long before it blocks: notices the end tens of microseconds earlier, for a processor's time.
   Result<void> wait_alert(std::chrono::milliseconds spin) const;
+  // Whether it has come; an error is the GPU's.
+  Result<bool> is_done() const;
   // From `start` to this; both were recorded with timing and are done.
   Result<double> seconds_since(const Event& start) const;
 

@@ -1,7 +1,11 @@
-// A group of GPUs of one process that read and write each other's memory (NVLink, or PCIe): a rank is a GPU,
-// with a thread of the host that queues its work. What a rank queues here waits on the GPU, not on the host,
-// for the others' part; it can be captured in a graph and replayed in any order, as long as all ranks queue
-// the same ops with the same sizes in the same order.
+// A group of GPUs that compute a model together: a rank is a GPU, with a thread of the host that queues its
+// work. What a rank queues here waits on the GPU, not on the host, for the others' part; it can be captured
+// in a graph and replayed in any order, as long as all ranks queue the same ops with the same sizes in the
+// same order. Who carries the bytes:
+//
+// GPUs of one process read and write each other's memory (NVLink, or PCIe; peer_group.h). Those of several,
+// on as many machines, send them by NCCL (nccl_group.h); the parts of such a group that lie in one process do
+// as the former.
 //
 // Sums are added in float32 in the order of ranks: all ranks have the same bits, every time, whichever way a
 // sum takes.
@@ -30,8 +34,8 @@ namespace fathom::dist::cuda {
 enum class Op { kSum, kGather };
 
 struct GpuGroupOptions {
-  // Of rank 0, 1, ...; at most 8. One GPU may have several ranks where their kernels fit on it together, as
-  // those of small models in tests do.
+  // Of this process's ranks, in their order; at most 8. One GPU may have several ranks where their kernels
+  // fit on it together, as those of small models in tests do.
   std::vector<int> gpus;
   bool posts = true;  // sums by Way::kPost, which take memory; without them all go by Way::kMeet
   std::chrono::milliseconds timeout{kDefaultTimeout};
@@ -65,52 +69,63 @@ struct RowRange {
   int64_t first = 0, end = 0;
 };
 
+// Ranks of a group, one after another.
+struct RankRange {
+  int first = 0, end = 0;
+};
+
 class GpuGroup {
  public:
   // The handles of all ranks, in their order. kUnsupported where two of the GPUs cannot reach each other.
   static Result<std::vector<std::unique_ptr<GpuGroup>>> create(const GpuGroupOptions& options);
-  ~GpuGroup();
+  virtual ~GpuGroup() = default;
   GpuGroup(const GpuGroup&) = delete;
   GpuGroup& operator=(const GpuGroup&) = delete;
 
-  int rank() const;
-  int size() const;
-  int gpu() const;
-  // The same ranks on the host: for what they agree on before they queue work.
-  Group& host();
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual int gpu() const = 0;
+  // The same ranks on the host, perhaps in another order: for what they agree on before they queue work.
+  virtual Group& host() = 0;
+  // Whether the work waits for GPUs of other processes, for as long as it takes: the host has to keep the
+  // time then.
+  virtual bool spans_processes() const = 0;
 
   // Those who give the same colour become a group, in the order of their ranks; every rank must call it. What
   // ends one group of a world ends all of them, and errors name ranks by their number in the first one.
-  Result<std::unique_ptr<GpuGroup>> split(int colour, const std::string& name, bool posts);
+  virtual Result<std::unique_ptr<GpuGroup>> split(int colour, const std::string& name, bool posts) = 0;
 
   // Meets all ranks: each gives memory of its own GPU, of the same size and use, that the ops below may write
   // on behalf of others from now on. It must outlive the group's work.
-  Result<void> share(void* data, int64_t bytes);
+  virtual Result<void> share(void* data, int64_t bytes) = 0;
 
-  void sum(device::cuda::Stream& stream, const SumArgs& args);
+  virtual void sum(device::cuda::Stream& stream, const SumArgs& args) = 0;
   // The rows whose residual this rank has after sum(); nothing: every rank has all of them.
-  std::optional<RowRange> share_of(const SumArgs& args) const;
+  virtual std::optional<RowRange> share_of(const SumArgs& args) const = 0;
   // The sum of this rank's own rows alone: `args.rows` is those rows [T, W] of a shared matrix that all ranks
   // have written; y and the residual [T, W] are the rank's. T may differ, and be 0; `most`: of any rank.
   // Of the T rows the rank adds `mine`; y goes to the ranks `to` as well, and must be in shared memory then.
-  void sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most, RowRange mine,
-               std::span<const int> to);
+  // Of one process.
+  virtual void sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most, RowRange mine,
+                       std::span<const int> to) = 0;
   // `part` of shared memory goes to the same place on every rank; no other rank may write there. `most`:
-  // values of the largest part of any rank.
-  void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most);
+  // values of the largest part of any rank. Ranks but `senders` have an empty part.
+  virtual void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most,
+                      RankRange senders) = 0;
+  void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most) {
+    gather(stream, part, most, {0, size()});
+  }
 
   // The error that ended the group, or nothing. Looks at what the kernels wrote: once a stream has come to
   // its end, what it ran is accounted for.
-  Result<void> state() const;
-  void abort(Error error);
+  virtual Result<void> state() const = 0;
+  virtual void abort(Error error) = 0;
 
   // For sums of up to so many bytes a message goes by post.
   static constexpr int64_t kMostPostBytes = int64_t{8} << 20;
 
- private:
-  struct State;
-  explicit GpuGroup(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+ protected:
+  GpuGroup() = default;
 };
 
 }  // namespace fathom::dist::cuda

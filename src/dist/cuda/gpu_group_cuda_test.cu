@@ -9,7 +9,10 @@
 #include "base/clock.h"
 #include "device/cuda/graph.h"
 #include "dist/cuda/gpu_group.h"
+#include "dist/cuda/nccl.h"
+#include "dist/cuda/nccl_group.h"
 #include "dist/reduce.h"
+#include "dist/testing.h"
 #include "ops/cuda_testing.h"
 #include "ops/rms_norm/cuda.h"
 
@@ -29,16 +32,11 @@ using ops::cuda::Matrix;
 // them.
 const int kLoadsKernelsFirst = setenv("CUDA_MODULE_LOADING", "EAGER", 1);
 
-// fn(group, stream) on a thread for each rank.
-void run_ranks(int size, std::chrono::milliseconds timeout,
-               const std::function<void(GpuGroup&, Stream&)>& fn) {
-  GpuGroupOptions options;
-  for (int i = 0; i < size; ++i) options.gpus.push_back(i % device::cuda::gpu_count());
-  options.timeout = timeout;
-  auto groups = GpuGroup::create(options);
-  ASSERT_TRUE(groups.ok()) << groups.error().message;
+using Groups = std::vector<std::unique_ptr<GpuGroup>>;
+
+void run_groups(Groups groups, const std::function<void(GpuGroup&, Stream&)>& fn) {
   std::vector<std::thread> threads;
-  for (auto& group : *groups) {
+  for (auto& group : groups) {
     threads.emplace_back([&fn, &group] {
       const auto stream = std::move(Stream::create(device::cuda::open_gpu(group->gpu()).value())).value();
       fn(*group, *stream);
@@ -49,6 +47,47 @@ void run_ranks(int size, std::chrono::milliseconds timeout,
   }
   for (auto& thread : threads) thread.join();
 }
+
+// fn(group, stream) on a thread for each rank.
+void run_ranks(int size, std::chrono::milliseconds timeout,
+               const std::function<void(GpuGroup&, Stream&)>& fn) {
+  GpuGroupOptions options;
+  for (int i = 0; i < size; ++i) options.gpus.push_back(i % device::cuda::gpu_count());
+  options.timeout = timeout;
+  auto groups = GpuGroup::create(options);
+  ASSERT_TRUE(groups.ok()) << groups.error().message;
+  run_groups(std::move(*groups), fn);
+}
+
+// The same on GPUs that send each other everything, as those of different processes do: nodes of one GPU,
+// that talk through sockets of this process.
+void run_nodes(int size, std::chrono::milliseconds timeout, int shift,
+               const std::function<void(GpuGroup&, Stream&)>& fn) {
+  auto hosts = make_test_groups(size, size, timeout);
+  std::vector<std::optional<Result<Groups>>> made(hosts.size());
+  std::vector<std::thread> threads;
+  for (size_t node = 0; node < hosts.size(); ++node) {
+    threads.emplace_back([&, node] {
+      std::vector<std::unique_ptr<Group>> mine;
+      mine.push_back(std::move(hosts[node]));
+      GpuGroupOptions options;
+      options.gpus = {static_cast<int>(node)};
+      options.timeout = timeout;
+      made[node] = create_over_nodes(options, std::move(mine), shift);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  Groups groups;
+  for (auto& node : made) {
+    ASSERT_TRUE(node->ok()) << node->error().message;
+    groups.push_back(std::move((*node)->front()));
+  }
+  run_groups(std::move(groups), fn);
+}
+
+#define FATHOM_NCCL_OR_SKIP() \
+  FATHOM_GPUS_OR_SKIP();      \
+  if (const auto nccl = Nccl::load(); !nccl.ok()) GTEST_SKIP() << nccl.error().message
 
 constexpr std::chrono::milliseconds kPatient{20'000};
 
@@ -158,6 +197,15 @@ TEST(GpuGroup, SumsHaveTheBitsOfOneGpuByEitherWay) {
   FATHOM_GPUS_OR_SKIP();
   for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) {
     run_ranks(size, kPatient, [](GpuGroup& group, Stream& stream) {
+      for (uint64_t seed = 0; seed < 60; ++seed) check_sum(group, stream, seed);
+    });
+  }
+}
+
+TEST(GpuGroupOverNodes, SumsHaveTheBitsOfOneGpuByEitherWay) {
+  FATHOM_NCCL_OR_SKIP();
+  for (const int shift : {0, 1}) {
+    run_nodes(device::cuda::gpu_count(), kPatient, shift, [](GpuGroup& group, Stream& stream) {
       for (uint64_t seed = 0; seed < 60; ++seed) check_sum(group, stream, seed);
     });
   }
@@ -326,45 +374,59 @@ TEST(GpuGroup, ANanIsANumberLikeAnyOther) {
   });
 }
 
+void check_gathers(GpuGroup& group, Stream& stream) {
+  const int size = group.size();
+  std::mt19937 random(3);
+  for (int round = 0; round < 30; ++round) {
+    const DType dtype = round % 2 == 0 ? DType::kF32 : DType::kBF16;
+    const bool columns = round % 3 != 0;
+    const int64_t other = 1 + static_cast<int64_t>(random() % 40);
+    std::vector<int64_t> ends{0};
+    int64_t most = 0;
+    for (int r = 0; r < size; ++r) {
+      const auto part = static_cast<int64_t>(random() % (round < 10 ? 17 : 6000));
+      ends.push_back(ends.back() + part);
+      most = std::max(most, part * other);
+    }
+    const auto rank = static_cast<size_t>(group.rank());
+    const int64_t rows = columns ? other : ends.back();
+    const int64_t width = columns ? ends.back() : other;
+    const auto all = values_of(static_cast<uint64_t>(round), 99, rows * width, dtype);
+    // A rank has its own part; the rest is poisoned.
+    auto mine = all;
+    for (int64_t i = 0; i < rows * width; ++i) {
+      const int64_t place = columns ? i % width : i / width;
+      if (place < ends[rank] || place >= ends[rank + 1])
+        mine[static_cast<size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
+    }
+    const DeviceMatrix matrix(dtype, rows, width, mine);
+    ASSERT_TRUE(group.share(matrix.view().data, rows * width * device::size_of(dtype)).ok());
+    group.gather(stream,
+                 columns ? matrix.view().slice(ends[rank], ends[rank + 1])
+                         : matrix.view().row_range(ends[rank], ends[rank + 1]),
+                 most);
+    ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+    ops::cuda::expect_same(matrix.get(), all, width, fmt::format("round {}", round));
+    ASSERT_TRUE(group.host().barrier().ok());
+  }
+}
+
 TEST(GpuGroup, GathersPartsOfAnySize) {
   FATHOM_GPUS_OR_SKIP();
-  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) {
-    run_ranks(size, kPatient, [size](GpuGroup& group, Stream& stream) {
-      std::mt19937 random(3);
-      for (int round = 0; round < 30; ++round) {
-        const DType dtype = round % 2 == 0 ? DType::kF32 : DType::kBF16;
-        const bool columns = round % 3 != 0;
-        const int64_t other = 1 + static_cast<int64_t>(random() % 40);
-        std::vector<int64_t> ends{0};
-        int64_t most = 0;
-        for (int r = 0; r < size; ++r) {
-          const auto part = static_cast<int64_t>(random() % (round < 10 ? 17 : 6000));
-          ends.push_back(ends.back() + part);
-          most = std::max(most, part * other);
-        }
-        const auto rank = static_cast<size_t>(group.rank());
-        const int64_t rows = columns ? other : ends.back();
-        const int64_t width = columns ? ends.back() : other;
-        const auto all = values_of(static_cast<uint64_t>(round), 99, rows * width, dtype);
-        // A rank has its own part; the rest is poisoned.
-        auto mine = all;
-        for (int64_t i = 0; i < rows * width; ++i) {
-          const int64_t place = columns ? i % width : i / width;
-          if (place < ends[rank] || place >= ends[rank + 1])
-            mine[static_cast<size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
-        }
-        const DeviceMatrix matrix(dtype, rows, width, mine);
-        ASSERT_TRUE(group.share(matrix.view().data, rows * width * device::size_of(dtype)).ok());
-        group.gather(stream,
-                     columns ? matrix.view().slice(ends[rank], ends[rank + 1])
-                             : matrix.view().row_range(ends[rank], ends[rank + 1]),
-                     most);
-        ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
-        ops::cuda::expect_same(matrix.get(), all, width, fmt::format("round {}", round));
-        ASSERT_TRUE(group.host().barrier().ok());
-      }
-    });
-  }
+  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_gathers);
+}
+
+TEST(GpuGroupOverNodes, GathersPartsOfAnySize) {
+  FATHOM_NCCL_OR_SKIP();
+  run_nodes(device::cuda::gpu_count(), kPatient, 1, check_gathers);
+  run_nodes(2, kPatient, 0, [](GpuGroup& group, Stream& stream) {
+    const DeviceMatrix rows(DType::kF32, 3, 64, std::vector<float>(192, static_cast<float>(group.rank())));
+    ASSERT_TRUE(group.share(rows.view().data, 768).ok());
+    const bool sends = group.rank() == 1;
+    group.gather(stream, sends ? rows.view() : rows.view().first_rows(0), 192, {1, 2});
+    ASSERT_TRUE(stream.synchronize().ok());
+    for (const float value : rows.get()) ASSERT_EQ(value, 1.0F);
+  });
 }
 
 __global__ void scale_kernel(const float* from, float factor, int64_t count, float* to) {
@@ -374,60 +436,67 @@ __global__ void scale_kernel(const float* from, float factor, int64_t count, flo
 
 // Graphs of sums by both ways, replayed in a random order without the host looking on; each result is the
 // next one's input, so that a word which came late, or was left from before, stays in what comes out.
-TEST(GpuGroup, ReplayedGraphsKeepStep) {
-  FATHOM_GPUS_OR_SKIP();
+void check_replays(GpuGroup& group, Stream& stream) {
   constexpr int64_t kWidth = 1024, kRows = 96;
   constexpr int kReplays = 3000;
-  run_ranks(2, kPatient, [](GpuGroup& group, Stream& stream) {
-    const auto start = values_of(5, group.rank(), kRows * kWidth, DType::kF32);
-    const DeviceArray<float> rows(start);
-    const DeviceArray<float> sums(kRows * kWidth);
-    ASSERT_TRUE(group.share(rows.data(), kRows * kWidth * 4).ok());
-    ASSERT_TRUE(group.share(sums.data(), kRows * kWidth * 4).ok());
-    const float factor = group.rank() == 0 ? 0.3F : 0.7F;
-    constexpr int64_t kSizes[] = {1, 17, 96, 40};
-    const auto step = [&](int64_t count, Way way) {
-      SumArgs args;
-      args.rows = Matrix(rows.data(), DType::kF32, count, kWidth);
-      args.y = Matrix(sums.data(), DType::kF32, count, kWidth);
-      args.way = way;
-      group.sum(stream, args);
-      scale_kernel<<<static_cast<unsigned>(count * kWidth / 256), 256, 0, stream.handle()>>>(
-          sums.data(), factor, count * kWidth, rows.data());
-      stream.launched("scale");
-    };
-    std::vector<device::cuda::Graph> graphs;
-    for (size_t i = 0; i < std::size(kSizes); ++i) {
-      graphs.push_back(std::move(device::cuda::Graph::capture(stream, [&] {
-                         step(kSizes[i], i % 2 == 0 ? Way::kPost : Way::kMeet);
-                         step(kSizes[i], Way::kPost);
-                       })).value());
-    }
-    std::mt19937 random(11);
-    std::vector<size_t> order;
-    for (int i = 0; i < kReplays; ++i) order.push_back(random() % graphs.size());
-    for (size_t i = 0; i < order.size(); ++i) {
-      graphs[order[i]].launch(stream);
-      // Ranks drift apart.
-      if (i % 500 == 100 + static_cast<size_t>(group.rank()) * 30)
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
-    ASSERT_TRUE(group.state().ok()) << group.state().error().message;
+  const auto start = values_of(5, group.rank(), kRows * kWidth, DType::kF32);
+  const DeviceArray<float> rows(start);
+  const DeviceArray<float> sums(kRows * kWidth);
+  ASSERT_TRUE(group.share(rows.data(), kRows * kWidth * 4).ok());
+  ASSERT_TRUE(group.share(sums.data(), kRows * kWidth * 4).ok());
+  const float factor = group.rank() == 0 ? 0.3F : 0.7F;
+  constexpr int64_t kSizes[] = {1, 17, 96, 40};
+  const auto step = [&](int64_t count, Way way) {
+    SumArgs args;
+    args.rows = Matrix(rows.data(), DType::kF32, count, kWidth);
+    args.y = Matrix(sums.data(), DType::kF32, count, kWidth);
+    args.way = way;
+    group.sum(stream, args);
+    scale_kernel<<<static_cast<unsigned>(count * kWidth / 256), 256, 0, stream.handle()>>>(
+        sums.data(), factor, count * kWidth, rows.data());
+    stream.launched("scale");
+  };
+  std::vector<device::cuda::Graph> graphs;
+  for (size_t i = 0; i < std::size(kSizes); ++i) {
+    graphs.push_back(std::move(device::cuda::Graph::capture(stream, [&] {
+                       step(kSizes[i], i % 2 == 0 ? Way::kPost : Way::kMeet);
+                       step(kSizes[i], Way::kPost);
+                     })).value());
+  }
+  std::mt19937 random(11);
+  std::vector<size_t> order;
+  for (int i = 0; i < kReplays; ++i) order.push_back(random() % graphs.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    graphs[order[i]].launch(stream);
+    // Ranks drift apart.
+    if (i % 500 == 100 + static_cast<size_t>(group.rank()) * 30)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+  ASSERT_TRUE(group.state().ok()) << group.state().error().message;
 
-    std::vector<float> zero = values_of(5, 0, kRows * kWidth, DType::kF32);
-    std::vector<float> one = values_of(5, 1, kRows * kWidth, DType::kF32);
-    for (const size_t g : order) {
-      for (int twice = 0; twice < 2; ++twice) {
-        for (int64_t i = 0; i < kSizes[g] * kWidth; ++i) {
-          const float sum = zero[static_cast<size_t>(i)] + one[static_cast<size_t>(i)];
-          zero[static_cast<size_t>(i)] = sum * 0.3F;
-          one[static_cast<size_t>(i)] = sum * 0.7F;
-        }
+  std::vector<float> zero = values_of(5, 0, kRows * kWidth, DType::kF32);
+  std::vector<float> one = values_of(5, 1, kRows * kWidth, DType::kF32);
+  for (const size_t g : order) {
+    for (int twice = 0; twice < 2; ++twice) {
+      for (int64_t i = 0; i < kSizes[g] * kWidth; ++i) {
+        const float sum = zero[static_cast<size_t>(i)] + one[static_cast<size_t>(i)];
+        zero[static_cast<size_t>(i)] = sum * 0.3F;
+        one[static_cast<size_t>(i)] = sum * 0.7F;
       }
     }
-    ops::cuda::expect_same(rows.get(), group.rank() == 0 ? zero : one, kWidth, "after the replays");
-  });
+  }
+  ops::cuda::expect_same(rows.get(), group.rank() == 0 ? zero : one, kWidth, "after the replays");
+}
+
+TEST(GpuGroup, ReplayedGraphsKeepStep) {
+  FATHOM_GPUS_OR_SKIP();
+  run_ranks(2, kPatient, check_replays);
+}
+
+TEST(GpuGroupOverNodes, ReplayedGraphsKeepStep) {
+  FATHOM_NCCL_OR_SKIP();
+  run_nodes(2, kPatient, 1, check_replays);
 }
 
 TEST(GpuGroup, ARankThatDoesNotComeIsNamed) {
@@ -476,6 +545,34 @@ TEST(GpuGroup, AnAbortEndsTheWait) {
     ASSERT_FALSE(group.state().ok());
     EXPECT_EQ(group.state().error().message, "rank 1 has no more to say");
   });
+}
+
+// Whether a rank says so or its node is gone: NCCL itself would wait for ever.
+TEST(GpuGroupOverNodes, AnAbortEndsTheWait) {
+  FATHOM_NCCL_OR_SKIP();
+  std::atomic<double> waited{0};
+  run_nodes(2, kPatient, 0, [&](GpuGroup& group, Stream& stream) {
+    const DeviceMatrix rows(DType::kF32, 4, 64, std::vector<float>(256, 1.0F));
+    SumArgs args;
+    args.rows = rows.view();
+    args.y = rows.view();
+    args.way = Way::kPost;
+    group.sum(stream, args);  // connects
+    ASSERT_TRUE(stream.synchronize().ok());
+    if (group.rank() == 1) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      group.abort(error(ErrorCode::kInternal, "rank 1 has no more to say"));
+      return;
+    }
+    const int64_t start = steady_clock().now_ns();
+    group.sum(stream, args);
+    (void)stream.synchronize();
+    waited = seconds_since(start);
+    ASSERT_FALSE(group.state().ok());
+    EXPECT_EQ(group.state().error().message, "rank 1 has no more to say");
+  });
+  EXPECT_GT(waited, 0.05);
+  EXPECT_LT(waited, 5.0);
 }
 
 }  // namespace

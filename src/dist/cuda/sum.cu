@@ -3,7 +3,7 @@
 #include "device/cuda/launch_kernel.h"
 #include "dist/cuda/kernels.h"
 #include "dist/cuda/peers.cuh"
-#include "ops/rms_norm/row.cuh"
+#include "dist/cuda/sum_row.cuh"
 
 namespace fathom::dist::cuda {
 namespace {
@@ -36,44 +36,6 @@ __device__ uint32_t canonical(uint32_t word) {
 __device__ inline bool is_there(const uint4& v) {
   return v.x != kNothing && v.y != kNothing && v.z != kNothing && v.w != kNothing;
 }
-
-// What becomes of a row's sum, wherever it was added.
-template <class Y>
-struct After {
-  float* residual;
-  bool fresh;
-  const float* weight;
-  float eps;
-  int64_t width, y_stride;
-  ops::cuda::QuantizedMatrix rounded;
-
-  // values: the sum. Leaves the row of y in `out`; `shared` [32] is not in use.
-  template <int kParts>
-  __device__ void run(Floats (&values)[kParts], int64_t row, Y* out, float* shared) const {
-    if (residual != nullptr) {
-      float* stream = residual + row * width;
-#pragma unroll
-      for (int p = 0; p < kParts; ++p) {
-        const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
-        if (!fresh) {
-          const Floats before = ops::cuda::load_part<true>(stream, first, width);
-#pragma unroll
-          for (int i = 0; i < kPart; ++i) values[p].v[i] = before.v[i] + values[p].v[i];
-        }
-        ops::cuda::store_part<true>(stream, first, width, values[p]);
-      }
-    }
-    if (weight != nullptr) {
-      return ops::cuda::norm_row<kParts, true>(values, weight, eps, width, out,
-                                               ops::cuda::row_of(rounded, row), shared);
-    }
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
-      ops::cuda::store_part<true>(out, first, width, values[p]);
-    }
-  }
-};
 
 // A block a row. Words of an inbox that are read are emptied one sum later: whoever writes the slot next has
 // seen this rank's post of that later sum.
@@ -217,31 +179,6 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
   }
   meet(peers, 1, meeting, Op::kSum);
   when_last(peers, [&](Progress& progress) { progress.meetings = meeting; });
-}
-
-// Calls run(parts constant, null of D, null of Y).
-template <class F>
-void with_kernel(const SumArgs& args, const F& run) {
-  const auto types = [&](auto parts) {
-    ops::cuda::with_activation_type(args.rows.dtype, "rows", [&](auto* d) {
-      ops::cuda::with_activation_type(args.y.dtype, "y", [&](auto* y) { run(parts, d, y); });
-    });
-  };
-  switch (ops::cuda::norm_parts(args.rows.columns)) {
-    case 1:
-      return types(std::integral_constant<int, 1>{});
-    case 2:
-      return types(std::integral_constant<int, 2>{});
-    default:
-      return types(std::integral_constant<int, 4>{});
-  }
-}
-
-template <class Y>
-After<Y> after_of(const SumArgs& args) {
-  FATHOM_CHECK(ops::cuda::takes_parts(args.rows) && ops::cuda::takes_parts(args.y), "rows or y not aligned");
-  FATHOM_CHECK(args.rows.columns <= ops::cuda::kMostNormWidth, "width {}", args.rows.columns);
-  return {args.residual, args.fresh, args.weight, args.eps, args.rows.columns, args.y.stride, args.rounded};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "device/cuda/probe.h"
 #include "engine/cuda/gpu_engine.h"
+#include "engine/cuda/gpu_nodes.h"
 #include "engine/cuda/gpu_verify.h"
 
 namespace fathom::engine {
@@ -55,6 +56,11 @@ Result<GpuMemory> gpu_memory(const EngineOptions& options) {
 Result<std::vector<std::unique_ptr<Engine>>> start_gpu_engines(const EngineOptions& options) {
   FATHOM_TRY(need_gpus(options));
   return cuda::GpuEngine::start(options);
+}
+
+Result<std::unique_ptr<Node>> start_gpu_node(const EngineOptions& options) {
+  FATHOM_TRY(need_gpus(options));
+  return cuda::GpuNode::start(options);
 }
 
 Result<std::unique_ptr<VerifyModel>> make_gpu_verify_model(const EngineOptions& options, int64_t places) {

@@ -15,6 +15,8 @@ namespace {
 // of them are taken.
 constexpr std::chrono::milliseconds kAlert{50};
 constexpr unsigned kAlertProcessors = 8;
+// At the GPU, where it may wait for other processes.
+constexpr std::chrono::microseconds kBetweenLooks{20};
 
 }  // namespace
 
@@ -31,7 +33,8 @@ GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist
       thresholds_(options.speculation.thresholds),
       simulated_acceptance_(static_cast<float>(options.speculation.simulated_acceptance)),
       launch_(*pool_),
-      rebalance_passes_(options.rebalance_passes) {
+      rebalance_passes_(options.rebalance_passes),
+      timeout_(options.dist_timeout) {
   const Speculation& speculation = options.speculation;
   if (speculation.branches > 1) {
     shape_ = {speculation.steps, speculation.branches, speculation.max_guesses};
@@ -143,6 +146,22 @@ void GpuEngine::launch_steps() {
   }
 }
 
+Result<void> GpuEngine::wait_for(const Frame& frame) const {
+  if (group_ == nullptr || !group_->spans_processes())
+    return frame.alert ? frame.done.wait_alert(kAlert) : frame.done.wait();
+  const auto start = std::chrono::steady_clock::now();
+  while (true) {
+    FATHOM_ASSIGN(const bool done, frame.done.is_done());
+    if (done) return {};
+    const auto waited = std::chrono::steady_clock::now() - start;
+    if (waited > timeout_) {
+      return error(ErrorCode::kDeadlineExceeded, "its GPU waited {:.1f} s for those of other nodes",
+                   std::chrono::duration<double>(timeout_).count());
+    }
+    if (!frame.alert || waited > kAlert) std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
 void GpuEngine::answer_steps() {
   const auto opened = device::cuda::open_gpu(stream_->gpu().index);
   FATHOM_CHECK(opened.ok(), "{}", opened.error().message);
@@ -151,7 +170,7 @@ void GpuEngine::answer_steps() {
   while (const auto index = in_flight_.pop()) {
     Frame& frame = frames_[*index];
     if (frame.status.ok()) {
-      const auto ended = frame.alert ? frame.done.wait_alert(kAlert) : frame.done.wait();
+      const auto ended = wait_for(frame);
       if (!ended.ok()) frame.status = ended.error().with_context(fmt::format("step {}", frame.result.step));
       frame.status = with_group(std::move(frame.status));
     }

@@ -57,14 +57,28 @@ model::cuda::LoadOptions load_options(const EngineOptions& options);
 
 class GpuEngine final : public Engine {
  public:
-  // One for each group of requests; with its followers, where heads are split.
+  // One for each group of requests; with its followers, where heads are split. On node 0 of several.
   static Result<std::vector<std::unique_ptr<Engine>>> start(const EngineOptions& options);
+  // On another node: engines that do what they are told.
+  struct Followers {
+    std::vector<std::unique_ptr<GpuEngine>> engines;
+    std::unique_ptr<dist::ControlGuest> guest;
+  };
+  static Result<Followers> start_over_nodes(const EngineOptions& options);
   ~GpuEngine() override;
 
   std::future<Result<StepResult>> step(BatchPlan plan) override;
   Result<std::vector<OpTime>> trace_step(BatchPlan plan) override;
   std::optional<DeviceClock> device_clock() const override;
   std::optional<ExpertReport> experts() const override;
+  std::optional<int> asked_to_end() const override;
+
+  // On another node than 0: a step as node 0 took it, and the masks that it will find.
+  void follow(BatchPlan plan, bool eager, std::shared_ptr<FoundMasks> found);
+  Result<void> world_state() const { return with_group({}); }
+  void fail(Error why) const { (void)with_group(std::move(why)); }
+
+  static constexpr size_t kFrames = 4;
 
  private:
   struct Slot {
@@ -109,10 +123,17 @@ class GpuEngine final : public Engine {
     bool idle = false;   // nobody waits for it
     bool alert = false;  // its answer is waited for to plan the next step
   };
-  static constexpr size_t kFrames = 4;
   // What a graph holds: all of a step, or, where a row needs masks, the draft layer's passes and the forward
   // pass apart.
   enum class GraphKind { kGreedy, kDraws, kDraft, kForward };
+
+  using Ranks = std::vector<std::unique_ptr<GpuEngine>>;
+  // Of this process, all at once, in the order of `groups`; `speaks`: which of them shows its progress for
+  // all.
+  static Result<Ranks> start_ranks(const EngineOptions& options, const std::vector<int>& gpus,
+                                   std::vector<std::unique_ptr<dist::cuda::GpuGroup>> groups, size_t speaks);
+  // Waits for the step's end; where other processes have a part in it, no longer than the group's timeout.
+  Result<void> wait_for(const Frame& frame) const;
 
   // A rank of several has a group.
   GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist::cuda::GpuGroup> group);
@@ -283,7 +304,9 @@ class GpuEngine final : public Engine {
   Queue<Work> queue_;
   Queue<size_t> free_, in_flight_;  // frames
   std::thread launcher_, answerer_;
-  std::vector<std::unique_ptr<GpuEngine>> followers_;  // the leader's
+  Ranks followers_;  // the leader's
+  const std::chrono::milliseconds timeout_;
+  std::shared_ptr<class OtherNodes> others_;  // of the leader of several nodes
 };
 
 }  // namespace fathom::engine::cuda

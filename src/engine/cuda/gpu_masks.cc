@@ -1,5 +1,5 @@
 // The engine's masks: of each choice of a step, its guesses' too.
-#include "engine/cuda/gpu_engine.h"
+#include "engine/cuda/gpu_nodes.h"
 
 namespace fathom::engine::cuda {
 
@@ -106,7 +106,7 @@ Result<void> GpuEngine::find_masks(Frame& frame, bool guessed) {
     } else {
       frame.masks.add_free_row();
     }
-    if (found_ != nullptr) {
+    if (found_ != nullptr || others_ != nullptr) {
       told.push_back({constrains, constrains ? mask->allowed : std::vector<uint64_t>()});
     }
   };
@@ -116,6 +116,7 @@ Result<void> GpuEngine::find_masks(Frame& frame, bool guessed) {
   for (int64_t i = 0; i < outer; ++i) {
     for (int64_t j = 0; j < inner; ++j) add(by_row ? i : j, by_row ? j : i);
   }
+  if (others_ != nullptr) others_->masks(frame.result.step, told);
   if (found_ != nullptr) found_->give(std::move(told));
   return {};
 }

@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "engine/cuda/gpu_engine.h"
+#include "engine/cuda/gpu_nodes.h"
 #include "engine/rank_world.h"
 
 namespace fathom::engine::cuda {
@@ -17,52 +17,94 @@ Result<std::unique_ptr<GpuEngine>> GpuEngine::start_rank(const EngineOptions& op
   return engine;
 }
 
-Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOptions& options) {
-  std::vector<std::unique_ptr<Engine>> engines;
-  const int size = options.split.world();
-  const model::Split& split = options.split;
-  if (size == 1) {
-    FATHOM_ASSIGN(auto engine, start_rank(options, options.first_gpu, nullptr));
-    engines.push_back(std::move(engine));
-    return engines;
-  }
-  dist::cuda::GpuGroupOptions wanted;
-  wanted.timeout = options.dist_timeout;
-  for (int rank = 0; rank < size; ++rank) wanted.gpus.push_back(options.gpu_of(rank));
-  wanted.posts = split.dp == 1 && split.pp == 1;  // parts of the world have their own
-  FATHOM_ASSIGN(auto groups, dist::cuda::GpuGroup::create(wanted));
-  const auto shares = thread_shares(options.threads, size);
-  const int first_leader = (split.pp - 1) * split.tp;
+Result<GpuEngine::Ranks> GpuEngine::start_ranks(const EngineOptions& options, const std::vector<int>& gpus,
+                                                std::vector<std::unique_ptr<dist::cuda::GpuGroup>> groups,
+                                                size_t speaks) {
+  const auto shares = thread_shares(options.threads, static_cast<int32_t>(groups.size()));
   std::vector<std::optional<Result<std::unique_ptr<GpuEngine>>>> started(groups.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < groups.size(); ++rank) {
     threads.emplace_back([&, rank] {
       EngineOptions mine = options;
       mine.threads = shares[rank];
-      if (static_cast<int>(rank) != first_leader) {  // it speaks for all: their shares are alike
+      if (rank != speaks) {  // their shares are alike
         mine.trace_file.clear();
         mine.load.progress = nullptr;
       }
-      started[rank] = start_rank(mine, wanted.gpus[rank], std::move(groups[rank]));
+      started[rank] = start_rank(mine, gpus[rank], std::move(groups[rank]));
     });
   }
   for (auto& thread : threads) thread.join();
-  for (const auto& engine : started) {
+  Ranks ranks;
+  for (auto& engine : started) {
     if (!engine->ok()) return engine->error();
+    ranks.push_back(std::move(**engine));
   }
+  return ranks;
+}
+
+Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOptions& options) {
+  std::vector<std::unique_ptr<Engine>> engines;
+  const model::Split& split = options.split;
+  const int size = options.local_ranks();
+  if (split.world() == 1) {
+    FATHOM_ASSIGN(auto engine, start_rank(options, options.first_gpu, nullptr));
+    engines.push_back(std::move(engine));
+    return engines;
+  }
+  std::vector<int> gpus;
+  for (int rank = 0; rank < size; ++rank) gpus.push_back(options.gpu_of(rank));
+  if (options.nodes.nodes > 1) {
+    FATHOM_ASSIGN(NodeSeat seat, take_seat(options, gpus));
+    FATHOM_ASSIGN(Ranks ranks, start_ranks(options, gpus, std::move(seat.groups), 0));
+    auto leader = std::move(ranks.front());
+    FATHOM_CHECK(leader->leads(), "rank {} on node 0", leader->group_->rank());
+    leader->others_ = std::make_shared<OtherNodes>(std::move(seat.host));
+    for (size_t r = 1; r < ranks.size(); ++r) leader->followers_.push_back(std::move(ranks[r]));
+    engines.push_back(std::move(leader));
+    return engines;
+  }
+  dist::cuda::GpuGroupOptions wanted;
+  wanted.timeout = options.dist_timeout;
+  wanted.gpus = gpus;
+  wanted.posts = split.dp == 1 && split.pp == 1;  // parts of the world have their own
+  FATHOM_ASSIGN(auto groups, dist::cuda::GpuGroup::create(wanted));
+  const int first_leader = (split.pp - 1) * split.tp;
+  FATHOM_ASSIGN(Ranks started,
+                start_ranks(options, gpus, std::move(groups), static_cast<size_t>(first_leader)));
   const auto board = split.dp > 1 ? std::make_shared<PassBoard>(split.dp, size / split.dp) : nullptr;
   for (int group = 0; group < split.dp; ++group) {
     const int leading = first_leader + group * split.attention_ranks();
-    std::unique_ptr<GpuEngine> leader = std::move(**started[static_cast<size_t>(leading)]);
+    std::unique_ptr<GpuEngine> leader = std::move(started[static_cast<size_t>(leading)]);
     if (board != nullptr) leader->join(board, 0);
     for (int rank = 0; rank < size; ++rank) {
       if (rank == leading || model::place_of(split, rank).group != group) continue;
-      auto& follower = leader->followers_.emplace_back(std::move(**started[static_cast<size_t>(rank)]));
+      auto& follower = leader->followers_.emplace_back(std::move(started[static_cast<size_t>(rank)]));
       if (board != nullptr) follower->join(board, static_cast<int>(leader->followers_.size()));
     }
     engines.push_back(std::move(leader));
   }
   return engines;
+}
+
+Result<GpuEngine::Followers> GpuEngine::start_over_nodes(const EngineOptions& options) {
+  std::vector<int> gpus;
+  for (int rank = 0; rank < options.local_ranks(); ++rank) gpus.push_back(options.gpu_of(rank));
+  FATHOM_ASSIGN(NodeSeat seat, take_seat(options, gpus));
+  FATHOM_ASSIGN(Ranks ranks, start_ranks(options, gpus, std::move(seat.groups), 0));
+  return Followers{std::move(ranks), std::move(seat.guest)};
+}
+
+std::optional<int> GpuEngine::asked_to_end() const {
+  return others_ != nullptr ? others_->asked_to_end() : std::nullopt;
+}
+
+void GpuEngine::follow(BatchPlan plan, bool eager, std::shared_ptr<FoundMasks> found) {
+  Work work;
+  work.plan = std::move(plan);
+  work.eager = eager;
+  work.found = std::move(found);
+  (void)submit(std::move(work));  // the answer is node 0's to give
 }
 
 void GpuEngine::join(std::shared_ptr<PassBoard> board, int member) {
@@ -171,6 +213,7 @@ Result<void> GpuEngine::with_group(Result<void> status) const {
 
 std::future<Result<StepResult>> GpuEngine::submit(Work work) {
   auto future = work.promise.get_future();
+  if (others_ != nullptr) others_->step(work.plan, work.eager);
   if (!followers_.empty()) {
     work.found = std::make_shared<FoundMasks>();
     for (auto& follower : followers_) {

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
+#include "engine/plan_wire.h"
 
 namespace fathom::engine::cuda {
 
@@ -24,10 +25,7 @@ struct DeviceMasks {
 // failed. Taken by other threads, who wait for it.
 class FoundMasks {
  public:
-  struct Row {
-    bool constrains = false;        // false: any token may come
-    std::vector<uint64_t> allowed;  // TokenMask::fill's bits
-  };
+  using Row = MaskRow;
 
   void give(std::vector<Row> rows);
   bool given() const { return given_; }  // rank 0's thread alone

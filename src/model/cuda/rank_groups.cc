@@ -94,17 +94,19 @@ void RankGroups::sum_own_tokens(device::cuda::Stream& stream, const SumArgs& arg
 void RankGroups::hand_on(device::cuda::Stream& stream, const Matrix& residual) const {
   const int lanes = shard_->split.attention_ranks();
   after_->gather(stream, part_of(residual, shard_->place.lane, lanes),
-                 ceil_div<int64_t>(residual.rows, lanes) * residual.columns);
+                 ceil_div<int64_t>(residual.rows, lanes) * residual.columns, {0, lanes});
 }
 
 void RankGroups::take_over(device::cuda::Stream& stream, const Matrix& residual) const {
-  before_->gather(stream, residual.first_rows(0),
-                  ceil_div<int64_t>(residual.rows, shard_->split.attention_ranks()) * residual.columns);
+  const int lanes = shard_->split.attention_ranks();
+  before_->gather(stream, residual.first_rows(0), ceil_div<int64_t>(residual.rows, lanes) * residual.columns,
+                  {0, lanes});
 }
 
 void RankGroups::hand_back(device::cuda::Stream& stream, const Matrix& rows) const {
   const bool mine = shard_->last_stage();
-  pipeline_->gather(stream, mine ? rows : rows.first_rows(0), rows.rows * rows.columns);
+  const int stages = shard_->split.pp;
+  pipeline_->gather(stream, mine ? rows : rows.first_rows(0), rows.rows * rows.columns, {stages - 1, stages});
 }
 
 }  // namespace fathom::model::cuda

@@ -1,0 +1,89 @@
+// Numbers and lists as bytes for another node of the same version: little endian, lists after their counts.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fathom::engine {
+
+static_assert(std::endian::native == std::endian::little);
+
+class ByteWriter {
+ public:
+  explicit ByteWriter(std::string& bytes) : bytes_(bytes) {}
+  void byte(uint8_t value) { bytes_ += static_cast<char>(value); }
+  void number(int32_t value) { raw(&value, sizeof(value)); }
+  void wide(uint64_t value) { raw(&value, sizeof(value)); }
+  void real(float value) { raw(&value, sizeof(value)); }
+  template <class T>
+  void list(const std::vector<T>& values) {
+    number(static_cast<int32_t>(values.size()));
+    raw(values.data(), values.size() * sizeof(T));
+  }
+
+ private:
+  void raw(const void* data, size_t size) { bytes_.append(static_cast<const char*>(data), size); }
+  std::string& bytes_;
+};
+
+// Takes any bytes: what is not there reads as zero or nothing, and ok() is false from then on.
+class ByteReader {
+ public:
+  explicit ByteReader(std::string_view bytes) : bytes_(bytes) {}
+  uint8_t byte() {
+    uint8_t value = 0;
+    raw(&value, sizeof(value));
+    return value;
+  }
+  int32_t number() {
+    int32_t value = 0;
+    raw(&value, sizeof(value));
+    return value;
+  }
+  uint64_t wide() {
+    uint64_t value = 0;
+    raw(&value, sizeof(value));
+    return value;
+  }
+  float real() {
+    float value = 0.0F;
+    raw(&value, sizeof(value));
+    return value;
+  }
+  // How many of something that takes at least `bytes` each follow.
+  int32_t count(size_t bytes) {
+    const int32_t count = number();
+    if (count < 0 || static_cast<size_t>(count) > bytes_.size() / bytes) ok_ = false;
+    return ok_ ? count : 0;
+  }
+  template <class T>
+  std::vector<T> list() {
+    const int32_t count = number();
+    std::vector<T> values;
+    if (count < 0 || static_cast<size_t>(count) > bytes_.size() / sizeof(T)) ok_ = false;
+    if (!ok_) return values;
+    values.resize(static_cast<size_t>(count));
+    raw(values.data(), values.size() * sizeof(T));
+    return values;
+  }
+  bool ok() const { return ok_; }
+  bool done() const { return ok_ && bytes_.empty(); }
+
+ private:
+  void raw(void* data, size_t size) {
+    if (!ok_ || bytes_.size() < size) {
+      ok_ = false;
+      return;
+    }
+    if (size > 0) std::memcpy(data, bytes_.data(), size);
+    bytes_.remove_prefix(size);
+  }
+  std::string_view bytes_;
+  bool ok_ = true;
+};
+
+}  // namespace fathom::engine
