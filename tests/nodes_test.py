@@ -197,8 +197,8 @@ def splits_and_guesses_work_over_nodes(_):
               ["--ep-size", "4", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"]]
     if CUDA:
         splits = [["--ep-size", "2", "--speculative-algorithm", "NEXTN"], ["--pp-size", "2", "--speculative-algorithm", "NGRAM"],
-                  ["--pp-size", "2", "--speculative-algorithm", "EAGLE", "--speculative-eagle-topk", "2",
-                   "--speculative-num-draft-tokens", "6"]]
+                  ["--pp-size", "2", "--speculative-algorithm", "EAGLE", "--speculative-num-steps", "3",
+                   "--speculative-eagle-topk", "2", "--speculative-num-draft-tokens", "6"]]
     for more in splits:
         with Pair(*more, tp=RANKS // 2 if "--pp-size" in more else RANKS) as (host, guest):
             for rank in ("0", "1") if "--dp" in more else ("0",):
@@ -258,7 +258,7 @@ def nodes_that_do_not_fit_are_told(_):
 
     if not CUDA:
         refused("--tp: 4 on node 0, 2 on node 1", lambda address: flags(1, address, tp=2))
-    refused("--chunked-prefill-size: 512 on node 0, 64 on node 1",
+    refused(f"--chunked-prefill-size: {4096 if CUDA else 512} on node 0, 64 on node 1",
             lambda address: flags(1, address, "--chunked-prefill-size", "64"))
     other = work / "model"
     if not other.exists():

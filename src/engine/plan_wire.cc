@@ -127,7 +127,7 @@ bool fits(const BatchPlan& plan, const ExecutorLimits& limits) {
   int64_t tokens = 0;
   std::vector<char> seen(static_cast<size_t>(limits.max_slots));
   for (const auto& row : plan.rows) {
-    if (!slot(row.slot) ||std::exchange(seen[static_cast<size_t>(row.slot)], 1) != 0) return false;
+    if (!slot(row.slot) || std::exchange(seen[static_cast<size_t>(row.slot)], 1) != 0) return false;
     if (!inside(row.tokens, limits.vocab_size) || !pages(row.new_pages) || row.drafts < 0 ||
         row.drafts > limits.max_drafts || row.start < 0 || row.next_prompt_token < -1 ||
         row.next_prompt_token >= limits.vocab_size || row.prompt_logprob_start < -1) {

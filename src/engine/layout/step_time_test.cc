@@ -68,6 +68,14 @@ TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
         << " measured; attention " << step.attention << " experts " << step.experts << " dense " << step.dense
         << " head " << step.head;
   }
+  // On two, whose launches and sums cost a little more than counted: 512 tokens of prompt and 48 of output.
+  for (const auto& [batch, rate] : {std::pair{1, 628.0}, {32, 6468.0}, {128, 17004.0}}) {
+    auto c = config("deepseek_v3_slice9");
+    c.num_layers = 6;
+    auto times = times_of(c, "h100", kDummyBias);
+    const double predicted = 1e6 * batch / times.decode({.split = {.tp = 2}}, batch, 512 + 24).total();
+    EXPECT_NEAR(predicted / rate, 1.06, 0.1) << batch << " on two GPUs: " << predicted << " of " << rate;
+  }
   for (const auto& [gpu, layers, rate] : {std::tuple{"h100", 6, 82000.0}}) {
     auto c = config("deepseek_v3_slice9");
     c.num_layers = layers;
