@@ -267,11 +267,10 @@ void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
 }
 
 void add_nodes(CLI::App& group, ModelArgs& args) {
-  auto* nodes =
-      group
-          .add_option("--nnodes", args.nnodes,
-                      "Processes that the ranks are spread over, evenly and in order (CPU); default: 1")
-          ->check(CLI::Range(1, 256));
+  auto* nodes = group
+                    .add_option("--nnodes", args.nnodes,
+                                "Processes that the ranks are spread over, evenly and in order; default: 1")
+                    ->check(CLI::Range(1, 256));
   group
       .add_option("--node-rank", args.node_rank,
                   "Which of them this is; 0 serves HTTP, the others only compute; default: 0")

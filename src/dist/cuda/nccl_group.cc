@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <shared_mutex>
 #include <thread>
 
 #include "base/log.h"
@@ -21,6 +22,7 @@ using device::cuda::DeviceBuffer;
 using ops::cuda::Matrix;
 
 constexpr std::chrono::milliseconds kWatch{20};
+constexpr std::chrono::milliseconds kCallTakes{2000};
 
 // What this process's ranks share.
 struct NcclWorld {
@@ -32,6 +34,8 @@ struct NcclWorld {
   std::atomic<bool> ended{false};
   std::mutex mutex;
   std::vector<Nccl::Comm> comms;  // of all groups and ranks here
+  // Shared by who calls NCCL with one of them.
+  std::shared_timed_mutex calls;
 
   // Whatever waits in NCCL gives up, here and on the GPUs.
   void end() {
@@ -41,6 +45,8 @@ struct NcclWorld {
       const std::lock_guard lock(mutex);
       all.swap(comms);
     }
+    // A call that does not return waits for a rank that is gone: it is ended too.
+    const std::unique_lock lock(calls, kCallTakes);
     for (const Nccl::Comm comm : all) (void)nccl.comm_abort(comm);
   }
 };
@@ -257,6 +263,7 @@ class NcclGroup final : public GpuGroup {
   Result<void> state() const override {
     FATHOM_TRY(me_.world->peers->state());
     FATHOM_TRY(host_->state());
+    const std::shared_lock lock(me_.world->calls);
     if (ended() || comm_ == nullptr) return {};
     int result = Nccl::kSuccess;
     const Nccl& nccl = me_.world->nccl;
@@ -336,6 +343,8 @@ class NcclGroup final : public GpuGroup {
 
   void transfer(device::cuda::Stream& stream, const std::vector<Piece>& out, const std::vector<Piece>& in) {
     const Nccl& nccl = me_.world->nccl;
+    const std::shared_lock lock(me_.world->calls);
+    if (ended()) return;
     int result = nccl.group_start();
     for (int r = 0; r < size() && result == Nccl::kSuccess; ++r) {
       const Piece &to = out[static_cast<size_t>(r)], &from = in[static_cast<size_t>(r)];
