@@ -14,6 +14,9 @@
 // Where ranks are groups of requests (Split::dp) each group has a leader, with plans of its own, and they
 // agree on each pass (pass_board.h).
 //
+// On GPUs of several nodes, node 0's leader tells the engines of the others what it is given (gpu_nodes.h).
+//
+//
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
 // The tokens are chosen one position after another, for the rows whose guesses have held so far. In a step
@@ -78,8 +81,6 @@ class GpuEngine final : public Engine {
   Result<void> world_state() const { return with_group({}); }
   void fail(Error why) const { (void)with_group(std::move(why)); }
 
-  static constexpr size_t kFrames = 4;
-
  private:
   struct Slot {
     LogprobParams logprobs;
@@ -123,6 +124,7 @@ class GpuEngine final : public Engine {
     bool idle = false;   // nobody waits for it
     bool alert = false;  // its answer is waited for to plan the next step
   };
+  static constexpr size_t kFrames = 4;
   // What a graph holds: all of a step, or, where a row needs masks, the draft layer's passes and the forward
   // pass apart.
   enum class GraphKind { kGreedy, kDraws, kDraft, kForward };

@@ -7,6 +7,13 @@
 #include "dist/socket_group.h"
 
 namespace fathom::engine::cuda {
+namespace {
+
+// Many more than are ever out: one for each stage, and one ahead. Masks come while their step is out, or
+// never.
+constexpr size_t kStepsKept = 512;
+
+}  // namespace
 
 Result<NodeSeat> take_seat(const EngineOptions& options, const std::vector<int>& gpus) {
   dist::RendezvousOptions nodes = options.nodes;
@@ -85,8 +92,7 @@ Result<void> GpuNode::run() {
     auto found = std::make_shared<FoundMasks>();
     for (auto& engine : engines_) engine->follow(told->step->plan, told->step->eager, found);
     steps.push_back({told->step->plan.step, std::move(found)});
-    // An engine takes no more steps at a time than it has frames.
-    while (steps.size() > 2 * GpuEngine::kFrames) steps.pop_front();
+    while (steps.size() > kStepsKept) steps.pop_front();
   }
 }
 
