@@ -49,6 +49,28 @@ TEST(CommandLine, AFlagOfTheReferenceIsRefusedWithItsReason) {
   EXPECT_NE(said.find("--enable-lora is not available"), std::string::npos) << said;
 }
 
+// Whoever moves over learns of all flags that do not go with them at once.
+TEST(CommandLine, EveryFlagOfTheReferenceThatFathomLacksHasAReason) {
+  std::string said;
+  EXPECT_EQ(run({"serve", "--model-path", "x", "--trust-remote-code", "--hicache-ratio", "2",
+                 "--dsa-decode-backend", "fa3", "--disaggregation-mode", "prefill", "--stream-interval", "4",
+                 "--quantization", "awq", "--prot", "1"},
+                &said),
+            2);
+  for (const char* flag : {"--trust-remote-code", "--hicache-ratio", "--dsa-decode-backend",
+                           "--disaggregation-mode", "--stream-interval", "--quantization"}) {
+    EXPECT_NE(said.find(std::string(flag) + " is not available: "), std::string::npos) << flag << "\n"
+                                                                                       << said;
+  }
+  EXPECT_NE(said.find("unknown flag --prot; did you mean --port?"), std::string::npos) << said;
+}
+
+TEST(CommandLine, ANumberOutOfRangeIsToldInWords) {
+  std::string said;
+  EXPECT_NE(run({"serve", "--model-path", "x", "--max-total-tokens", "0"}, &said), 0);
+  EXPECT_NE(said.find("--max-total-tokens: got 0, expected a number above 0"), std::string::npos) << said;
+}
+
 TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
   const struct {
     const char* flag;
@@ -67,6 +89,9 @@ TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
       {"--tokenizer-path", {"serve", "chat", "generate"}},
       {"--skip-tokenizer-init", {"serve", "generate"}},
       {"--max-queued-requests", {"serve"}},
+      {"--enable-priority-scheduling", {"serve"}},
+      {"--watchdog-timeout", {"serve"}},
+      {"--sampling-defaults", {"serve"}},
       {"--disable-cuda-graph", {"serve", "chat", "generate", "bench"}},
       {"--log-level", {"serve"}},
   };

@@ -59,6 +59,9 @@ struct ModelArgs {
   std::string schedule_policy = "fcfs";  // fcfs | lpm
   double schedule_conservativeness = 1.0;
   double prefill_step_ratio = 2.0;
+  bool enable_priority_scheduling = false;
+  std::string sampling_defaults = "model";  // model | openai
+  int32_t watchdog_timeout = 300;           // seconds; 0: none
   bool disable_radix_cache = false;
   bool disable_overlap_schedule = false;
   bool disable_mixed_chunk = false;

@@ -32,7 +32,7 @@ void add_chat_flags(CLI::App& app, ChatArgs& args) {
   chat->add_option("--system", args.system, "System message");
   chat->add_option("--temperature", args.temperature)->check(CLI::Range(0.0, 100.0));
   chat->add_option("--top-p", args.top_p)->check(CLI::Range(0.0, 1.0));
-  chat->add_option("--max-tokens", args.max_tokens)->check(CLI::PositiveNumber);
+  chat->add_option("--max-tokens", args.max_tokens)->check(above_zero());
   chat->add_flag("--thinking", args.thinking, "Let the model think first");
 }
 
@@ -64,10 +64,12 @@ int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure, int ar
   const CLI::App* command = &root;
   for (const auto* sub : root.get_subcommands()) command = sub;
   const auto known = flags_of(*command);
+  bool explained = false;
   for (int i = 1; i < argc; ++i) {
     std::string flag = argv[i];
     flag = flag.substr(0, flag.find('='));
     if (flag.rfind("--", 0) != 0 || std::find(known.begin(), known.end(), flag) != known.end()) continue;
+    explained = true;
     if (auto reason = refusal_of(flag)) {
       std::fprintf(stderr, "fathom: %s is not available: %s\n", flag.c_str(), reason->c_str());
     } else if (const auto others = commands_with(root, flag); !others.empty()) {
@@ -79,8 +81,8 @@ int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure, int ar
       std::fprintf(stderr, "fathom: unknown flag %s; see fathom %s --help\n", flag.c_str(),
                    command->get_name().c_str());
     }
-    return 2;
   }
+  if (explained) return 2;
   std::fprintf(stderr, "fathom: %s\n", failure.what());
   return 2;
 }
@@ -175,10 +177,10 @@ int run_command_line(int argc, char** argv) {
       ->check(CLI::Range(1, 4096));
   bench->add_option("--input-len", bench_args.input_len, "Prompt tokens")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   bench->add_option("--output-len", bench_args.output_len, "Output tokens")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   bench->add_option("--repeat", bench_args.repeat, "Repetitions; medians are shown")
       ->check(CLI::Range(1, 1000));
   auto* num_prompts =

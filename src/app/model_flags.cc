@@ -31,7 +31,7 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group
       .add_option("--context-length", args.context_length,
                   "Longest prompt and output together; default: the model's")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   group.add_flag("--disable-mla", args.disable_mla, "Cache full keys and values instead of the latent");
   if (parts.weights) {
     group
@@ -108,7 +108,7 @@ void add_memory(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group
       .add_option("--max-total-tokens", args.max_total_tokens,
                   "Token places in the KV pool; default: from memory")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   group.add_option("--max-running-requests", args.max_running_requests, "Requests in a batch")
       ->check(CLI::Range(1, 4096));
   group
@@ -143,7 +143,14 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   }
   if (parts.queue) {
     group.add_option("--max-queued-requests", args.max_queued_requests, "Waiting choices; above: 503")
-        ->check(CLI::PositiveNumber);
+        ->check(above_zero());
+    group.add_flag("--enable-priority-scheduling", args.enable_priority_scheduling,
+                   "Requests with a larger `priority` begin sooner; the policy chooses among equals");
+    group
+        .add_option("--watchdog-timeout", args.watchdog_timeout,
+                    "Seconds after which a step is taken to hang: requests get an error, and the server "
+                    "exits with 1; 0: never; default: 300, and longer than --dist-timeout")
+        ->check(CLI::Range(0, 86400));
   }
 }
 
@@ -174,7 +181,7 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
   group
       .add_option("--speculative-draft-vocab", args.speculative_draft_vocab,
                   "On a GPU: guess among the token ids below this alone (docs/speculation.md); default: all")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->needs(algorithm);
   auto* exact = group
                     .add_flag("--speculative-use-rejection-sampling,!--no-speculative-use-rejection-sampling",
@@ -306,6 +313,16 @@ void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args
   auto* speculation = command.add_option_group(kSpeculationGroup);
   add_speculation(*speculation, args);
   if (parts.scheduler) add_adaptive(*speculation, args);
+}
+
+CLI::Validator above_zero() {
+  return CLI::Validator(
+      [](const std::string& text) -> std::string {
+        double value = 0.0;
+        if (CLI::detail::lexical_cast(text, value) && value > 0.0) return {};
+        return fmt::format("got {}, expected a number above 0", text);
+      },
+      "POSITIVE");
 }
 
 void group_needs(CLI::App& command, const std::string& group, CLI::Option* flag) {

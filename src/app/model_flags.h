@@ -27,6 +27,9 @@ struct ModelParts {
 // Adds the flags of `parts` to `command`; they set `args`, which must outlive the parse.
 void add_model_flags(CLI::App& command, const ModelParts& parts, ModelArgs& args);
 
+// Of a number above 0, in words: CLI11's own check names the largest double.
+CLI::Validator above_zero();
+
 // The headings that they stand under.
 inline constexpr char kModelGroup[] = "Model";
 inline constexpr char kDeviceGroup[] = "Device";

@@ -92,7 +92,7 @@ void add_plan_flags(CLI::App& command, PlanArgs& args) {
   other
       ->add_option("--sequence-length", args.sequence_length,
                    "Tokens of a sequence, to count how many fit and for --step-time; default: 4096")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   auto* step_time =
       other->add_flag("--step-time", args.step_time,
                       "Predict the time of a step for every layout of as many GPUs (docs/simulation.md)");

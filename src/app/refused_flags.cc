@@ -15,29 +15,129 @@ struct Refusal {
 constexpr std::string_view kGathered =
     "every rank sees the tokens of all and answers for its experts (--ep-size); leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
+constexpr std::string_view kNoTorch =
+    "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out";
+constexpr std::string_view kAttention =
+    "attention kernels are chosen by the device; on a CPU see --cpu-isa to force a level";
+constexpr std::string_view kKernels = "kernels are chosen by the device and the shapes; leave it out";
+constexpr std::string_view kOneWay = "there is one way in which experts are spread; leave it out";
+constexpr std::string_view kSplitSequences =
+    "a sequence is not split over ranks; use --tp, --pp-size or --dp";
+constexpr std::string_view kNoOverlap = "ranks do not overlap halves of a batch; leave it out";
+constexpr std::string_view kDeviceCache = "cached prefixes lie in the device's memory alone; leave it out";
+constexpr std::string_view kOneServer = "one server computes prompts and outputs; leave it out";
+constexpr std::string_view kImages = "this version takes text alone";
+constexpr std::string_view kLora = "LoRA adapters are not supported";
+constexpr std::string_view kTls = "Fathom speaks no TLS: put a proxy in front of it (docs/security.md)";
+constexpr std::string_view kLinks = "ranks choose how they talk by the size of the message; leave it out";
+constexpr std::string_view kNoWarmUp = "nothing needs to be warmed up; leave it out";
+constexpr std::string_view kGraphs = "use --cuda-graph-bs or --cuda-graph-max-bs";
 
+// A name with a star stands for all flags that begin so.
 constexpr std::array kRefusals = {
     Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
-    Refusal{"--enable-deepep-moe", kGathered},
+    Refusal{"--revision", "nothing is downloaded: --model-path is a folder"},
+    Refusal{"--download-dir", "nothing is downloaded: --model-path is a folder"},
+    Refusal{"--json-model-override-args", "edit the checkpoint's config.json"},
+    Refusal{"--model-loader-extra-config", "weights are read in parallel; leave it out"},
     Refusal{"--quantization", kFromCheckpoint},
-    Refusal{"--speculative-attention-mode", "verified tokens attend as output tokens do; leave it out"},
-    Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
-    Refusal{"--enable-strict-thinking", "max_thinking_tokens needs no flag; leave it out"},
-    Refusal{"--enable-torch-compile",
-            "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out"},
-    Refusal{"--torch-compile-max-bs",
-            "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out"},
-    Refusal{"--enable-flashinfer-mla", "attention kernels are chosen by the processor; leave it out"},
-    Refusal{"--attention-backend",
-            "attention kernels are chosen by the processor; see --cpu-isa to force a level"},
-    Refusal{"--prefill-attention-backend", "attention kernels are chosen by the processor; see --cpu-isa"},
-    Refusal{"--decode-attention-backend", "attention kernels are chosen by the processor; see --cpu-isa"},
-    Refusal{"--sampling-backend", "there is one sampler; leave it out"},
-    Refusal{"--enable-mixed-chunk", "mixed batches are the default; --disable-mixed-chunk turns them off"},
-    Refusal{"--enable-lora", "LoRA adapters are not supported"},
+    Refusal{"--quantization-param-path", "FP8 caches have a scale of 1; leave it out"},
     Refusal{"--is-embedding", "Fathom serves generative models only"},
+    Refusal{"--enable-lora", kLora},
+    Refusal{"--lora-*", kLora},
+    Refusal{"--max-lora*", kLora},
+    Refusal{"--enable-multimodal", kImages},
+    Refusal{"--limit-mm-*", kImages},
+    Refusal{"--mm-*", kImages},
+
+    Refusal{"--enable-torch-compile", kNoTorch},
+    Refusal{"--torch-compile-max-bs", kNoTorch},
+    Refusal{"--max-torch-compile-bs", kNoTorch},
+    Refusal{"--enable-flashinfer-mla", kAttention},
+    Refusal{"--enable-flashmla", kAttention},
+    Refusal{"--flashinfer-*", kAttention},
+    Refusal{"--triton-*", kAttention},
+    Refusal{"--attention-backend", kAttention},
+    Refusal{"--prefill-attention-backend", kAttention},
+    Refusal{"--decode-attention-backend", kAttention},
+    Refusal{"--dsa-*", kAttention},
+    Refusal{"--nsa-*", kAttention},
+    Refusal{"--speculative-attention-mode", "verified tokens attend as output tokens do; leave it out"},
+    Refusal{"--sampling-backend", "there is one sampler; leave it out"},
+    Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
+    Refusal{"--moe-runner-backend", kKernels},
+    Refusal{"--fp8-gemm-backend", kKernels},
+    Refusal{"--disable-shared-experts-fusion", "shared experts run beside the routed ones; leave it out"},
+    Refusal{"--enforce-shared-experts-fusion", "shared experts run beside the routed ones; leave it out"},
+    Refusal{"--enable-fp32-lm-head", "logits are summed in float32; leave it out"},
+    Refusal{"--enable-deterministic-inference", "a token's bits never depend on its batch; leave it out"},
+    Refusal{"--disable-cuda-graph-padding",
+            "batches are padded to the next captured size; use --cuda-graph-bs"},
+    Refusal{"--cuda-graph-bs-decode", kGraphs},
+    Refusal{"--cuda-graph-max-bs-decode", kGraphs},
+    Refusal{"--cuda-graph-config", kGraphs},
+
     Refusal{"--max-prefill-tokens", "use --chunked-prefill-size, which bounds the tokens of a step"},
+    Refusal{"--enable-mixed-chunk", "mixed batches are the default; --disable-mixed-chunk turns them off"},
+    Refusal{"--enable-dynamic-chunking", "use --prefill-step-ratio, which bounds prompts by what steps take"},
+    Refusal{"--disable-chunked-prefix-cache", "prefixes are attended to in bounded chunks; leave it out"},
+    Refusal{"--num-continuous-decode-steps", "the next step is planned while one runs; leave it out"},
+    Refusal{"--radix-eviction-policy", "the prefix used longest ago is evicted first; leave it out"},
+    Refusal{"--retraction-policy", "the request with the fewest output tokens gives way; leave it out"},
+    Refusal{"--enable-hierarchical-cache", kDeviceCache},
+    Refusal{"--hicache-*", kDeviceCache},
+    Refusal{"--enable-hisparse", kDeviceCache},
+    Refusal{"--sleep-on-idle", "an idle server sleeps; leave it out"},
+    Refusal{"--warmups", kNoWarmUp},
+    Refusal{"--skip-server-warmup", kNoWarmUp},
+
+    Refusal{"--nccl-init-addr", "use --dist-init-addr"},
+    Refusal{"--disable-custom-all-reduce", kLinks},
+    Refusal{"--enable-p2p-check", kLinks},
+    Refusal{"--enable-nccl-nvls", kLinks},
+    Refusal{"--enable-deepep-moe", kGathered},
+    Refusal{"--deepep-mode", kGathered},
+    Refusal{"--moe-a2a-backend", kGathered},
+    Refusal{"--elastic-ep-backend", "a rank that fails ends the model; let a supervisor start it again"},
+    Refusal{"--eplb-algorithm", kOneWay},
+    Refusal{"--eplb-min-rebalancing-utilization-threshold", kOneWay},
+    Refusal{"--init-expert-location", kOneWay},
+    Refusal{"--ep-dispatch-algorithm", kOneWay},
+    Refusal{"--enable-dp-lm-head",
+            "with --enable-dp-attention every group has a head of its own; leave it out"},
+    Refusal{"--moe-dense-tp-size", "dense MLPs are split over a group's ranks; leave it out"},
+    Refusal{"--enable-prefill-delayer", "groups wait for each other's steps; leave it out"},
+    Refusal{"--load-balance-method",
+            "a request goes where most of its prompt is cached, unless that is much busier; leave it out"},
+    Refusal{"--pp-async-batch-depth",
+            "as many steps are out as there are stages, and one more; leave it out"},
+    Refusal{"--enable-two-batch-overlap", kNoOverlap},
+    Refusal{"--enable-single-batch-overlap", kNoOverlap},
+    Refusal{"--tbo-*", kNoOverlap},
+    Refusal{"--enable-prefill-cp", kSplitSequences},
+    Refusal{"--enable-nsa-prefill-context-parallel", kSplitSequences},
+    Refusal{"--cp-strategy", kSplitSequences},
+    Refusal{"--attn-cp-size", kSplitSequences},
+    Refusal{"--dcp-size", kSplitSequences},
+    Refusal{"--disaggregation-*", kOneServer},
+    Refusal{"--pd-disaggregation", kOneServer},
+    Refusal{"--num-reserved-decode-tokens", kOneServer},
+
+    Refusal{"--ssl-*", kTls},
+    Refusal{"--stream-interval", "tokens are sent as they come, those that wait together; leave it out"},
+    Refusal{"--enable-cache-report", "usage says in every answer how many tokens were cached; leave it out"},
+    Refusal{"--stream-response-default-include-usage", "give stream_options.include_usage in the request"},
+    Refusal{"--allow-auto-truncate", "a prompt that is too long is refused, never cut"},
+    Refusal{"--enable-strict-thinking", "max_thinking_tokens needs no flag; leave it out"},
+    Refusal{"--preferred-sampling-params", "put them into the checkpoint's generation_config.json"},
+    Refusal{"--constrained-json-whitespace-pattern", "say it in the schema or by a regex of the request"},
+    Refusal{"--decode-log-interval", "/metrics says it at any time; leave it out"},
+    Refusal{"--show-time-cost", "use --trace-file"},
 };
+
+bool stands_for(std::string_view name, std::string_view flag) {
+  return name.ends_with('*') ? flag.starts_with(name.substr(0, name.size() - 1)) : flag == name;
+}
 
 // Levenshtein distance.
 size_t edits(std::string_view a, std::string_view b) {
@@ -58,8 +158,8 @@ size_t edits(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::optional<std::string> refusal_of(std::string_view flag) {
-  const auto* found =
-      std::find_if(kRefusals.begin(), kRefusals.end(), [&](const Refusal& r) { return r.flag == flag; });
+  const auto* found = std::find_if(kRefusals.begin(), kRefusals.end(),
+                                   [&](const Refusal& r) { return stands_for(r.flag, flag); });
   if (found == kRefusals.end()) return std::nullopt;
   return std::string(found->reason);
 }

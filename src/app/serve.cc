@@ -135,6 +135,11 @@ int run_serve(const ServeArgs& args) {
   (*server)->stop_accepting();
   (*serving)->stop();  // streams that are left end with an error
   (*server)->drain(std::chrono::seconds(2));
+  if ((*serving)->hangs()) {
+    LOG_ERROR("stopped, with what hangs");
+    std::fflush(nullptr);
+    _exit(1);  // the engine's threads wait for the device
+  }
   server->reset();  // before the service that its handlers use
   serving->reset();
   LOG_INFO("stopped");

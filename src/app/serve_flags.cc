@@ -16,6 +16,11 @@ void add_server(CLI::App& group, ServeArgs& args) {
   group.add_option(
       "--default-chat-template-kwargs", args.default_chat_template_kwargs,
       "Template variables where a request does not set them, a JSON object: {\"thinking\": true}");
+  group
+      .add_option("--sampling-defaults", args.model.sampling_defaults,
+                  "Where a request sets no temperature, top_p and so on: model (its generation_config.json), "
+                  "or openai (all 1, nothing cut)")
+      ->check(CLI::IsMember({"model", "openai"}));
   group.add_flag(
       "--split-special-tokens,!--no-split-special-tokens", args.split_special_tokens,
       "Special tokens that clients write in messages and tools are plain text (the default), so that "

@@ -12,6 +12,9 @@
 namespace fathom::app {
 namespace {
 
+// The watchdog's patience with ranks that look after each other.
+constexpr std::chrono::seconds kAfterRanks{15};
+
 Result<std::string> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -37,8 +40,10 @@ api::ModelCard make_card(const ModelArgs& args, const engine::ModelFacts& facts,
   card.vocab_size = static_cast<int32_t>(facts.vocab_size);
   card.eos_token_ids = facts.eos_token_ids;
   card.bos_token_id = facts.bos_token_id;
-  card.defaults = {as_float(facts.temperature), as_float(facts.top_p), facts.top_k, as_float(facts.min_p),
-                   as_float(facts.repetition_penalty)};
+  if (args.sampling_defaults == "model") {
+    card.defaults = {as_float(facts.temperature), as_float(facts.top_p), facts.top_k, as_float(facts.min_p),
+                     as_float(facts.repetition_penalty)};
+  }
   card.created = static_cast<int64_t>(std::time(nullptr));
   return card;
 }
@@ -77,6 +82,7 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const e
   options.speculative_adaptive = args.speculative_adaptive;
   options.schedule_conservativeness = args.schedule_conservativeness;
   options.prefill_step_ratio = args.prefill_step_ratio;
+  options.enable_priority_scheduling = args.enable_priority_scheduling;
   return options;
 }
 
@@ -181,7 +187,15 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
   FATHOM_ASSIGN(serving->engines_, engine::start_engines(engine_settings(args), &facts));
   serving->find_encoding(args, facts.architecture);
   const ExecutorLimits& limits = serving->engines_.front()->limits();
-  FATHOM_ASSIGN(const auto options, scheduler_options(args, *serving->engines_.front()));
+  FATHOM_ASSIGN(auto options, scheduler_options(args, *serving->engines_.front()));
+  if (args.watchdog_timeout > 0) {
+    // Ranks that wait for one another name the one that hangs: that comes first.
+    const auto ranks =
+        args.tp_size * args.pp_size > 1
+            ? std::chrono::seconds(args.dist_timeout > 0 ? args.dist_timeout : 300) + kAfterRanks
+            : std::chrono::seconds(0);
+    options.watchdog_timeout = std::max(std::chrono::seconds(args.watchdog_timeout), ranks);
+  }
   std::vector<RequestSink*> sinks;
   for (auto& engine : serving->engines_) {
     serving->schedulers_.push_back(std::make_unique<sched::Scheduler>(options, *engine));
@@ -239,6 +253,10 @@ bool Serving::drain(std::chrono::milliseconds timeout) {
     done = scheduler->drain(std::chrono::duration_cast<std::chrono::milliseconds>(left)) && done;
   }
   return done;
+}
+
+bool Serving::hangs() const {
+  return std::ranges::any_of(schedulers_, [](const auto& scheduler) { return scheduler->hangs(); });
 }
 
 Result<void> Serving::state() const {

@@ -43,6 +43,8 @@ class Serving {
   }
   // What ended an engine, if something did: its requests fail from then on. Thread safe.
   Result<void> state() const;
+  // That is a step that never ends: this cannot be destroyed.
+  bool hangs() const;
   // A node of the model's that was told to end. Thread safe.
   std::optional<int> asked_to_end() const { return engines_.front()->asked_to_end(); }
   // Refuses new requests and waits for the running ones. False: `timeout` came first.

@@ -152,6 +152,15 @@ void Scheduler::publish() {
   if (idle) idle_changed_.notify_all();
 }
 
+Result<StepResult> Scheduler::wait_for(std::future<Result<StepResult>>& result) {
+  const auto longest = options_.watchdog_timeout;
+  if (longest.count() == 0 || result.wait_for(longest) == std::future_status::ready) return result.get();
+  hangs_.store(true, std::memory_order_release);
+  return error(ErrorCode::kDeadlineExceeded,
+               "a step has not ended for {:.1f} s (--watchdog-timeout): the device hangs",
+               std::chrono::duration<double>(longest).count());
+}
+
 void Scheduler::loop() {
   std::deque<std::future<Result<StepResult>>> results;
   bool sleep = false;
@@ -165,14 +174,16 @@ void Scheduler::loop() {
     }
     sleep = results.empty();
     if (!results.empty()) {
-      core_.account(results.front().get());
+      core_.account(wait_for(results.front()));
       results.pop_front();
       if (core_.fault()) results.clear();
     }
     publish();
   }
   core_.cancel_all();
-  for (auto& result : results) core_.account(result.get());
+  for (auto& result : results) {
+    if (!core_.fault()) core_.account(wait_for(result));
+  }
   publish();
   std::lock_guard lock(mutex_);
   for (Command& command : inbox_) execute(std::move(command));

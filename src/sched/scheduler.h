@@ -2,6 +2,7 @@
 // is SchedulerCore's; this adds the queue in, the thread and the waiting. Idle, it sleeps.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -46,6 +47,9 @@ class Scheduler final : public RequestSink {
   SchedulerStats stats() const override;
   // The device fault that ended the executor, if one did: every request fails from then on. Thread safe.
   Result<void> state() const;
+  // That was a step that did not end in time (SchedulerOptions::watchdog_timeout): the executor cannot be
+  // destroyed, for it waits for that step. Thread safe.
+  bool hangs() const { return hangs_.load(std::memory_order_acquire); }
 
  private:
   struct Submit {
@@ -66,12 +70,14 @@ class Scheduler final : public RequestSink {
   bool take_commands(bool wait);
   void execute(Command command);
   void publish();
+  Result<StepResult> wait_for(std::future<Result<StepResult>>& result);
 
   const SchedulerOptions options_;
   Executor& executor_;
   SchedulerCore core_;  // the thread's, but for its constant limits
   std::thread thread_;
 
+  std::atomic<bool> hangs_{false};
   mutable std::mutex mutex_;
   std::condition_variable wake_;  // of the thread
   std::condition_variable idle_changed_;

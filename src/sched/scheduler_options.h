@@ -2,6 +2,7 @@
 // comment says so.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string_view>
 
@@ -46,6 +47,10 @@ struct SchedulerOptions {
   int32_t stages = 1;
   bool disable_overlap_schedule = false;  // --disable-overlap-schedule: plan a step after the last is done
   bool disable_radix_cache = false;       // --disable-radix-cache: keep and share no prefixes
+
+  // --watchdog-timeout: a step that takes longer never ends, for the scheduler: every request fails, and the
+  // executor is given up. 0: it waits for ever.
+  std::chrono::milliseconds watchdog_timeout{0};
 
   // --schedule-conservativeness: scales the guess below. Larger: fewer requests run, fewer are preempted.
   double schedule_conservativeness = 1.0;

@@ -228,5 +228,43 @@ TEST(SchedulerTest, CancelAllEndsEverything) {
   EXPECT_EQ(read_all(**again).tokens.size(), 3U);
 }
 
+// Its steps never end.
+class HangingExecutor final : public Executor {
+ public:
+  const ExecutorLimits& limits() const override { return limits_; }
+  std::future<Result<StepResult>> step(BatchPlan /*plan*/) override {
+    return promises_.emplace_back().get_future();
+  }
+
+ private:
+  const ExecutorLimits limits_ = small_limits();
+  std::deque<std::promise<Result<StepResult>>> promises_;
+};
+
+TEST(Scheduler, AStepThatHangsEndsEveryRequest) {
+  HangingExecutor executor;
+  SchedulerOptions options;
+  options.watchdog_timeout = milliseconds(50);
+  Scheduler scheduler(options, executor);
+  scheduler.start();
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 3; ++i) {
+    GenerateRequest request;
+    request.id = fmt::format("{}", i);
+    request.prompt = {1, 2, 3};
+    streams.push_back(*scheduler.submit(request));
+  }
+  for (auto& stream : streams) {
+    const auto end = read_all(*stream).finish;
+    ASSERT_TRUE(end.has_value());
+    EXPECT_EQ(end->kind, FinishReason::Kind::kAbort);
+  }
+  EXPECT_TRUE(scheduler.hangs());
+  ASSERT_FALSE(scheduler.state().ok());
+  EXPECT_NE(scheduler.state().error().message.find("has not ended for 0.1 s"), std::string::npos)
+      << scheduler.state().error().message;
+  scheduler.stop();  // does not wait for the step
+}
+
 }  // namespace
 }  // namespace fathom::sched
