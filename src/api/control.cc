@@ -1,4 +1,4 @@
-// POST /abort_request and /flush_cache: what acts on the engine.
+// /abort_request, /flush_cache and the two of a profile: what acts on the engine.
 #include <algorithm>
 #include <charconv>
 #include <chrono>
@@ -71,6 +71,45 @@ void handle_flush_cache(const ServiceContext& context, const http::Request& requ
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
+}
+
+namespace {
+
+// The reference's fields say where and what to record: here all steps, into the answer.
+Refusal read_profile(const ServiceContext& context, const http::Request& request) {
+  if (!context.options.start_profile) return ApiError{404, "The engine records nothing", {}, "not_found"};
+  if (request.body.empty()) return std::nullopt;
+  nlohmann::ordered_json body;
+  if (Refusal refusal = read_body(context, request, &body)) return refusal;
+  Fields fields(body, "", "request", context.field_log);
+  for (const char* name : {"output_dir", "start_step", "num_steps", "activities", "with_stack",
+                           "record_shapes", "profile_by_stage"}) {
+    if (body.contains(name) && !body[name].is_null())
+      fields.fail(name,
+                  "is not served: /stop_profile answers with all steps since /start_profile; leave it out");
+    fields.accept({name});
+  }
+  return fields.finish();
+}
+
+}  // namespace
+
+void handle_start_profile(const ServiceContext& context, const http::Request& request,
+                          http::ResponseWriter& writer) {
+  if (Refusal refusal = read_profile(context, request)) return writer.send(error_response(*refusal));
+  context.options.start_profile();
+  writer.send(text_response("Start profiling.\n"));
+}
+
+void handle_stop_profile(const ServiceContext& context, const http::Request& request,
+                         http::ResponseWriter& writer) {
+  if (Refusal refusal = read_profile(context, request)) return writer.send(error_response(*refusal));
+  const auto trace = context.options.stop_profile();
+  if (!trace)
+    return writer.send(error_response({400, "No profile was started: /start_profile comes first", {}, {}}));
+  http::Response response = text_response(*trace);
+  response.content_type = "application/json";
+  writer.send(std::move(response));
 }
 
 }  // namespace fathom::api

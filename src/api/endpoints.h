@@ -30,6 +30,10 @@ void handle_apply_template(const ServiceContext& context, const http::Request& r
 void handle_metrics(const ServiceContext& context, const http::Request& request,
                     http::ResponseWriter& writer);
 void handle_abort(const ServiceContext& context, const http::Request& request, http::ResponseWriter& writer);
+void handle_start_profile(const ServiceContext& context, const http::Request& request,
+                          http::ResponseWriter& writer);
+void handle_stop_profile(const ServiceContext& context, const http::Request& request,
+                         http::ResponseWriter& writer);
 void handle_flush_cache(const ServiceContext& context, const http::Request& request,
                         http::ResponseWriter& writer);
 

@@ -40,6 +40,8 @@ constexpr Route kRoutes[] = {
     {"/apply-template", "POST", handle_apply_template, false},
     {"/abort_request", "POST", handle_abort, false},
     {"/flush_cache", "GET POST", handle_flush_cache, false, Permission::kControl},
+    {"/start_profile", "GET POST", handle_start_profile, false, Permission::kControl},
+    {"/stop_profile", "GET POST", handle_stop_profile, false, Permission::kControl},
     {"/metrics", "GET", handle_metrics, false, Permission::kMetrics},
     {"/openapi.json", "GET", handle_openapi, false},
     {"/v1/models", "GET", handle_models, false},

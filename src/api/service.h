@@ -74,6 +74,10 @@ struct ServiceOptions {
   std::function<http::Stats()> http_stats;
   // An error when the engine is known to be dead (a device fault); /health then answers 503 with it.
   std::function<Result<void>()> engine_state;
+  // /start_profile and /stop_profile: records the engine's steps from now on; those since, in Chrome's
+  // format, or nothing where none were asked for. Empty: there is nothing to record. Called from any thread.
+  std::function<void()> start_profile;
+  std::function<std::optional<std::string>()> stop_profile;
   // /health answers 503 once work has waited this long and no step has ended.
   double stall_seconds = 300.0;
   double health_generate_timeout_seconds = 20.0;

@@ -224,6 +224,24 @@ TEST(Cancel, ByIdExactly) {
   desk.json("/abort_request", "{}", 400);
 }
 
+TEST(Profile, AnswersWithWhatRanBetween) {
+  ServiceOptions options;
+  std::optional<int> recorded;
+  options.start_profile = [&recorded] { recorded = 7; };
+  options.stop_profile = [&recorded]() -> std::optional<std::string> {
+    if (!std::exchange(recorded, std::nullopt)) return std::nullopt;
+    return R"({"traceEvents":[]})";
+  };
+  Desk desk(starts_saying("one"), options);
+  EXPECT_EQ(desk.call("POST", "/stop_profile").status, 400) << "nothing was started";
+  EXPECT_EQ(desk.call("POST", "/start_profile").status, 200);
+  EXPECT_EQ(desk.post("/start_profile", "{}").status, 200);
+  EXPECT_EQ(desk.call("GET", "/stop_profile").body, R"({"traceEvents":[]})");
+  EXPECT_NE(desk.post("/start_profile", R"({"output_dir": "/tmp"})").body.find("leave it out"),
+            std::string::npos);
+  EXPECT_EQ(desk.post("/start_profile", R"({"nonsense": 1})").status, 400);
+}
+
 TEST(Cancel, All) {
   Desk desk(starts_saying("one"));
   Call call(desk, kChat, std::string("{") + kHello + R"(, "stream": true})");

@@ -121,8 +121,9 @@ TEST(Access, EveryRouteButHealthNeedsAKey) {
 TEST(Access, WhatBelongsToAllTenantsIsTheAdministrators) {
   ServiceOptions options = with_keys("a:1\nscraper:2:metrics\nboss:3:admin");
   options.admin_api_key = "root";
+  options.start_profile = [] {};
   Desk desk(says("x"), std::move(options));
-  for (const char* path : {"/server_info", "/v1/loads", "/metrics", "/flush_cache"}) {
+  for (const char* path : {"/server_info", "/v1/loads", "/metrics", "/flush_cache", "/start_profile"}) {
     EXPECT_EQ(desk.call("GET", path, "", key("1")).status, 403) << path;
     EXPECT_EQ(desk.call("GET", path, "", key("3")).status, 200) << path;
     EXPECT_EQ(desk.call("GET", path, "", key("root")).status, 200) << path;

@@ -228,6 +228,18 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
   LOG_INFO("answers: reasoning parser {}, tool call parser {}",
            or_none(service_options.parsers.reasoning_name), or_none(service_options.parsers.tools_name));
   service_options.engine_state = [serving = serving.get()] { return serving->state(); };
+  service_options.start_profile = [serving = serving.get()] {
+    for (auto& engine : serving->engines_) engine->trace().start();
+  };
+  service_options.stop_profile = [serving = serving.get()]() -> std::optional<std::string> {
+    std::vector<std::string> traces;
+    for (auto& engine : serving->engines_) {
+      if (auto events = engine->trace().stop(static_cast<int>(traces.size())))
+        traces.push_back(std::move(*events));
+    }
+    if (traces.empty()) return std::nullopt;
+    return engine::trace_document(traces);
+  };
   service_options.server_info = [serving = serving.get(), args] { return serving->describe(args); };
   serving->service_ = std::make_unique<api::Service>(std::move(service_options), std::move(card),
                                                      *serving->router_, serving->tokenizer_.get(),

@@ -149,7 +149,7 @@ void CpuEngine::serve() {
     model_->begin_step();
     auto result = run(work->plan);
     model_->end_step();
-    if (trace_ != nullptr) {
+    if (trace_->wanted()) {
       trace_->add(StepTrace::Track::kDevice, work->plan.step, static_cast<int64_t>(work->plan.rows.size()),
                   static_cast<int64_t>(batch_->token_ids.size()), static_cast<double>(start_ns) * 1e-3,
                   seconds_since(start_ns) * 1e6, static_cast<double>(thread_cpu_ns() - start_cpu_ns) * 1e-3);

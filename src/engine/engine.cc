@@ -11,7 +11,7 @@ Engine::Engine(const EngineOptions& options, int32_t threads, const std::vector<
     : speculation_(options.speculation),
       steps_at_once_(options.steps_at_once()),
       pool_(std::make_unique<ThreadPool>(threads, cpus)) {
-  if (!options.trace_file.empty()) trace_ = std::make_unique<StepTrace>(options.trace_file);
+  trace_ = std::make_unique<StepTrace>(options.trace_file);
   limits_.max_slots = options.max_running;
   limits_.page_size = options.page_size;
   limits_.max_context = options.context();

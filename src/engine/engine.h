@@ -115,6 +115,8 @@ class Engine : public Executor {
   // What it computes at the same time where enough are submitted, and none needs the tokens of the one
   // before.
   int32_t steps_at_once() const { return steps_at_once_; }
+  // Of its steps.
+  StepTrace& trace() { return *trace_; }
   // The host's threads, of rank 0. Free for others (bench probes) only while no step runs.
   ThreadPool& pool() { return *pool_; }
 
@@ -137,7 +139,7 @@ class Engine : public Executor {
   Speculation speculation_;
   int32_t steps_at_once_ = 1;
   std::unique_ptr<ThreadPool> pool_;
-  std::unique_ptr<StepTrace> trace_;  // or none
+  std::unique_ptr<StepTrace> trace_;
 };
 
 }  // namespace fathom::engine

@@ -1,7 +1,9 @@
-// When each step was queued and ran, for chrome://tracing or Perfetto (--trace-file): one track of the host's
-// work for a step, one of the device's. The gaps of the second are what the device waited.
+// When each step was queued and ran, for chrome://tracing or Perfetto: one track of the host's work for a
+// step, one of the device's. The gaps of the second are what the device waited. Of all steps (--trace-file),
+// or of those between two calls (/start_profile, /stop_profile).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -17,16 +19,23 @@ class StepTrace {
  public:
   enum class Track : uint8_t { kHost, kDevice };
 
-  // Written when the engine ends. kInvalidArgument when it cannot be.
-  explicit StepTrace(std::string path) : path_(std::move(path)) {}
+  // With a path: all steps, written when the engine ends.
+  explicit StepTrace(std::string path) : path_(std::move(path)), wanted_(!path_.empty()) {}
   ~StepTrace();
   StepTrace(const StepTrace&) = delete;
   StepTrace& operator=(const StepTrace&) = delete;
 
+  // Whether add() keeps anything now.
+  bool wanted() const { return wanted_.load(std::memory_order_relaxed); }
   // Beyond kMaxSpans further ones are counted, not kept. `cpu_us`: processor time of the thread that ran the
   // step, which tells what others on the machine took from it; nothing where another device computes.
   void add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us,
            std::optional<double> cpu_us = {});
+
+  // Steps from now on; a recording that runs begins anew.
+  void start();
+  // Those since, as events of Chrome's format in process `pid`, comma-separated; nothing was started: none.
+  std::optional<std::string> stop(int pid);
 
  private:
   static constexpr size_t kMaxSpans = 1'000'000;
@@ -37,13 +46,22 @@ class StepTrace {
     double start_us, us;
     std::optional<double> cpu_us;
   };
+  struct Spans {
+    std::vector<Span> spans;
+    int64_t dropped = 0;
 
-  Result<void> write() const;
+    void add(const Span& span);
+    std::string events(int pid) const;
+  };
 
-  std::string path_;
+  const std::string path_;
+  std::atomic<bool> wanted_;
   std::mutex mutex_;
-  std::vector<Span> spans_;
-  int64_t dropped_ = 0;
+  Spans all_;                      // with a path
+  std::optional<Spans> recorded_;  // while a recording runs
 };
+
+// A document of such events.
+std::string trace_document(const std::vector<std::string>& events);
 
 }  // namespace fathom::engine

@@ -137,7 +137,7 @@ void GpuEngine::launch_steps() {
     if (leads() && found_ != nullptr && !found_->given()) found_->give({});
     frame.rows = static_cast<int64_t>(work->plan.rows.size());
     frame.tokens = static_cast<int64_t>(input_.ids.size());
-    if (trace_ != nullptr) {
+    if (trace_->wanted()) {
       trace_->add(StepTrace::Track::kHost, work->plan.step, frame.rows, frame.tokens,
                   static_cast<double>(start_ns) * 1e-3, seconds_since(start_ns) * 1e6);
     }
@@ -243,7 +243,7 @@ Result<StepResult> GpuEngine::answer_of(Frame& frame) {
 void GpuEngine::count_time(const Frame& frame, const Frame* before) {
   const auto busy = frame.done.seconds_since(frame.begun);
   const auto idle = before != nullptr ? frame.begun.seconds_since(before->done) : Result<double>(0.0);
-  if (const auto start = frame.begun.seconds_since(origin_); trace_ != nullptr && start.ok() && busy.ok()) {
+  if (const auto start = frame.begun.seconds_since(origin_); trace_->wanted() && start.ok() && busy.ok()) {
     trace_->add(StepTrace::Track::kDevice, frame.result.step, frame.rows, frame.tokens,
                 origin_us_ + *start * 1e6, *busy * 1e6);
   }
