@@ -147,9 +147,10 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
     group.add_flag("--enable-priority-scheduling", args.enable_priority_scheduling,
                    "Requests with a larger `priority` begin sooner; the policy chooses among equals");
     group
-        .add_option("--watchdog-timeout", args.watchdog_timeout,
-                    "Seconds after which a step is taken to hang: requests get an error, and the server "
-                    "exits with 1; 0: never; default: 300, and longer than --dist-timeout")
+        .add_option(
+            "--watchdog-timeout", args.watchdog_timeout,
+            "Seconds after which a step is taken to hang: requests get an error, and the server "
+            "exits with 1; 0: never; default: 300 on a GPU, never on a CPU; not before --dist-timeout")
         ->check(CLI::Range(0, 86400));
   }
 }

@@ -12,6 +12,8 @@
 namespace fathom::app {
 namespace {
 
+// Seconds. A CPU's steps end, however long a prompt takes there.
+constexpr int32_t kGpuWatchdog = 300;
 // The watchdog's patience with ranks that look after each other.
 constexpr std::chrono::seconds kAfterRanks{15};
 
@@ -188,13 +190,15 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
   serving->find_encoding(args, facts.architecture);
   const ExecutorLimits& limits = serving->engines_.front()->limits();
   FATHOM_ASSIGN(auto options, scheduler_options(args, *serving->engines_.front()));
-  if (args.watchdog_timeout > 0) {
+  const bool on_gpu = serving->engines_.front()->device_clock().has_value();
+  const int32_t watchdog = args.watchdog_timeout >= 0 ? args.watchdog_timeout : on_gpu ? kGpuWatchdog : 0;
+  if (watchdog > 0) {
     // Ranks that wait for one another name the one that hangs: that comes first.
     const auto ranks =
         args.tp_size * args.pp_size > 1
             ? std::chrono::seconds(args.dist_timeout > 0 ? args.dist_timeout : 300) + kAfterRanks
             : std::chrono::seconds(0);
-    options.watchdog_timeout = std::max(std::chrono::seconds(args.watchdog_timeout), ranks);
+    options.watchdog_timeout = std::max(std::chrono::seconds(watchdog), ranks);
   }
   std::vector<RequestSink*> sinks;
   for (auto& engine : serving->engines_) {
