@@ -12,7 +12,6 @@ namespace {
 
 // Beside what its weights take, a launch takes about this (docs/benchmarks.md, "What falls short").
 constexpr double kLaunch = 4.0;
-constexpr double kProcessors = 132;  // multiprocessors of an H100 and of an H200
 
 struct Point {
   double rows, value;
