@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <numeric>
 
@@ -226,15 +227,16 @@ GuessTree guess_tree(int32_t last) {
   return tree;
 }
 
-// The first three tokens of 200,000 requests, two of them guessed by a model that is nearly the right one,
-// with the request's own draws or by what it holds for most likely, alone or several.
+// The first three tokens of many requests, two of them guessed by a model that is nearly the right one, with
+// the request's own draws or by what it holds for most likely, alone or several.
 double chi_square(SamplingParams params, Guessing guessing, const GuessThresholds* thresholds,
                   double* degrees, double* accepted) {
-  constexpr int64_t kRequests = 200'000;
+  // Fewer for sanitizers, which watch each.
+  const int64_t total = std::getenv("FATHOM_TEST_SMALL") != nullptr ? 10'000 : 200'000;
   ThreadPool pool(1);
   std::map<std::vector<int32_t>, int64_t> counts;
   int64_t right = 0;
-  for (int64_t r = 0; r < kRequests; ++r) {
+  for (int64_t r = 0; r < total; ++r) {
     params.seed = mix64(static_cast<uint64_t>(r) + 1);
     SlotSampler slot = make_slot(params);
     std::vector<int32_t> tokens;
@@ -266,7 +268,7 @@ double chi_square(SamplingParams params, Guessing guessing, const GuessThreshold
   *degrees = -1.0;
   int64_t seen = 0;
   for (const auto& [tokens, probability] : triples(params)) {
-    const double expected = probability * static_cast<double>(kRequests);
+    const double expected = probability * static_cast<double>(total);
     const auto count = static_cast<double>(counts[tokens]);
     seen += counts[tokens];
     if (expected < 10.0) {
@@ -281,8 +283,8 @@ double chi_square(SamplingParams params, Guessing guessing, const GuessThreshold
     sum += (rare_seen - rare_expected) * (rare_seen - rare_expected) / rare_expected;
     ++*degrees;
   }
-  EXPECT_EQ(seen, kRequests) << "tokens that cannot be chosen";
-  *accepted = static_cast<double>(right) / static_cast<double>(kRequests);
+  EXPECT_EQ(seen, total) << "tokens that cannot be chosen";
+  *accepted = static_cast<double>(right) / static_cast<double>(total);
   return sum;
 }
 
