@@ -73,7 +73,7 @@ endmacro()
 # compile three times as fast. Not where they nest JSON deeply: nlohmann::json's recursion, which the linker may take
 # from a test's file, outgrows the stack at -O0.
 function(fathom_test_options TARGET)
-  if(FATHOM_SANITIZE AND NOT "${TARGET}" MATCHES "^(text|api|app)_test$")
+  if(FATHOM_SANITIZE AND NOT "${TARGET}" MATCHES "^(text|api|app|ops)_test$")
     target_compile_options(${TARGET} PRIVATE -O0)
   endif()
   if(FATHOM_SANITIZE MATCHES "fuzzer")

@@ -6,12 +6,13 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 full=
 [ "${1:-}" = --full ] && full=1
-# Under sanitizers in every run: the rooms that read the network and text, those beneath, and those that keep the pages.
-asan=(base device http text kv sched dist)
+# Under sanitizers in every run: the rooms that read the network, text and checkpoints, those beneath, those that keep
+# the pages, and the engine with its sampler.
+asan=(base device http text kv sched dist weights sample engine)
 tsan=()
 fuzz_seconds=${FUZZ_SECONDS:-15}
 if [ -n "$full" ]; then
-  asan=(ops weights sample model engine api app cross_room "${asan[@]}")
+  asan=(ops model api app cross_room "${asan[@]}")
   tsan=(base dist http sched engine)
   fuzz_seconds=${FUZZ_SECONDS:-120}
 fi
@@ -81,7 +82,7 @@ step 'constrained output' $python tests/schema_test.py
 step 'official tests of JSON Schema' $python tests/schema_suite_test.py
 step 'demo' scripts/demo.sh --once
 step 'build with ASan and UBSan' scripts/build.sh asan-ubsan "${asan[@]/%/_test}" "${fuzzers[@]}"
-step 'unit tests with ASan and UBSan' env FATHOM_SCHEDULES=0:1000 FATHOM_DEMO_SCHEDULES=4 \
+step 'unit tests with ASan and UBSan' env FATHOM_SCHEDULES=0:1000 FATHOM_DEMO_SCHEDULES=4 FATHOM_TEST_SMALL=1 \
   ctest --preset asan-ubsan --no-tests=error -R "$(any_of "${asan[@]}")"
 for fuzzer in "${fuzzers[@]}"; do
   step "fuzz $fuzzer" scripts/fuzz.sh "build/asan-ubsan/$fuzzer" "$fuzz_seconds"
