@@ -61,7 +61,7 @@ struct ModelArgs {
   double prefill_step_ratio = 2.0;
   bool enable_priority_scheduling = false;
   std::string sampling_defaults = "model";  // model | openai
-  int32_t watchdog_timeout = -1;  // seconds; 0: none; -1: by the device
+  int32_t watchdog_timeout = -1;            // seconds; 0: none; -1: by the device
   bool disable_radix_cache = false;
   bool disable_overlap_schedule = false;
   bool disable_mixed_chunk = false;
