@@ -207,11 +207,15 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
   }
   serving->router_ = std::make_unique<sched::Router>(std::move(sinks));
   LOG_INFO(
-      "{}: {}, {} running requests, {} prompt tokens a step, radix cache {}, overlap {}, mixed "
+      "{}: {}, {} running requests, {} prompt tokens a step{}, radix cache {}, overlap {}, mixed "
       "batches {}",
       serving->schedulers_.size() == 1 ? "scheduler"
                                        : fmt::format("{} schedulers, each", serving->schedulers_.size()),
       args.schedule_policy, limits.max_slots, options.chunked_prefill_size,
+      !options.enable_mixed_chunk || options.chunked_prefill_size < 0 || options.prefill_step_ratio <= 0.0
+          ? ""
+          : fmt::format(" (beside output tokens, as many as make it {:g} times as long)",
+                        options.prefill_step_ratio),
       options.disable_radix_cache ? "off" : "on", options.disable_overlap_schedule ? "off" : "on",
       options.enable_mixed_chunk ? "on" : "off");
 

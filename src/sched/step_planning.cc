@@ -187,6 +187,7 @@ int32_t SchedulerCore::draft_prompt_row(Sequence* sequence, int32_t max_tokens, 
       if (!last) row.next_prompt_token = sequence->tokens[static_cast<size_t>(sequence->planned_len + count)];
     }
     draft->extended = true;
+    draft->step.before += sequence->planned_len;
   }
   add_row(sequence, std::move(row), draft);
   return count;
@@ -208,10 +209,11 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
   bool chunked = options_.chunked_prefill_size > 0;
   int32_t budget =
       std::min(draft->tokens_left, chunked ? options_.chunked_prefill_size : options_.max_prefill_tokens);
-  const bool beside_decode = options_.enable_mixed_chunk && chunked;
-  if (beside_decode) {
-    budget =
-        std::min(budget, prompt_budget_.tokens(draft->step.tokens(false), options_.chunked_prefill_size));
+  bool limited = false;  // by those that decode
+  if (options_.enable_mixed_chunk && chunked) {
+    const int32_t beside = prompt_budget_.tokens(draft->step.tokens(false), options_.chunked_prefill_size);
+    limited = beside < budget;
+    budget = std::min(budget, beside);
   }
   auto remaining = [](const Sequence* s) {
     return (s->in_prompt() ? s->prompt_len : static_cast<int32_t>(s->tokens.size())) - s->planned_len;
@@ -233,6 +235,10 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
     }
   }
 
+  // A row costs more the longer its prompt before it is: so many tokens more.
+  const auto price = [&](const Sequence* s) {
+    return limited && s->in_prompt() ? prompt_budget_.price_of(s->planned_len) : 0;
+  };
   // The oldest prompt is sure of half the budget, and of all that the others leave; the others share the
   // rest, the shortest first. So neither does a long prompt hold up the short ones, nor the reverse.
   auto oldest =
@@ -242,21 +248,38 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
   if (oldest != pending.end()) {
     reserved = *oldest;
     pending.erase(oldest);
-    left -= std::min(remaining(reserved), budget - budget / 2);
+    left -= std::min(remaining(reserved) + price(reserved), budget - budget / 2);
   }
   std::stable_sort(pending.begin(), pending.end(),
                    [&](auto* a, auto* b) { return remaining(a) < remaining(b); });
   int32_t reserve = budget - left;
+  const auto compute = [&](Sequence* sequence) {
+    const int32_t fixed = price(sequence);
+    const int32_t count = fixed < left ? draft_prompt_row(sequence, left - fixed, draft) : 0;
+    if (count > 0) left -= fixed + count;
+    return fixed;
+  };
   for (Sequence* sequence : pending) {
     if (left <= 0) break;
-    left -= draft_prompt_row(sequence, left, draft);
+    compute(sequence);
   }
   while (may_admit && left > 0) {
     Sequence* sequence = admit_next(draft);
     if (sequence == nullptr) break;
-    left -= draft_prompt_row(sequence, left, draft);
+    if (compute(sequence) < left) continue;
+    if (reserved == nullptr && !draft->extended) reserved = sequence;
+    break;
   }
-  if (reserved != nullptr && reserve + left > 0) draft_prompt_row(reserved, reserve + left, draft);
+  if (reserved != nullptr && reserve + left > 0) {
+    // At least tokens for what the row costs without any.
+    const int32_t fixed = price(reserved);
+    const int32_t most =
+        std::min(draft->tokens_left, options_.chunked_prefill_size - draft->step.tokens(true));
+    draft_prompt_row(reserved, std::min(std::max(reserve + left - fixed, fixed), most), draft);
+  }
+  const auto unfinished = [](const auto& s) { return s->running() && s->in_prompt(); };
+  draft->step.held_back = std::ranges::any_of(running_, unfinished) ||
+                          (left <= 0 && may_admit && !free_slots_.empty() && !waiting_.empty());
 }
 
 }  // namespace fathom::sched
