@@ -115,19 +115,34 @@ def counts_follow_the_requests(server):
     equal(value(after, "fathom:pages_leaked"), 0)
 
 
+def panels(owner):
+    for panel in owner.get("panels", []):
+        yield panel
+        yield from panels(panel)  # a row holds panels of its own
+
+
 @test
 def the_dashboard_uses_names_that_are_there(server):
     families = scrape(server)
-    names = {s.name for family in families.values() for s in family.samples}
+    labels = {}  # of each name
+    for family in families.values():
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
     dashboard = json.loads((ROOT / "packaging/grafana/fathom.json").read_text())
-    used = set()
-    for panel in dashboard["panels"]:
-        for target in panel["targets"]:
-            used |= set(re.findall(r"[a-z0-9_]+:[a-z0-9_]+|process_[a-z_]+", target["expr"]))
-    for variable in dashboard["templating"]["list"]:
-        used |= set(re.findall(r"[a-z]+:[a-z_]+", str(variable["query"])))
-    check(len(used) > 20, used)
-    equal(sorted(used - names), [], "names of the dashboard that /metrics has not")
+    expressions = [(panel["title"], target["expr"]) for panel in panels(dashboard) for target in panel.get("targets", [])]
+    expressions += [("variable " + variable["name"], str(variable["query"]))
+                    for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    check(len(expressions) > 20, expressions)
+    for title, expression in expressions:
+        used = re.findall(r"((?:sglang|vllm|fathom):[a-z0-9_]+|process_[a-z_]+)(?:{([^}]*)})?", expression)
+        check(used, f"{title}: no metric in {expression!r}")
+        for name, selector in used:
+            check(name in labels, f"{title}: /metrics has no {name}")
+            wrong = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) - labels[name] - {"instance", "job"}
+            equal(wrong, set(), f"{title}: labels that {name} has not")
+        grouped = {label.strip() for group in re.findall(r"\bby\s*\(([^)]*)\)", expression) for label in group.split(",")}
+        known = set().union(*(labels[name] for name, _ in used)) | {"instance", "job"}
+        equal(grouped - known, set(), f"{title}: grouped by labels that are not there")
 
 
 def main():

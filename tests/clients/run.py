@@ -16,6 +16,8 @@ import anthropic_client  # noqa: E402, F401
 import bad_input  # noqa: E402, F401
 import chat_client  # noqa: E402, F401
 import completions_client  # noqa: E402, F401
+import connections  # noqa: E402, F401
+import limits  # noqa: E402, F401
 import logit_processors  # noqa: E402, F401
 import native_api  # noqa: E402, F401
 import openapi_client  # noqa: E402, F401
