@@ -36,6 +36,10 @@ def importable(name):
 BUDGET = to_str(importable("DeepSeekR1ThinkingBudgetLogitProcessor"))
 DISALLOWED = to_str(importable("DisallowedTokensLogitsProcessor"))
 NO_REPEAT = to_str(importable("DeepseekOCRNoRepeatNGramLogitProcessor"))
+# What SGLang's client sends for DeepSeekR1ThinkingBudgetLogitProcessor().to_str(): dill's bytes of a class by name.
+SENT_FOR_BUDGET = (
+    '{"callable": "80049559000000000000008c2a73676c616e672e7372742e73616d706c696e672e637573746f6d5f6c6f6769745f70726f63'
+    '6573736f72948c26446565705365656b52315468696e6b696e674275646765744c6f67697450726f636573736f729493942e"}')
 UNKNOWN = to_str(importable("SomeOtherLogitProcessor"))
 
 
@@ -94,13 +98,23 @@ def processors_of_the_reference_client(t):
     check("--enable-custom-logit-processor" in refused[1]["error"]["message"], refused)
 
     def body(own):
+        equal(BUDGET, SENT_FOR_BUDGET, "the pickle of the client's class")
         end = tokens_of(own, THINK_END)
-        answer = own.client.chat.completions.create(
-            model=own.model, messages=QUESTION, max_tokens=40, temperature=0,
-            extra_body={**THINKING, "custom_logit_processor": BUDGET, "custom_params": {"thinking_budget": 3},
-                        "return_token_ids": True})
+        extra = {**THINKING, "custom_logit_processor": SENT_FOR_BUDGET, "custom_params": {"thinking_budget": 3}}
+        fields = {"model": own.model, "messages": QUESTION, "max_tokens": 40, "temperature": 0}
+        answer = own.client.chat.completions.create(**fields, extra_body={**extra, "return_token_ids": True})
         ids = answer.choices[0].model_extra["response_token_ids"]
         check(end[0] in ids[:5], ids)
+        said = answer.choices[0].message
+        check(said.reasoning_content and said.content, said)
+        parts = {"reasoning_content": "", "content": ""}
+        for chunk in own.client.chat.completions.create(**fields, extra_body=extra, stream=True):
+            for part in parts:
+                parts[part] += (chunk.choices and getattr(chunk.choices[0].delta, part, None)) or ""
+        equal(parts, {part: getattr(said, part) for part in parts}, "the same, streamed")
+        # It thinks longer when nothing stops it.
+        free = own.client.chat.completions.create(**fields, extra_body=THINKING).choices[0].message
+        check(len(tokens_of(own, free.reasoning_content)) > 5, free)
 
         free = own.post("/generate", {"text": "Hello", "sampling_params": {"temperature": 0, "max_new_tokens": 8}})
         banned = sorted(set(free[1]["output_ids"]))

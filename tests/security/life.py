@@ -146,6 +146,16 @@ def first_tensor(header):
     return next(value for name, value in header.items() if name != "__metadata__")
 
 
+def nan_scale(content):
+    """FP8 weights whose first scales are no numbers."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + size])
+    begin, end = next(value["data_offsets"] for name, value in header.items() if name.endswith("_scale_inv"))
+    content = bytearray(content)
+    content[8 + size + begin:8 + size + end] = b"\x00\x00\xc0\x7f" * ((end - begin) // 4)
+    return bytes(content)
+
+
 @test
 def line_08_hostile_files_are_refused(_):
     shard = "model-00001-of-00003.safetensors"
@@ -161,6 +171,7 @@ def line_08_hostile_files_are_refused(_):
         "a wrong shape": tensors(lambda h: first_tensor(h).update(shape=[1, 1])),
         "a wrong dtype": tensors(lambda h: first_tensor(h).update(dtype="I8")),
         "an unknown dtype": tensors(lambda h: first_tensor(h).update(dtype="Q9")),
+        "scales that are NaN": rewrite(shard, nan_scale),
         "huge layer counts": config(num_hidden_layers=2**31),
         "negative sizes": config(hidden_size=-64),
         "a size of zero": config(num_attention_heads=0),

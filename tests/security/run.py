@@ -34,11 +34,19 @@ def main():
     parser.add_argument("--only", default="")
     args = parser.parse_args()
     tested = {int(number) for test in runner.TESTS for number in re.findall(r"^line_(\d\d)_", test.__name__)}
-    listed = {int(number) for number in re.findall(r"^\| (\d+) \|", (HERE.parent.parent / "docs/security.md").read_text(),
-                                                   re.M)}
+    page = (HERE.parent.parent / "docs/security.md").read_text()
+    lines = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.M)]
+    listed = {number for number in lines if lines.count(number) == 2}  # what holds, and its tests
+    named = {f"line_{int(number):02d}_{name}" for number, names in re.findall(r"^\| (\d+) \| (`\w+`(?:, `\w+`)*) \|$", page, re.M)
+             for name in re.findall(r"\w+", names)}
     wanted = set(range(1, LINES + 1))
     if tested != wanted or listed != wanted:
         print(f"lines without a test: {sorted(wanted - tested)}; not in docs/security.md: {sorted(wanted - listed)}")
+        print("0 passed, 1 failed")
+        return 1
+    tests = {test.__name__ for test in runner.TESTS}
+    if named != tests:
+        print(f"tests and the list in docs/security.md differ: {sorted(named ^ tests)}")
         print("0 passed, 1 failed")
         return 1
     return 1 if runner.run_all(Nobody(), only=args.only) else 0
