@@ -12,6 +12,9 @@ set(FATHOM_ISA_avx512 ${FATHOM_ISA_avx2} -mavx512f -mavx512bw -mavx512dq -mavx51
 set(FATHOM_ISA_avx512bf16 ${FATHOM_ISA_avx512} -mavx512bf16 -mavx512vnni)
 set(FATHOM_ISA_amx ${FATHOM_ISA_avx512bf16} -mamx-tile -mamx-bf16 -mamx-int8)
 
+# ASan watches every access of a kernel; these checks of UBSan in unrolled loops take the compiler minutes a file.
+set(FATHOM_KERNEL_CHECKS -fno-sanitize=null,alignment,object-size,pointer-overflow)
+
 add_custom_target(tests)    # every test executable
 add_custom_target(fuzzers)  # every fuzz target
 
@@ -28,8 +31,7 @@ function(fathom_isa_flags)
           set(file_level -O0)  # at -O1 it crashes on these with every sanitizer, without a word
         endif()
         if(FATHOM_SANITIZE MATCHES "undefined")
-          # ASan watches every access here; these checks in unrolled loops take the compiler a minute a file.
-          list(APPEND file_level -fno-sanitize=null,alignment,object-size,pointer-overflow)
+          list(APPEND file_level ${FATHOM_KERNEL_CHECKS})
         endif()
         if(FATHOM_SANITIZE MATCHES "fuzzer")
           list(APPEND file_level -fno-sanitize=fuzzer-no-link)
@@ -70,9 +72,14 @@ macro(fathom_cuda_sources NAME)
 endmacro()
 
 # With sanitizers the files of tests, which compute little, are not optimised, nor watched for the fuzzers: they
-# compile three times as fast. Not where they nest JSON deeply: nlohmann::json's recursion, which the linker may take
-# from a test's file, outgrows the stack at -O0.
+# compile three times as fast. Not those of ops, which compute much, nor where they nest JSON deeply: nlohmann::json's
+# recursion, which the linker may take from a test's file, outgrows the stack at -O0.
 function(fathom_test_options TARGET)
+  if(FATHOM_SANITIZE MATCHES "undefined")
+    # Kernels in plain C++, instantiated for tests.
+    file(GLOB_RECURSE emulated ${CMAKE_SOURCE_DIR}/src/*/emulated_test.cc)
+    set_source_files_properties(${emulated} PROPERTIES COMPILE_OPTIONS "${FATHOM_KERNEL_CHECKS}")
+  endif()
   if(FATHOM_SANITIZE AND NOT "${TARGET}" MATCHES "^(text|api|app|ops)_test$")
     target_compile_options(${TARGET} PRIVATE -O0)
   endif()
