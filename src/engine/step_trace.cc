@@ -9,6 +9,11 @@
 #include "base/log.h"
 
 namespace fathom::engine {
+namespace {
+
+constexpr size_t kMostSpans = 1'000'000;
+
+}  // namespace
 
 StepTrace::~StepTrace() {
   if (path_.empty()) return;
@@ -20,8 +25,8 @@ StepTrace::~StepTrace() {
   }
 }
 
-void StepTrace::Spans::add(const Span& span) {
-  if (spans.size() < kMaxSpans) {
+void TraceSpans::add(const Span& span) {
+  if (spans.size() < kMostSpans) {
     spans.push_back(span);
   } else {
     ++dropped;
@@ -31,7 +36,7 @@ void StepTrace::Spans::add(const Span& span) {
 void StepTrace::add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us,
                     std::optional<double> cpu_us) {
   const std::lock_guard lock(mutex_);
-  const Span span{track, step, rows, tokens, start_us, us, cpu_us};
+  const TraceSpans::Span span{track, step, rows, tokens, start_us, us, cpu_us};
   if (!path_.empty()) all_.add(span);
   if (recorded_) recorded_->add(span);
 }
@@ -43,7 +48,7 @@ void StepTrace::start() {
 }
 
 std::optional<std::string> StepTrace::stop(int pid) {
-  std::optional<Spans> recorded;
+  std::optional<TraceSpans> recorded;
   {
     const std::lock_guard lock(mutex_);
     recorded = std::exchange(recorded_, std::nullopt);
@@ -53,7 +58,7 @@ std::optional<std::string> StepTrace::stop(int pid) {
   return recorded->events(pid);
 }
 
-std::string StepTrace::Spans::events(int pid) const {
+std::string TraceSpans::events(int pid) const {
   std::string text;
   const auto to = std::back_inserter(text);
   fmt::format_to(
@@ -66,7 +71,8 @@ std::string StepTrace::Spans::events(int pid) const {
         to,
         ",\n{{\"name\":\"step {}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f},"
         "\"args\":{{\"rows\":{},\"tokens\":{}",
-        span.step, pid, span.track == Track::kHost ? 0 : 1, span.start_us, span.us, span.rows, span.tokens);
+        span.step, pid, span.track == TraceTrack::kHost ? 0 : 1, span.start_us, span.us, span.rows,
+        span.tokens);
     if (span.cpu_us) fmt::format_to(to, ",\"cpu_us\":{:.3f}", *span.cpu_us);
     text += "}}";
   }

@@ -14,10 +14,29 @@
 
 namespace fathom::engine {
 
+enum class TraceTrack : uint8_t { kHost, kDevice };
+
+// Beyond a million spans further ones are counted, not kept.
+struct TraceSpans {
+  struct Span {
+    TraceTrack track;
+    uint64_t step;
+    int64_t rows, tokens;
+    double start_us, us;
+    std::optional<double> cpu_us;
+  };
+  std::vector<Span> spans;
+  int64_t dropped = 0;
+
+  void add(const Span& span);
+  // Events of Chrome's format in process `pid`, comma-separated.
+  std::string events(int pid) const;
+};
+
 // Thread safe.
 class StepTrace {
  public:
-  enum class Track : uint8_t { kHost, kDevice };
+  using Track = TraceTrack;
 
   // With a path: all steps, written when the engine ends.
   explicit StepTrace(std::string path) : path_(std::move(path)), wanted_(!path_.empty()) {}
@@ -27,7 +46,7 @@ class StepTrace {
 
   // Whether add() keeps anything now.
   bool wanted() const { return wanted_.load(std::memory_order_relaxed); }
-  // Beyond kMaxSpans further ones are counted, not kept. `cpu_us`: processor time of the thread that ran the
+  // `cpu_us`: processor time of the thread that ran the
   // step, which tells what others on the machine took from it; nothing where another device computes.
   void add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us,
            std::optional<double> cpu_us = {});
@@ -38,27 +57,11 @@ class StepTrace {
   std::optional<std::string> stop(int pid);
 
  private:
-  static constexpr size_t kMaxSpans = 1'000'000;
-  struct Span {
-    Track track;
-    uint64_t step;
-    int64_t rows, tokens;
-    double start_us, us;
-    std::optional<double> cpu_us;
-  };
-  struct Spans {
-    std::vector<Span> spans;
-    int64_t dropped = 0;
-
-    void add(const Span& span);
-    std::string events(int pid) const;
-  };
-
   const std::string path_;
   std::atomic<bool> wanted_;
   std::mutex mutex_;
-  Spans all_;                      // with a path
-  std::optional<Spans> recorded_;  // while a recording runs
+  TraceSpans all_;                      // with a path
+  std::optional<TraceSpans> recorded_;  // while a recording runs
 };
 
 // A document of such events.
