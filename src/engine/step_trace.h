@@ -46,8 +46,8 @@ class StepTrace {
 
   // Whether add() keeps anything now.
   bool wanted() const { return wanted_.load(std::memory_order_relaxed); }
-  // `cpu_us`: processor time of the thread that ran the step, which tells what others on the machine took from
-  // it; nothing where another device computes.
+  // `cpu_us`: processor time of the thread that ran the step, which tells what others on the machine took
+  // from it; nothing where another device computes.
   void add(Track track, uint64_t step, int64_t rows, int64_t tokens, double start_us, double us,
            std::optional<double> cpu_us = {});
 
