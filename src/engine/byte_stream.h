@@ -34,26 +34,10 @@ class ByteWriter {
 class ByteReader {
  public:
   explicit ByteReader(std::string_view bytes) : bytes_(bytes) {}
-  uint8_t byte() {
-    uint8_t value = 0;
-    raw(&value, sizeof(value));
-    return value;
-  }
-  int32_t number() {
-    int32_t value = 0;
-    raw(&value, sizeof(value));
-    return value;
-  }
-  uint64_t wide() {
-    uint64_t value = 0;
-    raw(&value, sizeof(value));
-    return value;
-  }
-  float real() {
-    float value = 0.0F;
-    raw(&value, sizeof(value));
-    return value;
-  }
+  uint8_t byte() { return one<uint8_t>(); }
+  int32_t number() { return one<int32_t>(); }
+  uint64_t wide() { return one<uint64_t>(); }
+  float real() { return one<float>(); }
   // How many of something that takes at least `bytes` each follow.
   int32_t count(size_t bytes) {
     const int32_t count = number();
@@ -74,6 +58,12 @@ class ByteReader {
   bool done() const { return ok_ && bytes_.empty(); }
 
  private:
+  template <class T>
+  T one() {
+    T value{};
+    raw(&value, sizeof(value));
+    return value;
+  }
   void raw(void* data, size_t size) {
     if (!ok_ || bytes_.size() < size) {
       ok_ = false;

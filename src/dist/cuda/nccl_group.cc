@@ -208,7 +208,7 @@ class NcclGroup final : public GpuGroup {
     const int64_t row_bytes = rows.columns * device::size_of(rows.dtype);
     const auto mine = share_of(args);
     ReceivedRows received{rank_, size(), me_.boxes->in.data(), 0, mine.value_or(RowRange{0, rows.rows})};
-    std::vector<Piece> out(static_cast<size_t>(size())), in(out.size());
+    auto& [out, in] = pieces();
     const int64_t most = mine ? ceil_div<int64_t>(rows.rows, size()) : rows.rows;
     received.box_bytes = round_up<int64_t>(most * row_bytes, 16);
     check_room(received.box_bytes * size(), 0);
@@ -248,7 +248,7 @@ class NcclGroup final : public GpuGroup {
       const auto [region, offset] = locate(part.data);
       pack_parcel(stream, part, region, offset, most_bytes, me_.boxes->out.data());
     }
-    std::vector<Piece> out(static_cast<size_t>(size())), in(out.size());
+    auto& [out, in] = pieces();
     for (int r = 0; r < size(); ++r) {
       if (r == rank_) continue;
       if (sends) out[static_cast<size_t>(r)] = {me_.boxes->out.data(), each};
@@ -282,7 +282,7 @@ class NcclGroup final : public GpuGroup {
   Result<void> connect() {
     FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(me_.gpu));
     FATHOM_ASSIGN(const auto stream, device::cuda::Stream::create(gpu));
-    std::vector<Piece> out(static_cast<size_t>(size())), in(out.size());
+    auto& [out, in] = pieces();
     for (int r = 0; r < size(); ++r) {
       if (r == rank_) continue;
       out[static_cast<size_t>(r)] = {me_.boxes->out.data(), 16};
@@ -302,6 +302,16 @@ class NcclGroup final : public GpuGroup {
     int region;
     int64_t offset;
   };
+
+  // Of all ranks, empty; taken again by each op, so that none asks for memory.
+  struct Pieces {
+    std::vector<Piece> out, in;
+  };
+  Pieces& pieces() {
+    pieces_.out.assign(static_cast<size_t>(size()), {});
+    pieces_.in.assign(static_cast<size_t>(size()), {});
+    return pieces_;
+  }
 
   bool ended() const { return me_.world->ended.load(std::memory_order_acquire); }
   // Heads, and the rows by which shares are rounded up.
@@ -331,7 +341,7 @@ class NcclGroup final : public GpuGroup {
     }
     const int64_t row_bytes = y.columns * device::size_of(y.dtype);
     auto* data = static_cast<std::byte*>(y.data);
-    std::vector<Piece> out(static_cast<size_t>(size())), in(out.size());
+    auto& [out, in] = pieces();
     for (int r = 0; r < size(); ++r) {
       if (r == rank_) continue;
       const RowRange theirs = share_of_rows(y.rows, r, size());
@@ -364,6 +374,7 @@ class NcclGroup final : public GpuGroup {
   std::unique_ptr<Group> host_;
   int rank_ = 0;
   Nccl::Comm comm_ = nullptr;
+  Pieces pieces_;
   std::vector<Region> regions_;
   DeviceBuffer region_starts_;
   std::unique_ptr<Watcher> watcher_;
