@@ -27,10 +27,10 @@ inline std::vector<AttentionRow> attention_rows(const std::vector<Row>& rows,
   return list;
 }
 
-inline std::vector<Row> random_rows(std::mt19937& random) {
+inline std::vector<Row> random_rows(std::mt19937& random, uint32_t longest) {
   std::vector<Row> rows;
   for (uint32_t i = 1 + random() % 4; i > 0; --i) {
-    const uint32_t length = 1 + random() % (random() % 3 == 0 ? 700 : 150);
+    const uint32_t length = 1 + random() % (random() % 3 == 0 ? longest : 150);
     const uint32_t count = random() % 3 == 0 ? length : 1 + random() % length;
     rows.push_back({static_cast<int32_t>(count), static_cast<int32_t>(length)});
   }

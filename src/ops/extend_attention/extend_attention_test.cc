@@ -97,7 +97,7 @@ TEST(ExtendAttention, EveryImplementationAgreesWithTheReference) {
                       pick({8, 16, 36, 128}),
                       pick({1, 7, 16, 64}),
                       round % 2 == 0 ? device::DType::kBF16 : device::DType::kF32};
-    Batch batch(shape, random_rows(random), round);
+    Batch batch(shape, random_rows(random, longest_row(round)), round);
     const int64_t chunk = pick({64, 128, 512});
     const auto want = batch.run(extend_attention_reference, 1, chunk, batch.attention);
     const std::string what =
