@@ -48,8 +48,19 @@ def line_01_random_requests(_):
         ("/abort_request", {"rid": "none"}),
     ]
     sent = answered = 0
+    bystander = []  # what a good request is answered all the while
     with serving() as t:
+        expected = t.chat("What is 7 + 5?").choices[0].message.content
         end = time.monotonic() + 8
+
+        def ask():
+            while time.monotonic() < end:
+                try:
+                    bystander.append(t.chat("What is 7 + 5?").choices[0].message.content)
+                except Exception as failure:
+                    bystander.append(failure)
+        asking = threading.Thread(target=ask)
+        asking.start()
         while time.monotonic() < end:
             path, body = rng.choice(bodies)
             text = json.dumps(body).encode()
@@ -69,10 +80,12 @@ def line_01_random_requests(_):
                 answered += 1
                 check(answer.startswith(b"HTTP/1.1 "), f"{data!r}: {answer[:200]!r}")
                 check(not answer.startswith(b"HTTP/1.1 500"), f"{data!r}: {answer[:500]!r}")
+        asking.join()
+        equal(set(bystander), {expected}, "another client's answers")
         check(until(lambda: t.busy() == 0), t.load())
         equal(t.request("GET", "/health_generate")[0], 200)
         equal(metric(t, "fathom:pages_leaked"), 0)
-    print(f"     {sent} random requests, {answered} answered", flush=True)
+    print(f"     {sent} random requests, {answered} answered, beside {len(bystander)} good ones", flush=True)
     check(answered > 100)
 
 
