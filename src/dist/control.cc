@@ -25,7 +25,7 @@ Error closed(const NodeWorld& world, const std::string& how) {
   const Deadline deadline = steady_clock::now() + kWord;
   while (!world.failed() && steady_clock::now() < deadline) std::this_thread::sleep_for(milliseconds(5));
   if (world.failed()) return world.error();
-  return error(ErrorCode::kUnavailable, "node 0 has left: {}", how);
+  return error(ErrorCode::kUnavailable, "a node has left: {}", how);
 }
 
 Result<void> send_watched(const NodeWorld& world, const Socket& socket, std::string_view bytes) {
@@ -44,8 +44,9 @@ Result<void> send_watched(const NodeWorld& world, const Socket& socket, std::str
   return {};
 }
 
-// Nothing: the connection ended before the first byte.
-Result<void> receive_watched(const NodeWorld& world, const Socket& socket, void* data, size_t bytes) {
+// False: `stopped` before all had come.
+Result<bool> receive_watched(const NodeWorld& world, const Socket& socket, const std::atomic<bool>& stopped,
+                             void* data, size_t bytes) {
   auto* to = static_cast<char*>(data);
   while (bytes > 0) {
     const ssize_t got = ::recv(socket.fd(), to, bytes, MSG_DONTWAIT);
@@ -54,17 +55,56 @@ Result<void> receive_watched(const NodeWorld& world, const Socket& socket, void*
       bytes -= static_cast<size_t>(got);
       continue;
     }
+    if (stopped.load(std::memory_order_acquire)) return false;
     if (got == 0 || closed_by_peer(socket)) return closed(world, "the control connection closed");
     if (world.failed()) return world.error();
     (void)readable(socket, steady_clock::now() + kLook);
   }
-  return {};
+  return true;
 }
 
 std::string length_of(uint64_t length) {
   WireWriter writer;
   writer.u64(length);
   return writer.take();
+}
+
+Result<void> send_to(const NodeWorld& world, const Socket& socket, std::string_view message) {
+  FATHOM_CHECK_LE(message.size(), kMaxControlBytes);
+  const std::string length = length_of(message.size());
+  // A short message goes out in one piece.
+  if (message.size() < 65536) return send_watched(world, socket, length + std::string(message));
+  FATHOM_TRY(send_watched(world, socket, length));
+  return send_watched(world, socket, message);
+}
+
+// Nothing: the other end has said that no more will come, or `stopped`.
+Result<std::optional<std::string>> receive_from(const NodeWorld& world, const Socket& socket,
+                                                const std::atomic<bool>& stopped) {
+  const std::optional<std::string> none;
+  char bytes[8];
+  FATHOM_ASSIGN(bool all, receive_watched(world, socket, stopped, bytes, sizeof(bytes)));
+  if (!all) return none;
+  const uint64_t length = WireReader({bytes, sizeof(bytes)}).u64();
+  if (length == kEnd) return none;
+  if (length > kMaxControlBytes)
+    return error(ErrorCode::kTooLarge, "a node announced a message of {} bytes", length);
+  std::string message;
+  while (message.size() < length) {
+    const size_t at = message.size();
+    message.resize(at + std::min<size_t>(kPiece, length - at));
+    FATHOM_ASSIGN(all, receive_watched(world, socket, stopped, message.data() + at, message.size() - at));
+    if (!all) return none;
+  }
+  return std::optional<std::string>(std::move(message));
+}
+
+// `outcome`, or the world's error, which it ends with.
+template <class T>
+Result<T> ending(NodeWorld& world, Result<T> outcome) {
+  if (outcome.ok()) return outcome;
+  world.fail(outcome.error());
+  return world.error();
 }
 
 }  // namespace
@@ -80,48 +120,24 @@ ControlHost::~ControlHost() {
 }
 
 Result<void> ControlHost::send(std::string_view message) {
-  FATHOM_CHECK_LE(message.size(), kMaxControlBytes);
-  const std::string length = length_of(message.size());
-  // A short message goes out in one piece.
-  const std::string together = message.size() < 65536 ? length + std::string(message) : std::string();
-  for (const Socket& node : nodes_) {
-    Result<void> sent;
-    if (!together.empty()) {
-      sent = send_watched(*world_, node, together);
-    } else if (sent = send_watched(*world_, node, length); sent.ok()) {
-      sent = send_watched(*world_, node, message);
-    }
-    if (!sent.ok()) {
-      world_->fail(sent.error());
-      return world_->error();
-    }
-  }
+  for (const Socket& node : nodes_) FATHOM_TRY(ending(*world_, send_to(*world_, node, message)));
   return {};
+}
+
+Result<std::optional<std::string>> ControlHost::receive(int node) {
+  return ending(*world_, receive_from(*world_, nodes_[static_cast<size_t>(node) - 1], stopped_));
 }
 
 ControlGuest::ControlGuest(Wiring& wiring, std::shared_ptr<NodeWorld> world)
     : world_(std::move(world)), host_(std::move(wiring.control.at(0))) {}
 
 Result<std::optional<std::string>> ControlGuest::receive() {
-  const auto read = [&]() -> Result<std::optional<std::string>> {
-    char bytes[8];
-    FATHOM_TRY(receive_watched(*world_, host_, bytes, sizeof(bytes)));
-    const uint64_t length = WireReader({bytes, sizeof(bytes)}).u64();
-    if (length == kEnd) return std::optional<std::string>();
-    if (length > kMaxControlBytes)
-      return error(ErrorCode::kTooLarge, "node 0 announced a message of {} bytes", length);
-    std::string message;
-    while (message.size() < length) {
-      const size_t at = message.size();
-      message.resize(at + std::min<size_t>(kPiece, length - at));
-      FATHOM_TRY(receive_watched(*world_, host_, message.data() + at, message.size() - at));
-    }
-    return std::optional<std::string>(std::move(message));
-  };
-  auto message = read();
-  if (message.ok()) return message;
-  world_->fail(message.error());
-  return world_->error();
+  static const std::atomic<bool> never{false};
+  return ending(*world_, receive_from(*world_, host_, never));
+}
+
+Result<void> ControlGuest::send(std::string_view message) {
+  return ending(*world_, send_to(*world_, host_, message));
 }
 
 }  // namespace fathom::dist

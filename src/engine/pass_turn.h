@@ -1,5 +1,5 @@
 // When groups of requests begin a pass that they compute together (Split::dp): one rule for threads of the
-// host (rank_world.h) and for engines of GPUs (cuda/pass_board.h).
+// host (rank_world.h) and for engines of GPUs (pass_board.h).
 #pragma once
 
 #include <algorithm>

@@ -9,7 +9,7 @@
 namespace fathom::engine {
 namespace {
 
-constexpr uint8_t kStep = 1, kMasks = 2;
+constexpr uint8_t kStep = 1, kMasks = 2, kPass = 3;
 
 // Stands for a mask that node 0 keeps.
 class MaskElsewhere final : public TokenMaskSource {
@@ -139,12 +139,30 @@ bool fits(const BatchPlan& plan, const ExecutorLimits& limits) {
   return !plan.rows.empty() && tokens <= limits.max_step_tokens;
 }
 
+PassMessage read_pass(ByteReader& from) {
+  PassMessage message;
+  for (int64_t* value : {&message.pass.graph_rows, &message.pass.rows, &message.pass.places})
+    *value = static_cast<int64_t>(from.wide());
+  message.pass.width = from.number();
+  for (const uint8_t idle : from.list<uint8_t>()) message.idle.push_back(idle != 0);
+  return message;
+}
+
+bool fits(const PassMessage& message, int32_t groups, const ExecutorLimits& limits) {
+  const PassBoard::Pass& pass = message.pass;
+  const auto within = [](int64_t value, int64_t most) { return value >= 0 && value <= most; };
+  return message.idle.size() == static_cast<size_t>(groups) && pass.width >= 1 &&
+         pass.width <= 1 + limits.max_drafts && within(pass.graph_rows, limits.max_step_tokens) &&
+         within(pass.rows, limits.max_step_tokens) && within(pass.places, limits.max_step_tokens);
+}
+
 }  // namespace
 
-std::string encode_step(const BatchPlan& plan, bool eager) {
+std::string encode_step(int32_t group, const BatchPlan& plan, bool eager) {
   std::string bytes;
   ByteWriter to(bytes);
   to.byte(kStep);
+  to.number(group);
   to.byte(eager ? 1 : 0);
   to.wide(plan.step);
   to.number(static_cast<int32_t>(plan.open.size()));
@@ -172,10 +190,11 @@ std::string encode_step(const BatchPlan& plan, bool eager) {
   return bytes;
 }
 
-std::string encode_masks(uint64_t step, const std::vector<MaskRow>& rows) {
+std::string encode_masks(int32_t group, uint64_t step, const std::vector<MaskRow>& rows) {
   std::string bytes;
   ByteWriter to(bytes);
   to.byte(kMasks);
+  to.number(group);
   to.wide(step);
   to.number(static_cast<int32_t>(rows.size()));
   for (const auto& row : rows) {
@@ -185,23 +204,38 @@ std::string encode_masks(uint64_t step, const std::vector<MaskRow>& rows) {
   return bytes;
 }
 
-Result<EngineMessage> parse_engine_message(std::string_view bytes, const ExecutorLimits& limits) {
+std::string encode_pass_begun(const PassBoard::Pass& pass, const std::vector<bool>& idle) {
+  std::string bytes;
+  ByteWriter to(bytes);
+  to.byte(kPass);
+  for (const int64_t value : {pass.graph_rows, pass.rows, pass.places}) to.wide(static_cast<uint64_t>(value));
+  to.number(pass.width);
+  to.list(std::vector<uint8_t>(idle.begin(), idle.end()));
+  return bytes;
+}
+
+Result<EngineMessage> parse_engine_message(std::string_view bytes, int32_t groups,
+                                           const ExecutorLimits& limits) {
   ByteReader from(bytes);
   EngineMessage message;
   const uint8_t kind = from.byte();
-  bool sound = kind == kStep || kind == kMasks;
+  bool sound = false;
+  const auto group_of = [&](int32_t group) { return group >= 0 && group < groups; };
   if (kind == kStep) {
     StepMessage& step = message.step.emplace();
+    step.group = from.number();
     step.eager = from.byte() != 0;
     step.plan.step = from.wide();
     for (int32_t left = from.count(8); left > 0 && from.ok(); --left)
       step.plan.open.push_back(read_open(from));
     for (int32_t left = from.count(8); left > 0 && from.ok(); --left)
       step.plan.rows.push_back(read_row(from));
-    sound = from.done() && fits(step.plan, limits);
+    sound = from.done() && group_of(step.group) && fits(step.plan, limits);
   } else if (kind == kMasks) {
     MasksMessage& masks = message.masks.emplace();
+    masks.group = from.number();
     masks.step = from.wide();
+    sound = group_of(masks.group);
     for (int32_t left = from.count(5); left > 0 && from.ok(); --left) {
       MaskRow row;
       row.constrains = from.byte() != 0;
@@ -211,6 +245,8 @@ Result<EngineMessage> parse_engine_message(std::string_view bytes, const Executo
       masks.rows.push_back(std::move(row));
     }
     sound = sound && from.done();
+  } else if (kind == kPass) {
+    sound = fits(message.pass.emplace(read_pass(from)), groups, limits) && from.done();
   }
   if (sound) return message;
   return error(ErrorCode::kInternal, "node 0 sent {} bytes that are no step of this model", bytes.size());

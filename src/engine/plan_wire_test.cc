@@ -70,30 +70,44 @@ TEST(PlanWire, AStepComesBackAsItWas) {
   std::mt19937 random(3);
   for (int round = 0; round < 200; ++round) {
     const BatchPlan plan = random_plan(random);
-    const std::string bytes = encode_step(plan, round % 2 == 0);
-    const auto back = parse_engine_message(bytes, kLimits);
+    const std::string bytes = encode_step(round % 3, plan, round % 2 == 0);
+    const auto back = parse_engine_message(bytes, 3, kLimits);
     ASSERT_TRUE(back.ok()) << back.error().message;
     ASSERT_TRUE(back->step.has_value());
+    EXPECT_EQ(back->step->group, round % 3);
     EXPECT_EQ(back->step->eager, round % 2 == 0);
     ASSERT_EQ(back->step->plan.open.size(), plan.open.size());
     for (size_t i = 0; i < plan.open.size(); ++i)
       EXPECT_EQ(back->step->plan.open[i].init.mask != nullptr, plan.open[i].init.mask != nullptr);
     // All that travels does so again.
-    EXPECT_EQ(encode_step(back->step->plan, back->step->eager), bytes);
+    EXPECT_EQ(encode_step(back->step->group, back->step->plan, back->step->eager), bytes);
   }
 }
 
 TEST(PlanWire, MasksComeBackAsTheyWere) {
   std::vector<MaskRow> rows(3);
   rows[1] = {true, std::vector<uint64_t>(num_mask_words(kLimits.vocab_size), 0x0f0f)};
-  const auto back = parse_engine_message(encode_masks(77, rows), kLimits);
+  const auto back = parse_engine_message(encode_masks(1, 77, rows), 3, kLimits);
   ASSERT_TRUE(back.ok() && back->masks.has_value());
+  EXPECT_EQ(back->masks->group, 1);
   EXPECT_EQ(back->masks->step, 77U);
   ASSERT_EQ(back->masks->rows.size(), 3U);
   EXPECT_EQ(back->masks->rows[1].allowed, rows[1].allowed);
   EXPECT_FALSE(back->masks->rows[2].constrains);
   rows[1].allowed.pop_back();
-  EXPECT_FALSE(parse_engine_message(encode_masks(77, rows), kLimits).ok());
+  EXPECT_FALSE(parse_engine_message(encode_masks(1, 77, rows), 3, kLimits).ok());
+}
+
+TEST(PlanWire, APassComesBackAsItWas) {
+  const PassBoard::Pass pass{.graph_rows = 8, .width = 4, .rows = 8, .places = 32};
+  const std::vector<bool> idle{true, false, true};
+  const auto back = parse_engine_message(encode_pass_begun(pass, idle), 3, kLimits);
+  ASSERT_TRUE(back.ok() && back->pass.has_value());
+  EXPECT_EQ(back->pass->pass, pass);
+  EXPECT_EQ(back->pass->idle, idle);
+  EXPECT_FALSE(parse_engine_message(encode_pass_begun(pass, idle), 2, kLimits).ok());
+  for (const PassBoard::Pass& wrong : {PassBoard::Pass{.width = 5}, {.width = 0}, {.places = 257}, {.rows = -1}})
+    EXPECT_FALSE(parse_engine_message(encode_pass_begun(wrong, idle), 3, kLimits).ok());
 }
 
 TEST(PlanWire, WhatIsOutsideTheLimitsIsRefused) {
@@ -102,7 +116,7 @@ TEST(PlanWire, WhatIsOutsideTheLimitsIsRefused) {
   const auto refused = [&](const auto& spoil) {
     BatchPlan plan = good;
     spoil(plan);
-    return !parse_engine_message(encode_step(plan, false), kLimits).ok();
+    return !parse_engine_message(encode_step(0, plan, false), 3, kLimits).ok();
   };
   EXPECT_FALSE(refused([](BatchPlan&) {}));
   EXPECT_TRUE(refused([](BatchPlan& p) { p.rows[0].slot = 8; }));
@@ -118,11 +132,11 @@ TEST(PlanWire, WhatIsOutsideTheLimitsIsRefused) {
 TEST(PlanWire, AnyBytesAreTakenWithoutHarm) {
   std::mt19937 random(5);
   for (int round = 0; round < 3000; ++round) {
-    std::string bytes = encode_step(random_plan(random), false);
+    std::string bytes = encode_step(0, random_plan(random), false);
     if (round % 2 == 0) bytes.resize(random() % bytes.size());
     for (unsigned i = random() % 6; i > 0 && !bytes.empty(); --i)
       bytes[random() % bytes.size()] = static_cast<char>(random());
-    (void)parse_engine_message(bytes, kLimits);
+    (void)parse_engine_message(bytes, 3, kLimits);
   }
 }
 

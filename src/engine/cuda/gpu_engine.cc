@@ -17,6 +17,8 @@ constexpr std::chrono::milliseconds kAlert{50};
 constexpr unsigned kAlertProcessors = 8;
 // At the GPU, where it may wait for other processes.
 constexpr std::chrono::microseconds kBetweenLooks{20};
+// When the engine ends, for steps that nobody waits for: other processes may have ended.
+constexpr std::chrono::milliseconds kFarewell{2000};
 
 }  // namespace
 
@@ -134,7 +136,7 @@ void GpuEngine::launch_steps() {
           "step {} ({} rows, {} tokens)", work->plan.step, work->plan.rows.size(), input_.ids.size()));
     }
     frame.status = with_group(std::move(frame.status));
-    if (leads() && found_ != nullptr && !found_->given()) found_->give({});
+    if (finds_masks() && found_ != nullptr && !found_->given()) found_->give({});
     frame.rows = static_cast<int64_t>(work->plan.rows.size());
     frame.tokens = static_cast<int64_t>(input_.ids.size());
     if (trace_->wanted()) {
@@ -154,7 +156,7 @@ Result<void> GpuEngine::wait_for(const Frame& frame) const {
     FATHOM_ASSIGN(const bool done, frame.done.is_done());
     if (done) return {};
     const auto waited = std::chrono::steady_clock::now() - start;
-    if (waited > timeout_) {
+    if (waited > (queue_.closed() ? std::min(timeout_, kFarewell) : timeout_)) {
       return error(ErrorCode::kDeadlineExceeded, "its GPU waited {:.1f} s for those of other nodes",
                    std::chrono::duration<double>(timeout_).count());
     }
@@ -183,8 +185,9 @@ void GpuEngine::answer_steps() {
     answer = agreed(std::move(answer), frame.others);
     if (last) free_.push(size_t{*last});
     last = *index;
-    // First, so that whoever gets the answer is known to be between two steps.
-    if (board_ != nullptr && leads() && !idle) board_->answered(place_.group);
+    // First, so that whoever gets the answer is known to be between two steps. Of other nodes' leaders node 0
+    // knows.
+    if (board_ != nullptr && finds_masks() && !idle) board_->answered(place_.group);
     if (!idle) promise.set_value(std::move(answer));
   }
 }
@@ -203,7 +206,7 @@ std::vector<int32_t> GpuEngine::tokens_of(const Frame& frame, size_t choice) {
 // The next masks can be looked for from here on.
 void GpuEngine::tell_masks(const Frame& frame) {
   for (size_t i = 0; i < frame.choices.size(); ++i) {
-    const auto& masks = frame.choices[i].masks;
+    const auto& masks = frame.choices[i].masks.sequence;
     if (masks == nullptr) continue;
     if (frame.status.ok()) {
       masks_.accept(masks, tokens_of(frame, i));
@@ -216,26 +219,17 @@ void GpuEngine::tell_masks(const Frame& frame) {
 Result<StepResult> GpuEngine::answer_of(Frame& frame) {
   FATHOM_TRY(frame.status);
   for (size_t i = 0; i < frame.choices.size(); ++i) {
-    RowChoice& choice = frame.choices[i];
-    int32_t node = sample::GuessTree::kRoot;
+    const RowChoice& choice = frame.choices[i];
+    RowResult& result = frame.result.rows[choice.row];
     for (int64_t position = 0; position < frame.positions; ++position) {
       const int64_t at = position * frame.stride + static_cast<int64_t>(i);
       TokenOutput output = frame.output.token(at);
       if (output.token < 0) break;
       if (choice.logprobs.output) output = frame.output.described(at, output.token, choice.logprobs);
-      if (node != sample::GuessTree::kNone) node = choice.guesses.child(node, output.token);
-      for (const auto& [failed, error] : choice.failures) {
-        if (failed != node) continue;
-        choice.failure = error;
-        choice.failed_at = position + 1;
-      }
-      frame.result.rows[choice.row].outputs.push_back(std::move(output));
+      result.outputs.push_back(std::move(output));
     }
-    RowResult& result = frame.result.rows[choice.row];
     result.drafted = choice.drafts;
-    if (choice.failure && static_cast<int64_t>(result.outputs.size()) > choice.failed_at) {
-      result.error = choice.failure;
-    }
+    note_failure(choice.masks, &result);
   }
   return std::move(frame.result);
 }
@@ -275,8 +269,9 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   for (const size_t row : input_.sampling) {
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     const LogprobParams& params = slot.logprobs;
-    frame.choices.push_back(
-        {.row = row, .logprobs = chooses() ? params : LogprobParams{}, .masks = slot.masks});
+    frame.choices.push_back({.row = row,
+                             .logprobs = chooses() ? params : LogprobParams{},
+                             .masks = {.sequence = slot.masks, .chosen = slot.chosen}});
     ++slot.chosen;
     slot.pass = passes_;
     if (frame.choices.back().logprobs.output) {

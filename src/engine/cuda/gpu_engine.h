@@ -9,13 +9,13 @@
 // given the plans, hands each to the others too, and answers when all have. All choose the same tokens, for
 // they have the same logits; that they did is checked at every step. What is random or slow about a plan is
 // done once, by the leader: masks are found by it for all. With stages (Split::pp) the last one chooses, and
-// leads: what it chose, and guessed, is handed back to the others on the GPUs.
+// its first rank leads: what it chose, and guessed, is handed back to the others on the GPUs.
 //
 // Where ranks are groups of requests (Split::dp) each group has a leader, with plans of its own, and they
-// agree on each pass (pass_board.h).
+// agree on each pass (engine/pass_board.h).
 //
-// On GPUs of several nodes, node 0's leader tells the engines of the others what it is given (gpu_nodes.h).
-//
+// On GPUs of several nodes, leaders on node 0 tell the engines of the others what they are given; a leader on
+// another node is told so itself, and asks node 0 for masks (gpu_nodes.h).
 //
 // With speculation a decode row has D = 1 + max_drafts tokens of every step: its last one and the guesses.
 // The draft layer guesses on the GPU, ahead of the forward pass and in the same graph; look-up on the host.
@@ -42,7 +42,7 @@
 #include "device/launch.h"
 #include "dist/cuda/gpu_group.h"
 #include "engine/cuda/guess_input.h"
-#include "engine/cuda/pass_board.h"
+#include "engine/pass_board.h"
 #include "engine/cuda/step_input.h"
 #include "engine/cuda/step_masks.h"
 #include "engine/cuda/step_output.h"
@@ -53,7 +53,13 @@
 #include "sample/cuda/gpu_sampler.h"
 #include "sample/mask_workers.h"
 
+namespace fathom::engine {
+class OtherNodes;
+}
+
 namespace fathom::engine::cuda {
+
+class NodeZero;
 
 // What the engine asks of the model.
 model::cuda::LoadOptions load_options(const EngineOptions& options);
@@ -76,9 +82,20 @@ class GpuEngine final : public Engine {
   std::optional<ExpertReport> experts() const override;
   std::optional<int> asked_to_end() const override;
 
+  // Of requests.
+  int group() const { return place_.group; }
+  bool leads() const { return leads_; }
+  // Of a split in groups of requests: the board that they share, and this rank's number in its group, of
+  // which 0 leads.
+  void join(std::shared_ptr<PassBoard> board, int member);
+  // A further rank of the leader's group in this process.
+  void lead(std::unique_ptr<GpuEngine> follower) { followers_.push_back(std::move(follower)); }
   // On another node than 0: a step as node 0 took it, and the masks that it will find.
-  void follow(BatchPlan plan, bool eager, std::shared_ptr<FoundMasks> found);
-  Result<void> world_state() const { return with_group({}); }
+  std::future<Result<StepResult>> follow(BatchPlan plan, bool eager, std::shared_ptr<FoundMasks> found);
+  // There, of a leader: before its first step.
+  void ask_for_masks(std::shared_ptr<NodeZero> zero) { zero_ = std::move(zero); }
+  // Whether all nodes go on.
+  Result<void> world_state() const { return group_->host().state(); }
   void fail(Error why) const { (void)with_group(std::move(why)); }
 
  private:
@@ -143,13 +160,11 @@ class GpuEngine final : public Engine {
   static Result<std::unique_ptr<GpuEngine>> start_rank(const EngineOptions& options, int gpu,
                                                        std::unique_ptr<dist::cuda::GpuGroup> group);
   Result<void> run(const EngineOptions& options);
-  bool leads() const { return leads_; }
+  // Keeps the masks of its group's requests; others are told what it finds.
+  bool finds_masks() const { return leads_ && zero_ == nullptr; }
   // Whether this rank has logits to choose from.
   bool chooses() const { return model_->last_stage(); }
   bool hands_back_later() const { return steps_at_once() > 1; }
-  // Of a split in groups of requests: the board that they share, and this rank's number in its group, of
-  // which 0 leads.
-  void join(std::shared_ptr<PassBoard> board, int member);
   // This group's part in passes that began without it.
   void take_idle_passes();
   void run_idle_pass(const PassBoard::Pass& pass);
@@ -235,8 +250,10 @@ class GpuEngine final : public Engine {
   void bring_guesses(Frame& frame, const GuessLayout& guesses);
   // Waits for the masks of the step's choices and sends them.
   Result<void> send_masks(Frame& frame, bool guessed);
-  Result<void> find_masks(Frame& frame, bool guessed);
-  void guess_under_masks(Frame& frame);
+  // Those of the step's choices, here or by node 0, and all that rows with masks guess.
+  std::vector<MaskRow> find_masks(Frame& frame, const MaskShape& shape,
+                                  const std::vector<GuessedRow>& guessed);
+  void ask_node_zero(const Frame& frame, const MaskShape& shape, std::vector<GuessedRow> guessed);
   sample::GuessTree drafted_guesses(const Frame& frame, const GuessInput::Row& row) const;
   Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
@@ -308,7 +325,9 @@ class GpuEngine final : public Engine {
   std::thread launcher_, answerer_;
   Ranks followers_;  // the leader's
   const std::chrono::milliseconds timeout_;
-  std::shared_ptr<class OtherNodes> others_;  // of the leader of several nodes
+  // Over several nodes: of a leader on node 0, and of one on another.
+  std::shared_ptr<OtherNodes> others_;
+  std::shared_ptr<NodeZero> zero_;
 };
 
 }  // namespace fathom::engine::cuda

@@ -9,7 +9,7 @@ Result<void> GpuEngine::open_slots(BatchPlan& plan) {
     slot.logprobs = open.init.logprobs;
     slot.block_table = std::move(open.pages);
     slot.constrained = open.init.mask != nullptr;
-    slot.masks = leads() ? masks_.open(open.init) : nullptr;
+    slot.masks = finds_masks() ? masks_.open(open.init) : nullptr;
     slot.chosen = static_cast<int64_t>(open.init.output.size());
     slot.pass = 0;
     slot.behind = 0;

@@ -54,36 +54,53 @@ Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOption
   }
   std::vector<int> gpus;
   for (int rank = 0; rank < size; ++rank) gpus.push_back(options.gpu_of(rank));
-  if (options.nodes.nodes > 1) {
-    FATHOM_ASSIGN(NodeSeat seat, take_seat(options, gpus));
-    FATHOM_ASSIGN(Ranks ranks, start_ranks(options, gpus, std::move(seat.groups), 0));
-    auto leader = std::move(ranks.front());
-    FATHOM_CHECK(leader->leads(), "rank {} on node 0", leader->group_->rank());
-    leader->others_ = std::make_shared<OtherNodes>(std::move(seat.host));
-    for (size_t r = 1; r < ranks.size(); ++r) leader->followers_.push_back(std::move(ranks[r]));
-    engines.push_back(std::move(leader));
-    return engines;
+  const auto board = split.dp > 1 ? std::make_shared<PassBoard>(split.dp, split.world() / split.dp) : nullptr;
+  const bool spread = options.nodes.nodes > 1;
+  // On the host the last stage comes first where there are several nodes.
+  const int first_leader = spread ? 0 : (split.pp - 1) * split.tp;
+  NodeSeat seat;
+  if (spread) {
+    FATHOM_ASSIGN(seat, take_seat(options, gpus));
+  } else {
+    dist::cuda::GpuGroupOptions wanted;
+    wanted.timeout = options.dist_timeout;
+    wanted.gpus = gpus;
+    wanted.posts = split.dp == 1 && split.pp == 1;  // parts of the world have their own
+    FATHOM_ASSIGN(seat.groups, dist::cuda::GpuGroup::create(wanted));
   }
-  dist::cuda::GpuGroupOptions wanted;
-  wanted.timeout = options.dist_timeout;
-  wanted.gpus = gpus;
-  wanted.posts = split.dp == 1 && split.pp == 1;  // parts of the world have their own
-  FATHOM_ASSIGN(auto groups, dist::cuda::GpuGroup::create(wanted));
-  const int first_leader = (split.pp - 1) * split.tp;
-  FATHOM_ASSIGN(Ranks started,
-                start_ranks(options, gpus, std::move(groups), static_cast<size_t>(first_leader)));
-  const auto board = split.dp > 1 ? std::make_shared<PassBoard>(split.dp, size / split.dp) : nullptr;
+  FATHOM_ASSIGN(Ranks ranks, start_ranks(options, gpus, std::move(seat.groups),
+                                         static_cast<size_t>(first_leader)));
+  const auto others = spread ? std::make_shared<OtherNodes>(std::move(seat.host)) : nullptr;
+  if (board != nullptr && others != nullptr) {
+    board->tell([others](const PassBoard::Pass& pass, const std::vector<bool>& idle) {
+      others->pass(pass, idle);
+    });
+  }
+  const std::vector<int> nodes =
+      spread ? leading_nodes(options) : std::vector<int>(static_cast<size_t>(split.dp), 0);
+  std::vector<LeaderListener*> listeners(nodes.size());
   for (int group = 0; group < split.dp; ++group) {
     const int leading = first_leader + group * split.attention_ranks();
-    std::unique_ptr<GpuEngine> leader = std::move(started[static_cast<size_t>(leading)]);
+    if (nodes[static_cast<size_t>(group)] != 0) {
+      const auto& first = engines.front();
+      auto far = std::make_unique<FarGroup>(options, group, first->report(), first->limits(), board, others);
+      listeners[static_cast<size_t>(group)] = far.get();
+      engines.push_back(std::move(far));
+      continue;
+    }
+    std::unique_ptr<GpuEngine> leader = std::move(ranks[static_cast<size_t>(leading)]);
+    FATHOM_CHECK(leader->leads() && leader->group() == group, "rank {} leads group {}",
+                 leader->group_->rank(), group);
+    leader->others_ = others;
     if (board != nullptr) leader->join(board, 0);
-    for (int rank = 0; rank < size; ++rank) {
-      if (rank == leading || model::place_of(split, rank).group != group) continue;
-      auto& follower = leader->followers_.emplace_back(std::move(started[static_cast<size_t>(rank)]));
-      if (board != nullptr) follower->join(board, static_cast<int>(leader->followers_.size()));
+    for (auto& follower : ranks) {
+      if (follower == nullptr || follower->group() != group) continue;
+      if (board != nullptr) follower->join(board, static_cast<int>(leader->followers_.size()) + 1);
+      leader->lead(std::move(follower));
     }
     engines.push_back(std::move(leader));
   }
+  if (others != nullptr) others->listen(std::move(listeners), nodes, engines.front()->limits());
   return engines;
 }
 
@@ -99,12 +116,13 @@ std::optional<int> GpuEngine::asked_to_end() const {
   return others_ != nullptr ? others_->asked_to_end() : std::nullopt;
 }
 
-void GpuEngine::follow(BatchPlan plan, bool eager, std::shared_ptr<FoundMasks> found) {
+std::future<Result<StepResult>> GpuEngine::follow(BatchPlan plan, bool eager,
+                                                  std::shared_ptr<FoundMasks> found) {
   Work work;
   work.plan = std::move(plan);
   work.eager = eager;
   work.found = std::move(found);
-  (void)submit(std::move(work));  // the answer is node 0's to give
+  return submit(std::move(work));
 }
 
 void GpuEngine::join(std::shared_ptr<PassBoard> board, int member) {
@@ -213,9 +231,9 @@ Result<void> GpuEngine::with_group(Result<void> status) const {
 
 std::future<Result<StepResult>> GpuEngine::submit(Work work) {
   auto future = work.promise.get_future();
-  if (others_ != nullptr) others_->step(work.plan, work.eager);
+  if (others_ != nullptr) others_->step(place_.group, work.plan, work.eager);
   if (!followers_.empty()) {
-    work.found = std::make_shared<FoundMasks>();
+    if (finds_masks()) work.found = std::make_shared<FoundMasks>();
     for (auto& follower : followers_) {
       Work theirs;
       theirs.plan = work.plan;

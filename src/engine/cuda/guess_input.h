@@ -12,7 +12,6 @@
 
 #include "core/executor.h"
 #include "engine/cuda/step_input.h"
-#include "sample/guess_tree.h"
 
 namespace fathom::engine::cuda {
 
@@ -73,7 +72,6 @@ struct GuessInput {
     int32_t first = 0;             // its first token in the step
     int32_t drafts = 0;            // guesses; of a tree, the places for them
     std::vector<int32_t> guesses;  // where the host knows them
-    sample::GuessTree guessed;     // of a row with masks, once that is known
   };
   std::vector<Row> rows;
   std::vector<int32_t> drafts, guesses, chain_rows, draft_slots, keep_from, keep_to;

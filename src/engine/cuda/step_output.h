@@ -2,17 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <optional>
-#include <utility>
 #include <vector>
 
 #include "core/executor.h"
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
+#include "engine/choice_masks.h"
 #include "sample/cuda/gpu_sampler.h"
-#include "sample/guess_tree.h"
-#include "sample/mask_workers.h"
 
 namespace fathom::engine::cuda {
 
@@ -41,13 +37,9 @@ struct LogprobShape {
 struct RowChoice {
   size_t row = 0;
   LogprobParams logprobs;
-  std::shared_ptr<sample::MaskWorkers::Sequence> masks;  // to be told of the tokens; null: none
-  std::optional<Error> failure{};                        // of the mask of choice `failed_at`
-  int64_t failed_at = 0;
-  sample::GuessTree guesses{};                        // what the masks allow of what was guessed
-  std::vector<std::pair<int32_t, Error>> failures{};  // of the masks after some of them
-  int32_t drafts = 0;                                 // guesses of the row
-  bool verifies = false;  // in a step with guesses, it goes on from the slot's last token
+  ChoiceMasks masks;       // their sequence is to be told of the tokens
+  int32_t drafts = 0;      // guesses of the row
+  bool verifies = false;   // in a step with guesses, it goes on from the slot's last token
 };
 
 // Pinned memory for a step's answer, or a piece of a prompt's.

@@ -7,6 +7,9 @@
 // A group's ranks each have an engine; member 0 leads, and its want is the group's. All members have the same
 // passes.
 //
+// Over several nodes each has a board for the ranks that it has. Node 0's decides, and tells the others what
+// began; what leaders on other nodes want comes to it (want_of), and theirs pass on what they hear (begun).
+//
 // Thread safe.
 #pragma once
 
@@ -21,7 +24,7 @@
 
 #include "engine/pass_turn.h"
 
-namespace fathom::engine::cuda {
+namespace fathom::engine {
 
 class PassBoard {
  public:
@@ -46,10 +49,19 @@ class PassBoard {
   // What groups that want these compute.
   static Pass of(std::span<const Want> wants);
 
+  // A pass, and by group whether it begins without it.
+  using Begun = std::function<void(const Pass&, const std::vector<bool>& idle)>;
+  using Ask = std::function<void(int group, const Want&)>;
+
+  // `members` of a group at most.
   explicit PassBoard(int groups, int members = 1);
+  // Before any pass; neither may call the board. On node 0: who is told of each pass, one after another. On
+  // another node: where its leaders' wants go.
+  void tell(Begun told) { told_ = std::move(told); }
+  void ask(Ask asks) { asks_ = std::move(asks); }
 
   // `wake` is called when a pass begins without the group, which must then take_idle(). It must not call the
-  // board.
+  // board. Who has not joined has no passes.
   void join(int group, int member, std::function<void()> wake);
   // The group takes no more passes, and nobody waits any more: what they want is theirs alone.
   void leave(int group);
@@ -62,6 +74,11 @@ class PassBoard {
   Pass agree(int group, int member, const Want& want, const std::function<void(const Pass&)>& run_idle);
   // The next pass that began without the group, unless one that it takes part in comes before.
   std::optional<Pass> take_idle(int group, int member);
+
+  // On node 0: what a group wants whose leader is on another. Waits until its pass has begun.
+  void want_of(int group, const Want& want);
+  // On another node: what node 0's board tells.
+  void begun(const Pass& pass, const std::vector<bool>& idle);
 
  private:
   struct Coming {
@@ -83,12 +100,17 @@ class PassBoard {
     return groups_[static_cast<size_t>(group)].members[static_cast<size_t>(member)];
   }
   PassTurn::TimePoint ready_at() const;
+  // Begins the next pass, or waits until it may or something changes.
+  void begin_or_wait(std::unique_lock<std::mutex>& lock);
   void begin();
+  void hand_out(const Pass& pass, const std::vector<bool>& idle);
 
+  Begun told_;
+  Ask asks_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Group> groups_;
   bool ended_ = false;
 };
 
-}  // namespace fathom::engine::cuda
+}  // namespace fathom::engine

@@ -1,9 +1,9 @@
-#include "engine/cuda/pass_board.h"
+#include "engine/pass_board.h"
 
 #include <algorithm>
 #include <utility>
 
-namespace fathom::engine::cuda {
+namespace fathom::engine {
 
 PassBoard::Pass PassBoard::of(std::span<const Want> wants) {
   Pass pass;
@@ -73,19 +73,42 @@ PassBoard::Pass PassBoard::agree(int group, int member, const Want& want,
       if (member == 0) mine.wanted.reset();
       return of({&want, 1});
     }
+    if (!posted && asks_) {
+      posted = true;
+      lock.unlock();
+      asks_(group, want);
+      lock.lock();
+      continue;
+    }
     if (!posted) {
       posted = true;
       mine.wanted = want;
       changed_.notify_all();
     }
-    const PassTurn::TimePoint ready = member == 0 ? ready_at() : PassTurn::TimePoint::max();
-    if (ready <= std::chrono::steady_clock::now()) {
-      begin();
-    } else if (ready == PassTurn::TimePoint::max()) {
-      changed_.wait(lock);
+    if (member == 0 && !asks_) {
+      begin_or_wait(lock);
     } else {
-      changed_.wait_until(lock, ready);
+      changed_.wait(lock);
     }
+  }
+}
+
+void PassBoard::want_of(int group, const Want& want) {
+  std::unique_lock lock(mutex_);
+  Group& theirs = groups_[static_cast<size_t>(group)];
+  theirs.wanted = want;
+  changed_.notify_all();
+  while (theirs.wanted && !ended_) begin_or_wait(lock);
+}
+
+void PassBoard::begin_or_wait(std::unique_lock<std::mutex>& lock) {
+  const PassTurn::TimePoint ready = ready_at();
+  if (ready <= std::chrono::steady_clock::now()) {
+    begin();
+  } else if (ready == PassTurn::TimePoint::max()) {
+    changed_.wait(lock);
+  } else {
+    changed_.wait_until(lock, ready);
   }
 }
 
@@ -110,15 +133,29 @@ void PassBoard::begin() {
     if (group.wanted) wants.push_back(*group.wanted);
   }
   const Pass pass = of(wants);
+  std::vector<bool> idle;
   for (Group& group : groups_) {
-    const bool idle = !group.wanted;
+    idle.push_back(!group.wanted);
     group.wanted.reset();
-    for (Member& member : group.members) {
-      member.passes.push_back({pass, idle});
-      if (idle && member.wake) member.wake();
+  }
+  if (told_) told_(pass, idle);
+  hand_out(pass, idle);
+}
+
+void PassBoard::begun(const Pass& pass, const std::vector<bool>& idle) {
+  const std::lock_guard lock(mutex_);
+  hand_out(pass, idle);
+}
+
+void PassBoard::hand_out(const Pass& pass, const std::vector<bool>& idle) {
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    for (Member& member : groups_[g].members) {
+      if (!member.wake) continue;
+      member.passes.push_back({pass, idle[g]});
+      if (idle[g]) member.wake();
     }
   }
   changed_.notify_all();
 }
 
-}  // namespace fathom::engine::cuda
+}  // namespace fathom::engine

@@ -1,5 +1,5 @@
-// Groups of requests agree on their passes; needs no GPU.
-#include "engine/cuda/pass_board.h"
+// Groups of requests agree on their passes.
+#include "engine/pass_board.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 
 #include "base/queue.h"
 
-namespace fathom::engine::cuda {
+namespace fathom::engine {
 namespace {
 
 using Passes = std::vector<PassBoard::Pass>;
@@ -88,6 +88,60 @@ TEST(PassBoard, EveryRankHasTheSamePasses) {
   }
 }
 
+// Groups 0 and 1 on node 0, group 2 led by node 1, where group 1 has a member too: all have the same passes.
+TEST(PassBoard, EveryNodeHasTheSamePasses) {
+  constexpr int kGroups = 3, kSteps = 150;
+  PassBoard host(kGroups, 2), guest(kGroups, 2);
+  host.tell([&](const PassBoard::Pass& pass, const std::vector<bool>& idle) { guest.begun(pass, idle); });
+  Queue<PassBoard::Want> wants;  // of group 2, on their way
+  guest.ask([&](int group, const PassBoard::Want& want) {
+    EXPECT_EQ(group, 2);
+    wants.push(want);
+  });
+  std::thread far([&] {
+    while (const auto want = wants.pop()) host.want_of(2, *want);
+  });
+  struct Rank {
+    PassBoard& board;
+    int group, member;
+  };
+  const std::vector<Rank> ranks{{host, 0, 0}, {host, 1, 0}, {guest, 1, 1}, {guest, 2, 0}};
+  std::vector<Passes> seen(ranks.size());
+  std::vector<Queue<int>> wakes(ranks.size());
+  for (size_t r = 0; r < ranks.size(); ++r)
+    ranks[r].board.join(ranks[r].group, ranks[r].member, [&wakes, r] { wakes[r].push(0); });
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < ranks.size(); ++r) {
+    threads.emplace_back([&, r] {
+      const auto& [board, group, member] = ranks[r];
+      std::mt19937 random(static_cast<unsigned>(group));
+      const auto note = [&mine = seen[r]](const PassBoard::Pass& pass) { mine.push_back(pass); };
+      for (int step = 0; step < kSteps; ++step) {
+        const PassBoard::Want want = random_want(random);
+        if (member == 0) host.given(group);  // node 0 has the schedulers
+        const PassBoard::Pass pass = board.agree(group, member, want, note);
+        note(pass);
+        expect_room(pass, want);
+        if (member == 0) host.answered(group);
+        const auto length = std::chrono::milliseconds(random() % 10 == 0 ? random() % 6 : 0);
+        const auto until = std::chrono::steady_clock::now() + length;
+        while (std::chrono::steady_clock::now() < until) {
+          if (!wakes[r].pop_for(std::chrono::milliseconds(1))) continue;
+          while (const auto idle = board.take_idle(group, member)) note(*idle);
+        }
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  wants.close();
+  far.join();
+  for (size_t r = 0; r < ranks.size(); ++r) {
+    while (const auto idle = ranks[r].board.take_idle(ranks[r].group, ranks[r].member)) seen[r].push_back(*idle);
+    EXPECT_EQ(seen[r], seen[0]) << "rank " << r;
+  }
+  EXPECT_GE(seen[0].size(), static_cast<size_t>(kSteps));
+}
+
 // One that leaves holds nobody up.
 TEST(PassBoard, NobodyWaitsForAGroupThatLeft) {
   PassBoard board(2, 2);
@@ -107,4 +161,4 @@ TEST(PassBoard, NobodyWaitsForAGroupThatLeft) {
 }
 
 }  // namespace
-}  // namespace fathom::engine::cuda
+}  // namespace fathom::engine
