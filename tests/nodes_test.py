@@ -198,6 +198,11 @@ def splits_and_guesses_work_over_nodes(_):
               ["--ep-size", "4", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"]]
     if CUDA:
         splits = [["--ep-size", "2", "--speculative-algorithm", "NEXTN"], ["--pp-size", "2", "--speculative-algorithm", "NGRAM"],
+                  ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--speculative-algorithm", "NEXTN"],
+                  ["--dp", "2", "--enable-dp-attention", "--speculative-algorithm", "NGRAM", "--enable-mixed-chunk"],
+                  ["--ep-size", "2", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
+                  ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--enable-eplb",
+                   "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
                   ["--pp-size", "2", "--speculative-algorithm", "EAGLE", "--speculative-num-steps", "3",
                    "--speculative-eagle-topk", "2", "--speculative-num-draft-tokens", "6"]]
     for more in splits:
@@ -299,8 +304,6 @@ def flags_that_cannot_work_are_refused(_):
     refused("need a secret", "--tp", "2", "--nnodes", "2", "--dist-init-addr", "0.0.0.0:5000")
     refused("expected HOST:PORT", "--tp", "2", "--nnodes", "2", "--dist-init-addr", "here")
     refused("--nnodes", "--node-rank", "1")
-    if CUDA:
-        refused("of one node in this version", "--tp", "2", "--dp", "2", "--enable-dp-attention", "--nnodes", "2", *address)
 
 
 class TwoMachines:

@@ -41,7 +41,8 @@ Result<std::vector<dist::Fact>> node_facts(const EngineOptions& options, const s
       {"--tp", number(split.tp)},
       {"--ep-size", number(split.ep)},
       {"--ep-num-redundant-experts", number(split.redundant)},
-      {"--enable-eplb", options.rebalance_passes > 0 ? "yes" : "no"},
+      {"--enable-eplb with --eplb-rebalance-num-iterations",
+       options.rebalance_passes > 0 ? number(options.rebalance_passes) : "no"},
       {"--pp-size", number(split.pp)},
       {"--dp with --enable-dp-attention", number(split.dp)},
       {"--dtype", load.compute == ops::Compute::kF32 ? "float32" : "bfloat16"},
@@ -55,6 +56,7 @@ Result<std::vector<dist::Fact>> node_facts(const EngineOptions& options, const s
       {"--max-running-requests", number(options.max_running)},
       {"--chunked-prefill-size", number(options.max_step_tokens)},
       {"--max-total-tokens", number(options.max_total_tokens)},
+      {"--cuda-graph-bs", fmt::format("{}", fmt::join(options.graph_sizes, " "))},
       {"--speculative-algorithm", to_string(options.speculation)},
       {"--dist-timeout", fmt::format("{} s", static_cast<double>(options.dist_timeout.count()) * 1e-3)},
   };

@@ -193,20 +193,6 @@ Result<void> spread_over_nodes(const Settings& settings, EngineOptions& options)
                  "--nnodes {}: needs --dist-init-addr HOST:PORT, an address of node 0 that all nodes reach",
                  settings.nnodes);
   }
-  if (options.cuda && options.split.dp > 1) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--nnodes {} with --enable-dp-attention: on GPUs, groups of requests are of one node in this "
-        "version; leave --enable-dp-attention out, or use --device cpu",
-        settings.nnodes);
-  }
-  if (options.cuda && options.rebalance_passes > 0) {
-    return error(
-        ErrorCode::kUnsupported,
-        "--nnodes {} with --enable-eplb: on GPUs, experts move within one node in this version; leave "
-        "--enable-eplb out",
-        settings.nnodes);
-  }
   if (options.replicas > 1) {
     return error(
         ErrorCode::kUnsupported,

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "model/model.h"
 #include "model/rank_groups.h"
+#include "model/rebalancer.h"
 #include "model/weights.h"
 
 namespace fathom::model {
@@ -14,19 +14,19 @@ namespace fathom::model {
 class ExpertMover {
  public:
   // For one rank of a stage; all of them must do the same with the same layers.
-  ExpertMover(const RankGroups& groups, const Shard& shard) : groups_(groups), shard_(shard) {}
+  ExpertMover(const RankGroups& groups, const Shard& shard)
+      : groups_(groups), shard_(shard), rebalancer_(shard.place.set) {}
 
   // Nothing where experts are not spread, or where a new placement would hardly be better.
   void balance(MoeWeights& moe);
-  ExpertBalance result() const;
+  ExpertBalance result() const { return rebalancer_.result(); }
 
  private:
   void move(MoeWeights& moe, const ExpertPlacement& after);
 
   const RankGroups& groups_;
   const Shard& shard_;
-  ExpertBalance sum_{0.0, 0.0, 0};
-  int layers_ = 0;
+  Rebalancer rebalancer_;
   std::vector<std::vector<std::byte>> out_, in_;  // [set]
 };
 

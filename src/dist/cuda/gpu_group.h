@@ -53,7 +53,7 @@ enum class Way {
 // The bits are those of ops::cuda::add_rms_norm.
 //
 // By Way::kMeet a rank keeps only its own share of the residual rows: all sums into one stream must have the
-// same T. `rows` and `y` must then be in shared memory.
+// same T, and `cut`. `rows` and `y` must then be in shared memory.
 struct SumArgs {
   ops::cuda::Matrix rows;     // F32 or BF16, not strided; W a multiple of 8, at most 32768
   float* residual = nullptr;  // [T, W], or null
@@ -63,10 +63,29 @@ struct SumArgs {
   ops::cuda::Matrix y;                      // [T, W], perhaps strided; may be `rows`
   ops::cuda::QuantizedMatrix rounded = {};  // [T, W] with `weight`: what y holds in FP8 too; or empty
   Way way = Way::kAuto;
+  // The way is chosen, and shares are cut, as of so many rows, T or more; 0: T.
+  int64_t cut = 0;
 };
 
 struct RowRange {
   int64_t first = 0, end = 0;
+};
+
+// Of sum_own(): neighbouring ranks, `lanes` each, have the same rows, at most `most`; those of the g-th ones
+// begin at row g * most of a shared matrix.
+struct OwnRows {
+  int64_t most = 0;
+  int lanes = 1;
+  // Each lane adds its share of them alone, cut of `most` rows, and y goes to the others: it must then be in
+  // shared memory, and not strided.
+  bool shared_out = false;
+};
+
+// What a rank sends to another, or gets from it.
+struct Piece {
+  int rank = 0;
+  void* data = nullptr;
+  int64_t bytes = 0;
 };
 
 // Ranks of a group, one after another.
@@ -103,11 +122,9 @@ class GpuGroup {
   // The rows whose residual this rank has after sum(); nothing: every rank has all of them.
   virtual std::optional<RowRange> share_of(const SumArgs& args) const = 0;
   // The sum of this rank's own rows alone: `args.rows` is those rows [T, W] of a shared matrix that all ranks
-  // have written; y and the residual [T, W] are the rank's. T may differ, and be 0; `most`: of any rank.
-  // Of the T rows the rank adds `mine`; y goes to the ranks `to` as well, and must be in shared memory then.
-  // Of one process.
-  virtual void sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most, RowRange mine,
-                       std::span<const int> to) = 0;
+  // have written; y and the residual [T, W] are the rank's. T may differ between lanes' neighbours and others,
+  // and be 0.
+  virtual void sum_own(device::cuda::Stream& stream, const SumArgs& args, const OwnRows& own) = 0;
   // `part` of shared memory goes to the same place on every rank; no other rank may write there. `most`:
   // values of the largest part of any rank. Ranks but `senders` have an empty part.
   virtual void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most,
@@ -115,6 +132,12 @@ class GpuGroup {
   void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most) {
     gather(stream, part, most, {0, size()});
   }
+
+  // Pieces `out` go to other ranks, and `in` come from them: those of each two ranks in the same order on
+  // both. Any memory of the GPU; what was queued before is done first. Not in a graph. Of a group of one
+  // process it waits for all ranks.
+  virtual Result<void> exchange(device::cuda::Stream& stream, std::span<const Piece> out,
+                                std::span<const Piece> in) = 0;
 
   // The error that ended the group, or nothing. Looks at what the kernels wrote: once a stream has come to
   // its end, what it ran is accounted for.

@@ -212,51 +212,125 @@ TEST(GpuGroupOverNodes, SumsHaveTheBitsOfOneGpuByEitherWay) {
 }
 
 // Each rank has rows of its own among all, perhaps none.
+void check_own_rows(GpuGroup& group, Stream& stream) {
+  const int size = group.size();
+  std::mt19937 random(17);
+  for (uint64_t round = 0; round < 30; ++round) {
+    const int64_t width = round % 2 == 0 ? 7168 : 256;
+    const auto places = static_cast<int64_t>(1 + random() % (round % 3 == 0 ? 500 : 40));
+    std::vector<int64_t> counts;
+    for (int r = 0; r < size; ++r)
+      counts.push_back(static_cast<int64_t>(random() % static_cast<unsigned>(places + 1)));
+    const int64_t mine = counts[static_cast<size_t>(group.rank())];
+    const int64_t first = group.rank() * places;
+    const int64_t all = size * places;
+    const DeviceMatrix rows(DType::kF32, all, width,
+                            values_of(round, group.rank(), all * width, DType::kF32));
+    const DeviceMatrix y(DType::kBF16, places, width), want(DType::kBF16, places, width);
+    std::mt19937 same(7);
+    const auto before = ops::cuda::random_floats(places * width, same);
+    const auto weight = ops::cuda::random_floats(width, same);
+    const DeviceArray<float> residual(before), want_residual(before), factors(weight);
+    ASSERT_TRUE(group.share(rows.view().data, all * width * 4).ok());
+    SumArgs args;
+    args.rows = rows.view().row_range(first, first + mine);
+    args.residual = residual.data();
+    args.weight = factors.data();
+    args.y = y.view().first_rows(mine);
+    group.sum_own(stream, args, {.most = places});
+    ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+    const auto sum = sum_of(round, size, all * width, DType::kF32);
+    const std::vector<float> own(sum.begin() + first * width, sum.begin() + (first + mine) * width);
+    const DeviceMatrix delta(DType::kF32, mine, width, own);
+    ops::cuda::add_rms_norm(stream, {.residual = want_residual.data(),
+                                     .delta = delta.view(),
+                                     .weight = factors.data(),
+                                     .eps = args.eps,
+                                     .y = want.view().first_rows(mine)});
+    ASSERT_TRUE(stream.synchronize().ok());
+    const std::string what = fmt::format("round {}", round);
+    ops::cuda::expect_same(y.get(), want.get(), width, what);  // poison where no row is
+    ops::cuda::expect_same(residual.get(), want_residual.get(), width, what + " residual");
+    ASSERT_TRUE(group.host().barrier().ok());
+  }
+}
+
 TEST(GpuGroup, ARankAddsItsOwnRows) {
   FATHOM_GPUS_OR_SKIP();
-  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) {
-    run_ranks(size, kPatient, [size](GpuGroup& group, Stream& stream) {
-      std::mt19937 random(17);
-      for (uint64_t round = 0; round < 30; ++round) {
-        const int64_t width = round % 2 == 0 ? 7168 : 256;
-        const auto places = static_cast<int64_t>(1 + random() % (round % 3 == 0 ? 500 : 40));
-        std::vector<int64_t> counts;
-        for (int r = 0; r < size; ++r)
-          counts.push_back(static_cast<int64_t>(random() % static_cast<unsigned>(places + 1)));
-        const int64_t mine = counts[static_cast<size_t>(group.rank())];
-        const int64_t first = group.rank() * places;
-        const int64_t all = size * places;
-        const DeviceMatrix rows(DType::kF32, all, width,
-                                values_of(round, group.rank(), all * width, DType::kF32));
-        const DeviceMatrix y(DType::kBF16, places, width), want(DType::kBF16, places, width);
-        std::mt19937 same(7);
-        const auto before = ops::cuda::random_floats(places * width, same);
-        const auto weight = ops::cuda::random_floats(width, same);
-        const DeviceArray<float> residual(before), want_residual(before), factors(weight);
-        ASSERT_TRUE(group.share(rows.view().data, all * width * 4).ok());
-        SumArgs args;
-        args.rows = rows.view().row_range(first, first + mine);
-        args.residual = residual.data();
-        args.weight = factors.data();
-        args.y = y.view().first_rows(mine);
-        group.sum_own(stream, args, places, {0, mine}, {});
-        ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
-        const auto sum = sum_of(round, size, all * width, DType::kF32);
-        const std::vector<float> own(sum.begin() + first * width, sum.begin() + (first + mine) * width);
-        const DeviceMatrix delta(DType::kF32, mine, width, own);
-        ops::cuda::add_rms_norm(stream, {.residual = want_residual.data(),
-                                         .delta = delta.view(),
-                                         .weight = factors.data(),
-                                         .eps = args.eps,
-                                         .y = want.view().first_rows(mine)});
-        ASSERT_TRUE(stream.synchronize().ok());
-        const std::string what = fmt::format("round {}", round);
-        ops::cuda::expect_same(y.get(), want.get(), width, what);  // poison where no row is
-        ops::cuda::expect_same(residual.get(), want_residual.get(), width, what + " residual");
-        ASSERT_TRUE(group.host().barrier().ok());
-      }
-    });
+  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_own_rows);
+}
+
+TEST(GpuGroupOverNodes, ARankAddsItsOwnRows) {
+  FATHOM_NCCL_OR_SKIP();
+  run_nodes(device::cuda::gpu_count(), kPatient, 0, check_own_rows);
+}
+
+// Lanes that have the same rows, and each a share of their residual: a sum by shares, and one of own rows.
+void check_lanes(GpuGroup& world, GpuGroup& lanes, Stream& stream) {
+  constexpr int64_t kWidth = 256, kPlaces = 20;
+  const int group = world.rank() / lanes.size();
+  const int groups = world.size() / lanes.size();
+  for (uint64_t round = 0; round < 8; ++round) {
+    const auto tokens = static_cast<int64_t>((round * 7 + static_cast<uint64_t>(group) * 3) % kPlaces);
+    const auto size_all = groups * kPlaces * kWidth;
+    const DeviceMatrix rows(DType::kF32, kPlaces, kWidth,
+                            values_of(round, world.rank(), kPlaces * kWidth, DType::kF32));
+    const DeviceMatrix all(DType::kF32, groups * kPlaces, kWidth,
+                           values_of(round + 100, world.rank(), size_all, DType::kF32));
+    const DeviceMatrix y(DType::kBF16, kPlaces, kWidth), want(DType::kBF16, kPlaces, kWidth);
+    std::mt19937 same(static_cast<unsigned>(round));
+    const auto before = ops::cuda::random_floats(kPlaces * kWidth, same);
+    const auto weight = ops::cuda::random_floats(kWidth, same);
+    const DeviceArray<float> residual(before), want_residual(before), factors(weight);
+    for (GpuGroup* shared : {&lanes, &world}) {
+      ASSERT_TRUE(shared->share(rows.view().data, kPlaces * kWidth * 4).ok());
+      ASSERT_TRUE(shared->share(y.view().data, kPlaces * kWidth * 2).ok());
+    }
+    ASSERT_TRUE(world.share(all.view().data, size_all * 4).ok());
+    SumArgs args;
+    args.rows = rows.view().first_rows(tokens);
+    args.residual = residual.data();
+    args.weight = factors.data();
+    args.y = y.view().first_rows(tokens);
+    args.way = round % 2 == 0 ? Way::kMeet : Way::kPost;
+    args.cut = kPlaces;
+    lanes.sum(stream, args);
+    const bool shares = lanes.share_of(args).has_value();
+    ASSERT_EQ(shares, round % 2 == 0);
+    args.rows = all.view().row_range(group * kPlaces, group * kPlaces + tokens);
+    world.sum_own(stream, args, {.most = kPlaces, .lanes = lanes.size(), .shared_out = shares});
+    ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+    ASSERT_TRUE(world.state().ok()) << world.state().error().message;
+
+    // On one GPU, one sum after the other.
+    std::vector<float> first(static_cast<size_t>(kPlaces * kWidth));
+    for (int l = 0; l < lanes.size(); ++l) {
+      const auto part = values_of(round, group * lanes.size() + l, kPlaces * kWidth, DType::kF32);
+      for (size_t i = 0; i < first.size(); ++i) first[i] = l == 0 ? part[i] : first[i] + part[i];
+    }
+    const auto sum = sum_of(round + 100, world.size(), size_all, DType::kF32);
+    const auto* own = sum.data() + group * kPlaces * kWidth;
+    for (const auto& delta : {first, std::vector<float>(own, own + kPlaces * kWidth)}) {
+      const DeviceMatrix added(DType::kF32, kPlaces, kWidth, delta);
+      ops::cuda::add_rms_norm(stream, {.residual = want_residual.data(),
+                                       .delta = added.view().first_rows(tokens),
+                                       .weight = factors.data(),
+                                       .eps = args.eps,
+                                       .y = want.view().first_rows(tokens)});
+      ASSERT_TRUE(stream.synchronize().ok());
+    }
+    ops::cuda::expect_same(y.get(), want.get(), kWidth, fmt::format("round {}", round));
+    ASSERT_TRUE(world.host().barrier().ok());
   }
+}
+
+TEST(GpuGroupOverNodes, LanesShareTheirRows) {
+  FATHOM_NCCL_OR_SKIP();
+  const int lanes = 2;
+  run_nodes(device::cuda::gpu_count() / lanes * lanes, kPatient, 0, [](GpuGroup& world, Stream& stream) {
+    auto mine = world.split(world.rank() / lanes, "lanes", true).value();
+    check_lanes(world, *mine, stream);
+  });
 }
 
 // Four ranks, two a group, perhaps several on a GPU: a model's sums in its groups, and the experts' over all
@@ -266,7 +340,6 @@ TEST(GpuGroup, GroupsOfAGroup) {
   if (device::cuda::gpu_count() < 1) GTEST_SKIP() << "no GPU";
   ASSERT_EQ(kLoadsKernelsFirst, 0);
   constexpr int kSize = 4, kLanes = 2;
-  constexpr int64_t kWidth = 256, kPlaces = 20;
   run_ranks(kSize, kPatient, [](GpuGroup& world, Stream& stream) {
     const int group = world.rank() / kLanes;
     const int lane = world.rank() % kLanes;
@@ -275,57 +348,7 @@ TEST(GpuGroup, GroupsOfAGroup) {
       auto across = world.split(lane, "across", false).value();
       ASSERT_EQ(lanes->rank(), lane);
       ASSERT_EQ(across->rank(), group);
-      for (uint64_t round = 0; round < 8; ++round) {
-        const auto tokens = static_cast<int64_t>((round * 7 + static_cast<uint64_t>(group) * 3) % kPlaces);
-        const auto size_all = kSize / kLanes * kPlaces * kWidth;
-        const DeviceMatrix rows(DType::kF32, kPlaces, kWidth,
-                                values_of(round, world.rank(), kPlaces * kWidth, DType::kF32));
-        const DeviceMatrix all(DType::kF32, kSize / kLanes * kPlaces, kWidth,
-                               values_of(round + 100, world.rank(), size_all, DType::kF32));
-        const DeviceMatrix y(DType::kBF16, kPlaces, kWidth), want(DType::kBF16, kPlaces, kWidth);
-        std::mt19937 same(static_cast<unsigned>(round));
-        const auto before = ops::cuda::random_floats(kPlaces * kWidth, same);
-        const auto weight = ops::cuda::random_floats(kWidth, same);
-        const DeviceArray<float> residual(before), want_residual(before), factors(weight);
-        ASSERT_TRUE(lanes->share(rows.view().data, kPlaces * kWidth * 4).ok());
-        ASSERT_TRUE(lanes->share(y.view().data, kPlaces * kWidth * 2).ok());
-        ASSERT_TRUE(world.share(y.view().data, kPlaces * kWidth * 2).ok());
-        ASSERT_TRUE(world.share(all.view().data, size_all * 4).ok());
-        SumArgs args;
-        args.rows = rows.view().first_rows(tokens);
-        args.residual = residual.data();
-        args.weight = factors.data();
-        args.y = y.view().first_rows(tokens);
-        lanes->sum(stream, args);
-        const auto share = lanes->share_of(args);
-        ASSERT_EQ(share.has_value(), !posts);
-        args.rows = all.view().row_range(group * kPlaces, group * kPlaces + tokens);
-        const std::vector<int> others{group * kLanes + 1 - lane};
-        world.sum_own(stream, args, kPlaces, share.value_or(RowRange{0, tokens}),
-                      posts ? std::span<const int>() : std::span<const int>(others));
-        ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
-        ASSERT_TRUE(world.state().ok()) << world.state().error().message;
-
-        // On one GPU, one sum after the other.
-        std::vector<float> first(static_cast<size_t>(kPlaces * kWidth));
-        for (int l = 0; l < kLanes; ++l) {
-          const auto part = values_of(round, group * kLanes + l, kPlaces * kWidth, DType::kF32);
-          for (size_t i = 0; i < first.size(); ++i) first[i] = l == 0 ? part[i] : first[i] + part[i];
-        }
-        const auto sum = sum_of(round + 100, kSize, size_all, DType::kF32);
-        const auto* own = sum.data() + group * kPlaces * kWidth;
-        for (const auto& delta : {first, std::vector<float>(own, own + kPlaces * kWidth)}) {
-          const DeviceMatrix added(DType::kF32, kPlaces, kWidth, delta);
-          ops::cuda::add_rms_norm(stream, {.residual = want_residual.data(),
-                                           .delta = added.view().first_rows(tokens),
-                                           .weight = factors.data(),
-                                           .eps = args.eps,
-                                           .y = want.view().first_rows(tokens)});
-          ASSERT_TRUE(stream.synchronize().ok());
-        }
-        ops::cuda::expect_same(y.get(), want.get(), kWidth, fmt::format("round {}", round));
-        ASSERT_TRUE(world.host().barrier().ok());
-      }
+      if (posts) check_lanes(world, *lanes, stream);
       // A rank sends what the others of its lane do not have.
       const DeviceMatrix numbers(DType::kF32, 2, 64, std::vector<float>(128, static_cast<float>(group)));
       ASSERT_TRUE(across->share(numbers.view().data, 512).ok());
@@ -427,6 +450,49 @@ TEST(GpuGroupOverNodes, GathersPartsOfAnySize) {
     ASSERT_TRUE(stream.synchronize().ok());
     for (const float value : rows.get()) ASSERT_EQ(value, 1.0F);
   });
+}
+
+// Pieces of any number and size between any two ranks.
+void check_exchanges(GpuGroup& group, Stream& stream) {
+  const int size = group.size();
+  for (int round = 0; round < 10; ++round) {
+    std::mt19937 random(static_cast<unsigned>(round));  // the same on all ranks
+    struct Transfer {
+      int from, to;
+      int64_t begin, count;  // of 4 bytes
+    };
+    std::vector<Transfer> transfers;
+    for (int i = 0; i < 12; ++i) {
+      const int from = static_cast<int>(random() % static_cast<unsigned>(size));
+      const int to = (from + 1 + static_cast<int>(random() % static_cast<unsigned>(size - 1))) % size;
+      transfers.push_back({from, to, i * 20'000, static_cast<int64_t>(1 + random() % 20'000)});
+    }
+    const auto mine = values_of(7, group.rank(), 240'000, DType::kF32);
+    const DeviceArray<float> from(mine), to(mine);
+    std::vector<Piece> out, in;
+    auto want = mine;
+    for (const Transfer& t : transfers) {
+      if (t.from == group.rank()) out.push_back({t.to, from.data() + t.begin, t.count * 4});
+      if (t.to != group.rank()) continue;
+      in.push_back({t.from, to.data() + t.begin, t.count * 4});
+      const auto theirs = values_of(7, t.from, 240'000, DType::kF32);
+      std::copy_n(theirs.begin() + t.begin, t.count, want.begin() + t.begin);
+    }
+    const auto done = group.exchange(stream, out, in);
+    ASSERT_TRUE(done.ok()) << done.error().message;
+    ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+    ops::cuda::expect_same(to.get(), want, 240'000, fmt::format("round {}", round));
+  }
+}
+
+TEST(GpuGroup, ExchangesPieces) {
+  FATHOM_GPUS_OR_SKIP();
+  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_exchanges);
+}
+
+TEST(GpuGroupOverNodes, ExchangesPieces) {
+  FATHOM_NCCL_OR_SKIP();
+  run_nodes(device::cuda::gpu_count(), kPatient, 1, check_exchanges);
 }
 
 __global__ void scale_kernel(const float* from, float factor, int64_t count, float* to) {
@@ -573,6 +639,64 @@ TEST(GpuGroupOverNodes, AnAbortEndsTheWait) {
   });
   EXPECT_GT(waited, 0.05);
   EXPECT_LT(waited, 5.0);
+}
+
+// Whoever is ready to be connected waits for a rank that is not, in NCCL, which has no end of it.
+TEST(GpuGroupOverNodes, ARankThatFailsAtTheStartEndsTheOthers) {
+  FATHOM_NCCL_OR_SKIP();
+  // After the last word on the host before NCCL's turn.
+  class Failing final : public Group {
+   public:
+    explicit Failing(std::unique_ptr<Group> group) : group_(std::move(group)) {}
+    int rank() const override { return group_->rank(); }
+    int size() const override { return group_->size(); }
+    Result<void> all_reduce(void* data, int64_t count, DType dtype) override {
+      return group_->all_reduce(data, count, dtype);
+    }
+    Result<void> all_gather(const void* send, std::span<const int64_t> bytes, void* receive) override {
+      return group_->all_gather(send, bytes, receive);
+    }
+    Result<void> reduce_scatter(const void* data, std::span<const int64_t> counts, DType dtype,
+                                void* receive) override {
+      return group_->reduce_scatter(data, counts, dtype, receive);
+    }
+    Result<void> broadcast(void* data, int64_t bytes, int root) override {
+      FATHOM_TRY(group_->broadcast(data, bytes, root));
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      return error(ErrorCode::kUnavailable, "rank 1 has no GPU after all");
+    }
+    Result<void> all_to_all(std::span<const Outgoing> send, std::span<const Incoming> receive) override {
+      return group_->all_to_all(send, receive);
+    }
+    Result<void> barrier() override { return group_->barrier(); }
+    Result<std::unique_ptr<Group>> split(int colour, const std::string& name) override {
+      return group_->split(colour, name);
+    }
+    void abort(Error error) override { group_->abort(std::move(error)); }
+    Result<void> state() const override { return group_->state(); }
+
+   private:
+    std::unique_ptr<Group> group_;
+  };
+  auto hosts = make_test_groups(2, 2, kPatient);
+  std::vector<std::thread> threads;
+  for (int node = 0; node < 2; ++node) {
+    threads.emplace_back([&, node] {
+      std::vector<std::unique_ptr<Group>> mine;
+      mine.push_back(std::move(hosts[static_cast<size_t>(node)]));
+      if (node == 1) mine.front() = std::make_unique<Failing>(std::move(mine.front()));
+      GpuGroupOptions options;
+      options.gpus = {node};
+      options.timeout = kPatient;
+      const int64_t start = steady_clock().now_ns();
+      const auto made = create_over_nodes(options, std::move(mine), 0);
+      ASSERT_FALSE(made.ok());
+      EXPECT_NE(made.error().message.find("rank 1 has no GPU after all"), std::string::npos)
+          << made.error().message;
+      EXPECT_LT(seconds_since(start), 5.0);
+    });
+  }
+  for (auto& thread : threads) thread.join();
 }
 
 }  // namespace

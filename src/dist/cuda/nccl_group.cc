@@ -13,6 +13,7 @@
 #include "dist/cuda/nccl.h"
 #include "dist/cuda/parcels.h"
 #include "dist/cuda/peer_group.h"
+#include "dist/network.h"
 #include "ops/quantize/cuda.h"
 
 namespace fathom::dist::cuda {
@@ -26,11 +27,12 @@ constexpr std::chrono::milliseconds kCallTakes{2000};
 
 // What this process's ranks share.
 struct NcclWorld {
-  NcclWorld(const Nccl& nccl_in, std::shared_ptr<PeerWorld> peers_in)
-      : nccl(nccl_in), peers(std::move(peers_in)) {}
+  NcclWorld(const Nccl& nccl_in, std::shared_ptr<PeerWorld> peers_in, std::chrono::milliseconds timeout_in)
+      : nccl(nccl_in), peers(std::move(peers_in)), timeout(timeout_in) {}
 
   const Nccl& nccl;
   const std::shared_ptr<PeerWorld> peers;
+  const std::chrono::milliseconds timeout;
   std::atomic<bool> ended{false};
   std::mutex mutex;
   std::vector<Nccl::Comm> comms;  // of all groups and ranks here
@@ -104,11 +106,47 @@ struct Boxes {
   }
 };
 
-// Bytes for, or from, each rank.
-struct Piece {
-  void* data = nullptr;
-  int64_t bytes = 0;
-};
+// NCCL waits for all ranks for ever when it connects them, and cannot be told to stop: a thread of its own
+// does it, which is left behind where the world ends first, or the time is over.
+Result<Nccl::Comm> connect_ranks(const NcclWorld& world, const Group& host, int gpu, const Nccl::UniqueId& id,
+                                 int rank) {
+  struct Outcome {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool there = false, unwanted = false;
+    int result = Nccl::kSuccess;
+    Nccl::Comm comm = nullptr;
+  };
+  const auto outcome = std::make_shared<Outcome>();
+  // The library stays loaded.
+  std::thread([outcome, &nccl = world.nccl, gpu, id, rank, size = host.size()] {
+    (void)cudaSetDevice(gpu);
+    Nccl::Comm comm = nullptr;
+    const int result = nccl.comm_init_rank(&comm, size, id, rank);
+    const std::lock_guard lock(outcome->mutex);
+    outcome->there = true;
+    outcome->result = result;
+    outcome->comm = comm;
+    if (outcome->unwanted && result == Nccl::kSuccess) (void)nccl.comm_abort(comm);
+    outcome->changed.notify_all();
+  }).detach();
+  const auto end = std::chrono::steady_clock::now() + world.timeout;
+  std::unique_lock lock(outcome->mutex);
+  while (!outcome->changed.wait_for(lock, kWatch, [&] { return outcome->there; })) {
+    Result<void> state = host.state();
+    if (state.ok() && std::chrono::steady_clock::now() > end) {
+      state = error(ErrorCode::kDeadlineExceeded,
+                    "NCCL did not connect rank {} with the other {} within {:.1f} s: NCCL_DEBUG=INFO says where "
+                    "it tries to, NCCL_SOCKET_IFNAME by which network",
+                    rank, host.size() - 1, std::chrono::duration<double>(world.timeout).count());
+    }
+    if (state.ok()) continue;
+    outcome->unwanted = true;
+    return state.error();
+  }
+  FATHOM_TRY(world.nccl.check(outcome->result, "ncclCommInitRank"));
+  return outcome->comm;
+}
 
 class NcclGroup final : public GpuGroup {
  public:
@@ -146,15 +184,14 @@ class NcclGroup final : public GpuGroup {
     // NCCL listens from here on, on an address of its choice.
     if (rank_ == 0) FATHOM_TRY(nccl.check(nccl.get_unique_id(&id), "ncclGetUniqueId"));
     FATHOM_TRY(host_->broadcast(&id, sizeof(id), static_cast<int>(first)));
-    Nccl::Comm made = nullptr;
-    FATHOM_TRY(nccl.check(nccl.comm_init_rank(&made, size(), id, rank_), "ncclCommInitRank"));
+    FATHOM_ASSIGN(const Nccl::Comm made, connect_ranks(*me_.world, *host_, me_.gpu, id, rank_));
     {
       const std::lock_guard lock(me_.world->mutex);
       me_.world->comms.push_back(made);
     }
     comm_ = made;
     FATHOM_ASSIGN(region_starts_, DeviceBuffer::allocate(kMostRegions * sizeof(std::byte*)));
-    FATHOM_TRY(me_.boxes->reserve(slack() + kMostPostBytes * 2, slack()));
+    FATHOM_TRY(me_.boxes->reserve(slack() + kMostPostBytes * 2, slack() + kProbeBytes));
     return connect();
   }
 
@@ -197,8 +234,8 @@ class NcclGroup final : public GpuGroup {
   }
 
   std::optional<RowRange> share_of(const SumArgs& args) const override {
-    if (sums_by_post(args, size())) return std::nullopt;
-    return share_of_rows(args.rows.rows, rank_, size());
+    if (by_post(args)) return std::nullopt;
+    return share_of_rows(args.rows.rows, cut_of(args), rank_, size());
   }
 
   void sum(device::cuda::Stream& stream, const SumArgs& args) override {
@@ -208,29 +245,56 @@ class NcclGroup final : public GpuGroup {
     const int64_t row_bytes = rows.columns * device::size_of(rows.dtype);
     const auto mine = share_of(args);
     ReceivedRows received{rank_, size(), me_.boxes->in.data(), 0, mine.value_or(RowRange{0, rows.rows})};
-    auto& [out, in] = pieces();
-    const int64_t most = mine ? ceil_div<int64_t>(rows.rows, size()) : rows.rows;
-    received.box_bytes = round_up<int64_t>(most * row_bytes, 16);
+    const int64_t cut = cut_of(args);
+    const auto share = [&](int r) {
+      return mine ? share_of_rows(rows.rows, cut, r, size()) : RowRange{0, rows.rows};
+    };
+    const RowRange largest = share(0);
+    received.box_bytes = round_up<int64_t>((largest.end - largest.first) * row_bytes, 16);
     check_room(received.box_bytes * size(), 0);
+    clear_pieces();
     for (int r = 0; r < size(); ++r) {
       if (r == rank_) continue;
-      const RowRange theirs = mine ? share_of_rows(rows.rows, r, size()) : RowRange{0, rows.rows};
-      out[static_cast<size_t>(r)] = {static_cast<std::byte*>(rows.data) + theirs.first * row_bytes,
-                                     (theirs.end - theirs.first) * row_bytes};
-      in[static_cast<size_t>(r)] = {static_cast<std::byte*>(me_.boxes->in.data()) + r * received.box_bytes,
-                                    (received.rows.end - received.rows.first) * row_bytes};
+      add_rows(out_, r, rows.data, share(r), row_bytes);
+      in_.push_back({r, box(received, r), (received.rows.end - received.rows.first) * row_bytes});
     }
-    transfer(stream, out, in);
+    transfer(stream, out_, in_);
     SumArgs whole = args;
     if (mine) whole.rounded = {};  // others bring the rest of y
     add_received(stream, whole, received);
     if (!mine) return;
-    gather_shares(stream, args.y);
+    gather_shares(stream, args.y, cut);
     if (args.rounded.values != nullptr) ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
   }
 
-  void sum_own(device::cuda::Stream&, const SumArgs&, int64_t, RowRange, std::span<const int>) override {
-    FATHOM_CHECK(false, "groups of requests on GPUs of several processes");
+  void sum_own(device::cuda::Stream& stream, const SumArgs& args, const OwnRows& own) override {
+    check_own(args, own, size());
+    if (own.most == 0 || ended()) return;
+    const Matrix& rows = args.rows;
+    const int64_t row_bytes = rows.columns * device::size_of(rows.dtype);
+    const int lane = rank_ % own.lanes;
+    // How many rows others have nobody knows here: they get as many as they may have.
+    const auto share = [&](int r, int64_t count) {
+      return own.shared_out ? share_of_rows(count, own.most, r % own.lanes, own.lanes) : RowRange{0, count};
+    };
+    auto* all = static_cast<std::byte*>(rows.data) - rank_ / own.lanes * own.most * row_bytes;
+    const RowRange mine = share(rank_, own.most), largest = share(0, own.most);
+    ReceivedRows received{rank_, size(), me_.boxes->in.data(), 0, share(rank_, rows.rows)};
+    received.box_bytes = round_up<int64_t>((largest.end - largest.first) * row_bytes, 16);
+    check_room(received.box_bytes * size(), 0);
+    clear_pieces();
+    for (int r = 0; r < size(); ++r) {
+      if (r == rank_) continue;
+      add_rows(out_, r, all + r / own.lanes * own.most * row_bytes, share(r, own.most), row_bytes);
+      in_.push_back({r, box(received, r), (mine.end - mine.first) * row_bytes});
+    }
+    transfer(stream, out_, in_);
+    SumArgs whole = args;
+    if (own.shared_out) whole.rounded = {};  // others bring the rest of y
+    add_received(stream, whole, received);
+    if (!own.shared_out || rows.rows == 0) return;
+    send_shares(stream, args.y, own.most, rank_ - lane, own.lanes);
+    if (args.rounded.values != nullptr) ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
   }
 
   using GpuGroup::gather;
@@ -248,16 +312,22 @@ class NcclGroup final : public GpuGroup {
       const auto [region, offset] = locate(part.data);
       pack_parcel(stream, part, region, offset, most_bytes, me_.boxes->out.data());
     }
-    auto& [out, in] = pieces();
+    clear_pieces();
     for (int r = 0; r < size(); ++r) {
       if (r == rank_) continue;
-      if (sends) out[static_cast<size_t>(r)] = {me_.boxes->out.data(), each};
+      if (sends) out_.push_back({r, me_.boxes->out.data(), each});
       if (r >= senders.first && r < senders.end)
-        in[static_cast<size_t>(r)] = {static_cast<std::byte*>(me_.boxes->in.data()) + r * each, each};
+        in_.push_back({r, static_cast<std::byte*>(me_.boxes->in.data()) + r * each, each});
     }
-    transfer(stream, out, in);
+    transfer(stream, out_, in_);
     unpack_parcels(stream, me_.boxes->in.data(), each, senders, rank_,
                    static_cast<std::byte* const*>(region_starts_.data()), most_bytes);
+  }
+
+  Result<void> exchange(device::cuda::Stream& stream, std::span<const Piece> out,
+                        std::span<const Piece> in) override {
+    transfer(stream, out, in);
+    return state();
   }
 
   Result<void> state() const override {
@@ -278,21 +348,58 @@ class NcclGroup final : public GpuGroup {
   }
 
  private:
-  // NCCL connects two ranks when they first send, which it cannot do while a graph is captured.
+  // NCCL connects two ranks when they first send, which it cannot do while a graph is captured. Then what an
+  // exchange takes is measured.
   Result<void> connect() {
     FATHOM_ASSIGN(const auto gpu, device::cuda::open_gpu(me_.gpu));
     FATHOM_ASSIGN(const auto stream, device::cuda::Stream::create(gpu));
-    auto& [out, in] = pieces();
-    for (int r = 0; r < size(); ++r) {
-      if (r == rank_) continue;
-      out[static_cast<size_t>(r)] = {me_.boxes->out.data(), 16};
-      in[static_cast<size_t>(r)] = {static_cast<std::byte*>(me_.boxes->in.data()) + r * 16, 16};
+    FATHOM_ASSIGN(auto begun, device::cuda::Event::create(true));
+    FATHOM_ASSIGN(auto done, device::cuda::Event::create(true));
+    const auto seconds = [&](int64_t bytes, int times) -> Result<double> {
+      clear_pieces();
+      for (int r = 0; r < size(); ++r) {
+        if (r == rank_) continue;
+        out_.push_back({r, me_.boxes->out.data(), bytes});
+        in_.push_back({r, static_cast<std::byte*>(me_.boxes->in.data()) + r * bytes, bytes});
+      }
+      for (int i = 0; i <= times; ++i) {
+        if (i == 1) stream->record(begun);  // the first one connects, or waits for who is late
+        transfer(*stream, out_, in_);
+      }
+      stream->record(done);
+      FATHOM_TRY(stream->synchronize());
+      FATHOM_TRY(state());
+      FATHOM_ASSIGN(const double all, done.seconds_since(begun));
+      return all / times;
+    };
+    const int64_t large = std::min(kProbeBytes, me_.boxes->in_bytes / size() / 16 * 16);
+    Network mine;
+    FATHOM_ASSIGN(mine.latency, seconds(16, 20));
+    FATHOM_ASSIGN(const double longer, seconds(large, 5));
+    mine.per_byte = std::max(0.0, longer - mine.latency) / static_cast<double>(large * (size() - 1));
+    // All must choose alike.
+    std::vector<Network> all(static_cast<size_t>(size()));
+    FATHOM_TRY(host_->all_gather(&mine, std::vector<int64_t>(all.size(), sizeof(Network)), all.data()));
+    for (const Network& theirs : all) {
+      network_.latency = std::max(network_.latency, theirs.latency);
+      network_.per_byte = std::max(network_.per_byte, theirs.per_byte);
     }
-    transfer(*stream, out, in);
-    FATHOM_TRY(stream->synchronize());
-    return state();
+    if (rank_ == 0) {
+      LOG_INFO("between {} GPUs of several nodes an exchange takes {:.1f} us, and each sends {:.1f} GB/s", size(),
+               network_.latency * 1e6, network_.per_byte > 0 ? 1e-9 / network_.per_byte : 0.0);
+    }
+    return {};
   }
 
+  bool by_post(const SumArgs& args) const {
+    if (args.way != Way::kAuto) return args.way == Way::kPost;
+    const int64_t values = cut_of(args) * args.rows.columns;
+    const int64_t bytes = values * device::size_of(args.rows.dtype);
+    return bytes * size() <= 2 * kMostPostBytes &&
+           sums_at_once(network_, bytes, values * device::size_of(args.y.dtype), size());
+  }
+
+  static constexpr int64_t kProbeBytes = int64_t{4} << 20;
   static constexpr size_t kMostRegions = 1024;
   struct Region {
     std::byte* begin;
@@ -303,14 +410,18 @@ class NcclGroup final : public GpuGroup {
     int64_t offset;
   };
 
-  // Of all ranks, empty; taken again by each op, so that none asks for memory.
-  struct Pieces {
-    std::vector<Piece> out, in;
-  };
-  Pieces& pieces() {
-    pieces_.out.assign(static_cast<size_t>(size()), {});
-    pieces_.in.assign(static_cast<size_t>(size()), {});
-    return pieces_;
+  // Of the next transfer; their memory is taken again by each op, so that none asks for more.
+  void clear_pieces() {
+    out_.clear();
+    in_.clear();
+  }
+  // Rows `range` of those at `data`, for rank `r` or from it.
+  static void add_rows(std::vector<Piece>& pieces, int r, void* data, RowRange range, int64_t row_bytes) {
+    pieces.push_back({r, static_cast<std::byte*>(data) + range.first * row_bytes,
+                      (range.end - range.first) * row_bytes});
+  }
+  void* box(const ReceivedRows& received, int r) const {
+    return static_cast<std::byte*>(me_.boxes->in.data()) + r * received.box_bytes;
   }
 
   bool ended() const { return me_.world->ended.load(std::memory_order_acquire); }
@@ -333,36 +444,39 @@ class NcclGroup final : public GpuGroup {
   }
 
   // Every rank's share of y's rows, to all.
-  void gather_shares(device::cuda::Stream& stream, const Matrix& y) {
-    const RowRange mine = share_of_rows(y.rows, rank_, size());
-    if (y.stride != y.columns) {
-      gather(stream, y.row_range(mine.first, mine.end), ceil_div<int64_t>(y.rows, size()) * y.columns);
-      return;
-    }
-    const int64_t row_bytes = y.columns * device::size_of(y.dtype);
-    auto* data = static_cast<std::byte*>(y.data);
-    auto& [out, in] = pieces();
-    for (int r = 0; r < size(); ++r) {
-      if (r == rank_) continue;
-      const RowRange theirs = share_of_rows(y.rows, r, size());
-      out[static_cast<size_t>(r)] = {data + mine.first * row_bytes, (mine.end - mine.first) * row_bytes};
-      in[static_cast<size_t>(r)] = {data + theirs.first * row_bytes, (theirs.end - theirs.first) * row_bytes};
-    }
-    transfer(stream, out, in);
+  void gather_shares(device::cuda::Stream& stream, const Matrix& y, int64_t cut) {
+    if (y.stride == y.columns) return send_shares(stream, y, cut, 0, size());
+    const RowRange mine = share_of_rows(y.rows, cut, rank_, size());
+    gather(stream, y.row_range(mine.first, mine.end), share_of_rows(y.rows, cut, 0, size()).end * y.columns);
   }
 
-  void transfer(device::cuda::Stream& stream, const std::vector<Piece>& out, const std::vector<Piece>& in) {
+  // Those of the `lanes` ranks from `first` on, to each other.
+  void send_shares(device::cuda::Stream& stream, const Matrix& y, int64_t cut, int first, int lanes) {
+    const int64_t row_bytes = y.columns * device::size_of(y.dtype);
+    const RowRange mine = share_of_rows(y.rows, cut, rank_ - first, lanes);
+    clear_pieces();
+    for (int lane = 0; lane < lanes; ++lane) {
+      if (first + lane == rank_) continue;
+      add_rows(out_, first + lane, y.data, mine, row_bytes);
+      add_rows(in_, first + lane, y.data, share_of_rows(y.rows, cut, lane, lanes), row_bytes);
+    }
+    transfer(stream, out_, in_);
+  }
+
+  void transfer(device::cuda::Stream& stream, std::span<const Piece> out, std::span<const Piece> in) {
     const Nccl& nccl = me_.world->nccl;
     const std::shared_lock lock(me_.world->calls);
     if (ended()) return;
     int result = nccl.group_start();
-    for (int r = 0; r < size() && result == Nccl::kSuccess; ++r) {
-      const Piece &to = out[static_cast<size_t>(r)], &from = in[static_cast<size_t>(r)];
-      if (to.bytes > 0)
-        result = nccl.send(to.data, static_cast<size_t>(to.bytes), Nccl::kBytes, r, comm_, stream.handle());
-      if (from.bytes > 0 && result == Nccl::kSuccess)
-        result =
-            nccl.recv(from.data, static_cast<size_t>(from.bytes), Nccl::kBytes, r, comm_, stream.handle());
+    for (const Piece& to : out) {
+      if (to.bytes > 0 && result == Nccl::kSuccess)
+        result = nccl.send(to.data, static_cast<size_t>(to.bytes), Nccl::kBytes, to.rank, comm_, stream.handle());
+    }
+    for (const Piece& from : in) {
+      if (from.bytes > 0 && result == Nccl::kSuccess) {
+        result = nccl.recv(from.data, static_cast<size_t>(from.bytes), Nccl::kBytes, from.rank, comm_,
+                           stream.handle());
+      }
     }
     const int end = nccl.group_end();
     const auto outcome = nccl.check(result != Nccl::kSuccess ? result : end, "a transfer between nodes");
@@ -374,7 +488,8 @@ class NcclGroup final : public GpuGroup {
   std::unique_ptr<Group> host_;
   int rank_ = 0;
   Nccl::Comm comm_ = nullptr;
-  Pieces pieces_;
+  Network network_;
+  std::vector<Piece> out_, in_;
   std::vector<Region> regions_;
   DeviceBuffer region_starts_;
   std::unique_ptr<Watcher> watcher_;
@@ -401,7 +516,7 @@ Result<std::vector<std::unique_ptr<GpuGroup>>> create_over_nodes(const GpuGroupO
   if (const auto enabled = enable_peers(options.gpus); !enabled.ok()) return fail(enabled.error());
   LOG_INFO("GPUs of several nodes: NCCL {}.{}.{}", (*nccl)->version / 10000, (*nccl)->version / 100 % 100,
            (*nccl)->version % 100);
-  const auto world = std::make_shared<NcclWorld>(**nccl, *peers);
+  const auto world = std::make_shared<NcclWorld>(**nccl, *peers, options.timeout);
   const int process = hosts.front()->rank();
   std::vector<std::unique_ptr<NcclGroup>> made;
   for (size_t r = 0; r < hosts.size(); ++r) {

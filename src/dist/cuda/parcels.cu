@@ -65,25 +65,11 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
   const int64_t width = after.width;
   for (int64_t row = received.rows.first + blockIdx.x; row < received.rows.end; row += gridDim.x) {
     Floats values[kParts];
-    for (int r = 0; r < received.size; ++r) {
-      const D* from = own + row * width;
-      if (r != received.rank) {
-        from = reinterpret_cast<const D*>(static_cast<const std::byte*>(received.boxes) +
-                                          r * received.box_bytes) +
-               (row - received.rows.first) * width;
-      }
-#pragma unroll
-      for (int p = 0; p < kParts; ++p) {
-        const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
-        const Floats added = ops::cuda::load_part<true>(from, first, width);
-        if (r == 0) {
-          values[p] = added;
-          continue;
-        }
-#pragma unroll
-        for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
-      }
-    }
+    add_in_order(values, received.size, width, [&](int r) {
+      if (r == received.rank) return own + row * width;
+      const auto* box = static_cast<const std::byte*>(received.boxes) + r * received.box_bytes;
+      return reinterpret_cast<const D*>(box) + (row - received.rows.first) * width;
+    });
     after.run(values, row, y + row * after.y_stride, shared);
     __syncthreads();  // `shared` is free again
   }

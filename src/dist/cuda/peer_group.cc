@@ -266,18 +266,18 @@ namespace {
 constexpr int64_t kPostBytes = int64_t{1400} << 10;
 constexpr int64_t kPostBytesBf16 = int64_t{4000} << 10;
 
-}  // namespace
-
-RowRange share_of_rows(int64_t rows, int rank, int size) {
-  const int64_t each = (rows + size - 1) / size;
-  return {std::min(rows, each * rank), std::min(rows, each * (rank + 1))};
-}
-
 bool sums_by_post(const SumArgs& args, int size) {
   if (args.way != Way::kAuto) return args.way == Way::kPost;
-  const int64_t bytes = args.rows.rows * args.rows.columns * device::size_of(args.rows.dtype);
+  const int64_t bytes = cut_of(args) * args.rows.columns * device::size_of(args.rows.dtype);
   const int64_t most = args.rows.dtype == device::DType::kBF16 ? kPostBytesBf16 : kPostBytes;
   return bytes <= most / (size - 1);
+}
+
+}  // namespace
+
+RowRange share_of_rows(int64_t rows, int64_t cut, int rank, int size) {
+  const int64_t each = (cut + size - 1) / size;
+  return {std::min(rows, each * rank), std::min(rows, each * (rank + 1))};
 }
 
 void check_sum(const SumArgs& args, int size) {
@@ -289,30 +289,41 @@ void check_sum(const SumArgs& args, int size) {
                args.y.rows, args.y.columns, rows.rows, rows.columns);
 }
 
+void check_own(const SumArgs& args, const OwnRows& own, int size) {
+  check_sum(args, size);
+  FATHOM_CHECK(size % own.lanes == 0 && args.rows.rows <= own.most, "{} rows of {}, {} lanes of {}",
+               args.rows.rows, own.most, own.lanes, size);
+  FATHOM_CHECK(!own.shared_out || args.y.stride == args.y.columns, "y strided by {}", args.y.stride);
+}
+
 std::optional<RowRange> PeerGroup::share_of(const SumArgs& args) const {
   const PeerView& peers = state_->peers;
   if (peers.box_words > 0 && sums_by_post(args, peers.size)) return std::nullopt;
-  return share_of_rows(args.rows.rows, peers.rank, peers.size);
+  return share_of_rows(args.rows.rows, cut_of(args), peers.rank, peers.size);
 }
 
-void PeerGroup::sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most, RowRange mine,
-                        std::span<const int> to) {
+void PeerGroup::sum_own(device::cuda::Stream& stream, const SumArgs& args, const OwnRows& own) {
   const State& s = *state_;
-  check_sum(args, s.peers.size);
-  FATHOM_CHECK(args.rows.rows <= most && mine.end <= args.rows.rows, "rows [{}, {}) of {}, most {}",
-               mine.first, mine.end, args.rows.rows, most);
-  if (most == 0) return;
+  const int64_t count = args.rows.rows;
+  check_own(args, own, s.peers.size);
+  if (own.most == 0) return;
+  const int lane = s.peers.rank % own.lanes;
+  RowRange mine{0, count};
   Everywhere y;
-  if (!to.empty() && args.rows.rows > 0) {
-    const Everywhere all = s.everywhere(args.y.data);
-    for (const int rank : to) y.at[rank] = all.at[rank];
+  SumArgs whole = args;
+  if (own.shared_out) {
+    mine = share_of_rows(count, own.most, lane, own.lanes);
+    whole.rounded = {};  // others write the rest of y
+    if (count > 0) {
+      const Everywhere all = s.everywhere(args.y.data);
+      const int first = s.peers.rank - lane;
+      std::copy_n(all.at + first, own.lanes, y.at + first);
+    }
   }
   y.at[s.peers.rank] = args.y.data;
-  SumArgs whole = args;
-  if (!to.empty()) whole.rounded = {};  // others write the rest of y
   sum_by_meeting(stream, s.peers, whole, s.everywhere(args.rows.data), y,
-                 {.first = mine.first, .end = mine.end, .most = most});
-  if (!to.empty() && args.rounded.values != nullptr && args.rows.rows > 0)
+                 {.first = mine.first, .end = mine.end, .most = own.most});
+  if (own.shared_out && args.rounded.values != nullptr && count > 0)
     ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
 }
 
@@ -325,9 +336,10 @@ void PeerGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
   if (!mine) return sum_by_post(stream, s.peers, args);
   SumArgs whole = args;
   whole.rounded = {};  // a rank writes its share of y alone, for all
-  sum_by_meeting(
-      stream, s.peers, whole, s.everywhere(rows.data), s.everywhere(args.y.data),
-      {.first = mine->first, .end = mine->end, .most = (rows.rows + s.peers.size - 1) / s.peers.size});
+  sum_by_meeting(stream, s.peers, whole, s.everywhere(rows.data), s.everywhere(args.y.data),
+                 {.first = mine->first,
+                  .end = mine->end,
+                  .most = share_of_rows(rows.rows, cut_of(args), 0, s.peers.size).end});
   if (args.rounded.values != nullptr) ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
 }
 
@@ -339,6 +351,33 @@ void PeerGroup::gather(device::cuda::Stream& stream, const ops::cuda::Matrix& pa
                "rank {} has a part; the senders are [{}, {})", rank(), senders.first, senders.end);
   if (most == 0) return;
   gather_parts(stream, state_->peers, part, state_->everywhere(part.data), most);
+}
+
+Result<void> PeerGroup::exchange(device::cuda::Stream& stream, std::span<const Piece> out,
+                                 std::span<const Piece> in) {
+  // Everyone learns where what it is to get lies, once it is there.
+  FATHOM_TRY(stream.synchronize());
+  const auto count = static_cast<size_t>(size());
+  std::vector<std::vector<void*>> offers(count), offered(count);
+  for (const Piece& piece : out) offers[static_cast<size_t>(piece.rank)].push_back(piece.data);
+  for (const Piece& piece : in) offered[static_cast<size_t>(piece.rank)].push_back(nullptr);
+  std::vector<Outgoing> send;
+  std::vector<Incoming> receive;
+  const auto bytes = [](const std::vector<void*>& pointers) {
+    return static_cast<int64_t>(pointers.size() * sizeof(void*));
+  };
+  for (size_t r = 0; r < count; ++r) {
+    send.push_back({offers[r].data(), bytes(offers[r])});
+    receive.push_back({offered[r].data(), bytes(offered[r])});
+  }
+  FATHOM_TRY(host().all_to_all(send, receive));
+  std::vector<size_t> taken(count, 0);
+  for (const Piece& piece : in) {
+    const auto from = static_cast<size_t>(piece.rank);
+    stream.copy(piece.data, offered[from][taken[from]++], static_cast<size_t>(piece.bytes));
+  }
+  FATHOM_TRY(stream.synchronize());
+  return host().barrier();
 }
 
 Result<void> PeerGroup::state() const {

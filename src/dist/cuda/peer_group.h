@@ -50,11 +50,12 @@ class PeerGroup final : public GpuGroup {
   Result<void> share(void* data, int64_t bytes) override;
   void sum(device::cuda::Stream& stream, const SumArgs& args) override;
   std::optional<RowRange> share_of(const SumArgs& args) const override;
-  void sum_own(device::cuda::Stream& stream, const SumArgs& args, int64_t most, RowRange mine,
-               std::span<const int> to) override;
+  void sum_own(device::cuda::Stream& stream, const SumArgs& args, const OwnRows& own) override;
   using GpuGroup::gather;
   void gather(device::cuda::Stream& stream, const ops::cuda::Matrix& part, int64_t most,
               RankRange senders) override;
+  Result<void> exchange(device::cuda::Stream& stream, std::span<const Piece> out,
+                        std::span<const Piece> in) override;
   Result<void> state() const override;
   void abort(Error error) override;
 
@@ -67,10 +68,14 @@ class PeerGroup final : public GpuGroup {
   std::unique_ptr<State> state_;
 };
 
-// Of a sum's `rows` rows in a group of `size` that does not send them all by post: rank `rank`'s share.
-RowRange share_of_rows(int64_t rows, int rank, int size);
-// Whether so few rows are sent that every rank adds all of them.
-bool sums_by_post(const SumArgs& args, int size);
+// Rows [0, rows), cut as if there were `cut` of them, in a group of `size` that does not send them all by
+// post: rank `rank`'s share.
+RowRange share_of_rows(int64_t rows, int64_t cut, int rank, int size);
+// What the way is chosen by, and shares are cut of.
+inline int64_t cut_of(const SumArgs& args) {
+  return args.cut > 0 ? args.cut : args.rows.rows;
+}
 void check_sum(const SumArgs& args, int size);
+void check_own(const SumArgs& args, const OwnRows& own, int size);
 
 }  // namespace fathom::dist::cuda

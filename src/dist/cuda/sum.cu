@@ -148,20 +148,8 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
   meet(peers, 0, meeting, Op::kSum);
   for (int64_t row = share.first + blockIdx.x; row < share.end; row += gridDim.x) {
     Floats values[kParts];
-    for (int r = 0; r < peers.size; ++r) {
-      const D* from = static_cast<const D*>(rows.at[r]) + row * width;
-#pragma unroll
-      for (int p = 0; p < kParts; ++p) {
-        const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
-        const Floats added = ops::cuda::load_part<true>(from, first, width);
-        if (r == 0) {
-          values[p] = added;
-          continue;
-        }
-#pragma unroll
-        for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
-      }
-    }
+    add_in_order(values, peers.size, width,
+                 [&](int r) { return static_cast<const D*>(rows.at[r]) + row * width; });
     Y* mine = static_cast<Y*>(y.at[peers.rank]) + row * after.y_stride;
     after.run(values, row, mine, shared);
     // Each thread sends on what it has just written itself.

@@ -1,4 +1,4 @@
-// What is done with a row of a sum once it is added, and the kernels' types. Used by sums of GPUs, however
+// How a row of a sum is added and what is done with it then, and the kernels' types. Used by sums of GPUs, however
 // the rows came.
 #pragma once
 
@@ -9,6 +9,25 @@ namespace fathom::dist::cuda {
 
 using ops::cuda::Floats;
 using ops::cuda::kPart;
+
+// values: the sum over the ranks, in their order, of the rows that row_of(rank) gives.
+template <int kParts, class RowOf>
+__device__ void add_in_order(Floats (&values)[kParts], int size, int64_t width, const RowOf& row_of) {
+  for (int r = 0; r < size; ++r) {
+    const auto* from = row_of(r);
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
+      const Floats added = ops::cuda::load_part<true>(from, first, width);
+      if (r == 0) {
+        values[p] = added;
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
+    }
+  }
+}
 
 // What becomes of a row's sum, wherever it was added.
 template <class Y>

@@ -1,5 +1,5 @@
-// Moves routed experts between the GPUs of a stage: each rank copies the weights that its slots are to have
-// out of the memory of the ranks that have them. The counterpart of model/expert_mover.h.
+// Moves routed experts between the GPUs of a stage, wherever these are: each rank gets the weights that its
+// slots are to have from the ranks that have them. The counterpart of model/expert_mover.h.
 #pragma once
 
 #include <vector>
@@ -8,7 +8,7 @@
 #include "device/cuda/stream.h"
 #include "dist/cuda/gpu_group.h"
 #include "model/cuda/weights.h"
-#include "model/model.h"
+#include "model/rebalancer.h"
 #include "model/shard.h"
 
 namespace fathom::model::cuda {
@@ -20,13 +20,13 @@ class ExpertMover {
   // `staging`: memory of this GPU that it may use meanwhile, as large on all ranks.
   ExpertMover(dist::cuda::GpuGroup& stage, const Shard& shard, device::cuda::Stream& stream,
               const device::cuda::DeviceBuffer& staging)
-      : stage_(stage), shard_(shard), stream_(stream), staging_(staging) {}
+      : stage_(stage), shard_(shard), stream_(stream), staging_(staging), rebalancer_(shard.place.set) {}
 
   static constexpr int64_t kStagingBytes = int64_t{64} << 20;
 
-  // Nothing where a new placement would hardly be better. Waits for the stream, and for all ranks.
+  // Nothing where a new placement would hardly be better. Waits for the stream, and so for all ranks.
   Result<void> balance(MoeWeights& moe);
-  ExpertBalance result() const;
+  ExpertBalance result() const { return rebalancer_.result(); }
 
  private:
   // An array with a part for each slot.
@@ -34,20 +34,13 @@ class ExpertMover {
     std::byte* data = nullptr;
     int64_t bytes = 0;  // of a part
   };
-  struct Change {
-    size_t slot;
-    int source;  // rank of the stage
-    size_t source_slot;
-  };
-  std::vector<Change> changes(const ExpertPlacement& before, const ExpertPlacement& after) const;
-  Result<void> move(const Parts& mine, const std::vector<Change>& changes);
+  Result<void> move(const Parts& mine, const std::vector<std::vector<ExpertChange>>& changes);
 
   dist::cuda::GpuGroup& stage_;
   const Shard& shard_;
   device::cuda::Stream& stream_;
   const device::cuda::DeviceBuffer& staging_;
-  ExpertBalance sum_{0.0, 0.0, 0};
-  int layers_ = 0;
+  Rebalancer rebalancer_;
 };
 
 }  // namespace fathom::model::cuda

@@ -74,8 +74,9 @@ struct Model::State {
   }
   // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm,
   // and `rounded` the same in FP8, or empty.
-  void add_norm(device::cuda::Stream& stream, int64_t t, bool fresh, const float* weight, const Matrix& y,
-                const Workspace::Rounded& rounded) const {
+  // `places`: of the group of requests that has most tokens, where there are several.
+  void add_norm(device::cuda::Stream& stream, int64_t t, int64_t places, bool fresh, const float* weight,
+                const Matrix& y, const Workspace::Rounded& rounded) const {
     const auto eps = static_cast<float>(config.rms_norm_eps);
     const Matrix delta = work.delta.first_rows(t);
     if (!splits_heads()) {
@@ -95,10 +96,10 @@ struct Model::State {
                         .weight = weight,
                         .eps = eps,
                         .y = y.first_rows(t),
-                        .rounded = rounded});
+                        .rounded = rounded,
+                        .cut = places});
   }
-  // The same of what all ranks' experts have left in work.all_delta of this rank's tokens, of at most
-  // `places` of a rank.
+  // The same of what all ranks' experts have left in work.all_delta of this rank's tokens.
   void add_norm_of_all(device::cuda::Stream& stream, int64_t t, int64_t places, const float* weight,
                        const Matrix& y, const Workspace::Rounded& rounded) const {
     groups.sum_own_tokens(stream,
@@ -107,8 +108,8 @@ struct Model::State {
                            .weight = weight,
                            .eps = static_cast<float>(config.rms_norm_eps),
                            .y = y.first_rows(t),
-                           .rounded = rounded},
-                          places);
+                           .rounded = rounded,
+                           .cut = places});
   }
   Matrix own_rows(const Matrix& all, int64_t t, int64_t places) const {
     const int64_t first = shard.place.group * places;
@@ -317,7 +318,7 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
     if (of_all) {
       add_norm_of_all(stream, t, places, weight, y, in_fp8);
     } else {
-      add_norm(stream, t, fresh, weight, y, in_fp8);
+      add_norm(stream, t, splits_tokens() ? places : 0, fresh, weight, y, in_fp8);
     }
     of_all = false;
   };
@@ -418,13 +419,14 @@ float* Model::forward(device::cuda::Stream& stream, const GpuBatch& batch) {
   const auto hand_back = [&] {
     if (s.groups.splits_layers() && batch.hand_back.rows > 0) s.groups.hand_back(stream, batch.hand_back);
   };
-  if (!first) s.groups.take_over(stream, residual);
+  const int64_t places = s.splits_tokens() ? batch.group_tokens : t;
+  if (!first) s.groups.take_over(stream, residual, places);
   if (s.shard.last_stage()) hand_back();
   if (!s.shard.last_stage()) {
     // The stream is what goes on: its norm is nobody's.
     s.run_layers(stream, batch, s.weights.layers, 0, first, s.weights.layers.back().input_norm,
                  s.work.normed);
-    s.groups.hand_on(stream, residual);
+    s.groups.hand_on(stream, residual, places);
     hand_back();
     return s.work.logits;
   }

@@ -31,9 +31,6 @@ Result<RankGroups> RankGroups::join(GpuGroup* world, const Shard& shard) {
     FATHOM_ASSIGN(auto made, stage->split(place.group, fmt::format("requests {}", place.group), true));
     groups.requests_ = groups.owned_.emplace_back(std::move(made)).get();
   }
-  for (int lane = 0; lane < lanes; ++lane) {
-    if (lane != place.lane) groups.lanes_.push_back(place.group * lanes + lane);
-  }
   if (split.pp == 1) return groups;
   FATHOM_ASSIGN(groups.pipeline_, world->split(shard.rank % split.tp, "pipeline", false));
   for (int first = 0; first + 1 < split.pp; ++first) {
@@ -68,9 +65,10 @@ void RankGroups::gather_columns(device::cuda::Stream& stream, const Matrix& mine
 
 namespace {
 
-// Part `index` of `parts`, as GpuGroup::share_of cuts rows; perhaps none.
-Matrix part_of(const Matrix& rows, int index, int parts) {
-  const int64_t each = ceil_div<int64_t>(rows.rows, parts);
+// Part `index` of `parts`, as sums cut rows of which a group has `places` at most (dist::cuda::SumArgs::cut);
+// perhaps none.
+Matrix part_of(const Matrix& rows, int64_t places, int index, int parts) {
+  const int64_t each = ceil_div<int64_t>(places, parts);
   const int64_t first = each * index;
   return first < rows.rows ? rows.row_range(first, std::min(rows.rows, first + each)) : rows.first_rows(0);
 }
@@ -80,26 +78,26 @@ Matrix part_of(const Matrix& rows, int index, int parts) {
 void RankGroups::gather_tokens(device::cuda::Stream& stream, const Matrix& mine, int64_t places) const {
   // All ranks of the group have its rows: each sends a part of them.
   const int lanes = shard_->split.attention_ranks();
-  stage_->gather(stream, part_of(mine, shard_->place.lane, lanes),
+  stage_->gather(stream, part_of(mine, mine.rows, shard_->place.lane, lanes),
                  ceil_div<int64_t>(places, lanes) * mine.columns);
 }
 
-void RankGroups::sum_own_tokens(device::cuda::Stream& stream, const SumArgs& args, int64_t places) const {
-  const auto share = splits_heads() ? requests_->share_of(args) : std::nullopt;
-  if (!share) return stage_->sum_own(stream, args, places, {0, args.rows.rows}, {});
-  // The residual is here of this share alone: the others' norms come from them.
-  stage_->sum_own(stream, args, places, *share, lanes_);
+void RankGroups::sum_own_tokens(device::cuda::Stream& stream, const SumArgs& args) const {
+  // Where the residual is here of a share alone, the others' norms come from them.
+  const bool shares = splits_heads() && requests_->share_of(args).has_value();
+  stage_->sum_own(stream, args,
+                  {.most = args.cut, .lanes = shard_->split.attention_ranks(), .shared_out = shares});
 }
 
-void RankGroups::hand_on(device::cuda::Stream& stream, const Matrix& residual) const {
+void RankGroups::hand_on(device::cuda::Stream& stream, const Matrix& residual, int64_t places) const {
   const int lanes = shard_->split.attention_ranks();
-  after_->gather(stream, part_of(residual, shard_->place.lane, lanes),
-                 ceil_div<int64_t>(residual.rows, lanes) * residual.columns, {0, lanes});
+  after_->gather(stream, part_of(residual, places, shard_->place.lane, lanes),
+                 ceil_div<int64_t>(places, lanes) * residual.columns, {0, lanes});
 }
 
-void RankGroups::take_over(device::cuda::Stream& stream, const Matrix& residual) const {
+void RankGroups::take_over(device::cuda::Stream& stream, const Matrix& residual, int64_t places) const {
   const int lanes = shard_->split.attention_ranks();
-  before_->gather(stream, residual.first_rows(0), ceil_div<int64_t>(residual.rows, lanes) * residual.columns,
+  before_->gather(stream, residual.first_rows(0), ceil_div<int64_t>(places, lanes) * residual.columns,
                   {0, lanes});
 }
 

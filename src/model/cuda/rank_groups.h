@@ -2,8 +2,8 @@
 // model/rank_groups.h. All calls but join() and share() only queue work.
 //
 // A group of requests of several ranks keeps the rows of its residual stream on all of them, or each rank a
-// share of them (dist::cuda::GpuGroup::share_of), as the number of rows says; either way all have all of a
-// norm.
+// share of them (dist::cuda::GpuGroup::share_of), as the number of rows says, or where there are several
+// groups that of the one with most; either way all have all of a norm.
 //
 // Not thread safe: the rank's thread alone.
 #pragma once
@@ -40,13 +40,14 @@ class RankGroups {
   void gather_columns(device::cuda::Stream& stream, const ops::cuda::Matrix& mine, int64_t most) const;
   // This group's rows of a matrix of all groups', to all ranks of the stage; at most `places` of a group.
   void gather_tokens(device::cuda::Stream& stream, const ops::cuda::Matrix& mine, int64_t places) const;
-  // The way back: `args.rows` is this group's rows of a matrix that all ranks of the stage have filled.
-  void sum_own_tokens(device::cuda::Stream& stream, const dist::cuda::SumArgs& args, int64_t places) const;
+  // The way back: `args.rows` is this group's rows of a matrix that all ranks of the stage have filled, and
+  // `args.cut` the most of a group.
+  void sum_own_tokens(device::cuda::Stream& stream, const dist::cuda::SumArgs& args) const;
 
-  // The residual stream [T, H] of this group, as sum() leaves it, to the next stage.
-  void hand_on(device::cuda::Stream& stream, const ops::cuda::Matrix& residual) const;
+  // The residual stream [T, H] of this group, as sums leave it whose `cut` was `places`, to the next stage.
+  void hand_on(device::cuda::Stream& stream, const ops::cuda::Matrix& residual, int64_t places) const;
   // There: all of it.
-  void take_over(device::cuda::Stream& stream, const ops::cuda::Matrix& residual) const;
+  void take_over(device::cuda::Stream& stream, const ops::cuda::Matrix& residual, int64_t places) const;
   // What the last stage has, to all stages.
   void hand_back(device::cuda::Stream& stream, const ops::cuda::Matrix& rows) const;
 
@@ -59,9 +60,8 @@ class RankGroups {
   // Those of them that are not the world itself.
   std::vector<std::unique_ptr<Group>> owned_;
   std::unique_ptr<Group> pipeline_;  // the same place in every stage
-  std::unique_ptr<Group> before_,
-      after_;               // this stage and the one before, or after: of the group of requests
-  std::vector<int> lanes_;  // of the group of requests, in the stage: the others
+  // This stage and the one before, or after: of the group of requests.
+  std::unique_ptr<Group> before_, after_;
 };
 
 }  // namespace fathom::model::cuda
