@@ -199,7 +199,7 @@ def splits_and_guesses_work_over_nodes(_):
     if CUDA:
         splits = [["--ep-size", "2", "--speculative-algorithm", "NEXTN"], ["--pp-size", "2", "--speculative-algorithm", "NGRAM"],
                   ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--speculative-algorithm", "NEXTN"],
-                  ["--dp", "2", "--enable-dp-attention", "--speculative-algorithm", "NGRAM", "--enable-mixed-chunk"],
+                  ["--dp", "2", "--enable-dp-attention", "--speculative-algorithm", "NGRAM"],
                   ["--ep-size", "2", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
                   ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--enable-eplb",
                    "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
@@ -209,6 +209,9 @@ def splits_and_guesses_work_over_nodes(_):
         with Pair(*more, tp=RANKS // 2 if "--pp-size" in more else RANKS) as (host, guest):
             for rank in ("0", "1") if "--dp" in more else ("0",):
                 equal(answers(host, data_parallel_rank=int(rank)), expected, f"answers with {' '.join(more)}, group {rank}")
+            if "--enable-eplb" in more:
+                moved = re.findall(r"(\d+) experts came to rank", host.output())
+                check(any(int(count) for count in moved), f"experts that moved: {moved}")
             # A node that is told to end has the whole model drained.
             guest.process.send_signal(signal.SIGTERM)
             host.ends(0)

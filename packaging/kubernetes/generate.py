@@ -116,8 +116,6 @@ def pod(row, worker):
 def manifest(row):
     kind = "deployment" if row["nodes"] == 1 else "leaderworkerset"
     head = f"# {row['row']}. Written by generate.py; change rows.json or the templates.\n"
-    if "waits" in row:
-        head += f"# This version does not run it yet: {row['waits']}.\n"
     indented = 4 if row["nodes"] == 1 else 6
     return head + template(kind).substitute(
         name=row["name"],

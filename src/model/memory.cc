@@ -132,6 +132,15 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options) 
   return plan;
 }
 
+Result<void> check_memory(int64_t weights, int64_t workspaces, int64_t free, std::string_view device) {
+  if (weights + workspaces <= free) return {};
+  return error(ErrorCode::kUnavailable,
+               "the weights take {:.1f} GB and the workspaces {:.1f} GB, but {} has {:.1f} GB free: lower "
+               "--chunked-prefill-size or --max-running-requests, or use one with more memory",
+               static_cast<double>(weights) * 1e-9, static_cast<double>(workspaces) * 1e-9, device,
+               static_cast<double>(free) * 1e-9);
+}
+
 int64_t stored_bytes(const ModelConfig& config) {
   return stored_bytes(config, whole_model(config));
 }

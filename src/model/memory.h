@@ -47,6 +47,10 @@ struct MemoryPlan {
 
 MemoryPlan plan_memory(const ModelConfig& config, const MemoryOptions& options);
 
+// Says so before an hour of loading, rather than at its end, where weights and workspaces do not fit into the
+// `free` bytes of `device`: "this machine", "NVIDIA H100 80GB HBM3".
+Result<void> check_memory(int64_t weights, int64_t workspaces, int64_t free, std::string_view device);
+
 // Bytes of the checkpoint's tensors that the model reads, scales left out.
 int64_t stored_bytes(const ModelConfig& config);
 int64_t stored_bytes(const ModelConfig& config, const Shard& shard);  // that this rank reads

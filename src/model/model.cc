@@ -252,8 +252,7 @@ Result<void> check_options(const ModelConfig& config, const LoadOptions& options
   return {};
 }
 
-// Says so before an hour of loading, rather than being killed at its end.
-Result<void> check_memory(const ModelConfig& config, const LoadOptions& options, const Shard& shard,
+Result<void> check_room(const ModelConfig& config, const LoadOptions& options, const Shard& shard,
                           int64_t context) {
   MemoryOptions wanted;
   wanted.shard = shard;
@@ -263,15 +262,8 @@ Result<void> check_memory(const ModelConfig& config, const LoadOptions& options,
   wanted.max_logit_rows = options.max_logit_rows;
   wanted.max_context = context;
   const MemoryPlan plan = plan_memory(config, wanted);
-  const int64_t weights = plan.weight_bytes * options.local_ranks;
-  const int64_t workspaces = plan.workspace_bytes * options.local_ranks;
-  const auto available = static_cast<int64_t>(device::available_memory());
-  if (weights + workspaces <= available) return {};
-  return error(
-      ErrorCode::kUnavailable,
-      "the weights take {:.1f} GB and the workspaces {:.1f} GB, but only {:.1f} GB of memory are free",
-      static_cast<double>(weights) * 1e-9, static_cast<double>(workspaces) * 1e-9,
-      static_cast<double>(available) * 1e-9);
+  return check_memory(plan.weight_bytes * options.local_ranks, plan.workspace_bytes * options.local_ranks,
+                      static_cast<int64_t>(device::available_memory()), "this machine");
 }
 
 // Counts the bytes that a supply took and tells the caller.
@@ -331,7 +323,7 @@ Result<std::unique_ptr<Model>> Model::build_shard(const ModelConfig& config, con
   }
   total = static_cast<int64_t>(static_cast<double>(total) * static_cast<double>(stored_bytes(config, shard)) /
                                static_cast<double>(stored_bytes(config)));
-  FATHOM_TRY(check_memory(config, options, shard, state->max_context));
+  FATHOM_TRY(check_room(config, options, shard, state->max_context));
   // Before anyone takes the memory that another looks at.
   if (options.group != nullptr) FATHOM_TRY(options.group->barrier());
   FATHOM_ASSIGN(state->groups, RankGroups::join(options.group, shard));

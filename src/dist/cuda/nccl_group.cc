@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/math.h"
+#include "device/cuda/graph.h"
 #include "device/cuda/memory.h"
 #include "dist/cuda/nccl.h"
 #include "dist/cuda/parcels.h"
@@ -192,6 +193,8 @@ class NcclGroup final : public GpuGroup {
     comm_ = made;
     FATHOM_ASSIGN(region_starts_, DeviceBuffer::allocate(kMostRegions * sizeof(std::byte*)));
     FATHOM_TRY(me_.boxes->reserve(slack() + kMostPostBytes * 2, slack() + kProbeBytes));
+    // Nobody waits on a GPU while another rank takes memory.
+    FATHOM_TRY(host_->barrier());
     return connect();
   }
 
@@ -355,27 +358,37 @@ class NcclGroup final : public GpuGroup {
     FATHOM_ASSIGN(const auto stream, device::cuda::Stream::create(gpu));
     FATHOM_ASSIGN(auto begun, device::cuda::Event::create(true));
     FATHOM_ASSIGN(auto done, device::cuda::Event::create(true));
-    const auto seconds = [&](int64_t bytes, int times) -> Result<double> {
+    const auto exchange_bytes = [&](int64_t bytes) {
       clear_pieces();
       for (int r = 0; r < size(); ++r) {
         if (r == rank_) continue;
         out_.push_back({r, me_.boxes->out.data(), bytes});
         in_.push_back({r, static_cast<std::byte*>(me_.boxes->in.data()) + r * bytes, bytes});
       }
-      for (int i = 0; i <= times; ++i) {
-        if (i == 1) stream->record(begun);  // the first one connects, or waits for who is late
-        transfer(*stream, out_, in_);
-      }
+      transfer(*stream, out_, in_);
+    };
+    // In a graph, as most are: the host takes longer to queue one than the GPUs for it.
+    constexpr int kTimes = 16;
+    const auto seconds = [&](int64_t bytes) -> Result<double> {
+      FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(*stream, [&] {
+                      for (int i = 0; i < kTimes; ++i) exchange_bytes(bytes);
+                    }));
+      graph.launch(*stream);  // whoever is late has come
+      stream->record(begun);
+      graph.launch(*stream);
       stream->record(done);
       FATHOM_TRY(stream->synchronize());
       FATHOM_TRY(state());
       FATHOM_ASSIGN(const double all, done.seconds_since(begun));
-      return all / times;
+      return all / kTimes;
     };
+    exchange_bytes(16);
+    FATHOM_TRY(stream->synchronize());
+    FATHOM_TRY(state());
     const int64_t large = std::min(kProbeBytes, me_.boxes->in_bytes / size() / 16 * 16);
     Network mine;
-    FATHOM_ASSIGN(mine.latency, seconds(16, 20));
-    FATHOM_ASSIGN(const double longer, seconds(large, 5));
+    FATHOM_ASSIGN(mine.latency, seconds(16));
+    FATHOM_ASSIGN(const double longer, seconds(large));
     mine.per_byte = std::max(0.0, longer - mine.latency) / static_cast<double>(large * (size() - 1));
     // All must choose alike.
     std::vector<Network> all(static_cast<size_t>(size()));

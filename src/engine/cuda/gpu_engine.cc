@@ -36,7 +36,8 @@ GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist
       simulated_acceptance_(static_cast<float>(options.speculation.simulated_acceptance)),
       launch_(*pool_),
       rebalance_passes_(options.rebalance_passes),
-      timeout_(options.dist_timeout) {
+      timeout_(options.dist_timeout),
+      awaited_(options.nodes.node == 0 || leads_) {
   const Speculation& speculation = options.speculation;
   if (speculation.branches > 1) {
     shape_ = {speculation.steps, speculation.branches, speculation.max_guesses};
@@ -125,6 +126,7 @@ void GpuEngine::launch_steps() {
     frame.others = std::move(work->others);
     found_ = std::move(work->found);
     eager_ = work->eager;
+    wait_for_notes();
     stream_->set_trace(work->trace);
     const device::cuda::Range range(fmt::format("step {}", work->plan.step).c_str());
     frame.status = queue_step(work->plan, frame);
@@ -146,6 +148,13 @@ void GpuEngine::launch_steps() {
     alert = frame.alert;
     in_flight_.push(size_t{index});
   }
+}
+
+void GpuEngine::wait_for_notes() {
+  if (awaited_ || widest_ == 1) return;
+  std::unique_lock lock(notes_mutex_);
+  noted_.wait(lock, [this] { return not_noted_ == 0; });
+  ++not_noted_;
 }
 
 Result<void> GpuEngine::wait_for(const Frame& frame) const {
@@ -180,6 +189,11 @@ void GpuEngine::answer_steps() {
     const bool idle = std::exchange(frame.idle, false);
     tell_masks(frame);
     if (frame.status.ok()) note_outputs(frame);
+    if (!idle && !awaited_ && widest_ > 1) {
+      const std::lock_guard lock(notes_mutex_);
+      --not_noted_;
+      noted_.notify_all();
+    }
     Result<StepResult> answer = answer_of(frame);
     if (frame.status.ok()) count_time(frame, last ? &frames_[*last] : nullptr);
     answer = agreed(std::move(answer), frame.others);

@@ -26,6 +26,7 @@
 #pragma once
 
 #include <array>
+#include <condition_variable>
 #include <future>
 #include <map>
 #include <memory>
@@ -188,6 +189,9 @@ class GpuEngine final : public Engine {
   void launch_steps();
   std::optional<Work> next_work(bool alert);
   void answer_steps();
+  // Where nobody who plans waits for this rank's answers: until what they tell of guesses is known here, as it
+  // is where the next plan came from.
+  void wait_for_notes();
   void tell_masks(const Frame& frame);
   static Result<StepResult> answer_of(Frame& frame);
   static std::vector<int32_t> tokens_of(const Frame& frame, size_t choice);
@@ -325,6 +329,10 @@ class GpuEngine final : public Engine {
   std::thread launcher_, answerer_;
   Ranks followers_;  // the leader's
   const std::chrono::milliseconds timeout_;
+  const bool awaited_;  // by the leader on node 0, or by node 0 itself
+  std::mutex notes_mutex_;
+  std::condition_variable noted_;
+  int64_t not_noted_ = 0;  // steps queued whose outputs have not been noted
   // Over several nodes: of a leader on node 0, and of one on another.
   std::shared_ptr<OtherNodes> others_;
   std::shared_ptr<NodeZero> zero_;

@@ -31,8 +31,7 @@ model::cuda::LoadOptions load_options(const EngineOptions& options) {
 
 namespace {
 
-// Says so before an hour of loading, rather than failing at its end.
-Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu& gpu, int64_t free) {
+Result<void> check_room(const EngineOptions& options, const device::cuda::Gpu& gpu, int64_t free) {
   model::MemoryOptions wanted;
   wanted.compute = options.load.compute;
   wanted.mla = options.load.mla;
@@ -40,13 +39,7 @@ Result<void> check_memory(const EngineOptions& options, const device::cuda::Gpu&
   FATHOM_ASSIGN(wanted.shard, model::make_shard(options.config, options.split, 0));  // the largest
   const int64_t weights = model::plan_memory(options.config, wanted).weight_bytes;
   const int64_t work = model::cuda::working_bytes(options.config, load_options(options), gpu);
-  if (weights + work < free) return {};
-  return error(ErrorCode::kUnavailable,
-               "the weights take {:.1f} GB and the workspaces {:.1f} GB, but {} has {:.1f} GB free: lower "
-               "--chunked-prefill-size or "
-               "--max-running-requests, or use a GPU with more memory",
-               static_cast<double>(weights) * 1e-9, static_cast<double>(work) * 1e-9, gpu.name,
-               static_cast<double>(free) * 1e-9);
+  return model::check_memory(weights, work, free, gpu.name);
 }
 
 }  // namespace
@@ -69,7 +62,7 @@ Result<void> GpuEngine::load(const EngineOptions& options) {
   FATHOM_ASSIGN(stream_, device::cuda::Stream::create(gpu));
   FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
 
-  FATHOM_TRY(check_memory(options, gpu, before.free));
+  FATHOM_TRY(check_room(options, gpu, before.free));
   model::cuda::LoadOptions load = load_options(options);
   load.group = group_.get();
   FATHOM_ASSIGN(model_, model::cuda::Model::build(options.config, load, *stream_, *pool_));
@@ -80,16 +73,8 @@ Result<void> GpuEngine::load(const EngineOptions& options) {
                                gpu.major, gpu.minor, static_cast<double>(gpu.total_bytes) * 1e-9);
 
   FATHOM_ASSIGN(const auto after, device::cuda::memory_info());
-  PoolRequest request;
-  request.available_bytes = before.free;
-  request.weight_bytes = before.free - after.free;
-  request.bytes_per_token = report_.kv_layout.bytes_per_token();
-  request.page_size = options.page_size;
-  request.max_context = limits_.max_context;
-  request.max_running = options.max_running;
-  request.mem_fraction = options.mem_fraction;
-  request.max_total_tokens = options.max_total_tokens;
-  FATHOM_ASSIGN(report_.pool, size_pool(request));
+  FATHOM_ASSIGN(report_.pool, size_pool(pool_request(options, before.free, before.free - after.free,
+                                                     report_.kv_layout.bytes_per_token())));
   if (group_ != nullptr) {  // as many pages everywhere
     std::vector<int64_t> pages(static_cast<size_t>(group_->size()));
     const std::vector<int64_t> sizes(pages.size(), sizeof(int64_t));

@@ -90,12 +90,14 @@ void RankGroups::sum_own_tokens(device::cuda::Stream& stream, const SumArgs& arg
 }
 
 void RankGroups::hand_on(device::cuda::Stream& stream, const Matrix& residual, int64_t places) const {
+  if (residual.rows == 0) return;  // so it is there
   const int lanes = shard_->split.attention_ranks();
   after_->gather(stream, part_of(residual, places, shard_->place.lane, lanes),
                  ceil_div<int64_t>(places, lanes) * residual.columns, {0, lanes});
 }
 
 void RankGroups::take_over(device::cuda::Stream& stream, const Matrix& residual, int64_t places) const {
+  if (residual.rows == 0) return;
   const int lanes = shard_->split.attention_ranks();
   before_->gather(stream, residual.first_rows(0), ceil_div<int64_t>(places, lanes) * residual.columns,
                   {0, lanes});
