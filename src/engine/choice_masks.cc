@@ -68,8 +68,7 @@ std::vector<MaskRow> find_masks(MaskWorkers& workers, const MaskShape& shape,
   const int64_t outer = shape.by_row ? shape.rows : shape.width;
   const int64_t inner = shape.by_row ? shape.width : shape.rows;
   for (int64_t i = 0; i < outer; ++i) {
-    for (int64_t j = 0; j < inner; ++j)
-      rows.push_back(shape.by_row ? mask_at(i, j) : mask_at(j, i));
+    for (int64_t j = 0; j < inner; ++j) rows.push_back(shape.by_row ? mask_at(i, j) : mask_at(j, i));
   }
   return rows;
 }

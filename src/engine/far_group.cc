@@ -45,8 +45,7 @@ std::future<Result<StepResult>> FarGroup::step(BatchPlan plan) {
     return future;
   }
   step.step = plan.step;
-  for (const auto& open : plan.open)
-    slots_[static_cast<size_t>(open.slot)] = masks_.open(open.init);
+  for (const auto& open : plan.open) slots_[static_cast<size_t>(open.slot)] = masks_.open(open.init);
   for (const BatchRow& row : plan.rows) {
     const Sequence& masks = slots_[static_cast<size_t>(row.slot)];
     if (row.sample && masks != nullptr) step.masks.emplace(row.slot, masks);

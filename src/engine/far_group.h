@@ -44,8 +44,8 @@ class FarGroup final : public Engine, public LeaderListener {
   struct Step {
     uint64_t step = 0;
     std::promise<Result<StepResult>> promise;
-    std::map<int32_t, Sequence> masks;           // of its rows that choose, by slot
-    std::map<int32_t, ChoiceMasks> choices;      // what was found, by slot
+    std::map<int32_t, Sequence> masks;       // of its rows that choose, by slot
+    std::map<int32_t, ChoiceMasks> choices;  // what was found, by slot
   };
 
   void work();

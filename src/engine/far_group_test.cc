@@ -1,5 +1,5 @@
-// A group of requests that another node leads: plans go there, and wants, questions for masks and answers come
-// back; over sockets, with a leader that computes nothing.
+// A group of requests that another node leads: plans go there, and wants, questions for masks and answers
+// come back; over sockets, with a leader that computes nothing.
 #include "engine/far_group.h"
 
 #include <gtest/gtest.h>
@@ -189,7 +189,8 @@ TEST(LeaderWire, AnyBytesAreTakenWithoutHarm) {
   question.guessed = {{1, sample::GuessTree::chain(std::vector<int32_t>{5, 6})}};
   StepResult result;
   result.rows.resize(1);
-  result.rows[0].outputs.push_back({.token = 7, .logprob = 1.0F, .top = {{1, 2.0F}}, .requested = {{3, 4.0F}}});
+  result.rows[0].outputs.push_back(
+      {.token = 7, .logprob = 1.0F, .top = {{1, 2.0F}}, .requested = {{3, 4.0F}}});
   const std::vector<std::string> messages{encode_want(1, {.named = 3, .width = 2}),
                                           encode_question(0, question), encode_answer(1, result, {})};
   for (const auto& message : messages) EXPECT_TRUE(parse_leader_message(message, 2, kLimits).ok());

@@ -128,7 +128,8 @@ bool fits(const MaskQuestion& question, const ExecutorLimits& limits) {
 bool fits(const StepResult& result, const ExecutorLimits& limits) {
   const auto token = [&](int32_t id) { return id >= 0 && id < limits.vocab_size; };
   const auto outputs = [&](const std::vector<TokenOutput>& all) {
-    return std::all_of(all.begin(), all.end(), [&](const TokenOutput& output) { return token(output.token); });
+    return std::all_of(all.begin(), all.end(),
+                       [&](const TokenOutput& output) { return token(output.token); });
   };
   return std::all_of(result.rows.begin(), result.rows.end(), [&](const RowResult& row) {
     return row.slot >= 0 && row.slot < limits.max_slots && outputs(row.outputs) &&

@@ -24,8 +24,8 @@ struct MaskQuestion {
   };
   uint64_t step = 0;
   MaskShape shape;
-  int32_t choices = 0;          // of the step
-  std::vector<Choice> masked;   // those that need a mask
+  int32_t choices = 0;         // of the step
+  std::vector<Choice> masked;  // those that need a mask
   std::vector<GuessedRow> guessed;
 };
 

@@ -47,8 +47,8 @@ void OtherNodes::read(int node, const std::vector<int>& nodes, const ExecutorLim
   while (true) {
     const auto bytes = host_->receive(node);
     if (bytes.ok() && !bytes->has_value()) return;
-    auto message = bytes.ok() ? parse_leader_message(**bytes, groups, limits)
-                              : Result<LeaderMessage>(bytes.error());
+    auto message =
+        bytes.ok() ? parse_leader_message(**bytes, groups, limits) : Result<LeaderMessage>(bytes.error());
     if (message.ok() && nodes[static_cast<size_t>(message->group)] != node)
       message = error(ErrorCode::kInternal, "node {} spoke for the group of another", node);
     if (bytes.ok() && !message.ok()) host_->fail(message.error());

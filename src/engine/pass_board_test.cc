@@ -136,7 +136,8 @@ TEST(PassBoard, EveryNodeHasTheSamePasses) {
   wants.close();
   far.join();
   for (size_t r = 0; r < ranks.size(); ++r) {
-    while (const auto idle = ranks[r].board.take_idle(ranks[r].group, ranks[r].member)) seen[r].push_back(*idle);
+    while (const auto idle = ranks[r].board.take_idle(ranks[r].group, ranks[r].member))
+      seen[r].push_back(*idle);
     EXPECT_EQ(seen[r], seen[0]) << "rank " << r;
   }
   EXPECT_GE(seen[0].size(), static_cast<size_t>(kSteps));

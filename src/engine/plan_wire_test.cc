@@ -106,7 +106,8 @@ TEST(PlanWire, APassComesBackAsItWas) {
   EXPECT_EQ(back->pass->pass, pass);
   EXPECT_EQ(back->pass->idle, idle);
   EXPECT_FALSE(parse_engine_message(encode_pass_begun(pass, idle), 2, kLimits).ok());
-  for (const PassBoard::Pass& wrong : {PassBoard::Pass{.width = 5}, {.width = 0}, {.places = 257}, {.rows = -1}})
+  for (const PassBoard::Pass& wrong :
+       {PassBoard::Pass{.width = 5}, {.width = 0}, {.places = 257}, {.rows = -1}})
     EXPECT_FALSE(parse_engine_message(encode_pass_begun(wrong, idle), 3, kLimits).ok());
 }
 

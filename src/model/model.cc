@@ -253,7 +253,7 @@ Result<void> check_options(const ModelConfig& config, const LoadOptions& options
 }
 
 Result<void> check_room(const ModelConfig& config, const LoadOptions& options, const Shard& shard,
-                          int64_t context) {
+                        int64_t context) {
   MemoryOptions wanted;
   wanted.shard = shard;
   wanted.compute = options.compute;

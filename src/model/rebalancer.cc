@@ -32,7 +32,8 @@ std::optional<ExpertPlacement> Rebalancer::next(const ExpertPlacement& placement
   ++layers_;
   for (int64_t& tokens : load) tokens /= 2;
   if (!worthwhile) return std::nullopt;
-  for (const ExpertChange& change : changes_of(placement, after, set_)) sum_.moved += change.set != set_ ? 1 : 0;
+  for (const ExpertChange& change : changes_of(placement, after, set_))
+    sum_.moved += change.set != set_ ? 1 : 0;
   return after;
 }
 

@@ -122,8 +122,8 @@ class GpuGroup {
   // The rows whose residual this rank has after sum(); nothing: every rank has all of them.
   virtual std::optional<RowRange> share_of(const SumArgs& args) const = 0;
   // The sum of this rank's own rows alone: `args.rows` is those rows [T, W] of a shared matrix that all ranks
-  // have written; y and the residual [T, W] are the rank's. T may differ between lanes' neighbours and others,
-  // and be 0.
+  // have written; y and the residual [T, W] are the rank's. T may differ between lanes' neighbours and
+  // others, and be 0.
   virtual void sum_own(device::cuda::Stream& stream, const SumArgs& args, const OwnRows& own) = 0;
   // `part` of shared memory goes to the same place on every rank; no other rank may write there. `most`:
   // values of the largest part of any rank. Ranks but `senders` have an empty part.

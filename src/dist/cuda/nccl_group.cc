@@ -136,10 +136,11 @@ Result<Nccl::Comm> connect_ranks(const NcclWorld& world, const Group& host, int 
   while (!outcome->changed.wait_for(lock, kWatch, [&] { return outcome->there; })) {
     Result<void> state = host.state();
     if (state.ok() && std::chrono::steady_clock::now() > end) {
-      state = error(ErrorCode::kDeadlineExceeded,
-                    "NCCL did not connect rank {} with the other {} within {:.1f} s: NCCL_DEBUG=INFO says where "
-                    "it tries to, NCCL_SOCKET_IFNAME by which network",
-                    rank, host.size() - 1, std::chrono::duration<double>(world.timeout).count());
+      state =
+          error(ErrorCode::kDeadlineExceeded,
+                "NCCL did not connect rank {} with the other {} within {:.1f} s: NCCL_DEBUG=INFO says where "
+                "it tries to, NCCL_SOCKET_IFNAME by which network",
+                rank, host.size() - 1, std::chrono::duration<double>(world.timeout).count());
     }
     if (state.ok()) continue;
     outcome->unwanted = true;
@@ -398,8 +399,8 @@ class NcclGroup final : public GpuGroup {
       network_.per_byte = std::max(network_.per_byte, theirs.per_byte);
     }
     if (rank_ == 0) {
-      LOG_INFO("between {} GPUs of several nodes an exchange takes {:.1f} us, and each sends {:.1f} GB/s", size(),
-               network_.latency * 1e6, network_.per_byte > 0 ? 1e-9 / network_.per_byte : 0.0);
+      LOG_INFO("between {} GPUs of several nodes an exchange takes {:.1f} us, and each sends {:.1f} GB/s",
+               size(), network_.latency * 1e6, network_.per_byte > 0 ? 1e-9 / network_.per_byte : 0.0);
     }
     return {};
   }
@@ -430,8 +431,8 @@ class NcclGroup final : public GpuGroup {
   }
   // Rows `range` of those at `data`, for rank `r` or from it.
   static void add_rows(std::vector<Piece>& pieces, int r, void* data, RowRange range, int64_t row_bytes) {
-    pieces.push_back({r, static_cast<std::byte*>(data) + range.first * row_bytes,
-                      (range.end - range.first) * row_bytes});
+    pieces.push_back(
+        {r, static_cast<std::byte*>(data) + range.first * row_bytes, (range.end - range.first) * row_bytes});
   }
   void* box(const ReceivedRows& received, int r) const {
     return static_cast<std::byte*>(me_.boxes->in.data()) + r * received.box_bytes;
@@ -483,7 +484,8 @@ class NcclGroup final : public GpuGroup {
     int result = nccl.group_start();
     for (const Piece& to : out) {
       if (to.bytes > 0 && result == Nccl::kSuccess)
-        result = nccl.send(to.data, static_cast<size_t>(to.bytes), Nccl::kBytes, to.rank, comm_, stream.handle());
+        result =
+            nccl.send(to.data, static_cast<size_t>(to.bytes), Nccl::kBytes, to.rank, comm_, stream.handle());
     }
     for (const Piece& from : in) {
       if (from.bytes > 0 && result == Nccl::kSuccess) {

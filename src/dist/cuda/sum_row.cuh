@@ -1,5 +1,5 @@
-// How a row of a sum is added and what is done with it then, and the kernels' types. Used by sums of GPUs, however
-// the rows came.
+// How a row of a sum is added and what is done with it then, and the kernels' types. Used by sums of GPUs,
+// however the rows came.
 #pragma once
 
 #include "dist/cuda/gpu_group.h"

@@ -43,13 +43,13 @@
 #include "device/launch.h"
 #include "dist/cuda/gpu_group.h"
 #include "engine/cuda/guess_input.h"
-#include "engine/pass_board.h"
 #include "engine/cuda/step_input.h"
 #include "engine/cuda/step_masks.h"
 #include "engine/cuda/step_output.h"
 #include "engine/cuda/tree_kernels.h"
 #include "engine/drafter.h"
 #include "engine/engine.h"
+#include "engine/pass_board.h"
 #include "model/cuda/model.h"
 #include "sample/cuda/gpu_sampler.h"
 #include "sample/mask_workers.h"
@@ -189,8 +189,8 @@ class GpuEngine final : public Engine {
   void launch_steps();
   std::optional<Work> next_work(bool alert);
   void answer_steps();
-  // Where nobody who plans waits for this rank's answers: until what they tell of guesses is known here, as it
-  // is where the next plan came from.
+  // Where nobody who plans waits for this rank's answers: until what they tell of guesses is known here, as
+  // it is where the next plan came from.
   void wait_for_notes();
   void tell_masks(const Frame& frame);
   static Result<StepResult> answer_of(Frame& frame);

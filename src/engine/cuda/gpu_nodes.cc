@@ -101,8 +101,7 @@ void GpuNode::take_step(StepMessage step, std::shared_ptr<FoundMasks> found) {
     if (engine->group() == step.group) (void)engine->follow(step.plan, step.eager, found);
   }
   if (const auto led = led_.find(step.group); led != led_.end()) {
-    led->second.answers.push(
-        led->second.leader->follow(std::move(step.plan), step.eager, std::move(found)));
+    led->second.answers.push(led->second.leader->follow(std::move(step.plan), step.eager, std::move(found)));
   }
 }
 

@@ -66,7 +66,7 @@ class GpuNode final : public Node {
   int groups_ = 1;
   std::shared_ptr<dist::ControlGuest> guest_;
   std::shared_ptr<NodeZero> zero_;
-  std::shared_ptr<PassBoard> board_;  // where there are several groups
+  std::shared_ptr<PassBoard> board_;                   // where there are several groups
   std::vector<std::unique_ptr<GpuEngine>> following_;  // of leaders elsewhere
   std::map<int, Led> led_;                             // by group
   const GpuEngine* any_ = nullptr;                     // of them

@@ -68,13 +68,12 @@ Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOption
     wanted.posts = split.dp == 1 && split.pp == 1;  // parts of the world have their own
     FATHOM_ASSIGN(seat.groups, dist::cuda::GpuGroup::create(wanted));
   }
-  FATHOM_ASSIGN(Ranks ranks, start_ranks(options, gpus, std::move(seat.groups),
-                                         static_cast<size_t>(first_leader)));
+  FATHOM_ASSIGN(Ranks ranks,
+                start_ranks(options, gpus, std::move(seat.groups), static_cast<size_t>(first_leader)));
   const auto others = spread ? std::make_shared<OtherNodes>(std::move(seat.host)) : nullptr;
   if (board != nullptr && others != nullptr) {
-    board->tell([others](const PassBoard::Pass& pass, const std::vector<bool>& idle) {
-      others->pass(pass, idle);
-    });
+    board->tell(
+        [others](const PassBoard::Pass& pass, const std::vector<bool>& idle) { others->pass(pass, idle); });
   }
   const std::vector<int> nodes =
       spread ? leading_nodes(options) : std::vector<int>(static_cast<size_t>(split.dp), 0);

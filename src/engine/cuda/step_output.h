@@ -37,9 +37,9 @@ struct LogprobShape {
 struct RowChoice {
   size_t row = 0;
   LogprobParams logprobs;
-  ChoiceMasks masks;       // their sequence is to be told of the tokens
-  int32_t drafts = 0;      // guesses of the row
-  bool verifies = false;   // in a step with guesses, it goes on from the slot's last token
+  ChoiceMasks masks;      // their sequence is to be told of the tokens
+  int32_t drafts = 0;     // guesses of the row
+  bool verifies = false;  // in a step with guesses, it goes on from the slot's last token
 };
 
 // Pinned memory for a step's answer, or a piece of a prompt's.

@@ -33,7 +33,8 @@ Result<void> ExpertMover::balance(MoeWeights& moe) {
   return stream_.synchronize();
 }
 
-// A stretch of every part at a time: it is taken, and brought to those that take it, before it is overwritten.
+// A stretch of every part at a time: it is taken, and brought to those that take it, before it is
+// overwritten.
 Result<void> ExpertMover::move(const Parts& mine, const std::vector<std::vector<ExpertChange>>& changes) {
   const auto own = static_cast<size_t>(shard_.place.set);
   const int ranks = shard_.split.expert_ranks();
@@ -42,8 +43,7 @@ Result<void> ExpertMover::move(const Parts& mine, const std::vector<std::vector<
   const auto rank_of = [&](size_t set) { return static_cast<int>(set) * ranks + part; };
   size_t most = 1;  // that any set gets
   for (const auto& theirs : changes) most = std::max(most, theirs.size());
-  const int64_t stretch =
-      std::min(mine.bytes, static_cast<int64_t>(staging_.size() / most) / 256 * 256);
+  const int64_t stretch = std::min(mine.bytes, static_cast<int64_t>(staging_.size() / most) / 256 * 256);
   FATHOM_CHECK(stretch > 0, "{} experts come to a rank", most);
   for (int64_t begin = 0; begin < mine.bytes; begin += stretch) {
     const int64_t size = std::min(stretch, mine.bytes - begin);

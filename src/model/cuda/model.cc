@@ -102,14 +102,13 @@ struct Model::State {
   // The same of what all ranks' experts have left in work.all_delta of this rank's tokens.
   void add_norm_of_all(device::cuda::Stream& stream, int64_t t, int64_t places, const float* weight,
                        const Matrix& y, const Workspace::Rounded& rounded) const {
-    groups.sum_own_tokens(stream,
-                          {.rows = own_rows(work.all_delta, t, places),
-                           .residual = work.residual,
-                           .weight = weight,
-                           .eps = static_cast<float>(config.rms_norm_eps),
-                           .y = y.first_rows(t),
-                           .rounded = rounded,
-                           .cut = places});
+    groups.sum_own_tokens(stream, {.rows = own_rows(work.all_delta, t, places),
+                                   .residual = work.residual,
+                                   .weight = weight,
+                                   .eps = static_cast<float>(config.rms_norm_eps),
+                                   .y = y.first_rows(t),
+                                   .rounded = rounded,
+                                   .cut = places});
   }
   Matrix own_rows(const Matrix& all, int64_t t, int64_t places) const {
     const int64_t first = shard.place.group * places;
