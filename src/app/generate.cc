@@ -55,7 +55,8 @@ Job parse_line(const std::string& line, size_t number) {
   }
   if (json.contains("body")) {
     const Json url = json.value("url", Json());
-    if (!url.is_string() || std::find(kUrls.begin(), kUrls.end(), url) == kUrls.end()) {
+    if (!url.is_string() ||
+        std::find(kUrls.begin(), kUrls.end(), url.get_ref<const std::string&>()) == kUrls.end()) {
       job.failure = fmt::format("\"url\": expected one of {}, got {}", fmt::join(kUrls, ", "), dump(url));
       return job;
     }
