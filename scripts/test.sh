@@ -7,18 +7,20 @@ cd "$(dirname "$0")/.."
 full=
 [ "${1:-}" = --full ] && full=1
 # Under sanitizers in every run: the rooms that read the network, text and checkpoints, those beneath, those that keep
-# the pages, and the engine with its sampler.
-asan=(base device http text kv sched dist weights sample engine)
+# the pages, and what computes: ops, model, and the engine with its sampler.
+asan=(base device http text kv sched dist ops weights sample model engine)
+# The rooms whose fuzz targets run; api's own tests take minutes to compile and run in full only.
+fuzzed=("${asan[@]}" api)
 tsan=()
 fuzz_seconds=${FUZZ_SECONDS:-15}
 if [ -n "$full" ]; then
-  asan=(ops model api app cross_room "${asan[@]}")
+  asan=(api app cross_room "${asan[@]}")
   tsan=(base dist http sched engine)
   fuzz_seconds=${FUZZ_SECONDS:-120}
 fi
-# Their fuzz targets: src/ROOM/.../STEM_fuzz.cc is ROOM_STEM_fuzz.
+# src/ROOM/.../STEM_fuzz.cc is ROOM_STEM_fuzz.
 fuzzers=()
-for room in "${asan[@]}"; do
+for room in "${fuzzed[@]}"; do
   for source in src/"$room"/*_fuzz.cc src/"$room"/*/*_fuzz.cc; do
     [ -f "$source" ] && fuzzers+=("${room}_$(basename "$source" .cc)")
   done
