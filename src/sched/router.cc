@@ -177,6 +177,7 @@ SchedulerStats Router::stats() const {
 
 std::vector<SchedulerStats> Router::group_stats() const {
   std::vector<SchedulerStats> all;
+  all.reserve(groups_.size());
   for (const auto* group : groups_) all.push_back(group->stats());
   return all;
 }

@@ -184,7 +184,7 @@ int32_t SchedulerCore::draft_prompt_row(Sequence* sequence, int32_t max_tokens, 
     int32_t next_logprob = sequence->next_prompt_logprob();
     if (next_logprob >= 0 && next_logprob < sequence->prompt_len) {
       row.prompt_logprob_start = next_logprob;  // rows in flight report what lies before this row's start
-      if (!last) row.next_prompt_token = sequence->tokens[static_cast<size_t>(sequence->planned_len + count)];
+      if (!last) row.next_prompt_token = first[count];
     }
     draft->extended = true;
     draft->step.before += sequence->planned_len;
