@@ -161,6 +161,16 @@ Result<StepResult> Scheduler::wait_for(std::future<Result<StepResult>>& result) 
                std::chrono::duration<double>(longest).count());
 }
 
+// A fault is known to submit() and state() before any stream ends of it: whoever was told of it is refused
+// when it asks again.
+void Scheduler::account(Result<StepResult> result) {
+  if (!result.ok()) {
+    std::lock_guard lock(mutex_);
+    if (!fault_) fault_ = result.error();
+  }
+  core_.account(std::move(result));
+}
+
 void Scheduler::loop() {
   std::deque<std::future<Result<StepResult>>> results;
   bool sleep = false;
@@ -174,7 +184,7 @@ void Scheduler::loop() {
     }
     sleep = results.empty();
     if (!results.empty()) {
-      core_.account(wait_for(results.front()));
+      account(wait_for(results.front()));
       results.pop_front();
       if (core_.fault()) results.clear();
     }
@@ -182,7 +192,7 @@ void Scheduler::loop() {
   }
   core_.cancel_all();
   for (auto& result : results) {
-    if (!core_.fault()) core_.account(wait_for(result));
+    if (!core_.fault()) account(wait_for(result));
   }
   publish();
   std::lock_guard lock(mutex_);

@@ -70,6 +70,7 @@ class Scheduler final : public RequestSink {
   bool take_commands(bool wait);
   void execute(Command command);
   void publish();
+  void account(Result<StepResult> result);
   Result<StepResult> wait_for(std::future<Result<StepResult>>& result);
 
   const SchedulerOptions options_;
