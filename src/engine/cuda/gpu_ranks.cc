@@ -99,6 +99,9 @@ Result<std::vector<std::unique_ptr<Engine>>> GpuEngine::start(const EngineOption
     }
     engines.push_back(std::move(leader));
   }
+  // A leader is the first of its group's ranks: none of a far group is here.
+  for (const auto& rank : ranks)
+    FATHOM_CHECK(rank == nullptr, "a rank of group {} without a leader", rank->group());
   if (others != nullptr) others->listen(std::move(listeners), nodes, engines.front()->limits());
   return engines;
 }
