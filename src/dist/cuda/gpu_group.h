@@ -43,7 +43,7 @@ struct GpuGroupOptions {
 
 // How a sum travels; all ranks choose alike.
 enum class Way {
-  kAuto,
+  kAuto,  // as way_of() says
   kPost,  // every rank sends its rows to all others, who add them: one trip, for few rows
   kMeet,  // a rank adds its share of the rows for all and sends them what becomes of it: fewer bytes
 };
@@ -72,7 +72,7 @@ struct RowRange {
 };
 
 // Of sum_own(): neighbouring ranks, `lanes` each, have the same rows, at most `most`; those of the g-th ones
-// begin at row g * most of a shared matrix.
+// begin at row g * most of a shared matrix. The same on all ranks.
 struct OwnRows {
   int64_t most = 0;
   int lanes = 1;
@@ -119,6 +119,9 @@ class GpuGroup {
   virtual Result<void> share(void* data, int64_t bytes) = 0;
 
   virtual void sum(device::cuda::Stream& stream, const SumArgs& args) = 0;
+  // Of kPost and kMeet the one that takes less time in a group of `size` of these ranks, wherever they lie:
+  // the same on all ranks of this group.
+  virtual Way way_of(const SumArgs& args, int size) const = 0;
   // The rows whose residual this rank has after sum(); nothing: every rank has all of them.
   virtual std::optional<RowRange> share_of(const SumArgs& args) const = 0;
   // The sum of this rank's own rows alone: `args.rows` is those rows [T, W] of a shared matrix that all ranks

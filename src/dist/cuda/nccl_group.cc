@@ -238,7 +238,7 @@ class NcclGroup final : public GpuGroup {
   }
 
   std::optional<RowRange> share_of(const SumArgs& args) const override {
-    if (by_post(args)) return std::nullopt;
+    if ((args.way == Way::kAuto ? way_of(args, size()) : args.way) == Way::kPost) return std::nullopt;
     return share_of_rows(args.rows.rows, cut_of(args), rank_, size());
   }
 
@@ -269,6 +269,15 @@ class NcclGroup final : public GpuGroup {
     if (!mine) return;
     gather_shares(stream, args.y, cut);
     if (args.rounded.values != nullptr) ops::cuda::quantize(stream, {.x = args.y, .y = args.rounded});
+  }
+
+  Way way_of(const SumArgs& args, int size) const override {
+    const int64_t values = cut_of(args) * args.rows.columns;
+    const int64_t bytes = values * device::size_of(args.rows.dtype);
+    const bool fits = bytes * size <= 2 * kMostPostBytes;
+    // As bfloat16, whatever y is: all sums into a residual stream must go the same way.
+    const int64_t results = values * device::size_of(device::DType::kBF16);
+    return fits && sums_at_once(network_, bytes, results, size) ? Way::kPost : Way::kMeet;
   }
 
   void sum_own(device::cuda::Stream& stream, const SumArgs& args, const OwnRows& own) override {
@@ -403,14 +412,6 @@ class NcclGroup final : public GpuGroup {
                size(), network_.latency * 1e6, network_.per_byte > 0 ? 1e-9 / network_.per_byte : 0.0);
     }
     return {};
-  }
-
-  bool by_post(const SumArgs& args) const {
-    if (args.way != Way::kAuto) return args.way == Way::kPost;
-    const int64_t values = cut_of(args) * args.rows.columns;
-    const int64_t bytes = values * device::size_of(args.rows.dtype);
-    return bytes * size() <= 2 * kMostPostBytes &&
-           sums_at_once(network_, bytes, values * device::size_of(args.y.dtype), size());
   }
 
   static constexpr int64_t kProbeBytes = int64_t{4} << 20;

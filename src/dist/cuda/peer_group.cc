@@ -266,14 +266,13 @@ namespace {
 constexpr int64_t kPostBytes = int64_t{1400} << 10;
 constexpr int64_t kPostBytesBf16 = int64_t{4000} << 10;
 
-bool sums_by_post(const SumArgs& args, int size) {
-  if (args.way != Way::kAuto) return args.way == Way::kPost;
+}  // namespace
+
+Way PeerGroup::way_of(const SumArgs& args, int size) const {
   const int64_t bytes = cut_of(args) * args.rows.columns * device::size_of(args.rows.dtype);
   const int64_t most = args.rows.dtype == device::DType::kBF16 ? kPostBytesBf16 : kPostBytes;
-  return bytes <= most / (size - 1);
+  return bytes <= most / (size - 1) ? Way::kPost : Way::kMeet;
 }
-
-}  // namespace
 
 RowRange share_of_rows(int64_t rows, int64_t cut, int rank, int size) {
   const int64_t each = (cut + size - 1) / size;
@@ -298,7 +297,8 @@ void check_own(const SumArgs& args, const OwnRows& own, int size) {
 
 std::optional<RowRange> PeerGroup::share_of(const SumArgs& args) const {
   const PeerView& peers = state_->peers;
-  if (peers.box_words > 0 && sums_by_post(args, peers.size)) return std::nullopt;
+  const Way way = args.way == Way::kAuto ? way_of(args, peers.size) : args.way;
+  if (peers.box_words > 0 && way == Way::kPost) return std::nullopt;
   return share_of_rows(args.rows.rows, cut_of(args), peers.rank, peers.size);
 }
 

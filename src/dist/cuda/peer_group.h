@@ -49,6 +49,7 @@ class PeerGroup final : public GpuGroup {
   Result<std::unique_ptr<GpuGroup>> split(int colour, const std::string& name, bool posts) override;
   Result<void> share(void* data, int64_t bytes) override;
   void sum(device::cuda::Stream& stream, const SumArgs& args) override;
+  Way way_of(const SumArgs& args, int size) const override;
   std::optional<RowRange> share_of(const SumArgs& args) const override;
   void sum_own(device::cuda::Stream& stream, const SumArgs& args, const OwnRows& own) override;
   using GpuGroup::gather;

@@ -56,7 +56,16 @@ Result<void> RankGroups::share(const Matrix& rows) {
 }
 
 void RankGroups::sum(device::cuda::Stream& stream, const SumArgs& args) const {
-  requests_->sum(stream, args);
+  requests_->sum(stream, alike(args));
+}
+
+// A group of requests may lie in one process, and another in several: all go by what the stage has measured,
+// for each sends the others as many rows as its own way takes.
+SumArgs RankGroups::alike(const SumArgs& args) const {
+  SumArgs sum = args;
+  if (splits_tokens() && sum.way == dist::cuda::Way::kAuto)
+    sum.way = stage_->way_of(args, shard_->split.attention_ranks());
+  return sum;
 }
 
 void RankGroups::gather_columns(device::cuda::Stream& stream, const Matrix& mine, int64_t most) const {
@@ -84,7 +93,7 @@ void RankGroups::gather_tokens(device::cuda::Stream& stream, const Matrix& mine,
 
 void RankGroups::sum_own_tokens(device::cuda::Stream& stream, const SumArgs& args) const {
   // Where the residual is here of a share alone, the others' norms come from them.
-  const bool shares = splits_heads() && requests_->share_of(args).has_value();
+  const bool shares = splits_heads() && requests_->share_of(alike(args)).has_value();
   stage_->sum_own(stream, args,
                   {.most = args.cut, .lanes = shard_->split.attention_ranks(), .shared_out = shares});
 }

@@ -53,6 +53,8 @@ class RankGroups {
 
  private:
   using Group = dist::cuda::GpuGroup;
+  // The same, and how it is to travel where groups of requests must choose alike.
+  dist::cuda::SumArgs alike(const dist::cuda::SumArgs& args) const;
 
   const Shard* shard_ = nullptr;
   Group* stage_ = nullptr;     // all ranks of the stage; none where that is one
