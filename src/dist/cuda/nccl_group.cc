@@ -274,7 +274,8 @@ class NcclGroup final : public GpuGroup {
   Way way_of(const SumArgs& args, int size) const override {
     const int64_t values = cut_of(args) * args.rows.columns;
     const int64_t bytes = values * device::size_of(args.rows.dtype);
-    const bool fits = bytes * size <= 2 * kMostPostBytes;
+    // The boxes have room for the rows of all ranks, of this group too (sum_own).
+    const bool fits = bytes * std::max(size, this->size()) <= 2 * kMostPostBytes;
     // As bfloat16, whatever y is: all sums into a residual stream must go the same way.
     const int64_t results = values * device::size_of(device::DType::kBF16);
     return fits && sums_at_once(network_, bytes, results, size) ? Way::kPost : Way::kMeet;
