@@ -25,10 +25,12 @@ __device__ inline void barrier_arrive(uint64_t* barrier) {
   barrier_arrive(shared_address(barrier));
 }
 // Arrives, and lets the phase wait for `bytes` more of copies.
-__device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(bytes)
+__device__ inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
+}
+__device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
+  barrier_expect(shared_address(barrier), bytes);
 }
 __device__ inline void barrier_wait(uint32_t barrier, uint32_t phase) {
   asm volatile(
@@ -48,22 +50,34 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
 }
 
 // The box at (column, row) of the map's matrix to shared memory, counted by the barrier.
-__device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
+__device__ inline void copy_tile(uint32_t to, const CUtensorMap* map, uint32_t barrier, int32_t column,
                                  int32_t row) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
-      "[%2];" ::"r"(shared_address(to)),
-      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row)
+      "[%2];" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(column), "r"(row)
       : "memory");
 }
+__device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
+                                 int32_t row) {
+  copy_tile(shared_address(to), map, shared_address(barrier), column, row);
+}
 // The same to this place of every CTA of the cluster whose bit is in `ctas`, counted by each one's barrier.
-__device__ inline void copy_tile_to_cluster(void* to, const CUtensorMap* map, uint64_t* barrier,
+__device__ inline void copy_tile_to_cluster(uint32_t to, const CUtensorMap* map, uint32_t barrier,
                                             int32_t column, int32_t row, uint16_t ctas) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-      "[%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
-      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(ctas)
+      "[%1, {%3, %4}], [%2], %5;" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(column), "r"(row), "h"(ctas)
       : "memory");
+}
+__device__ inline void copy_tile_to_cluster(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                            int32_t column, int32_t row, uint16_t ctas) {
+  copy_tile_to_cluster(shared_address(to), map, shared_address(barrier), column, row, ctas);
+}
+// So that the first copy does not wait for its map; one that is the kernel's parameter.
+__device__ inline void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 // The address of this place of another CTA of the cluster.
 __device__ inline uint32_t cluster_address(const void* place, uint32_t cta) {
@@ -109,6 +123,14 @@ __device__ inline void wait_for_releases(uint64_t* empty, int uses) {
   for (int use = max(uses - kStages, 0); use < uses; ++use)
     barrier_wait(&empty[use % kStages], static_cast<uint32_t>(use / kStages) & 1U);
 }
+// A warp's value of its first lane. The compiler knows the result to be the same in all lanes: what is
+// computed from it takes the uniform registers, which is where matrix instructions and bulk copies want it.
+__device__ inline uint32_t uniform(uint32_t value) {
+  return __shfl_sync(0xffffffffU, value, 0);
+}
+__device__ inline int uniform(int value) {
+  return __shfl_sync(0xffffffffU, value, 0);
+}
 // A value that is computed here and kept in its register: the compiler would rather compute it again in a
 // loop.
 __device__ inline uint32_t kept(uint32_t value) {
@@ -134,6 +156,12 @@ __device__ inline void wgmma_fence() {
 }
 __device__ inline void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Nothing reads or writes these before here, nor after.
+template <int kCount>
+__device__ inline void keep_in_place(float (&values)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
 }
 template <int kPending>
 __device__ inline void wgmma_wait() {
@@ -296,6 +324,46 @@ __device__ inline void wgmma_e4m3(float (&d)[64], uint64_t a, uint64_t b, bool a
       "}\n"
       : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48),
         FATHOM_F8(56)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_e4m3(float (&d)[24], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %26, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n48k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23}, "
+      "%24, %25, add, 1, 1;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_e4m3(float (&d)[28], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %30, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n56k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27}, "
+      "%28, %29, add, 1, 1;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27])
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_e4m3(float (&d)[48], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %50, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n96k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
+      "%48, %49, add, 1, 1;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 #undef FATHOM_F8

@@ -84,4 +84,25 @@ double time_us(Stream& stream, const Run& run, int repeats = 20, int warmup = 3)
   return seconds[seconds.size() / 2] * 1e6;
 }
 
+// Median microseconds of what `run` queues, replayed `repeats` times as a graph, as a step is: launches cost
+// the processor nothing, and kernels start as close behind each other as they can.
+template <class Run>
+double graph_time_us(Stream& stream, const Run& run, int repeats = 9) {
+  run();
+  FATHOM_CHECK(stream.synchronize().ok(), "a fault before timing: {}", stream.status().error().message);
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t replay = nullptr;
+  FATHOM_CHECK(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal) == cudaSuccess,
+               "capture");
+  run();
+  FATHOM_CHECK(cudaStreamEndCapture(stream.handle(), &graph) == cudaSuccess &&
+                   cudaGraphInstantiate(&replay, graph, 0) == cudaSuccess,
+               "graph");
+  const double us = time_us(
+      stream, [&] { stream.note(cudaGraphLaunch(replay, stream.handle()), "graph launch"); }, repeats, 1);
+  cudaGraphExecDestroy(replay);
+  cudaGraphDestroy(graph);
+  return us;
+}
+
 }  // namespace fathom::device::cuda::testing

@@ -62,6 +62,8 @@ bool linear_wgmma_fp8(device::cuda::Stream& stream, const TileCall& call);
 void linear_wgmma_fp8_turns(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; FP8 x and weights (Weight::fp8_x), any shape; not batched.
 void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call);
+// The same for up to 128 rows, not grouped; linear_wgmma_w8a8 chooses it. False when the shape is not for it.
+bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call);
 // The same for more than 64 rows (of a group); linear_wgmma_w8a8 chooses it. False when the shape is not for
 // it.
 bool linear_wgmma_w8a8_many(device::cuda::Stream& stream, const TileCall& call);

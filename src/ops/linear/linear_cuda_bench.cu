@@ -1,6 +1,7 @@
 // The GPU's linear at the shapes of V2-Lite (BF16) and V3 (FP8): microseconds, bandwidth of the weights,
 // TFLOP/s. Each call reads another copy of the weights, so that the L2 cache does not answer; calls follow
-// each other as in a step. `ops_linear_cuda_bench [bf16 | fp8]`.
+// each other in a graph of about 3 ms, as in a step. `ops_linear_cuda_bench [bf16 | fp8 | w8a8 [NAME
+// [TOKENS]]]`.
 #include <fmt/core.h>
 
 #include <string>
@@ -13,8 +14,6 @@ namespace {
 
 using device::DType;
 using device::cuda::testing::DeviceArray;
-
-constexpr int kCalls = 6;  // in a row, timed together
 
 struct Case {
   const char* name;
@@ -66,12 +65,16 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
     }
   }
   DeviceArray<int32_t> device_offsets(offsets);
+  const double bytes = static_cast<double>(active * c.n * c.k * device::size_of(type) +
+                                           rows * (c.k * (rounded ? 1 : 2) + c.n * 2));
+  const double flops = 2.0 * static_cast<double>(rows * c.n * c.k);
+  const int calls = std::clamp(static_cast<int>(3000 / (bytes * 4e-7 + flops * 1e-9)), 4, 200);
   int64_t turn = 0;
   const double us =
-      device::cuda::testing::time_us(
+      device::cuda::testing::graph_time_us(
           stream,
           [&] {
-            for (int call = 0; call < kCalls; ++call) {
+            for (int call = 0; call < calls; ++call) {
               Weight weight{weights.data() + turn++ % copies * one,
                             scales.data(),
                             type,
@@ -91,14 +94,11 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
                 grouped_linear(stream, {.linear = args, .offsets = device_offsets.data(), .max_rows = rows});
               }
             }
-          },
-          9) /
-      kCalls;
-  const double bytes = static_cast<double>(active * c.n * c.k * device::size_of(type) +
-                                           rows * (c.k * (rounded ? 1 : 2) + c.n * 2));
+          }) /
+      calls;
   fmt::print("{:<22} {:<12} {:>6} tokens {:>9.1f} us {:>7.0f} GB/s {:>7.1f} TFLOP/s\n", c.name,
              rounded ? "fp8 x fp8" : device::to_string(type), tokens, us, bytes / us * 1e-3,
-             2.0 * static_cast<double>(rows * c.n * c.k) / us * 1e-6);
+             flops / us * 1e-6);
 }
 
 }  // namespace

@@ -135,10 +135,11 @@ TEST(CudaLinearW8A8, MatchesTheReferenceAndItself) {
   struct Case {
     int64_t rows, n, k;
   };
-  std::vector<Case> cases = {{300, 160, 64},    {300, 104, 48},   {300, 24, 1408}, {300, 384, 2048},
-                             {300, 136, 576},   {300, 136, 576},  {300, 40, 7168}, {300, 8600, 136},
-                             {1100, 2112, 256}, {1100, 2112, 256}};
-  if (small()) cases = {{140, 104, 48}, {140, 136, 576}};
+  std::vector<Case> cases = {{300, 160, 64},    {300, 104, 48},    {300, 24, 1408},  {300, 384, 2048},
+                             {300, 136, 576},   {300, 136, 576},   {300, 40, 7168},  {300, 8600, 136},
+                             {1100, 2112, 256}, {1100, 2112, 256}, {600, 2816, 128}, {600, 2816, 128},
+                             {140, 7168, 256},  {140, 24576, 128}, {140, 36864, 128}};
+  if (small()) cases = {{140, 104, 48}, {140, 136, 576}, {140, 136, 384}};
   uint64_t seed = 1;
   for (const Case& c : cases) {
     const std::string what = fmt::format("[{}, {}, {}]", c.rows, c.n, c.k);
@@ -166,8 +167,27 @@ TEST(CudaLinearW8A8, MatchesTheReferenceAndItself) {
       }
     }
     fmt::print("{} worst error {:.3g} of the sum of magnitudes\n", what, worst);
+    const std::vector<float> whole_swiglu =
+        c.n % 16 == 0 ? product(*stream, x.matrix, weight.weight, true) : std::vector<float>();
     for (const int64_t rows : {1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 96, 128, 130, 257}) {
       if (rows > c.rows) continue;
+      if (c.n % 16 == 0) {
+        const std::vector<float> got = product(*stream, x.matrix.first_rows(rows), weight.weight, true);
+        DeviceArray<uint16_t> y(rows * c.n / 2);
+        linear(*stream, {.x = {},
+                         .y = Matrix(y.data(), DType::kBF16, rows, c.n / 2),
+                         .weight = &weight.weight,
+                         .swiglu = true,
+                         .x8 = x.matrix.first_rows(rows)});
+        ASSERT_TRUE(stream->synchronize().ok()) << what;
+        const std::vector<uint16_t> words = y.get();
+        for (size_t i = 0; i < got.size(); ++i) {
+          ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(whole_swiglu[i]))
+              << what << ": swiglu of " << rows << " and " << c.rows << " rows differs at " << i;
+          ASSERT_EQ(words[i], device::f32_to_bf16(got[i]))
+              << what << " swiglu bf16, " << rows << " rows, at " << i;
+        }
+      }
       const std::vector<float> got = product(*stream, x.matrix.first_rows(rows), weight.weight, false);
       for (size_t i = 0; i < got.size(); ++i) {
         ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(whole[i]))

@@ -239,6 +239,7 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
 
 void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call) {
   const auto& args = call.args;
+  if (linear_wgmma_w8a8_narrow(stream, call)) return stream.launched("linear (wgmma, fp8 x fp8)");
   // Groups differ in their rows: room for twice the average, where that costs nothing but tensor work.
   const int64_t rows = args.offsets != nullptr ? call.rows_of_a_group() * 2 : call.max_rows;
   if (rows <= 8) {
