@@ -2,29 +2,57 @@
 # What needs an NVIDIA GPU, on a built tree: kernel tests, goldens, random schedules, skills, clients.
 #   scripts/test_gpu.sh              ends with "N passed, N failed"
 #   scripts/test_gpu.sh --sanitize   also the kernel tests under compute-sanitizer (memcheck and racecheck)
-# PYTHON names an interpreter that has the packages of tests/requirements.txt.
+# PYTHON names an interpreter that has the packages of tests/requirements.txt. JOBS steps run side by side (default 6:
+# the models are small, and most of a step's time is the processor's); none may take longer than LIMIT seconds.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=build/release
 python=${PYTHON:-.venv/bin/python}
-passed=0
-failed=0
-step() {
+jobs=${JOBS:-6}
+limit=${LIMIT:-1800}
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+started=0
+
+# run NAME COMMAND...: one line for each, the end of the output only when it fails.
+run() {
   local name=$1 log start
   shift
-  log=$(mktemp)
+  log=$results/$BASHPID.log
   start=$(date +%s)
-  if "$@" >"$log" 2>&1; then
-    passed=$((passed + 1))
+  if timeout "$limit" "$@" >"$log" 2>&1; then
+    touch "$results/$BASHPID.passed"
     echo "ok    $name ($(($(date +%s) - start)) s)$(grep -hoE '^[0-9]+ passed, [0-9]+ failed.*|\[  PASSED  \].*|ERROR SUMMARY: .*|RACECHECK SUMMARY: .*' "$log" | tail -n 1 | sed 's/^/: /')"
   else
-    failed=$((failed + 1))
-    echo "FAIL  $name ($(($(date +%s) - start)) s)"
-    tail -n 40 "$log" | sed 's/^/      /'
+    echo "FAIL  $name ($(($(date +%s) - start)) s)
+$(tail -n 40 "$log" | sed 's/^/      /')"
   fi
-  rm -f "$log"
+}
+# step NAME COMMAND...: in the background, as soon as fewer than $jobs are running.
+step() {
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+  started=$((started + 1))
+  run "$@" &
 }
 
+# The longest first.
+if [ "${1:-}" = --sanitize ]; then
+  # Statistics of draws need many of them, which run the same code as one.
+  for shard in 0 1 2 3; do
+    step "racecheck of ops, part $((shard + 1)) of 4" env FATHOM_TEST_SMALL=1 GTEST_TOTAL_SHARDS=4 GTEST_SHARD_INDEX=$shard \
+      compute-sanitizer --tool racecheck --error-exitcode 1 $build/ops_cuda_test
+  done
+  step 'racecheck of sample' env FATHOM_TEST_SMALL=1 compute-sanitizer --tool racecheck --error-exitcode 1 \
+    $build/sample_cuda_test --gtest_filter='-*DrawsEachTokenAsOftenAsItShould'
+  for room in ops sample; do
+    step "memcheck of $room" compute-sanitizer --tool memcheck --error-exitcode 1 $build/${room}_cuda_test
+  done
+  # Not those that wait on purpose, or thousands of times.
+  step 'memcheck of dist' compute-sanitizer --tool memcheck --error-exitcode 1 $build/dist_cuda_test \
+    --gtest_filter='-*ReplayedGraphs*:*DoesNotCome*:*Abort*:*NamesRanks*'
+  step 'memcheck of the demo model' compute-sanitizer --tool memcheck --error-exitcode 1 \
+    $build/fathom verify --model-path models/demo --golden tests/golden/demo.safetensors --device cuda
+fi
 for room in dist ops sample model engine; do step "tests of $room" $build/${room}_cuda_test; done
 step 'goldens' scripts/verify_goldens.sh --device cuda
 if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
@@ -47,18 +75,7 @@ step 'speculation, served' env FATHOM_TEST_DEVICE=cuda "$python" tests/speculati
 step 'ablation' env FATHOM_TEST_DEVICE=cuda "$python" tests/ablation_test.py
 step 'constrained output' "$python" tests/schema_test.py
 step 'clients' "$python" tests/clients/run.py
-if [ "${1:-}" = --sanitize ]; then
-  for room in ops sample; do
-    step "memcheck of $room" compute-sanitizer --tool memcheck --error-exitcode 1 $build/${room}_cuda_test
-    # Statistics of draws need many of them, which run the same code as one.
-    step "racecheck of $room" env FATHOM_TEST_SMALL=1 compute-sanitizer --tool racecheck --error-exitcode 1 \
-      $build/${room}_cuda_test --gtest_filter='-*DrawsEachTokenAsOftenAsItShould'
-  done
-  # Not those that wait on purpose, or thousands of times.
-  step 'memcheck of dist' compute-sanitizer --tool memcheck --error-exitcode 1 $build/dist_cuda_test \
-    --gtest_filter='-*ReplayedGraphs*:*DoesNotCome*:*Abort*:*NamesRanks*'
-  step 'memcheck of the demo model' compute-sanitizer --tool memcheck --error-exitcode 1 \
-    $build/fathom verify --model-path models/demo --golden tests/golden/demo.safetensors --device cuda
-fi
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+wait
+passed=$(find "$results" -name '*.passed' | wc -l)
+echo "$passed passed, $((started - passed)) failed"
+[ "$passed" = "$started" ]

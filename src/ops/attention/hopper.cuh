@@ -19,25 +19,40 @@ __device__ inline void fence_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// Copies bytes (a multiple of 16, both sides aligned to 16) and reports them to the barrier.
-__device__ inline void bulk_copy(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+// For what is read once: the L2 cache gives it up first.
+__device__ inline uint64_t once_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// Copies bytes (a multiple of 16, both sides aligned to 16) that are read once and reports them to the
+// barrier.
+__device__ inline void bulk_copy_once(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared_address(to)),
-      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier))
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+      "[%3], "
+      "%4;" ::"r"(shared_address(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier)), "l"(once_policy())
       : "memory");
 }
 
-// As copy_tile (ops/wgmma.cuh), for what is read once: the L2 cache gives it up first.
+// As copy_tile (ops/wgmma.cuh), for what is read once.
 __device__ inline void copy_tile_once(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
                                       int32_t row) {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, "
       "{%3, "
       "%4}], [%2], %5;" ::"r"(shared_address(to)),
-      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "l"(policy)
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "l"(once_policy())
+      : "memory");
+}
+// A box of whole rows (device::cuda::row_map_16bit) that are read once.
+__device__ inline void copy_rows_once(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t row) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, "
+      "{%3, %3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(row), "l"(once_policy())
       : "memory");
 }
 

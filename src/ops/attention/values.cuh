@@ -90,6 +90,17 @@ struct Activations {
     else
       static_cast<float*>(data)[index] = value;
   }
+  // Four at once; the place is a multiple of 8 bytes (bf16) or 16.
+  __device__ void store4(int64_t index, const float4& values) const {
+    if (bf16) {
+      const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(values.x, values.y),
+                                       __floats2bfloat162_rn(values.z, values.w)};
+      *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(data) + index) =
+          *reinterpret_cast<const uint2*>(pairs);
+    } else {
+      *reinterpret_cast<float4*>(static_cast<float*>(data) + index) = values;
+    }
+  }
 };
 
 // Calls function with a null pointer of the element type.

@@ -9,7 +9,10 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
+constexpr int kFan = 4;          // items that a thread folds
+constexpr int kBlocksEach = 16;  // of a multiprocessor at once
 
+// Of one head, four columns of its values.
 struct Partial {
   float top, sum;
   float4 values;
@@ -23,88 +26,112 @@ __device__ Partial fold(const Partial& a, const Partial& b) {
            fold(a.values.w, b.values.w)}};
 }
 
-constexpr int kMost = 16;  // items that a warp takes
-
-// Items [first, first + count) of one query, which are all of a node's below them; count <= kMost.
-__device__ Partial fold_items(const SplitCombineArgs& args, int level, int first, int count, int column) {
-  const int values = args.heads * args.latent;
+// Items [first, first + count) of one query, from the left; 1 <= count, and of more than kFan the first kFan.
+__device__ Partial fold_items(const SplitCombineArgs& args, int first, int count, int column) {
+  const int64_t values = int64_t{args.heads} * args.latent;
   const int head = column / args.latent;
-  const int bits = args.workspace.units.fan_bits;
-  Partial loaded[kMost];
+  Partial loaded[kFan];
 #pragma unroll
-  for (int i = 0; i < kMost; ++i) {
+  for (int i = 0; i < kFan; ++i) {
     if (i >= count) continue;
     const int64_t slot = first + i;
     const float2 stats = args.workspace.stats[slot * args.heads + head];
     loaded[i] = {stats.x, stats.y,
                  *reinterpret_cast<const float4*>(args.workspace.partial + slot * values + column)};
   }
-  Partial result = {}, unfinished[kSplitTop + 1];
+  Partial result = loaded[0];
 #pragma unroll
-  for (int i = 0; i < kMost; ++i) {
-    if (i >= count) continue;
-    result = loaded[i];
-    bool complete = true;
-#pragma unroll
-    for (int up = 1; up <= kSplitTop; ++up) {
-      if (up > level && complete) {
-        const int child = (i >> (bits * (up - 1 - level))) & ((1 << bits) - 1);
-        unfinished[up] = child == 0 ? result : fold(unfinished[up], result);
-        complete = child == (1 << bits) - 1 || i == count - 1;
-        result = unfinished[up];
-      }
-    }
+  for (int i = 1; i < kFan; ++i) {
+    if (i < count) result = fold(result, loaded[i]);
   }
   return result;
+}
+
+__device__ Partial of_lane(const Partial& partial, int lane) {
+  const auto from = [lane](float value) { return __shfl_sync(0xffffffffU, value, lane); };
+  return {from(partial.top),
+          from(partial.sum),
+          {from(partial.values.x), from(partial.values.y), from(partial.values.z), from(partial.values.w)}};
 }
 
 __device__ void write(const SplitCombineArgs& args, int token, int column, const Partial& result) {
   const float inverse = __frcp_rn(result.sum);
   const int64_t to = token * args.out_stride + column;
-  args.out.store(to, __fmul_rn(result.values.x, inverse));
-  args.out.store(to + 1, __fmul_rn(result.values.y, inverse));
-  args.out.store(to + 2, __fmul_rn(result.values.z, inverse));
-  args.out.store(to + 3, __fmul_rn(result.values.w, inverse));
+  const float4 values = {__fmul_rn(result.values.x, inverse), __fmul_rn(result.values.y, inverse),
+                         __fmul_rn(result.values.z, inverse), __fmul_rn(result.values.w, inverse)};
+  if (args.whole_stores) {
+    args.out.store4(to, values);
+  } else {
+    args.out.store(to, values.x);
+    args.out.store(to + 1, values.y);
+    args.out.store(to + 2, values.z);
+    args.out.store(to + 3, values.w);
+  }
 }
 
-// A chunk is 128 columns of a query, four for each lane. Where queries have up to 64 items (level 0), a CTA
-// does a chunk: its warps fold four nodes, the first warp folds those. Elsewhere a warp does a chunk.
-__global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArgs args) {
-  device::cuda::let_next_start();
-  device::cuda::wait_for_previous();  // it may have been launched before the items are done
-  __shared__ Partial nodes[kWarps][32];
-  const int level = *args.workspace.level;
-  if (level == kSplitTop) return;
+// How many threads share a query's items, and so the columns of a warp: a thread folds one node's items (a
+// flat tree has one node), four threads of a warp fold four nodes, and so do four warps of a CTA.
+enum class Share { kThread, kWarp, kBlock };
+
+// Tasks are (query, columns of a warp; of a CTA for kBlock), in turns.
+template <Share kShare>
+__device__ void combine(const SplitCombineArgs& args, Partial (&nodes)[kWarps][8]) {
+  constexpr int kParts = kShare == Share::kThread ? 1 : kFan;  // of a warp
+  constexpr int kColumns = 128 / kParts;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int part = lane / (32 / kParts), place = lane % (32 / kParts);
   const int values = args.heads * args.latent;
-  const int chunks = (values + 127) / 128;
-  const bool together = level == 0 && args.workspace.units.most > kMost;
-  const int begin = static_cast<int>(together ? blockIdx.x : blockIdx.x * kWarps + warp);
-  const int step = static_cast<int>(together ? gridDim.x : gridDim.x * kWarps);
+  const int chunks = (values + kColumns - 1) / kColumns;
+  const bool block = kShare == Share::kBlock;
+  const int begin = static_cast<int>(block ? blockIdx.x : blockIdx.x * kWarps + warp);
+  const int step = static_cast<int>(block ? gridDim.x : gridDim.x * kWarps);
   for (int index = begin; index < args.tokens * chunks; index += step) {
     const int token = index / chunks;
-    const int column = (index % chunks * 32 + lane) * 4;
-    const bool inside = column < values;
+    const int column = index % chunks * kColumns + place * 4;
     const int first = args.workspace.first_items[token];
     const int items = args.workspace.first_items[token + 1] - first;
     if (items <= 1) continue;
-    if (!together) {
-      if (inside) write(args, token, column, fold_items(args, level, first, items, column));
-      continue;
+    const int node = block ? warp * kFan + part : part;
+    const int count = items - node * kFan;
+    Partial result = {};
+    if (count > 0 && column < values) result = fold_items(args, first + node * kFan, count, column);
+    if constexpr (kParts > 1) {
+      const int nodes_here = (items - (block ? warp * kFan * kFan : 0) + kFan - 1) / kFan;
+      Partial whole = of_lane(result, place);
+#pragma unroll
+      for (int i = 1; i < kFan; ++i) {
+        const Partial other = of_lane(result, place + i * (32 / kParts));
+        if (i < nodes_here) whole = fold(whole, other);
+      }
+      result = whole;
     }
-    const int node_items = items > kMost ? kMost : items > 4 ? 4 : 1;
-    const int count = min(node_items, items - warp * node_items);
-    if (count > 0 && inside) {
-      nodes[warp][lane] = fold_items(args, level, first + warp * node_items, count, column);
+    if constexpr (kShare == Share::kBlock) {
+      if (part == 0) nodes[warp][place] = result;
+      __syncthreads();
+      if (warp == 0) {
+        for (int i = 1; i * kFan * kFan < items; ++i) result = fold(result, nodes[i][place]);
+      }
+      __syncthreads();
+      if (warp > 0) continue;
     }
-    __syncthreads();
-    if (warp == 0 && inside) {
-      Partial result = nodes[0][lane];
-      for (int i = 1; i * node_items < items; ++i) result = fold(result, nodes[i][lane]);
-      write(args, token, column, result);
-    }
-    __syncthreads();
+    if (part == 0 && column < values) write(args, token, column, result);
   }
+}
+
+__global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArgs args) {
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();  // it may have been launched before the items are done
+  __shared__ Partial nodes[kWarps][8];
+  const int level = *args.workspace.level;
+  if (level == kSplitTop) return;
+  // A query has at most `most` items at level 0, and a fan_bits'th power of two fewer a level.
+  const int most = args.workspace.units.most >> (args.workspace.units.fan_bits * level);
+  if (most <= kFan)
+    combine<Share::kThread>(args, nodes);
+  else if (most <= kFan * kFan)
+    combine<Share::kWarp>(args, nodes);
+  else
+    combine<Share::kBlock>(args, nodes);
 }
 
 // A level is taken when the next one has fewer items than are wanted, so it has at most as many as those have
@@ -119,8 +146,11 @@ int64_t split_slots(int64_t tokens, int64_t max_context, SplitUnits units, int64
 
 void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early) {
   FATHOM_CHECK(args.latent % 4 == 0, "latent {}", args.latent);
-  const int64_t chunks = args.tokens * ceil_div<int64_t>(int64_t{args.heads} * args.latent, 128);
-  const int64_t grid = std::min<int64_t>(chunks, 3 * stream.gpu().multiprocessors);
+  const int64_t units = args.workspace.units.most;
+  // Warps for four items a query, or CTAs for all of them.
+  const int64_t warps = args.tokens * ceil_div<int64_t>(int64_t{args.heads} * args.latent, 128);
+  const int64_t blocks = units > kFan * kFan ? 4 * warps : ceil_div<int64_t>(warps, kWarps);
+  const int64_t grid = std::min<int64_t>(blocks, kBlocksEach * stream.gpu().multiprocessors);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

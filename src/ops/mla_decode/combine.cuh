@@ -15,6 +15,7 @@ struct SplitCombineArgs {
   int heads = 0, latent = 0;
   Activations out;
   int64_t out_stride = 0;
+  bool whole_stores = false;  // rows of `out` begin at multiples of four values
 };
 // `early`: it may be started while the kernel of the items, which allows that, still runs.
 void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early);

@@ -68,6 +68,8 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     combine.latent = static_cast<int>(args.latent);
     combine.out = {part.out.data, part.out.dtype == device::DType::kBF16};
     combine.out_stride = part.out.stride;
+    const auto four = static_cast<uintptr_t>(4 * device::size_of(part.out.dtype));
+    combine.whole_stores = part.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(part.out.data) % four == 0;
     split_combine(stream, combine, narrow);
   }
 }

@@ -1,8 +1,9 @@
 // Time and rates of mla_decode on the GPU at the shapes of V2-Lite (16 heads) and V3 (128), beside FlashMLA's
-// on an H100:  ops_mla_decode_cuda_bench [bf16|f8]
+// on an H100:  ops_mla_decode_cuda_bench [bf16|f8] [heads [batch [length]]]
 #include <cuda_bf16.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 
@@ -122,7 +123,10 @@ int run(int argc, char** argv) {
   const DType dtype = argc > 1 && std::strcmp(argv[1], "f8") == 0 ? DType::kF8E4M3 : DType::kBF16;
   fmt::print("{}, cache {}\nheads  batch length        us  FlashMLA  ratio    GB/s  TFLOP/s\n",
              stream->gpu().name, device::to_string(dtype));
-  for (const Case& c : kCases) measure(*stream, c, dtype);
+  const auto asked = [&](int at, int64_t value) { return argc <= at || std::atoll(argv[at]) == value; };
+  for (const Case& c : kCases) {
+    if (asked(2, c.heads) && asked(3, c.tokens) && asked(4, c.length)) measure(*stream, c, dtype);
+  }
   return 0;
 }
 

@@ -1,10 +1,13 @@
 // mla_decode for few heads (V2-Lite: 16), where reading the cache is what costs: the sixteen heads are the
-// rows of mma.sync tiles. One warp copies entries into a ring in shared memory; eight warps share the keys of
-// a tile of 64 for the scores and the 512 columns for the values.
+// rows of mma.sync tiles. One warp has entries copied into a ring in shared memory; eight warps share a tile
+// of 64: for the scores each has half of the keys and a quarter of the 576 values of q and keys, so that its
+// part of q stays in registers, and for the outputs 64 of the 512 columns of the values.
 #include <type_traits>
 
 #include "base/check.h"
 #include "base/math.h"
+#include "device/cuda/shared_memory.h"
+#include "device/cuda/tensor_map.h"
 #include "ops/attention/hopper.cuh"
 #include "ops/attention/tails.cuh"
 #include "ops/attention/values.cuh"
@@ -19,32 +22,39 @@ constexpr int kConsumers = kWarps * 32;
 constexpr int kThreads =
     kConsumers + 128;  // registers move between warpgroups, so the producer has a whole one
 constexpr int kStageRows = 32;
-constexpr int kStages = 5;
-constexpr int kPitch = kWidth * 2 + 16;  // bytes of a row of bf16; odd in units of 16: no bank conflicts
+constexpr int kStages = 4;
+constexpr int kRowBytes = kWidth * 2, kHalfBytes = kStageRows * kRowBytes;  // of half a tile in bf16
+constexpr int kQueryPitch = kWidth * 2 + 16;       // odd in units of 16: no bank conflicts
 constexpr int kWeightPitch = kSplitTile * 2 + 16;  // of the weights' rows
 constexpr int kColumns = kLatent / kWarps;         // of a warp
+constexpr int kQuarters = 4, kQuarterSteps = kWidth / 16 / kQuarters;  // of a score's products, 16 at once
 
 template <class T>
 struct Shared {
   static constexpr bool kConverted = sizeof(T) == 1;  // FP8 entries are widened into a tile of their own
-  static constexpr int kRowBytes = kWidth * static_cast<int>(sizeof(T));
-  static constexpr int kRowPitch = kConverted ? kRowBytes : kPitch;
+  static constexpr int kEntryBytes = kWidth * static_cast<int>(sizeof(T));
 
-  alignas(128) unsigned char ring[kStages][kStageRows * kRowPitch];
-  unsigned char converted[kConverted ? kSplitTile * kPitch : 16];
-  unsigned char q[kHeads * kPitch];
+  unsigned char ring[kStages][kStageRows * kEntryBytes];
+  unsigned char converted[2][kConverted ? kHalfBytes : 16];
+  float top_node[kColumns / 2 + 4][kConsumers];  // each consumer's part of the node of level 3
+  unsigned char q[kHeads * kQueryPitch];
   unsigned char weights[kHeads * kWeightPitch];
-  float tops[kWarps][kHeads];
+  float4 parts[kQuarters][kWarps][32];  // of the scores of eight keys, as mma.sync leaves them
+  float tops[kHeads][kWarps];
   uint64_t full[kStages], empty[kStages];
   SplitPlan plan;
 };
+template <class T>
+constexpr int kSharedBytes = sizeof(Shared<T>) + 1024;  // and room to align
 
 struct Params {
+  CUtensorMap boxes;    // bf16 entries, box_rows at once
+  CUtensorMap entries;  // one by one
+  const void* cache;
   const __nv_bfloat16* q;
   __nv_bfloat16* out;
   int64_t q_stride, out_stride;
-  const void* cache;
-  int64_t page_size;
+  int page_size, box_rows;
   const int32_t* positions;
   const int32_t* slots;
   const int32_t* block_tables;
@@ -64,31 +74,55 @@ struct Cursor {
   }
 };
 
+// The same, but the compiler knows not: what depends on it is computed anew where it is used, instead of once
+// in registers that are not there.
+__device__ inline int recomputed(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
+// Byte of chunk `chunk` (16 bytes) of a row of half a tile: row_map_16bit's order.
+__device__ inline int chunk_at(int row, int chunk) {
+  const int piece = chunk / 8;
+  return row * kRowBytes + piece * 128 + ((chunk % 8 ^ (row + piece) % 8) * 16);
+}
+static_assert(kRowBytes / 128 % 8 == 1, "a row's first piece is the row'th but for multiples of eight");
+
+// By one warp. Rows of a stage after the item's last place hold whatever there was.
 template <class T>
 __device__ void produce(Shared<T>& shared, const Params& params) {
   using S = Shared<T>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const T* cache = static_cast<const T*>(params.cache);
-  const auto page_size = static_cast<uint32_t>(params.page_size);
   Cursor cursor;
   for (int index = static_cast<int>(blockIdx.x); index < shared.plan.items * params.groups;
        index += static_cast<int>(gridDim.x)) {
     const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
     const int32_t* table = params.block_tables + item.sequence * params.table_stride;
     const TokenTail tail = tail_of(params.branches, item.token);
-    const int tiles = (item.end - item.begin + kSplitTile - 1) / kSplitTile;
-    for (int i = 0; i < tiles * (kSplitTile / kStageRows); ++i, cursor.next()) {
-      // Past the end the last entry stands in: its weight is zero, but must not meet a NaN.
-      const auto place = static_cast<uint32_t>(min(item.begin + i * kStageRows + lane, item.end - 1));
-      const int64_t at = tail.has(static_cast<int>(place))
-                             ? tail.entry(static_cast<int>(place))
-                             : static_cast<int64_t>(table[place / page_size]) * page_size + place % page_size;
-      const T* entry = cache + at * kWidth;
+    const auto row_of = [&](int place) {
+      return tail.has(place) ? static_cast<int>(tail.entry(place))
+                             : table[place / params.page_size] * params.page_size + place % params.page_size;
+    };
+    const int stages = (item.end - item.begin + kSplitTile - 1) / kSplitTile * (kSplitTile / kStageRows);
+    for (int i = 0; i < stages; ++i, cursor.next()) {
+      const int begin = item.begin + i * kStageRows, places = max(min(kStageRows, item.end - begin), 0);
+      uint64_t* full = &shared.full[cursor.stage];
+      // A branch's entries lie anywhere: one by one, as are all of pages that boxes do not fit.
+      const bool single = params.box_rows == 1 || tail.has(begin + places - 1);
+      const int rows = single ? 1 : params.box_rows;
+      const int boxes = (places + rows - 1) / rows;
+      const int row = lane < boxes ? row_of(begin + lane * rows) : 0;
       barrier_wait(&shared.empty[cursor.stage], cursor.parity ^ 1);
-      if (lane == 0) barrier_expect(&shared.full[cursor.stage], kStageRows * S::kRowBytes);
+      if (lane == 0) barrier_expect(full, static_cast<uint32_t>(boxes * rows * S::kEntryBytes));
       __syncwarp();
-      bulk_copy(shared.ring[cursor.stage] + lane * S::kRowPitch, entry, S::kRowBytes,
-                &shared.full[cursor.stage]);
+      if (lane >= boxes) continue;
+      unsigned char* to = shared.ring[cursor.stage] + lane * rows * S::kEntryBytes;
+      if constexpr (S::kConverted) {
+        bulk_copy_once(to, static_cast<const T*>(params.cache) + int64_t{row} * kWidth,
+                       static_cast<uint32_t>(rows * S::kEntryBytes), full);
+      } else {
+        copy_rows_once(to, single ? &params.entries : &params.boxes, full, row);
+      }
     }
   }
 }
@@ -98,6 +132,26 @@ __device__ void produce(Shared<T>& shared, const Params& params) {
 struct State {
   float values[kColumns / 8][4];
   float top[2], sum[2];
+
+  using Rows = float[kColumns / 2 + 4][kConsumers];
+  __device__ void store(Rows& to, unsigned thread) const {
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; ++i) to[i][thread] = values[i / 4][i % 4];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      to[kColumns / 2 + i][thread] = top[i];
+      to[kColumns / 2 + 2 + i][thread] = sum[i];
+    }
+  }
+  __device__ void load(const Rows& from, unsigned thread) {
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; ++i) values[i / 4][i % 4] = from[i][thread];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      top[i] = from[kColumns / 2 + i][thread];
+      sum[i] = from[kColumns / 2 + 2 + i][thread];
+    }
+  }
 
   __device__ void fold(const State& other) {
     const Fold folds[2] = {Fold(top[0], other.top[0]), Fold(top[1], other.top[1])};
@@ -137,7 +191,7 @@ class Consumer {
   __device__ void attend(const SplitItem& item, int first_head) {
     const int heads = min(kHeads, params_.heads - first_head);
     load_queries(item.token, first_head, heads);
-    State nodes[kSplitTop];  // levels 1 to 3 of the tree
+    State nodes[kSplitTop - 1];  // levels 1 and 2 of the tree; level 3's would not fit beside them
     State state;
     const int units = (item.end - item.begin + item.unit_places - 1) / item.unit_places;
     for (int u = 0; u < units; ++u) {
@@ -145,7 +199,7 @@ class Consumer {
       for (int place = begin; place < end; place += kSplitTile) add_tile(state, end - place, place == begin);
       bool complete = units > 1;
 #pragma unroll
-      for (int up = 0; up < kSplitTop; ++up) {
+      for (int up = 0; up < kSplitTop - 1; ++up) {
         if (!complete) continue;
         const int child = (u >> (2 * up)) & 3;
         if (child == 0)
@@ -155,6 +209,15 @@ class Consumer {
         state = nodes[up];
         complete = child == 3 || u == units - 1;
       }
+      constexpr int kTopChild = 1 << (2 * (kSplitTop - 1));
+      if (!complete || units <= kTopChild) continue;
+      if (u >= kTopChild) {
+        State node;
+        node.load(shared_.top_node, threadIdx.x);
+        node.fold(state);
+        state = node;
+      }
+      if (u < units - 1) state.store(shared_.top_node, threadIdx.x);
     }
     write(state, item, first_head, heads);
   }
@@ -167,7 +230,7 @@ class Consumer {
       const int head = i / kChunks, chunk = i % kChunks;
       uint4 bits = {};
       if (head < heads) bits = *reinterpret_cast<const uint4*>(q + head * kWidth + chunk * 8);
-      *reinterpret_cast<uint4*>(shared_.q + head * kPitch + chunk * 16) = bits;
+      *reinterpret_cast<uint4*>(shared_.q + head * kQueryPitch + chunk * 16) = bits;
     }
     named_barrier_sync(1, kConsumers);
   }
@@ -178,53 +241,51 @@ class Consumer {
     cursor_.next();
     cursors[1] = cursor_;
     cursor_.next();
-    uint32_t rows[2];  // addresses of the tile's two halves
+    uint32_t halves[2];  // addresses of the tile's
     if constexpr (Shared<T>::kConverted) {
       named_barrier_sync(1, kConsumers);  // the last tile is no longer read
-      convert(cursors);
+      convert(cursors, count);
       named_barrier_sync(1, kConsumers);
-      rows[0] = shared_address(shared_.converted);
-      rows[1] = rows[0] + kStageRows * kPitch;
+      halves[0] = shared_address(shared_.converted[0]);
+      halves[1] = shared_address(shared_.converted[1]);
     } else {
-      rows[0] = shared_address(shared_.ring[cursors[0].stage]);
-      rows[1] = shared_address(shared_.ring[cursors[1].stage]);
+      halves[0] = shared_address(shared_.ring[cursors[0].stage]);
+      halves[1] = shared_address(shared_.ring[cursors[1].stage]);
       barrier_wait(&shared_.full[cursors[0].stage], cursors[0].parity);
       barrier_wait(&shared_.full[cursors[1].stage], cursors[1].parity);
     }
 
-    // Scores of the warp's eight keys.
-    float sums[4][4] = {};  // chains of products that do not wait for one another
-    const uint32_t q = shared_address(shared_.q) + lane_ % 16 * kPitch + lane_ / 16 * 16;
-    const uint32_t keys = rows[warp_ / 4] + (warp_ % 4 * 8 + lane_ % 8) * kPitch + lane_ / 8 * 16;
+    add_scores(halves[warp_ / kQuarters]);
+    named_barrier_sync(1, kConsumers);
+    if (!Shared<T>::kConverted && count < kSplitTile) clear_rows(cursors, count);
+
+    // The warp's eight keys.
+    float4 parts[kQuarters];
 #pragma unroll
-    for (int k = 0; k < kWidth / 32; ++k) {
-      uint32_t a[4], b[4];
-      load_matrix4(b, keys + k * 64);
-      load_matrix4(a, q + k * 64);
-      mma_bf16(sums[k % 2 * 2], a, b);
-      load_matrix4(a, q + k * 64 + 32);
-      mma_bf16(sums[k % 2 * 2 + 1], a, b + 2);
-    }
+    for (int i = 0; i < kQuarters; ++i) parts[i] = shared_.parts[i][warp_][lane_];
+    const float sums[4] = {(parts[0].x + parts[1].x) + (parts[2].x + parts[3].x),
+                           (parts[0].y + parts[1].y) + (parts[2].y + parts[3].y),
+                           (parts[0].z + parts[1].z) + (parts[2].z + parts[3].z),
+                           (parts[0].w + parts[1].w) + (parts[2].w + parts[3].w)};
     float scores[4], top[2];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int key = warp_ * 8 + lane_ % 4 * 2 + i % 2;
-      scores[i] =
-          key < count ? (sums[0][i] + sums[1][i] + (sums[2][i] + sums[3][i])) * params_.scale : -INFINITY;
+      scores[i] = key < count ? sums[i] * params_.scale : -INFINITY;
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       top[i] = fmaxf(scores[2 * i], scores[2 * i + 1]);
       top[i] = fmaxf(top[i], __shfl_xor_sync(0xffffffffU, top[i], 1));
       top[i] = fmaxf(top[i], __shfl_xor_sync(0xffffffffU, top[i], 2));
-      if (lane_ % 4 == 0) shared_.tops[warp_][lane_ / 4 + 8 * i] = top[i];
+      if (lane_ % 4 == 0) shared_.tops[lane_ / 4 + 8 * i][warp_] = top[i];
     }
     named_barrier_sync(1, kConsumers);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float all = first ? -INFINITY : state.top[i];
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) all = fmaxf(all, shared_.tops[w][lane_ / 4 + 8 * i]);
+      for (int w = 0; w < kWarps; ++w) all = fmaxf(all, shared_.tops[lane_ / 4 + 8 * i][w]);
       const float rescale = first ? 0.0F : exp2_fast(state.top[i] - all);
       state.top[i] = all;
       state.sum[i] = first ? 0.0F : state.sum[i] * rescale;
@@ -241,7 +302,7 @@ class Consumer {
 
     // The warp's columns. The sums of the weights are a product with ones.
     const uint32_t weights = shared_address(shared_.weights) + lane_ % 16 * kWeightPitch + lane_ / 16 * 16;
-    const uint32_t value_offset = (lane_ % 16) * kPitch + warp_ * kColumns * 2 + lane_ / 16 * 16;
+    const int lane = recomputed(lane_);
     const uint32_t ones[2] = {0x3f803f80U, 0x3f803f80U};
     float totals[4] = {state.sum[0], state.sum[0], state.sum[1], state.sum[1]};
 #pragma unroll
@@ -249,11 +310,11 @@ class Consumer {
       uint32_t a[4];
       load_matrix4(a, weights + k * 32);
       mma_bf16(totals, a, ones);
-      const uint32_t values = rows[k / 2] + k % 2 * 16 * kPitch + value_offset;
 #pragma unroll
       for (int n = 0; n < kColumns / 16; ++n) {
         uint32_t b[4];
-        load_matrix4_transposed(b, values + n * 32);
+        load_matrix4_transposed(
+            b, halves[k / 2] + chunk_at(k % 2 * 16 + lane % 16, warp_ * 8 + n * 2 + lane / 16));
         mma_bf16(state.values[2 * n], a, b);
         mma_bf16(state.values[2 * n + 1], a, b + 2);
       }
@@ -263,13 +324,63 @@ class Consumer {
     if constexpr (!Shared<T>::kConverted) release(cursors);
   }
 
+  // The warp's quarter of the products of half a tile's keys.
+  __device__ void add_scores(uint32_t keys) {
+    // Two chains of products for each eight keys, which do not wait for one another.
+    float sums[2][kQuarters][4] = {};
+    const int lane = recomputed(lane_);
+    const uint32_t q = shared_address(shared_.q) + lane % 16 * kQueryPitch + lane / 16 * 16 +
+                       warp_ % kQuarters * kQuarterSteps * 32;
+#pragma unroll
+    for (int k = 0; k < kQuarterSteps; ++k) {
+      const int chunk = (warp_ % kQuarters * kQuarterSteps + k) * 2 + lane / 8 % 2;
+      uint32_t a[4];
+      load_matrix4(a, q + k * 32);
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        const int row = pair * 16 + lane / 16 * 8 + lane % 8;
+        uint32_t b[4];
+        load_matrix4(b, keys + chunk_at(row, chunk));
+        mma_bf16(sums[k % 2][2 * pair], a, b);
+        mma_bf16(sums[k % 2][2 * pair + 1], a, b + 2);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      shared_.parts[warp_ % kQuarters][warp_ / kQuarters * 4 + i][lane_] =
+          make_float4(sums[0][i][0] + sums[1][i][0], sums[0][i][1] + sums[1][i][1],
+                      sums[0][i][2] + sums[1][i][2], sums[0][i][3] + sums[1][i][3]);
+    }
+  }
+
+  // Places after the sequence's end have weight zero, but must not meet a NaN in the values.
+  __device__ void clear_rows(const Cursor (&cursors)[2], int count) {
+    constexpr int kChunks = kLatent / 8;
+    for (int i = static_cast<int>(threadIdx.x); i < (kSplitTile - count) * kChunks; i += kConsumers) {
+      const int row = count + i / kChunks, chunk = i % kChunks;
+      *reinterpret_cast<uint4*>(shared_.ring[cursors[row / kStageRows].stage] +
+                                chunk_at(row % kStageRows, chunk)) = uint4{};
+    }
+    fence_async();  // the copy engine writes there next
+  }
+
   __device__ void release(const Cursor (&cursors)[2]) {
     barrier_arrive(&shared_.empty[cursors[0].stage]);
     barrier_arrive(&shared_.empty[cursors[1].stage]);
   }
 
-  // FP8 entries of the two stages, into a tile of bf16.
-  __device__ void convert(const Cursor (&cursors)[2]) {
+  __device__ const uint4* stored(const Cursor (&cursors)[2], int row, int chunk) const {
+    return reinterpret_cast<const uint4*>(shared_.ring[cursors[row / kStageRows].stage] +
+                                          row % kStageRows * S::kEntryBytes + chunk * 16);
+  }
+  // Sixteen values of a row are two chunks in bf16.
+  __device__ uint4* widened(int row, int chunk, int half) {
+    return reinterpret_cast<uint4*>(shared_.converted[row / kStageRows] +
+                                    chunk_at(row % kStageRows, chunk * 2 + half));
+  }
+
+  // FP8 entries of the two stages, into a tile of bf16; zeros after the first `count`.
+  __device__ void convert(const Cursor (&cursors)[2], int count) {
     constexpr int kChunks = kWidth / 16, kSteps = kStageRows * kChunks * 2 / kConsumers;
     static_assert(kSteps * kConsumers == kStageRows * kChunks * 2);
     barrier_wait(&shared_.full[cursors[0].stage], cursors[0].parity);
@@ -279,18 +390,16 @@ class Consumer {
     for (int step = 0; step < kSteps; ++step) {
       const int i = static_cast<int>(threadIdx.x) + step * kConsumers;
       const int row = i / kChunks, chunk = i % kChunks;
-      const uint4 bytes = *reinterpret_cast<const uint4*>(shared_.ring[cursors[row / kStageRows].stage] +
-                                                          row % kStageRows * S::kRowPitch + chunk * 16);
+      const uint4 bytes = row < count ? *stored(cursors, row, chunk) : uint4{};
       uint4 wide[2];
       special |= widen(bytes.x, wide[0].x, wide[0].y);
       special |= widen(bytes.y, wide[0].z, wide[0].w);
       special |= widen(bytes.z, wide[1].x, wide[1].y);
       special |= widen(bytes.w, wide[1].z, wide[1].w);
-      auto* to = reinterpret_cast<uint4*>(shared_.converted + row * kPitch + chunk * 32);
-      to[0] = wide[0];
-      to[1] = wide[1];
+      *widened(row, chunk, 0) = wide[0];
+      *widened(row, chunk, 1) = wide[1];
     }
-    if (special) convert_specials(cursors);
+    if (special) convert_specials(cursors, count);
     release(cursors);
   }
 
@@ -315,19 +424,16 @@ class Consumer {
   }
 
   // The thread's part of the tile again, by way of float32.
-  __device__ void convert_specials(const Cursor (&cursors)[2]) {
+  __device__ void convert_specials(const Cursor (&cursors)[2], int count) {
     constexpr int kChunks = kWidth / 16;
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * kStageRows * kChunks; i += kConsumers) {
+    for (int i = static_cast<int>(threadIdx.x); i < min(2 * kStageRows, count) * kChunks; i += kConsumers) {
       const int row = i / kChunks, chunk = i % kChunks;
-      const unsigned char* from =
-          shared_.ring[cursors[row / kStageRows].stage] + row % kStageRows * S::kRowPitch + chunk * 16;
 #pragma unroll 1
       for (int half = 0; half < 2; ++half) {
         float values[8];
-        load8(reinterpret_cast<const T*>(from + half * 8), values);
-        store8(reinterpret_cast<__nv_bfloat16*>(shared_.converted + row * kPitch + chunk * 32 + half * 16),
-               values);
+        load8(reinterpret_cast<const T*>(stored(cursors, row, chunk)) + half * 8, values);
+        store8(reinterpret_cast<__nv_bfloat16*>(widened(row, chunk, half)), values);
       }
     }
   }
@@ -371,8 +477,8 @@ class Consumer {
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
     mla_decode_narrow_kernel(const __grid_constant__ Params params) {
-  extern __shared__ __align__(128) unsigned char memory[];
-  auto& shared = *reinterpret_cast<Shared<T>*>(memory);
+  extern __shared__ unsigned char memory[];
+  auto& shared = *reinterpret_cast<Shared<T>*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       barrier_init(&shared.full[i], 1);
@@ -411,8 +517,19 @@ void mla_decode_narrow(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   params.out = static_cast<__nv_bfloat16*>(args.out.data);
   params.q_stride = args.q.stride;
   params.out_stride = args.out.stride;
+  params.page_size = static_cast<int>(args.cache.page_size);
+  // Boxes lie in one page and begin at multiples of eight rows of a stage.
+  params.box_rows = 1;
+  for (const int rows : {32, 16, 8}) {
+    if (params.box_rows == 1 && params.page_size % rows == 0) params.box_rows = rows;
+  }
   params.cache = args.cache.data;
-  params.page_size = args.cache.page_size;
+  if (args.cache.dtype == device::DType::kBF16) {
+    // How many pages there are is not known here; block tables name none that is not.
+    constexpr int64_t kMost = int64_t{1} << 31;
+    params.boxes = device::cuda::row_map_16bit(stream, args.cache.data, kMost, kWidth, params.box_rows);
+    params.entries = device::cuda::row_map_16bit(stream, args.cache.data, kMost, kWidth, 1);
+  }
   params.positions = args.batch.positions;
   params.slots = args.batch.slots;
   params.block_tables = args.batch.block_tables;
@@ -428,13 +545,12 @@ void mla_decode_narrow(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items * params.groups);
   with_cache_type(args.cache.dtype, [&]<class T>(const T*) {
     if constexpr (sizeof(T) <= 2) {
-      constexpr int kBytes = sizeof(Shared<T>);
-      static_assert(kBytes <= 227 << 10);
+      static_assert(kSharedBytes<T> <= 227 << 10);
+      static device::cuda::SharedMemory memory;
       auto* kernel = &mla_decode_narrow_kernel<T>;
-      stream.note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-                  "mla_decode");
-      device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads), kBytes,
-                                 params);
+      if (!memory.allow(stream, kernel, kSharedBytes<T>)) return;
+      device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
+                                 kSharedBytes<T>, params);
     }
   });
   stream.launched("mla_decode");
