@@ -9,8 +9,9 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kFan = 4;          // items that a thread folds
-constexpr int kBlocksEach = 16;  // of a multiprocessor at once
+constexpr int kFan = 4;  // items that a thread folds
+static_assert(1 << kSmallUnits.fan_bits == kFan && kLargeUnits.most <= kFan);
+constexpr int kBlocksEach = 16;  // of a multiprocessor
 
 // Of one head, four columns of its values.
 struct Partial {
@@ -26,18 +27,18 @@ __device__ Partial fold(const Partial& a, const Partial& b) {
            fold(a.values.w, b.values.w)}};
 }
 
-// Items [first, first + count) of one query, from the left; 1 <= count, and of more than kFan the first kFan.
+// Items [first, first + count) of one query, from the left; of more than kFan items the first kFan.
 __device__ Partial fold_items(const SplitCombineArgs& args, int first, int count, int column) {
   const int64_t values = int64_t{args.heads} * args.latent;
-  const int head = column / args.latent;
   Partial loaded[kFan];
 #pragma unroll
   for (int i = 0; i < kFan; ++i) {
     if (i >= count) continue;
     const int64_t slot = first + i;
-    const float2 stats = args.workspace.stats[slot * args.heads + head];
-    loaded[i] = {stats.x, stats.y,
-                 *reinterpret_cast<const float4*>(args.workspace.partial + slot * values + column)};
+    const float2* stats = args.workspace.stats + slot * args.heads + column / args.latent;
+    loaded[i].top = stats->x;
+    loaded[i].sum = stats->y;
+    loaded[i].values = *reinterpret_cast<const float4*>(args.workspace.partial + slot * values + column);
   }
   Partial result = loaded[0];
 #pragma unroll
@@ -69,34 +70,30 @@ __device__ void write(const SplitCombineArgs& args, int token, int column, const
   }
 }
 
-// How many threads share a query's items, and so the columns of a warp: a thread folds one node's items (a
-// flat tree has one node), four threads of a warp fold four nodes, and so do four warps of a CTA.
+// How many threads share a query's items: a thread folds one node's (a flat tree has one node), four threads
+// of a warp fold four nodes, and so do four warps of a CTA.
 enum class Share { kThread, kWarp, kBlock };
 
-// Tasks are (query, columns of a warp; of a CTA for kBlock), in turns.
+// The columns of one query, in turns between warps, or between CTAs for kBlock.
 template <Share kShare>
-__device__ void combine(const SplitCombineArgs& args, Partial (&nodes)[kWarps][8]) {
+__device__ void combine(const SplitCombineArgs& args, int token, int first, int items,
+                        Partial (&nodes)[kWarps][8]) {
+  constexpr bool kBlock = kShare == Share::kBlock;
   constexpr int kParts = kShare == Share::kThread ? 1 : kFan;  // of a warp
   constexpr int kColumns = 128 / kParts;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int part = lane / (32 / kParts), place = lane % (32 / kParts);
-  const int values = args.heads * args.latent;
-  const int chunks = (values + kColumns - 1) / kColumns;
-  const bool block = kShare == Share::kBlock;
-  const int begin = static_cast<int>(block ? blockIdx.x : blockIdx.x * kWarps + warp);
-  const int step = static_cast<int>(block ? gridDim.x : gridDim.x * kWarps);
-  for (int index = begin; index < args.tokens * chunks; index += step) {
-    const int token = index / chunks;
-    const int column = index % chunks * kColumns + place * 4;
-    const int first = args.workspace.first_items[token];
-    const int items = args.workspace.first_items[token + 1] - first;
-    if (items <= 1) continue;
-    const int node = block ? warp * kFan + part : part;
+  const int node = kBlock ? warp * kFan + part : part;
+  const int nodes_here = (items - (kBlock ? warp * kFan * kFan : 0) + kFan - 1) / kFan;
+  const int values = args.heads * args.latent, chunks = (values + kColumns - 1) / kColumns;
+  const int begin = static_cast<int>(kBlock ? blockIdx.x : blockIdx.x + warp * gridDim.x);
+  const int step = static_cast<int>(kBlock ? gridDim.x : gridDim.x * kWarps);
+  for (int chunk = begin; chunk < chunks; chunk += step) {
+    const int column = chunk * kColumns + place * 4;
     const int count = items - node * kFan;
     Partial result = {};
     if (count > 0 && column < values) result = fold_items(args, first + node * kFan, count, column);
     if constexpr (kParts > 1) {
-      const int nodes_here = (items - (block ? warp * kFan * kFan : 0) + kFan - 1) / kFan;
       Partial whole = of_lane(result, place);
 #pragma unroll
       for (int i = 1; i < kFan; ++i) {
@@ -105,7 +102,7 @@ __device__ void combine(const SplitCombineArgs& args, Partial (&nodes)[kWarps][8
       }
       result = whole;
     }
-    if constexpr (kShare == Share::kBlock) {
+    if constexpr (kBlock) {
       if (part == 0) nodes[warp][place] = result;
       __syncthreads();
       if (warp == 0) {
@@ -118,20 +115,21 @@ __device__ void combine(const SplitCombineArgs& args, Partial (&nodes)[kWarps][8
   }
 }
 
+// A row of CTAs for each query.
 __global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArgs args) {
   device::cuda::let_next_start();
   device::cuda::wait_for_previous();  // it may have been launched before the items are done
   __shared__ Partial nodes[kWarps][8];
-  const int level = *args.workspace.level;
-  if (level == kSplitTop) return;
-  // A query has at most `most` items at level 0, and a fan_bits'th power of two fewer a level.
-  const int most = args.workspace.units.most >> (args.workspace.units.fan_bits * level);
-  if (most <= kFan)
-    combine<Share::kThread>(args, nodes);
-  else if (most <= kFan * kFan)
-    combine<Share::kWarp>(args, nodes);
+  const int token = static_cast<int>(blockIdx.y);
+  const int first = args.workspace.first_items[token];
+  const int items = args.workspace.first_items[token + 1] - first;
+  if (items <= 1) return;
+  if (items <= kFan)
+    combine<Share::kThread>(args, token, first, items, nodes);
+  else if (items <= kFan * kFan)
+    combine<Share::kWarp>(args, token, first, items, nodes);
   else
-    combine<Share::kBlock>(args, nodes);
+    combine<Share::kBlock>(args, token, first, items, nodes);
 }
 
 // A level is taken when the next one has fewer items than are wanted, so it has at most as many as those have
@@ -146,16 +144,16 @@ int64_t split_slots(int64_t tokens, int64_t max_context, SplitUnits units, int64
 
 void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early) {
   FATHOM_CHECK(args.latent % 4 == 0, "latent {}", args.latent);
-  const int64_t units = args.workspace.units.most;
-  // Warps for four items a query, or CTAs for all of them.
-  const int64_t warps = args.tokens * ceil_div<int64_t>(int64_t{args.heads} * args.latent, 128);
-  const int64_t blocks = units > kFan * kFan ? 4 * warps : ceil_div<int64_t>(warps, kWarps);
-  const int64_t grid = std::min<int64_t>(blocks, kBlocksEach * stream.gpu().multiprocessors);
+  const int64_t values = int64_t{args.heads} * args.latent;
+  const int64_t columns =
+      args.workspace.units.most > kFan * kFan ? 32 : kWarps * 128;  // of a CTA at once, the fewest
+  const int64_t wave = ceil_div<int64_t>(kBlocksEach * stream.gpu().multiprocessors, args.tokens);
+  const int64_t blocks = std::min(ceil_div(values, columns), wave);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(grid));
+  launch.gridDim = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(args.tokens));
   launch.blockDim = dim3(kThreads);
   launch.stream = stream.handle();
   launch.attrs = &attribute;
@@ -167,7 +165,7 @@ void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, b
 int64_t split_workspace_bytes(int64_t tokens, int64_t heads, int64_t latent, int64_t max_context,
                               SplitUnits units, int64_t items_wanted) {
   const int64_t slots = split_slots(tokens, max_context, units, items_wanted);
-  const int64_t head = round_up<int64_t>((2 + kSplitTokens) * 4, 256);
+  const int64_t head = round_up<int64_t>((1 + kSplitTokens) * 4, 256);
   return head + round_up<int64_t>(slots * heads * 8, 256) + slots * heads * latent * 4;
 }
 
@@ -177,9 +175,8 @@ SplitWorkspace split_workspace(void* workspace, int64_t tokens, int64_t heads, i
   const int64_t slots = split_slots(tokens, max_context, units, items_wanted);
   auto* bytes = static_cast<uint8_t*>(workspace);
   SplitWorkspace parts;
-  parts.level = reinterpret_cast<int32_t*>(bytes);
-  parts.first_items = parts.level + 1;
-  bytes += round_up<int64_t>((2 + kSplitTokens) * 4, 256);
+  parts.first_items = reinterpret_cast<int32_t*>(bytes);
+  bytes += round_up<int64_t>((1 + kSplitTokens) * 4, 256);
   parts.stats = reinterpret_cast<float2*>(bytes);
   bytes += round_up<int64_t>(slots * heads * 8, 256);
   parts.partial = reinterpret_cast<float*>(bytes);

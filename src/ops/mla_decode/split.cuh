@@ -43,7 +43,6 @@ inline constexpr SplitUnits kLargeUnits = {512, 4, 4};
 // What the kernel of the items leaves for the combine kernel, in the workspace. Partial results: float32
 // [slots, Nh, Dc], not divided by their sums yet, and (maximum, sum) [slots, Nh]; a slot is an item's index.
 struct SplitWorkspace {
-  int32_t* level = nullptr;        // [1]
   int32_t* first_items = nullptr;  // [T + 1] index of each query's first item
   float2* stats = nullptr;
   float* partial = nullptr;
@@ -148,7 +147,6 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
   __syncthreads();
   device::cuda::wait_for_previous();
   if (blockIdx.x == 0) {
-    if (threadIdx.x == 0) *workspace.level = plan.level;
     for (int t = static_cast<int>(threadIdx.x); t <= tokens; t += static_cast<int>(blockDim.x)) {
       workspace.first_items[t] = plan.first_items[t];
     }
