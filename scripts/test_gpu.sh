@@ -3,7 +3,8 @@
 #   scripts/test_gpu.sh              ends with "N passed, N failed"
 #   scripts/test_gpu.sh --sanitize   also the kernel tests under compute-sanitizer (memcheck and racecheck)
 # PYTHON names an interpreter that has the packages of tests/requirements.txt. JOBS steps run side by side (default 6:
-# the models are small, and most of a step's time is the processor's); none may take longer than LIMIT seconds.
+# the models are small, and most of a step's time is the processor's), but for those whose ranks wait for each other on the
+# GPU; none may take longer than LIMIT seconds.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=build/release
@@ -34,6 +35,12 @@ step() {
   started=$((started + 1))
   run "$@" &
 }
+# alone NAME COMMAND...: by itself, once all that run have ended.
+alone() {
+  wait
+  started=$((started + 1))
+  run "$@"
+}
 
 # The longest first.
 if [ "${1:-}" = --sanitize ]; then
@@ -47,24 +54,15 @@ if [ "${1:-}" = --sanitize ]; then
   for room in ops sample; do
     step "memcheck of $room" compute-sanitizer --tool memcheck --error-exitcode 1 $build/${room}_cuda_test
   done
-  # Not those that wait on purpose, or thousands of times.
-  step 'memcheck of dist' compute-sanitizer --tool memcheck --error-exitcode 1 $build/dist_cuda_test \
-    --gtest_filter='-*ReplayedGraphs*:*DoesNotCome*:*Abort*:*NamesRanks*'
   step 'memcheck of the demo model' compute-sanitizer --tool memcheck --error-exitcode 1 \
     $build/fathom verify --model-path models/demo --golden tests/golden/demo.safetensors --device cuda
 fi
-for room in dist ops sample model engine; do step "tests of $room" $build/${room}_cuda_test; done
+for room in ops sample model; do step "tests of $room" $build/${room}_cuda_test; done
 step 'goldens' scripts/verify_goldens.sh --device cuda
-if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
-  step 'goldens on two GPUs' scripts/verify_goldens.sh --device cuda --tp 2
-  step 'goldens, experts apart' scripts/verify_goldens.sh --device cuda --tp 2 --ep-size 2
-  step 'two nodes' env FATHOM_TEST_DEVICE=cuda "$python" tests/nodes_test.py
-  step 'goldens, layers apart' scripts/verify_goldens.sh --device cuda --pp-size 2
-fi
 # What GPUs older than Hopper run, as far as this one can show it.
 step 'tests of ops, portable kernels' env FATHOM_PORTABLE_KERNELS=1 $build/ops_cuda_test
 step 'goldens, portable kernels' env FATHOM_PORTABLE_KERNELS=1 scripts/verify_goldens.sh --device cuda
-step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test
+step 'random schedules' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test --gtest_filter='*Schedules*'
 if nvidia-smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9'; then
   step 'random schedules, FP8 activations' env FATHOM_TEST_DEVICE=cuda FATHOM_TEST_FP8_ACTIVATIONS=on \
     $build/cross_room_test --gtest_filter='*Schedules*'
@@ -75,7 +73,20 @@ step 'speculation, served' env FATHOM_TEST_DEVICE=cuda "$python" tests/speculati
 step 'ablation' env FATHOM_TEST_DEVICE=cuda "$python" tests/ablation_test.py
 step 'constrained output' "$python" tests/schema_test.py
 step 'clients' "$python" tests/clients/run.py
-wait
+# Ranks that share a GPU.
+alone 'combinations' env FATHOM_TEST_DEVICE=cuda $build/cross_room_test --gtest_filter='-*Schedules*'
+for room in dist engine; do alone "tests of $room" $build/${room}_cuda_test; done
+if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
+  alone 'goldens on two GPUs' scripts/verify_goldens.sh --device cuda --tp 2
+  alone 'goldens, experts apart' scripts/verify_goldens.sh --device cuda --tp 2 --ep-size 2
+  alone 'two nodes' env FATHOM_TEST_DEVICE=cuda "$python" tests/nodes_test.py
+  alone 'goldens, layers apart' scripts/verify_goldens.sh --device cuda --pp-size 2
+fi
+if [ "${1:-}" = --sanitize ]; then
+  # Not those that wait on purpose, or thousands of times.
+  alone 'memcheck of dist' compute-sanitizer --tool memcheck --error-exitcode 1 $build/dist_cuda_test \
+    --gtest_filter='-*ReplayedGraphs*:*DoesNotCome*:*Abort*:*NamesRanks*'
+fi
 passed=$(find "$results" -name '*.passed' | wc -l)
 echo "$passed passed, $((started - passed)) failed"
 [ "$passed" = "$started" ]

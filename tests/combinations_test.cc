@@ -77,6 +77,9 @@ TEST_F(Combinations, GiveThemWhileExpertsMove) {
                                    {.tp = 2, .dp = 2, .ep = 2},
                                    {.tp = 4, .ep = 2, .redundant = 3},
                                    {.tp = 4, .dp = 2, .ep = 2, .pp = 2, .redundant = 3}}) {
+    // The streams of eight ranks share a GPU's queues, where one rank's kernel stands behind another's that
+    // waits for it.
+    if (on_gpus() && split.world() > 4 * engine::gpu_count()) continue;
     for (const int32_t drafts : {0, 2}) {
       const Config config{
           .speculation = drafts > 0 ? "NEXTN" : "", .drafts = drafts, .split = split, .rebalance = 4};

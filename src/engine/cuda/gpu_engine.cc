@@ -336,6 +336,7 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
       FATHOM_TRY(report_prompt(plan.rows[r], input_.first[r], &frame.result.rows[r]));
     }
   }
+  if (drafts_layer()) run_follow(named_);
   // Of other groups' guesses a row has one token all the same.
   if (want.width == 1) {
     for (const GuessInput::Row& row : guesses_.rows) {
