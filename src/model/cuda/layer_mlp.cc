@@ -43,8 +43,8 @@ void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeig
   ops::cuda::linear(stream, {.x = inner, .y = y, .weight = &weights.down, .x8 = rounded});
 }
 
-void moe_block(const Step& step, const MoeWeights& weights, const Activations& x, const int32_t* positions,
-               const Matrix& y) {
+ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weights, const Activations& x,
+                                       const int32_t* positions) {
   const ModelConfig& c = step.config;
   const Workspace& work = step.work;
   const int64_t t = x.plain.rows;
@@ -122,13 +122,13 @@ void moe_block(const Step& step, const MoeWeights& weights, const Activations& x
   ops::cuda::grouped_linear(step.stream, down);
 
   if (beside) step.beside.join(step.stream);
-  ops::cuda::expert_combine(step.stream, {.rows = work.expert_out.first_rows(copies),
-                                          .weights = work.expert_weights,
-                                          .places = work.sort.places,
-                                          .positions = positions,
-                                          .top_k = c.gate.top_k,
-                                          .shared = shared,
-                                          .y = y});
+  return {.rows = work.expert_out.first_rows(copies),
+          .weights = work.expert_weights,
+          .places = work.sort.places,
+          .positions = positions,
+          .top_k = c.gate.top_k,
+          .shared = shared,
+          .y = {}};
 }
 
 }  // namespace fathom::model::cuda

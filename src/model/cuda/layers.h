@@ -6,6 +6,7 @@
 #include "model/cuda/model.h"
 #include "model/cuda/weights.h"
 #include "model/cuda/workspace.h"
+#include "ops/moe/cuda.h"
 #include "ops/rope/cuda.h"
 
 namespace fathom::model::cuda {
@@ -36,8 +37,9 @@ void write_entries(const Step& step, const MlaWeights& weights, const ops::cuda:
 // On `stream`, which is the step's or one beside it.
 void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
                  const Activations& x, const ops::cuda::Matrix& y);
-// x [t, H] -> y [t, H]; a token of position -1 is padding.
-void moe_block(const Step& step, const MoeWeights& weights, const Activations& x, const int32_t* positions,
-               const ops::cuda::Matrix& y);
+// x [t, H]; a token of position -1 is padding. What is left to do: to add the experts' answers up, before
+// anything else of the step.
+ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weights, const Activations& x,
+                                       const int32_t* positions);
 
 }  // namespace fathom::model::cuda

@@ -1,6 +1,7 @@
 #include "model/cuda/model.h"
 
 #include <algorithm>
+#include <optional>
 #include <span>
 
 #include "base/clock.h"
@@ -115,7 +116,9 @@ struct Model::State {
     return all.row_range(first, first + t);
   }
   // work.normed, or this rank's rows of work.all_normed, through the experts of all ranks.
-  void experts(const Step& step, const MoeWeights& moe);
+  // The experts' answers, which the next norm is to add up; or none where they are in work.delta (or
+  // work.all_delta).
+  std::optional<ops::cuda::ExpertCombineArgs> experts(const Step& step, const MoeWeights& moe);
   // Memory that others of the group read and write.
   Result<void> share_workspace();
   // `embedded`: the residual stream is what embed() left.
@@ -311,11 +314,21 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
     // Numbers of four bytes, whatever they mean.
     groups.gather_tokens(stream, Matrix(mine, DType::kF32, 1, places), 1);
   }
-  bool of_all = false;  // what the next norm adds is in work.all_delta
+  bool of_all = false;                                // what the next norm adds is in work.all_delta
+  std::optional<ops::cuda::ExpertCombineArgs> apart;  // or with the experts still
   const Workspace::Rounded rounded = work.rounded_normed.first_rows(t);
   const auto add = [&](bool fresh, const float* weight, const Matrix& y, const Workspace::Rounded& in_fp8) {
     if (of_all) {
       add_norm_of_all(stream, t, places, weight, y, in_fp8);
+    } else if (apart) {
+      ops::cuda::expert_combine_norm(stream, *apart,
+                                     {.residual = work.residual,
+                                      .delta = {},
+                                      .weight = weight,
+                                      .eps = static_cast<float>(config.rms_norm_eps),
+                                      .y = y.first_rows(t),
+                                      .rounded = in_fp8});
+      apart.reset();
     } else {
       add_norm(stream, t, splits_tokens() ? places : 0, fresh, weight, y, in_fp8);
     }
@@ -343,7 +356,7 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
       add(false, layer.attention_norm, work.normed, rounded);
     }
     if (layer.is_moe) {
-      experts(step, layer.moe);
+      apart = experts(step, layer.moe);
     } else if (t > 0) {
       dense_block(step, stream, layer.dense, {work.normed.first_rows(t), rounded}, work.delta.first_rows(t));
     }
@@ -352,19 +365,25 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
   add(false, last_norm, out, {});
 }
 
-void Model::State::experts(const Step& step, const MoeWeights& moe) {
+std::optional<ops::cuda::ExpertCombineArgs> Model::State::experts(const Step& step, const MoeWeights& moe) {
   const int64_t t = step.batch.view.tokens;
   if (!splits_tokens()) {
-    moe_block(step, moe, {work.normed.first_rows(t), work.rounded_normed.first_rows(t)},
-              step.batch.view.positions, work.delta.first_rows(t));
-    return;
+    ops::cuda::ExpertCombineArgs answers = moe_block(
+        step, moe, {work.normed.first_rows(t), work.rounded_normed.first_rows(t)}, step.batch.view.positions);
+    if (!splits_heads()) return answers;
+    answers.y = work.delta.first_rows(t);
+    ops::cuda::expert_combine(step.stream, answers);
+    return {};
   }
   const int64_t places = step.batch.group_tokens;
   const int64_t all = shard.split.dp * places;
   groups.gather_tokens(step.stream, own_rows(work.all_normed, t, places), places);
   const Activations x{work.all_normed.first_rows(all), work.rounded_all.first_rows(all)};
   if (x.rounded.values != nullptr) ops::cuda::quantize(step.stream, {.x = x.plain, .y = x.rounded});
-  moe_block(step, moe, x, work.all_positions, work.all_delta.first_rows(all));
+  ops::cuda::ExpertCombineArgs answers = moe_block(step, moe, x, work.all_positions);
+  answers.y = work.all_delta.first_rows(all);
+  ops::cuda::expert_combine(step.stream, answers);
+  return {};
 }
 
 Result<void> Model::State::share_workspace() {

@@ -4,6 +4,7 @@
 
 #include "device/cuda/stream.h"
 #include "ops/cuda_batch.h"
+#include "ops/rms_norm/cuda.h"
 
 namespace fathom::ops::cuda {
 
@@ -42,5 +43,10 @@ struct ExpertCombineArgs {
   Matrix y;       // [T, H]
 };
 void expert_combine(device::cuda::Stream& stream, const ExpertCombineArgs& args);
+// The same sum goes into the residual stream, then norm.y is the stream's norm (ops/rms_norm/cuda.h): the
+// bits of expert_combine into a float32 `delta`, and add_rms_norm of that. A padding token's residual is left
+// as it is. args.y and norm.delta are empty; rows, shared and y of one dtype.
+void expert_combine_norm(device::cuda::Stream& stream, const ExpertCombineArgs& args,
+                         const AddRmsNormArgs& norm);
 
 }  // namespace fathom::ops::cuda

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "ops/cuda_testing.h"
@@ -188,6 +189,84 @@ TEST(ExpertCombineCuda, AddsInTheOrderOfTheChoices) {
           // The same operations in the same order: the same bits.
           expect_near(y.get(), want, 0.0F, 0.0F, width, fmt::format("{}x{} top {}", tokens, width, top_k));
         }
+      }
+    }
+  }
+}
+
+TEST(ExpertCombineCuda, GoesIntoANormWithTheSameBits) {
+  FATHOM_GPU_OR_SKIP(stream);
+  std::mt19937 random(3);
+  struct Shape {
+    int64_t tokens, width;
+    int32_t top_k;
+  };
+  for (const auto& [tokens, width, top_k] :
+       {Shape{1, 7168, 8}, {6, 7168, 8}, {3, 2048, 6}, {9, 64, 2}, {4, 13, 3}, {3, 1032, 5}, {2, 8200, 8}}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const bool has_shared : {true, false}) {
+        const bool rounds = width % 128 == 0;
+        std::vector<int32_t> places(static_cast<size_t>(tokens * top_k)), positions;
+        std::iota(places.begin(), places.end(), 0);
+        std::shuffle(places.begin(), places.end(), random);
+        for (int32_t& place : places) place = random() % 5 == 0 ? -1 : place;
+        for (int64_t t = 0; t < tokens; ++t) positions.push_back(t % 4 == 2 ? -1 : 5);
+        const DeviceMatrix rows(dtype, tokens * top_k, width, random_floats(tokens * top_k * width, random));
+        const DeviceMatrix shared(dtype, tokens, width, random_floats(tokens * width, random));
+        const DeviceArray<float> weights(random_floats(tokens * top_k, random));
+        const DeviceArray<float> norm_weight(random_floats(width, random));
+        const DeviceArray<int32_t> device_places(places), device_positions(positions);
+        ExpertCombineArgs args;
+        args.rows = rows.view();
+        args.weights = weights.data();
+        args.places = device_places.data();
+        args.positions = device_positions.data();
+        args.top_k = top_k;
+        if (has_shared) args.shared = shared.view();
+
+        const auto stream_before = random_floats(tokens * width, random);
+        struct Side {
+          Side(DType dtype, int64_t tokens, int64_t width, const std::vector<float>& before)
+              : residual(DType::kF32, tokens, width, before),
+                y(dtype, tokens, width, 8),
+                values(tokens * width),
+                scales(tokens * ((width + 127) / 128)) {}
+          AddRmsNormArgs norm(const float* weight, bool rounds) const {
+            AddRmsNormArgs norm;
+            norm.residual = static_cast<float*>(residual.view().data);
+            norm.weight = weight;
+            norm.y = y.view();
+            const Matrix& to = norm.y;
+            if (rounds)
+              norm.rounded = {values.data(), scales.data(), to.rows, to.columns, to.columns, to.rows};
+            return norm;
+          }
+          DeviceMatrix residual, y;
+          DeviceArray<uint8_t> values;
+          DeviceArray<float> scales;
+        };
+        const Side want(dtype, tokens, width, stream_before), got(dtype, tokens, width, stream_before);
+        // Nothing is added to a padding token's residual.
+        const DeviceMatrix delta(DType::kF32, tokens, width,
+                                 std::vector<float>(static_cast<size_t>(tokens * width), 0.0F));
+        args.y = delta.view();
+        expert_combine(stream, args);
+        AddRmsNormArgs norm = want.norm(norm_weight.data(), rounds);
+        norm.delta = delta.view();
+        add_rms_norm(stream, norm);
+        args.y = {};
+        expert_combine_norm(stream, args, got.norm(norm_weight.data(), rounds));
+
+        const auto what = fmt::format("{}x{} top {}", tokens, width, top_k);
+        expect_near(got.residual.get(), want.residual.get(), 0.0F, 0.0F, width, what);
+        expect_near(got.y.get(), want.y.get(), 0.0F, 0.0F, width, what);
+        EXPECT_EQ(got.values.get(), want.values.get()) << what;
+        const auto bits = [](std::vector<float> scales) {  // NaN where nothing was written
+          std::vector<uint32_t> all(scales.size());
+          std::memcpy(all.data(), scales.data(), scales.size() * sizeof(float));
+          return all;
+        };
+        EXPECT_EQ(bits(got.scales.get()), bits(want.scales.get())) << what;
       }
     }
   }
