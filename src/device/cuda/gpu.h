@@ -21,6 +21,9 @@ struct Gpu {
   int64_t total_bytes = 0;
   // As if it were an older one: FATHOM_PORTABLE_KERNELS=1, to test what other GPUs run.
   bool portable = false;
+  // Kernels may begin while the one ahead of them runs (device/cuda/launch_kernel.h). Not where ranks share
+  // it: those behind one that waits for another rank would take the places that rank's kernels need.
+  bool early_launches = true;
 
   // The kernels written for sm_90a can run.
   bool hopper() const { return major == 9 && minor == 0 && !portable; }

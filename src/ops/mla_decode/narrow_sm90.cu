@@ -1,7 +1,7 @@
 // mla_decode for few heads (V2-Lite: 16), where reading the cache is what costs: the sixteen heads are the
 // rows of mma.sync tiles. One warp has entries copied into a ring in shared memory; eight warps share a tile
-// of 64: for the scores each has half of the keys and a quarter of the 576 values of q and keys, so that its
-// part of q stays in registers, and for the outputs 64 of the 512 columns of the values.
+// of 64: for the scores each has half of the keys and a quarter of the 576 values of q and keys, and for the
+// outputs 64 of the 512 columns of the values.
 #include <type_traits>
 
 #include "base/check.h"
