@@ -57,19 +57,18 @@ void Client::close() {
   connection_.reset();
 }
 
-Result<ClientResponse> Client::get(std::string_view target, Headers headers) {
-  return request("GET", target, {}, std::move(headers));
+Result<ClientResponse> Client::get(std::string_view target, const Headers& headers) {
+  return request("GET", target, {}, headers);
 }
 
-Result<ClientResponse> Client::post(std::string_view target, std::string_view body, Headers headers) {
-  return request("POST", target, body, std::move(headers));
+Result<ClientResponse> Client::post(std::string_view target, std::string_view body, const Headers& headers) {
+  return request("POST", target, body, headers);
 }
 
 Result<ClientResponse> Client::request(std::string_view method, std::string_view target,
-                                       std::string_view body, Headers headers) {
+                                       std::string_view body, const Headers& headers) {
   std::string received;
-  FATHOM_ASSIGN(ClientResponse response,
-                stream(method, target, body, std::move(headers), [&](std::string_view bytes) {
+  FATHOM_ASSIGN(ClientResponse response, stream(method, target, body, headers, [&](std::string_view bytes) {
                   received += bytes;
                   return true;
                 }));
@@ -78,14 +77,14 @@ Result<ClientResponse> Client::request(std::string_view method, std::string_view
 }
 
 Result<ClientResponse> Client::stream(std::string_view method, std::string_view target, std::string_view body,
-                                      Headers headers,
+                                      const Headers& headers,
                                       const std::function<bool(std::string_view)>& on_bytes) {
   return exchange(method, target, body, headers,
                   [&](const ClientResponse&, std::string_view bytes) { return on_bytes(bytes); });
 }
 
 Result<ClientResponse> Client::stream_events(std::string_view method, std::string_view target,
-                                             std::string_view body, Headers headers,
+                                             std::string_view body, const Headers& headers,
                                              const std::function<bool(const SseEvent&)>& on_event) {
   SseParser parser;
   std::string other;

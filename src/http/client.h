@@ -44,21 +44,22 @@ class Client {
   Client(Client&&) noexcept;
   Client& operator=(Client&&) noexcept;
 
-  Result<ClientResponse> get(std::string_view target, Headers headers = {});
-  Result<ClientResponse> post(std::string_view target, std::string_view body, Headers headers = {});
+  Result<ClientResponse> get(std::string_view target, const Headers& headers = {});
+  Result<ClientResponse> post(std::string_view target, std::string_view body, const Headers& headers = {});
   // A body is sent with Content-Type application/json unless `headers` name another. 4xx and 5xx are answers,
   // not Errors.
   Result<ClientResponse> request(std::string_view method, std::string_view target, std::string_view body = {},
-                                 Headers headers = {});
+                                 const Headers& headers = {});
 
   // As request, but hands on the body as it arrives; returns the response without it. When `on_bytes` returns
   // false the connection is closed and the response so far returned.
   Result<ClientResponse> stream(std::string_view method, std::string_view target, std::string_view body,
-                                Headers headers, const std::function<bool(std::string_view)>& on_bytes);
+                                const Headers& headers,
+                                const std::function<bool(std::string_view)>& on_bytes);
   // As stream, for text/event-stream. A response of another content type is returned with its body, and no
   // event.
   Result<ClientResponse> stream_events(std::string_view method, std::string_view target,
-                                       std::string_view body, Headers headers,
+                                       std::string_view body, const Headers& headers,
                                        const std::function<bool(const SseEvent&)>& on_event);
 
   // Closes the connection.

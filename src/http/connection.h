@@ -58,7 +58,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void watch_for_reset();
 
   // Answering.
-  void respond(Response response, Exchange::After after);
+  void respond(const Response& response, Exchange::After after);
   void refuse(int status, std::string_view code, std::string_view message);
   void refuse_busy(std::string_view what);
   void on_exchange_done(Exchange::After after);

@@ -16,7 +16,7 @@ constexpr std::chrono::milliseconds kMaxProbe{64'000};
 
 }  // namespace
 
-void Connection::respond(Response response, Exchange::After after) {
+void Connection::respond(const Response& response, Exchange::After after) {
   const bool keep_alive = after == Exchange::After::kKeepAlive && !context_.draining;
   const std::string head = format_head(response.status, response.content_type, response.headers,
                                        response.body.size(), framing_, keep_alive);
@@ -41,7 +41,7 @@ void Connection::refuse_busy(std::string_view what) {
   response.headers.emplace_back("Retry-After", std::to_string(context_.options.retry_after.count()));
   // A request that was read completely need not cost the client its connection.
   const bool keep = !refused_ && framing_.keep_alive;
-  respond(std::move(response), keep ? Exchange::After::kKeepAlive : Exchange::After::kClose);
+  respond(response, keep ? Exchange::After::kKeepAlive : Exchange::After::kClose);
 }
 
 void Connection::on_exchange_done(Exchange::After after) {
