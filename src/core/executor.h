@@ -32,18 +32,22 @@ struct ExecutorLimits {
   // Drafts come of a layer of the model with KV entries of its own, which are complete for a position only
   // once the token after it is known and a further row of the slot has run: RowMode says up to where.
   bool draft_layer = false;
+  // What attention to the tokens before a row of prompt tokens costs, up to so many tokens of the row: a
+  // price for each pair of the two; beyond, or where this is 0, a price for each token before, however many
+  // see it.
+  int32_t prompt_pairs = 0;
 
   // Prompt tokens that a step has room for beside the decode rows of all slots.
   int32_t max_prompt_tokens() const { return max_step_tokens - max_slots * (1 + max_drafts); }
 };
 
-// How a row's attention is computed. The results agree up to rounding; a token's way is fixed by whether it
-// was prompt or output, so that preemption and chunking do not change tokens.
+// What a row's tokens are, and so how its attention may be computed. The ways agree up to rounding; output
+// tokens keep theirs, whatever is preempted and resumed.
 //
 // With ExecutorLimits::draft_layer, a row that names its tokens completes the draft's entries of all
 // positions before its last one; one that does not, of those before its first.
 enum class RowMode : uint8_t {
-  kExtend,  // prompt tokens: un-absorbed attention over the prefix and the new tokens
+  kExtend,  // prompt tokens: un-absorbed attention over the prefix and the new tokens, or what costs less
   kDecode,  // output tokens: absorbed attention over the latent cache
 };
 

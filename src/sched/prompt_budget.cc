@@ -57,13 +57,14 @@ Vector<N> solve_not_negative(const std::array<Vector<N>, N>& a, const Vector<N>&
 
 }  // namespace
 
-void PromptBudget::note(const Step& step, int64_t ns, bool held_back) {
+void PromptBudget::note(const Step& step, int64_t ns, bool behind) {
   if (ratio_ <= 0.0 || ns <= 0) return;
-  held_ns_ = std::clamp<int64_t>(held_back ? held_ns_ + ns : held_ns_ - 4 * ns, 0, kLeastShare * kPatience);
+  behind_ns_ =
+      std::clamp<int64_t>(behind ? behind_ns_ + ns : behind_ns_ - 4 * ns, 0, kLeastShare * kPatience);
   if (step.outputs <= 0) return;
   const bool mixed = step.prompts > 0;
   const Terms terms = {1.0, static_cast<double>(step.outputs), mixed ? 1.0 : 0.0,
-                       static_cast<double>(step.prompts), static_cast<double>(step.before)};
+                       static_cast<double>(step.prompts), static_cast<double>(step.looks)};
   double ms = static_cast<double>(ns) * 1e-6;
   double expected = 0.0;
   for (size_t i = 0; i < kTerms; ++i) expected += prices_[i] * terms[i];
@@ -98,21 +99,36 @@ int32_t PromptBudget::tokens(int32_t output_tokens, int32_t most) {
   if (known()) {
     solve();
     room = std::max(room, 2.0 * largest_);
-    const auto [base, output, mixed, prompt, before] = prices_;
+    const auto [base, output, mixed, prompt, look] = prices_;
     const double alone = base + output * output_tokens;
     // What prompts cost by being there at all is made use of, whatever it is: tokens for half as much.
     const double spent = std::max((ratio_ - 1.0) * alone - mixed, mixed / 2.0);
     if (prompt > 0.0) room = std::min(room, spent / prompt);
   }
   room = std::max(room, static_cast<double>(std::max(most / kLeastShare, kLeast)));
-  room *= std::max(1.0, static_cast<double>(held_ns_) / static_cast<double>(kPatience));
+  room *= std::max(1.0, static_cast<double>(behind_ns_) / static_cast<double>(kPatience));
   return static_cast<int32_t>(std::min(room, static_cast<double>(most)));
 }
 
-int32_t PromptBudget::price_of(int32_t before) const {
-  const auto [base, output, mixed, prompt, each] = prices_;
-  if (prompt <= 0.0) return 0;
-  return static_cast<int32_t>(std::min(each * before / prompt, 1e9));
+int64_t PromptBudget::looks(int32_t before, int32_t count) const {
+  return int64_t{before} * (pairs_ > 0 ? std::min(count, pairs_) : 1);
+}
+
+double PromptBudget::look_price() const {
+  const auto [base, output, mixed, prompt, look] = prices_;
+  return prompt > 0.0 ? look / prompt : 0.0;
+}
+
+int32_t PromptBudget::cost_of(int32_t before, int32_t count) const {
+  return count +
+         static_cast<int32_t>(std::min(look_price() * static_cast<double>(looks(before, count)), 1e9));
+}
+
+int32_t PromptBudget::fitting(int32_t before, int32_t most) const {
+  const double each = look_price() * before;
+  if (pairs_ == 0) return static_cast<int32_t>(std::max(most - each, 0.0));
+  const double short_row = most / (1.0 + each);
+  return static_cast<int32_t>(short_row <= pairs_ ? short_row : most - each * pairs_);
 }
 
 }  // namespace fathom::sched

@@ -107,14 +107,41 @@ TEST(PromptBudget, KnowsThePriceOfWhatIsBefore) {
     const auto outputs = 55 + static_cast<int32_t>(random() % 8);
     const int32_t prompts = i % 2 == 0 ? 0 : 10 + static_cast<int32_t>(random() % 30);
     // Every fourth prompt is the end of a long one.
-    const int64_t before = i % 8 == 1 ? 400 + static_cast<int64_t>(random() % 600) : 0;
+    const int32_t before = i % 8 == 1 ? 400 + static_cast<int32_t>(random() % 600) : 0;
     const double us = (machine.us(outputs, prompts) + 30.0 * static_cast<double>(before)) * noise(random);
-    budget.note({outputs, prompts, before}, static_cast<int64_t>(us * 1e3), false);
+    budget.note({outputs, prompts, budget.looks(before, prompts)}, static_cast<int64_t>(us * 1e3), false);
   }
   EXPECT_NEAR(budget.tokens(60, 512), 80, 30);
   // A token costs 168 us, to see 1000 others 30 ms.
-  EXPECT_NEAR(budget.price_of(1000), 178, 50);
-  EXPECT_EQ(budget.price_of(0), 0);
+  EXPECT_NEAR(budget.cost_of(1000, 20), 198, 50);
+  EXPECT_EQ(budget.cost_of(0, 20), 20);
+  EXPECT_NEAR(budget.fitting(1000, budget.cost_of(1000, 20)), 20, 1);
+  EXPECT_EQ(budget.fitting(1000, 100), 0) << "its price alone is more";
+}
+
+TEST(PromptBudget, KnowsThePriceOfPairs) {
+  std::mt19937 random(10);
+  PromptBudget budget(1.7, 100);
+  const Machine machine{4500, 308, 168};
+  std::uniform_real_distribution<double> noise(0.8, 1.2);
+  for (int i = 0; i < 600; ++i) {
+    const auto outputs = 55 + static_cast<int32_t>(random() % 8);
+    const int32_t prompts = i % 2 == 0 ? 0 : 10 + static_cast<int32_t>(random() % 30);
+    const int32_t before = i % 8 == 1 ? 400 + static_cast<int32_t>(random() % 600) : 0;
+    const auto looks = static_cast<double>(prompts) * before;
+    const double us = (machine.us(outputs, prompts) + 0.3 * looks) * noise(random);
+    budget.note({outputs, prompts, budget.looks(before, prompts)}, static_cast<int64_t>(us * 1e3), false);
+  }
+  EXPECT_NEAR(budget.tokens(60, 512), 96, 30);
+  // A token costs 168 us, and 300 us more to see 1000 others.
+  EXPECT_NEAR(budget.cost_of(1000, 20), 56, 12);
+  EXPECT_NEAR(budget.fitting(1000, 56), 20, 4);
+  EXPECT_EQ(budget.cost_of(1000, 300) - budget.cost_of(1000, 200), 100) << "no more pairs than of 100 tokens";
+  for (const int32_t most : {20, 100, 300, 1000}) {
+    const int32_t count = budget.fitting(1000, most);
+    EXPECT_LE(budget.cost_of(1000, count), most);
+    EXPECT_GE(budget.cost_of(1000, count + 1), most);
+  }
 }
 
 TEST(PromptBudget, FeelsItsWay) {
@@ -141,14 +168,14 @@ TEST(PromptBudget, NeverStarvesAPrompt) {
   EXPECT_EQ(budget.tokens(10, 3), 3);
 }
 
-TEST(PromptBudget, GrowsWhilePromptsAreHeldBack) {
+TEST(PromptBudget, GrowsWhilePromptsAreBehind) {
   std::mt19937 random(7);
   PromptBudget budget(2.0);
   const Machine machine{4000, 50, 25};
   Traffic{machine}.steps(400, random, budget);
   const int32_t usual = budget.tokens(20, 4096);
-  const auto hold = [&](double seconds, bool held_back) {
-    for (double passed = 0.0; passed < seconds; passed += 0.005) budget.note({20, 0}, 5'000'000, held_back);
+  const auto hold = [&](double seconds, bool behind) {
+    for (double passed = 0.0; passed < seconds; passed += 0.005) budget.note({20, 0}, 5'000'000, behind);
   };
   hold(0.8, true);
   EXPECT_NEAR(budget.tokens(20, 4096), usual, 120) << "a burst is no reason";
@@ -160,16 +187,16 @@ TEST(PromptBudget, GrowsWhilePromptsAreHeldBack) {
 }
 
 TEST(PromptBudget, ShrinksWhenPromptsCatchUp) {
-  PromptBudget held(1.5), idle(1.5);
+  PromptBudget behind(1.5), idle(1.5);
   for (int i = 0; i < 400; ++i) {
     const int32_t prompts = i % 2 == 0 ? 100 : 0;
     const int64_t ns = 10'000'000 + 100'000 * prompts;
-    held.note({20, prompts}, ns, true);
+    behind.note({20, prompts}, ns, true);
     idle.note({20, prompts}, ns, false);
   }
-  EXPECT_NEAR(held.tokens(20, 512), 6 * idle.tokens(20, 512), 12) << "held back for six seconds";
-  for (int i = 0; i < 200; ++i) held.note({0, 512}, 10'000'000, false);
-  EXPECT_EQ(held.tokens(20, 512), idle.tokens(20, 512));
+  EXPECT_NEAR(behind.tokens(20, 512), 6 * idle.tokens(20, 512), 12) << "behind for six seconds";
+  for (int i = 0; i < 200; ++i) behind.note({0, 512}, 10'000'000, false);
+  EXPECT_EQ(behind.tokens(20, 512), idle.tokens(20, 512));
 }
 
 TEST(PromptBudget, MayBeOff) {

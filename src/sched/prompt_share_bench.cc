@@ -24,9 +24,11 @@ class ManualClock : public Clock {
   int64_t ns = 0;
 };
 
-// ms of a step: in all, of a row of outputs, a prompt token, and a token before a row's first in its prompt.
+// ms of a step: in all, of a row of outputs, a prompt token, and a look at what is before it
+// (sched/prompt_budget.h).
 struct Machine {
-  double step, output, prompt, before;
+  double step, output, prompt, look;
+  int32_t pairs;
 };
 
 struct Load {
@@ -36,12 +38,13 @@ struct Load {
   bool long_prompts;  // 500 to 1500 tokens, never seen before, and 100 of output; else as tests/load_test.py
 };
 
-// The demo model on one thread of Zen 3, as fitted to its steps; the same if what is before a prompt's tokens
-// cost a tenth; and a GPU with many long prompts.
-constexpr Load kLoads[] = {{"demo model, one thread", {6.0, 0.55, 0.35, 0.11}, 100, false},
-                           {"the same, prefixes for a tenth", {6.0, 0.55, 0.35, 0.01}, 100, false},
-                           {"demo model, long prompts", {6.0, 0.55, 0.35, 0.11}, 64, true},
-                           {"GPU, long prompts", {8.0, 0.02, 0.012, 0.0003}, 64, true}};
+// The demo model on one thread of Zen 3, as fitted to its steps, un-absorbed and as it is; and a GPU with
+// many long prompts.
+constexpr Load kLoads[] = {{"demo model, un-absorbed prompts", {6.0, 0.55, 0.35, 0.11, 0}, 100, false},
+                           {"demo model, one thread", {6.0, 0.55, 0.35, 0.00065, 170}, 100, false},
+                           {"demo model, 500 clients", {6.0, 0.55, 0.35, 0.00065, 170}, 500, false},
+                           {"demo model, long prompts", {6.0, 0.55, 0.35, 0.00065, 170}, 64, true},
+                           {"GPU, long prompts", {8.0, 0.02, 0.012, 0.0003, 0}, 64, true}};
 
 class Simulation {
  public:
@@ -98,7 +101,8 @@ class Simulation {
             .page_size = 16,
             .max_context = 4096,
             .vocab_size = 3000,
-            .max_step_tokens = 512 + 64};
+            .max_step_tokens = 512 + 64,
+            .prompt_pairs = load.machine.pairs};
   }
   static SchedulerOptions make_options(double ratio) {
     SchedulerOptions options;
@@ -141,8 +145,10 @@ class Simulation {
     const Machine& machine = load_.machine;
     double ms = machine.step;
     for (const BatchRow& row : plan.rows) {
+      const int32_t count = row.num_tokens();
+      const int32_t lookers = machine.pairs > 0 ? std::min(count, machine.pairs) : 1;
       ms += row.mode == RowMode::kDecode ? machine.output
-                                         : machine.prompt * row.num_tokens() + machine.before * row.start;
+                                         : machine.prompt * count + machine.look * row.start * lookers;
     }
     return ms * std::exp(0.1 * normal_(random_)) * (below(200) == 0 ? 3.0 : 1.0);
   }

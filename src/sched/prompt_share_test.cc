@@ -100,6 +100,21 @@ TEST_F(PromptShareTest, PrefixesInTheCacheAreNotSeenAllAtOnce) {
   EXPECT_LT(step_time(), 2.0);
 }
 
+TEST_F(PromptShareTest, ALongPromptWaitsForThoseThatDecode) {
+  options_.prefill_step_ratio = 1.7;
+  limits_.max_context = 2000;
+  start();
+  fill_with_decoding();
+  add(request("long", 5000, 1600, 1));
+  double worst = 0.0;
+  int steps = 0;
+  for (; !see("long").finish && steps < 100; ++steps) worst = std::max(worst, timed_step());
+  EXPECT_TRUE(see("long").finish);
+  EXPECT_GT(steps, 15);
+  // Its last rows look at 1600 tokens for 32 ms, and have as many of their own as take as long.
+  EXPECT_LT(worst, 2.6) << "a prompt alone gets no more for being long";
+}
+
 TEST_F(PromptShareTest, PromptsThatWaitLongGetMore) {
   options_.prefill_step_ratio = 1.2;  // 30 tokens a step
   start();

@@ -26,7 +26,7 @@ SchedulerCore::SchedulerCore(const SchedulerOptions& options, const ExecutorLimi
               .page_size = limits.page_size,
               .radix_cache = !options.disable_radix_cache}),
       ratio_(options),
-      prompt_budget_(options.prefill_step_ratio),
+      prompt_budget_(options.prefill_step_ratio, limits.prompt_pairs),
       waiting_(options_, cache_) {
   FATHOM_CHECK(max_running_ > 0, "max_slots={} max_step_tokens={}", limits.max_slots, limits.max_step_tokens);
   if (options.max_running_requests > 0) max_running_ = std::min(max_running_, options.max_running_requests);

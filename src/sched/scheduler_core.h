@@ -77,9 +77,9 @@ class SchedulerCore {
     uint64_t step = 0;
     std::vector<PlannedRow> rows;
     int64_t planned_ns = 0;
-    bool guesses = false;    // some row may
-    int64_t before = 0;      // PromptBudget::Step's
-    bool held_back = false;  // some of the prompts that could be computed are left
+    bool guesses = false;  // some row may
+    int64_t looks = 0;     // PromptBudget::Step's
+    bool behind = false;   // PromptBudget::note's
 
     int32_t tokens(bool extend) const;  // of the rows of prompts, or of those of outputs
   };

@@ -187,7 +187,7 @@ int32_t SchedulerCore::draft_prompt_row(Sequence* sequence, int32_t max_tokens, 
       if (!last) row.next_prompt_token = first[count];
     }
     draft->extended = true;
-    draft->step.before += sequence->planned_len;
+    draft->step.looks += prompt_budget_.looks(sequence->planned_len, count);
   }
   add_row(sequence, std::move(row), draft);
   return count;
@@ -206,6 +206,9 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
   bool may_admit = draft->may_admit && draft->extend_turn && !free_slots_.empty() && !waiting_.empty();
   if (pending.empty() && !may_admit) return;
 
+  auto remaining = [](const Sequence* s) {
+    return (s->in_prompt() ? s->prompt_len : static_cast<int32_t>(s->tokens.size())) - s->planned_len;
+  };
   bool chunked = options_.chunked_prefill_size > 0;
   int32_t budget =
       std::min(draft->tokens_left, chunked ? options_.chunked_prefill_size : options_.max_prefill_tokens);
@@ -215,9 +218,6 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
     limited = beside < budget;
     budget = std::min(budget, beside);
   }
-  auto remaining = [](const Sequence* s) {
-    return (s->in_prompt() ? s->prompt_len : static_cast<int32_t>(s->tokens.size())) - s->planned_len;
-  };
 
   if (!chunked) {
     // Whole prompts in order of arrival; only the first of a step may exceed the budget, or be cut.
@@ -235,9 +235,13 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
     }
   }
 
-  // A row costs more the longer its prompt before it is: so many tokens more.
-  const auto price = [&](const Sequence* s) {
-    return limited && s->in_prompt() ? prompt_budget_.price_of(s->planned_len) : 0;
+  // A row costs more the longer its prompt before it is.
+  const auto priced = [&](const Sequence* s) { return limited && s->in_prompt(); };
+  const auto cost_of = [&](const Sequence* s, int32_t count) {
+    return priced(s) ? prompt_budget_.cost_of(s->planned_len, count) : count;
+  };
+  const auto fitting = [&](const Sequence* s, int32_t most) {
+    return priced(s) ? prompt_budget_.fitting(s->planned_len, most) : most;
   };
   // The oldest prompt is sure of half the budget, and of all that the others leave; the others share the
   // rest, the shortest first. So neither does a long prompt hold up the short ones, nor the reverse.
@@ -248,16 +252,19 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
   if (oldest != pending.end()) {
     reserved = *oldest;
     pending.erase(oldest);
-    left -= std::min(remaining(reserved) + price(reserved), budget - budget / 2);
+    left -= std::min(cost_of(reserved, remaining(reserved)), budget - budget / 2);
   }
   std::stable_sort(pending.begin(), pending.end(),
                    [&](auto* a, auto* b) { return remaining(a) < remaining(b); });
   int32_t reserve = budget - left;
+  // Whether there was room for a row of the sequence.
   const auto compute = [&](Sequence* sequence) {
-    const int32_t fixed = price(sequence);
-    const int32_t count = fixed < left ? draft_prompt_row(sequence, left - fixed, draft) : 0;
-    if (count > 0) left -= fixed + count;
-    return fixed;
+    const bool by_price = priced(sequence);
+    const int32_t before = sequence->planned_len;
+    const int32_t most = fitting(sequence, left);
+    const int32_t count = most > 0 ? draft_prompt_row(sequence, most, draft) : 0;
+    if (count > 0) left -= by_price ? prompt_budget_.cost_of(before, count) : count;
+    return most > 0;
   };
   for (Sequence* sequence : pending) {
     if (left <= 0) break;
@@ -266,20 +273,21 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
   while (may_admit && left > 0) {
     Sequence* sequence = admit_next(draft);
     if (sequence == nullptr) break;
-    if (compute(sequence) < left) continue;
+    if (compute(sequence)) continue;
     if (reserved == nullptr && !draft->extended) reserved = sequence;
     break;
   }
   if (reserved != nullptr && reserve + left > 0) {
-    // At least tokens for what the row costs without any.
-    const int32_t fixed = price(reserved);
-    const int32_t most =
+    // A page at least, and tokens for what the row costs without any.
+    const int32_t fixed = cost_of(reserved, 1) - 1;
+    const int32_t wanted = std::max({fitting(reserved, reserve + left), fixed, limits_.page_size});
+    const int32_t room =
         std::min(draft->tokens_left, options_.chunked_prefill_size - draft->step.tokens(true));
-    draft_prompt_row(reserved, std::min(std::max(reserve + left - fixed, fixed), most), draft);
+    draft_prompt_row(reserved, std::min(wanted, room), draft);
   }
-  const auto unfinished = [](const auto& s) { return s->running() && s->in_prompt(); };
-  draft->step.held_back = std::ranges::any_of(running_, unfinished) ||
-                          (left <= 0 && may_admit && !free_slots_.empty() && !waiting_.empty());
+  auto behind = std::ranges::count_if(running_, [](const auto& s) { return s->running() && s->in_prompt(); });
+  if (left <= 0 && may_admit) behind += static_cast<int64_t>(std::min(free_slots_.size(), waiting_.size()));
+  draft->step.behind = behind * PromptBudget::kBehind > static_cast<int64_t>(running_.size());
 }
 
 }  // namespace fathom::sched
