@@ -33,12 +33,14 @@ struct CpuEngine::Batch {
   std::vector<ops::AttentionRow> extend_rows, decode_rows;
   std::vector<int32_t> first;  // [plan row] its first token in the batch
   std::vector<int32_t> count;  // [plan row] tokens
+  std::vector<RowMode> modes;  // [plan row] how it attends
   std::vector<int32_t>
       logit_rows;                // of the rows that sample: the last tokens, and all where there are guesses
   std::vector<size_t> sampling;  // their plan rows
   std::vector<int32_t> first_logit;  // beside `sampling`
   std::vector<sample::VerifyRow> verify;
-  std::vector<DraftRow> drafts;             // of the decode rows
+  std::vector<DraftRow> drafts;  // of the decode rows, num_drafts of them; as many as were ever needed
+  size_t num_drafts = 0;
   std::vector<int32_t> drafts_of;           // [plan row] its place in `drafts`, or -1
   std::vector<std::vector<int32_t>> held;   // [plan row] the guesses that held
   std::vector<int32_t> depths;              // [guess] of a row
@@ -66,6 +68,7 @@ struct CpuEngine::Batch {
 CpuEngine::CpuEngine(const EngineOptions& options, const std::vector<int32_t>& shares, size_t share)
     : Engine(options, shares[share], cpu_share(options.cpus, shares, share)),
       launch_(std::make_unique<device::Launch>(*pool_)),
+      prompt_way_(options.absorb_prompts ? PromptWay(options.config, options.load.target.isa) : PromptWay()),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
       batch_(std::make_unique<Batch>()) {}
@@ -132,6 +135,7 @@ void CpuEngine::take_model(const EngineOptions& options, std::unique_ptr<ModelRa
   } else if (options.speculation.source == Speculation::Source::kLookup) {
     drafter_ = make_lookup(options.max_running);
   }
+  limits_.prompt_pairs = static_cast<int32_t>(prompt_way_.most_tokens());
   thread_ = std::thread([this] { serve(); });
 }
 
@@ -209,24 +213,27 @@ void CpuEngine::open_slots(BatchPlan& plan) {
 // Guesses for the rows that go on from their slot's last token.
 void CpuEngine::draft(const BatchPlan& plan) {
   Batch& batch = *batch_;
-  batch.drafts.clear();
+  batch.num_drafts = 0;
   batch.drafts_of.assign(plan.rows.size(), -1);
   if (!drafter_) return;
   for (size_t r = 0; r < plan.rows.size(); ++r) {
     const BatchRow& row = plan.rows[r];
     if (!row.tokens.empty()) continue;
     const Slot& slot = slots_[static_cast<size_t>(row.slot)];
-    batch.drafts_of[r] = static_cast<int32_t>(batch.drafts.size());
-    batch.drafts.push_back({.slot = row.slot,
-                            .start = row.start,
-                            .last_token = slot.last_token,
-                            .drafts = row.drafts,
-                            .block_table = slot.block_table.data(),
-                            .sampler = &slot.sampler,
-                            .guesses = {}});
+    batch.drafts_of[r] = static_cast<int32_t>(batch.num_drafts);
+    if (batch.num_drafts == batch.drafts.size()) batch.drafts.emplace_back();
+    DraftRow& draft = batch.drafts[batch.num_drafts++];
+    draft.slot = row.slot;
+    draft.start = row.start;
+    draft.last_token = slot.last_token;
+    draft.drafts = row.drafts;
+    draft.block_table = slot.block_table.data();
+    draft.sampler = &slot.sampler;
+    draft.guesses.clear();
   }
-  drafter_->draft(*launch_, batch.drafts);
-  for (DraftRow& row : batch.drafts) {
+  const auto drafts = std::span(batch.drafts).first(batch.num_drafts);
+  drafter_->draft(*launch_, drafts);
+  for (DraftRow& row : drafts) {
     const auto& masks = slots_[static_cast<size_t>(row.slot)].masks;
     if (masks != nullptr) masks_.guess(masks, &row.guesses);
   }
@@ -237,13 +244,15 @@ void CpuEngine::lay_out(const BatchPlan& plan) {
   batch.clear();
   batch.first.resize(plan.rows.size());
   batch.count.resize(plan.rows.size());
+  batch.modes.clear();
+  for (const BatchRow& row : plan.rows) batch.modes.push_back(way_of(row));
   const int32_t page_size = limits_.page_size;
   // The model wants the extend rows first.
   for (const RowMode mode : {RowMode::kExtend, RowMode::kDecode}) {
     auto& attention = mode == RowMode::kExtend ? batch.extend_rows : batch.decode_rows;
     for (size_t r = 0; r < plan.rows.size(); ++r) {
       const BatchRow& row = plan.rows[r];
-      if (row.mode != mode) continue;
+      if (batch.modes[r] != mode) continue;
       Slot& slot = slots_[static_cast<size_t>(row.slot)];
       const sample::GuessTree no_guesses;
       const sample::GuessTree& guesses =
@@ -278,6 +287,11 @@ void CpuEngine::lay_out(const BatchPlan& plan) {
       }
     }
   }
+}
+
+RowMode CpuEngine::way_of(const BatchRow& row) const {
+  if (prompt_way_.absorbs(row.start, static_cast<int64_t>(row.tokens.size()))) return RowMode::kDecode;
+  return row.mode;
 }
 
 // Guesses that follow each other make up one row: the first such run lies where the sequence goes on, and
@@ -319,6 +333,7 @@ void CpuEngine::choose_tokens(const BatchPlan& plan, const device::Tensor& logit
       verify.guesses = &batch.drafts[static_cast<size_t>(batch.drafts_of[row])].guesses;
     Slot& slot = slots_[static_cast<size_t>(plan.rows[row].slot)];
     verify.slot = &slot.sampler;
+    verify.simulated = speculation_.simulated_acceptance;
     verify.thresholds = speculation_.thresholds ? &*speculation_.thresholds : nullptr;
     if (slot.masks != nullptr) {
       verify.mask = &masks_.wait(slot.masks, slot.sampler.generated());
@@ -358,7 +373,7 @@ void CpuEngine::follow(const BatchPlan& plan, const device::Tensor& hidden, cons
     const BatchRow& row = plan.rows[r];
     ComputedRow computed;
     computed.slot = row.slot;
-    computed.mode = row.mode;
+    computed.mode = batch.modes[r];
     computed.start = row.start;
     computed.first = batch.first[r];
     computed.tokens = row.tokens;

@@ -10,6 +10,7 @@
 #include "engine/drafter.h"
 #include "engine/engine.h"
 #include "engine/model_ranks.h"
+#include "engine/prompt_way.h"
 #include "sample/mask_workers.h"
 
 namespace fathom::engine {
@@ -38,6 +39,7 @@ class CpuEngine final : public Engine {
   Result<StepResult> run(BatchPlan& plan);
   void open_slots(BatchPlan& plan);
   void draft(const BatchPlan& plan);
+  RowMode way_of(const BatchRow& row) const;
   void lay_out(const BatchPlan& plan);
   void add_attention(const BatchRow& row, const Slot& slot, const sample::GuessTree& guesses, int32_t first,
                      int32_t count, std::vector<ops::AttentionRow>& to);
@@ -46,6 +48,7 @@ class CpuEngine final : public Engine {
   void report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
   std::unique_ptr<device::Launch> launch_;
+  const PromptWay prompt_way_;
   sample::MaskWorkers masks_;
   std::unique_ptr<ModelRanks> model_;
   std::unique_ptr<Drafter> drafter_;  // or none

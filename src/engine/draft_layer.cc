@@ -11,7 +11,7 @@
 // known.
 #include <algorithm>
 #include <cmath>
-#include <deque>
+#include <functional>
 
 #include "engine/draft_tree.h"
 #include "engine/drafter.h"
@@ -33,7 +33,7 @@ class DraftLayer final : public Drafter {
 
   void draft(device::Launch& launch, std::span<DraftRow> rows) override {
     clear();
-    growing_.clear();
+    num_growing_ = 0;
     for (DraftRow& row : rows) {
       const int32_t behind = slots_[static_cast<size_t>(row.slot)].behind(width_);
       if (behind == 0) continue;
@@ -41,25 +41,29 @@ class DraftLayer final : public Drafter {
       decode_rows_.push_back(
           {static_cast<int32_t>(token_ids_.size()) - behind, behind, row.start - behind, row.block_table});
       if (row.drafts == 0) continue;
-      Growing& growing = growing_.emplace_back();
+      if (num_growing_ == growing_.size()) growing_.emplace_back();
+      Growing& growing = growing_[num_growing_++];
       growing.row = &row;
-      growing.beams.push_back({DraftTree::kRoot, {}});
+      growing.tree.clear();
+      growing.entries = 0;
+      growing.beams.clear();
+      growing.beams.add(DraftTree::kRoot);
       logit_rows_.push_back(static_cast<int32_t>(token_ids_.size()) - 1);
     }
     for (int32_t depth = 1; !token_ids_.empty(); ++depth) {
       const model::ForwardOutput output = run(launch);
       choose(launch, output.logits);
-      std::vector<const float*> states;
-      for (const int32_t row : logit_rows_) states.push_back(output.hidden.row<float>(row));
+      states_.clear();
+      for (const int32_t row : logit_rows_) states_.push_back(output.hidden.row<float>(row));
       clear();
       size_t first = 0;  // of the sequence's beams
-      for (Growing& growing : growing_) {
+      for (Growing& growing : growing()) {
         const size_t beams = growing.beams.size();
-        if (beams > 0) grow(growing, depth, std::span(states).subspan(first, beams), first);
+        if (beams > 0) grow(growing, depth, std::span(states_).subspan(first, beams), first);
         first += beams;
       }
     }
-    for (const Growing& growing : growing_) {
+    for (Growing& growing : growing()) {
       growing.row->guesses = growing.tree.tree(std::min(growing.row->drafts, speculation_.max_guesses));
     }
   }
@@ -90,17 +94,47 @@ class DraftLayer final : public Drafter {
     int32_t node = DraftTree::kRoot;
     std::vector<int64_t> places{};  // of the branch's entries, from the row's start on
   };
+  // Beams, with the memory of those before them.
+  class Beams {
+   public:
+    size_t size() const { return size_; }
+    Beam& operator[](size_t index) { return beams_[index]; }
+    void clear() { size_ = 0; }
+    Beam& add(int32_t node) {
+      if (size_ == beams_.size()) beams_.emplace_back();
+      Beam& beam = beams_[size_++];
+      beam.node = node;
+      beam.places.clear();
+      return beam;
+    }
+
+   private:
+    std::vector<Beam> beams_;  // as many as were ever needed
+    size_t size_ = 0;
+  };
   // A sequence whose draft goes on.
   struct Growing {
     DraftRow* row = nullptr;
     DraftTree tree;
-    std::deque<Beam> beams;  // of the pass
-    int32_t entries = 0;     // places used
+    Beams beams, before;  // of the pass, and of the one before it
+    int32_t entries = 0;  // places used
   };
   struct Candidate {
     int32_t token;
     float logprob;
   };
+  // Of one logits row, and what they are chosen among.
+  struct Candidates {
+    std::vector<Candidate> found;
+    std::vector<TokenLogprob> top;
+  };
+  // Where in its sequence a logits row stands: so many guesses on.
+  struct Place {
+    const DraftRow* row;
+    int32_t depth;
+  };
+
+  std::span<Growing> growing() { return std::span(growing_).first(num_growing_); }
 
   void clear() {
     token_ids_.clear();
@@ -129,22 +163,22 @@ class DraftLayer final : public Drafter {
   void grow(Growing& growing, int32_t depth, std::span<const float* const> states, size_t first) {
     DraftRow& row = *growing.row;
     const int32_t begin = growing.tree.size();
-    std::vector<size_t> beam_of;  // [node - begin]
+    beam_of_.clear();
     for (size_t beam = 0; beam < growing.beams.size(); ++beam) {
-      for (const Candidate& candidate : candidates_[first + beam]) {
+      for (const Candidate& candidate : candidates_[first + beam].found) {
         growing.tree.add(growing.beams[beam].node, candidate.token, candidate.logprob);
-        beam_of.push_back(beam);
+        beam_of_.push_back(beam);
       }
     }
-    const std::deque<Beam> before = std::exchange(growing.beams, {});
+    std::swap(growing.beams, growing.before);
+    growing.beams.clear();
     if (depth >= std::min(speculation_.steps, row.drafts)) return;
     const int32_t position = row.start + depth - 1;
     for (const int32_t node : growing.tree.best(begin, speculation_.branches)) {
       if (growing.entries > row.drafts) return;  // no place is left
-      const size_t parent = beam_of[static_cast<size_t>(node - begin)];
-      Beam& beam = growing.beams.emplace_back();
-      beam.node = node;
-      beam.places = before[parent].places;
+      const size_t parent = beam_of_[static_cast<size_t>(node - begin)];
+      Beam& beam = growing.beams.add(node);
+      beam.places = growing.before[parent].places;
       beam.places.push_back(place_of(row.block_table, row.start + growing.entries++));
       const auto index = static_cast<int32_t>(token_ids_.size());
       add(growing.tree.token(node), position, beam.places.back(), states[parent]);
@@ -211,37 +245,34 @@ class DraftLayer final : public Drafter {
   // with the model, so do their choices. Several: the most likely ones, and the same choice, which counts as
   // the likeliest.
   void choose(device::Launch& launch, const device::Tensor& logits) {
-    struct Place {
-      const DraftRow* row;
-      int32_t depth;
-    };
-    std::vector<Place> of;
-    for (const Growing& growing : growing_) {
-      for (const Beam& beam : growing.beams)
-        of.push_back({growing.row, static_cast<int32_t>(beam.places.size())});
+    asked_.clear();
+    for (Growing& growing : growing()) {
+      for (size_t beam = 0; beam < growing.beams.size(); ++beam)
+        asked_.push_back({growing.row, static_cast<int32_t>(growing.beams[beam].places.size())});
     }
-    candidates_.resize(std::max(candidates_.size(), of.size()));
-    launch.pool().parallel_for(static_cast<int64_t>(of.size()), 1, [&](int64_t begin, int64_t end, int) {
+    candidates_.resize(std::max(candidates_.size(), asked_.size()));
+    const auto body = [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        const auto [row, depth] = of[static_cast<size_t>(i)];
+        const auto [row, depth] = asked_[static_cast<size_t>(i)];
         find_candidates(logits.row<float>(i), logits.dim(1), *row->sampler, depth,
                         &candidates_[static_cast<size_t>(i)]);
       }
-    });
+    };
+    launch.pool().parallel_for(static_cast<int64_t>(asked_.size()), 1, std::ref(body));
   }
 
   void find_candidates(const float* logits, int64_t vocab, const sample::SlotSampler& sampler, int32_t depth,
-                       std::vector<Candidate>* found) const {
-    found->clear();
+                       Candidates* candidates) const {
+    auto& [found, top] = *candidates;
+    found.clear();
     const int32_t chosen = sample::choose_token(logits, vocab, sampler.params(), sampler.generated() + depth);
-    found->push_back({chosen, 0.0F});
+    found.push_back({chosen, 0.0F});
     if (speculation_.branches == 1) return;
-    const auto top =
-        sample::top_logprobs(logits, vocab, sample::log_sum_exp(logits, vocab), speculation_.branches);
-    if (!top.empty()) found->front().logprob = top.front().logprob;
+    sample::top_logprobs(logits, vocab, sample::log_sum_exp(logits, vocab), speculation_.branches, &top);
+    if (!top.empty()) found.front().logprob = top.front().logprob;
     for (const TokenLogprob& entry : top) {
-      if (static_cast<int32_t>(found->size()) == speculation_.branches) return;
-      if (entry.token != chosen) found->push_back({entry.token, entry.logprob});
+      if (static_cast<int32_t>(found.size()) == speculation_.branches) return;
+      if (entry.token != chosen) found.push_back({entry.token, entry.logprob});
     }
   }
 
@@ -254,8 +285,13 @@ class DraftLayer final : public Drafter {
   std::vector<int64_t> places_;
   std::vector<const float*> hidden_;
   std::vector<ops::AttentionRow> extend_rows_, decode_rows_;
-  std::vector<Growing> growing_;                    // their beams are beside logit_rows_
-  std::vector<std::vector<Candidate>> candidates_;  // of each of the pass's logits
+  // Of drafts, each with as many as were ever needed.
+  std::vector<Growing> growing_;  // num_growing_ of them; their beams are beside logit_rows_
+  size_t num_growing_ = 0;
+  std::vector<Candidates> candidates_;  // of each of the pass's logits
+  std::vector<Place> asked_;            // beside them
+  std::vector<const float*> states_;    // what the pass's beams left
+  std::vector<size_t> beam_of_;         // [node] of those that a pass adds to a tree
 };
 
 }  // namespace

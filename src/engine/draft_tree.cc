@@ -16,31 +16,33 @@ int32_t DraftTree::add(int32_t parent, int32_t token, float logprob) {
   return size() - 1;
 }
 
-std::vector<int32_t> DraftTree::best(int32_t begin, int32_t count) const {
-  std::vector<int32_t> ids(static_cast<size_t>(std::max(size() - begin, 0)));
-  std::iota(ids.begin(), ids.end(), begin);
-  std::ranges::stable_sort(ids, [&](int32_t a, int32_t b) {
-    return nodes_[static_cast<size_t>(a)].logprob > nodes_[static_cast<size_t>(b)].logprob;
+const std::vector<int32_t>& DraftTree::best(int32_t begin, int32_t count) {
+  best_.resize(static_cast<size_t>(std::max(size() - begin, 0)));
+  std::iota(best_.begin(), best_.end(), begin);
+  std::ranges::sort(best_, [&](int32_t a, int32_t b) {
+    const float of_a = nodes_[static_cast<size_t>(a)].logprob, of_b = nodes_[static_cast<size_t>(b)].logprob;
+    return of_a != of_b ? of_a > of_b : a < b;
   });
-  ids.resize(std::min(ids.size(), static_cast<size_t>(std::max(count, 0))));
-  return ids;
+  best_.resize(std::min(best_.size(), static_cast<size_t>(std::max(count, 0))));
+  return best_;
 }
 
-sample::GuessTree DraftTree::tree(int32_t count) const {
+const sample::GuessTree& DraftTree::tree(int32_t count) {
   // Parents are among them: they are as likely at least, and were added before.
-  const std::vector<int32_t> kept = best(0, count);
-  sample::GuessTree tree;
-  std::vector<int32_t> place(nodes_.size(), sample::GuessTree::kNone);
-  const auto hang = [&](const auto& self, int32_t parent) -> void {
-    for (const int32_t id : kept) {
-      if (nodes_[static_cast<size_t>(id)].parent != parent) continue;
-      place[static_cast<size_t>(id)] = tree.size();
-      tree.add(token(id), parent == kRoot ? kRoot : place[static_cast<size_t>(parent)]);
-      self(self, id);
-    }
-  };
-  hang(hang, kRoot);
-  return tree;
+  best(0, count);
+  tree_.clear();
+  places_.assign(nodes_.size(), sample::GuessTree::kNone);
+  hang(kRoot);
+  return tree_;
+}
+
+void DraftTree::hang(int32_t parent) {
+  for (const int32_t id : best_) {
+    if (nodes_[static_cast<size_t>(id)].parent != parent) continue;
+    places_[static_cast<size_t>(id)] = tree_.size();
+    tree_.add(token(id), parent == kRoot ? kRoot : places_[static_cast<size_t>(parent)]);
+    hang(id);
+  }
 }
 
 }  // namespace fathom::engine

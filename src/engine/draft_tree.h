@@ -22,17 +22,22 @@ class DraftTree {
   int32_t parent(int32_t id) const { return nodes_[static_cast<size_t>(id)].parent; }
 
   // The `count` most likely of the ids from `begin` on, the most likely first. A guess is as likely as its
-  // whole branch; of equals the first one added comes first.
-  std::vector<int32_t> best(int32_t begin, int32_t count) const;
-  // The `count` most likely of all as a tree, the more likely of siblings first.
-  sample::GuessTree tree(int32_t count) const;
+  // whole branch; of equals the first one added comes first. Valid until the next call.
+  const std::vector<int32_t>& best(int32_t begin, int32_t count);
+  // The `count` most likely of all as a tree, the more likely of siblings first. Valid until the next call.
+  const sample::GuessTree& tree(int32_t count);
 
  private:
   struct Node {
     int32_t token, parent;
     float logprob;  // of the branch
   };
+  void hang(int32_t parent);  // the best ones below it onto tree_
+
   std::vector<Node> nodes_;
+  // Kept for their memory.
+  std::vector<int32_t> best_, places_;
+  sample::GuessTree tree_;
 };
 
 }  // namespace fathom::engine

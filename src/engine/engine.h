@@ -47,6 +47,9 @@ struct EngineOptions {
   int32_t page_size = 16;
   double mem_fraction = 0.0;
   int64_t max_total_tokens = 0;
+  // CPU: prompt tokens attend absorbed where that costs less (engine/prompt_way.h), and so their rounding
+  // depends on how the prompt was cut and on what of it was cached.
+  bool absorb_prompts = true;
   // GPU: the numbers of rows that decode graphs are captured for, ascending; empty: no graphs.
   std::vector<int32_t> graph_sizes;
   std::string trace_file;  // empty: none

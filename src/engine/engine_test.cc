@@ -68,6 +68,7 @@ class DemoEngine : public testing::Test {
     settings.max_total_tokens = 2048;
     settings.max_running_requests = 4;
     settings.chunked_prefill_size = 64;
+    settings.deterministic = true;
     ModelFacts facts;
     engine_ = start_engine(settings, &facts).value().release();
     EXPECT_EQ(facts.eos_token_ids, std::vector<int32_t>{1});
@@ -106,6 +107,31 @@ class DemoEngine : public testing::Test {
     return row;
   }
   static StepResult step(BatchPlan plan) { return engine_->step(std::move(plan)).get().value(); }
+
+  // The prompt's tokens with their logprobs, computed in two rows, or in one where the cut is its length.
+  static std::vector<TokenOutput> cut_logprobs(Engine& engine, const std::vector<int32_t>& tokens,
+                                               size_t cut) {
+    LogprobParams logprobs;
+    logprobs.output = true;
+    logprobs.prompt_start = 1;
+    logprobs.top = 2;
+    auto plan = open(0, tokens, {0, 1, 2}, logprobs);
+    const auto middle = tokens.begin() + static_cast<ptrdiff_t>(cut);
+    auto head = extend(0, 0, {tokens.begin(), middle}, cut == tokens.size());
+    head.prompt_logprob_start = 1;
+    if (cut < tokens.size()) head.next_prompt_token = tokens[cut];
+    plan.rows.push_back(head);
+    auto all = engine.step(std::move(plan)).get().value().rows[0].prompt_logprobs;
+    if (cut < tokens.size()) {
+      BatchPlan next;
+      auto tail = extend(0, static_cast<int32_t>(cut), {middle, tokens.end()}, true);
+      tail.prompt_logprob_start = 1;
+      next.rows.push_back(tail);
+      const auto rest = engine.step(std::move(next)).get().value().rows[0].prompt_logprobs;
+      all.insert(all.end(), rest.begin(), rest.end());
+    }
+    return all;
+  }
 
   static std::vector<int32_t> prompt(unsigned seed, size_t length) {
     std::mt19937 random(seed);
@@ -191,35 +217,11 @@ TEST_F(DemoEngine, AResumedSequenceGoesOnAsBefore) {
 
 TEST_F(DemoEngine, PromptLogprobsDoNotDependOnTheCut) {
   const auto tokens = prompt(4, 40);
-  LogprobParams logprobs;
-  logprobs.output = true;
-  logprobs.prompt_start = 1;
-  logprobs.top = 2;
-  const auto ask = [&](size_t cut) {
-    std::vector<TokenOutput> all;
-    auto plan = open(0, tokens, {0, 1, 2}, logprobs);
-    auto head =
-        extend(0, 0, {tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(cut)}, cut == tokens.size());
-    head.prompt_logprob_start = 1;
-    if (cut < tokens.size()) head.next_prompt_token = tokens[cut];
-    plan.rows.push_back(head);
-    all = step(std::move(plan)).rows[0].prompt_logprobs;
-    if (cut < tokens.size()) {
-      BatchPlan next;
-      auto tail = extend(0, static_cast<int32_t>(cut),
-                         {tokens.begin() + static_cast<ptrdiff_t>(cut), tokens.end()}, true);
-      tail.prompt_logprob_start = 1;
-      next.rows.push_back(tail);
-      const auto rest = step(std::move(next)).rows[0].prompt_logprobs;
-      all.insert(all.end(), rest.begin(), rest.end());
-    }
-    return all;
-  };
-  const auto whole = ask(tokens.size());
+  const auto whole = cut_logprobs(*engine_, tokens, tokens.size());
   ASSERT_EQ(whole.size(), tokens.size() - 1);
   for (size_t i = 0; i < whole.size(); ++i) EXPECT_EQ(whole[i].token, tokens[i + 1]);
   for (const size_t cut : {1, 13, 39}) {
-    const auto parts = ask(cut);
+    const auto parts = cut_logprobs(*engine_, tokens, cut);
     ASSERT_EQ(parts.size(), whole.size()) << cut;
     for (size_t i = 0; i < whole.size(); ++i) {
       EXPECT_EQ(parts[i].token, whole[i].token);
@@ -227,6 +229,34 @@ TEST_F(DemoEngine, PromptLogprobsDoNotDependOnTheCut) {
       EXPECT_EQ(parts[i].top[0].token, whole[i].top[0].token);
     }
   }
+}
+
+// Where it costs less, the end of a prompt attends absorbed: only rounding tells.
+TEST_F(DemoEngine, AbsorbedPromptsDifferByRoundingAlone) {
+  Settings settings;
+  settings.model_path = std::string(FATHOM_SOURCE_DIR) + "/models/demo";
+  settings.dtype = "float32";
+  settings.threads = 1;
+  settings.max_total_tokens = 256;
+  settings.max_running_requests = 1;
+  ModelFacts facts;
+  const auto by_price = start_engine(settings, &facts).value();
+  EXPECT_EQ(by_price->limits().prompt_pairs, 170);
+  EXPECT_EQ(engine_->limits().prompt_pairs, 0);
+  const auto tokens = prompt(4, 40);
+  const auto whole = cut_logprobs(*engine_, tokens, tokens.size());
+  bool rounded = false;
+  for (const size_t cut : {13, 39}) {
+    const auto parts = cut_logprobs(*by_price, tokens, cut);
+    ASSERT_EQ(parts.size(), whole.size()) << cut;
+    for (size_t i = 0; i < whole.size(); ++i) {
+      const bool head = i + 1 < cut;
+      EXPECT_NEAR(parts[i].logprob, whole[i].logprob, head ? 0.0 : 2e-4) << "cut " << cut << " at " << i + 1;
+      EXPECT_EQ(parts[i].top[0].token, whole[i].top[0].token);
+      rounded = rounded || parts[i].logprob != whole[i].logprob;
+    }
+  }
+  EXPECT_TRUE(rounded) << "nothing attended absorbed";
 }
 
 TEST(Verify, RefusesAFileThatIsNoGolden) {

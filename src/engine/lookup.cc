@@ -6,7 +6,8 @@
 namespace fathom::engine {
 namespace {
 
-constexpr size_t kLongestMatch = 12;  // a longer one says nothing more
+constexpr size_t kLongestMatch = 12;   // a longer one says nothing more
+constexpr int32_t kFewOutputs = 1024;  // that memory is taken for at once
 
 class Lookup final : public Drafter {
  public:
@@ -14,7 +15,10 @@ class Lookup final : public Drafter {
 
   void open(int32_t slot, const SlotInit& init) override {
     auto& tokens = tokens_[static_cast<size_t>(slot)];
-    tokens = init.prompt;
+    tokens.clear();
+    const auto outputs = static_cast<size_t>(std::clamp(init.sampling.max_new_tokens, 0, kFewOutputs));
+    tokens.reserve(init.prompt.size() + std::max(outputs, init.output.size()));
+    tokens.insert(tokens.end(), init.prompt.begin(), init.prompt.end());
     tokens.insert(tokens.end(), init.output.begin(), init.output.end());
   }
 

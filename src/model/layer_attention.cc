@@ -172,12 +172,18 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::KvC
 
 }  // namespace
 
-std::vector<DecodePiece> decode_pieces(std::span<const ops::AttentionRow> rows, int64_t limit) {
-  std::vector<DecodePiece> pieces;
+std::span<const DecodePiece> DecodePieces::cut(std::span<const ops::AttentionRow> rows, int64_t limit) {
+  size_t used = 0;
   for (ops::AttentionRow row : rows) {
     while (row.count > 0) {
-      if (pieces.empty() || pieces.back().tokens == limit) pieces.push_back({row.first, 0, {}});
-      DecodePiece& piece = pieces.back();
+      if (used == 0 || pieces_[used - 1].tokens == limit) {
+        if (used == pieces_.size()) pieces_.emplace_back();
+        DecodePiece& fresh = pieces_[used++];
+        fresh.first = row.first;
+        fresh.tokens = 0;
+        fresh.rows.clear();
+      }
+      DecodePiece& piece = pieces_[used - 1];
       ops::AttentionRow part = row;
       part.first = static_cast<int32_t>(piece.tokens);
       part.count = std::min(row.count, static_cast<int32_t>(limit - piece.tokens));
@@ -188,7 +194,7 @@ std::vector<DecodePiece> decode_pieces(std::span<const ops::AttentionRow> rows, 
       row.count -= part.count;
     }
   }
-  return pieces;
+  return std::span(pieces_).first(used);
 }
 
 void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache) {

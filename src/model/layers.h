@@ -47,8 +47,15 @@ struct DecodePiece {
   int64_t tokens = 0;
   std::vector<ops::AttentionRow> rows;
 };
-// The batch's decode rows in pieces of at most `limit` tokens; a long row is cut, for its tokens are causal.
-std::vector<DecodePiece> decode_pieces(std::span<const ops::AttentionRow> rows, int64_t limit);
+// A batch's decode rows in pieces. Keeps its memory from one batch to the next.
+class DecodePieces {
+ public:
+  // Of at most `limit` tokens; a long row is cut, for its tokens are causal. Valid until the next call.
+  std::span<const DecodePiece> cut(std::span<const ops::AttentionRow> rows, int64_t limit);
+
+ private:
+  std::vector<DecodePiece> pieces_;
+};
 
 // What the blocks of a forward pass share.
 struct Step {

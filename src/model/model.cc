@@ -50,8 +50,7 @@ struct Model::State {
   Workspace work;
   ops::RopeTable rope;
   LoadReport report;
-  std::vector<ops::AttentionRow>
-      decode_rows;                 // of the forward in progress, counted from its first decode row
+  DecodePieces pieces;             // of the forward in progress
   int64_t forward_tokens = 0;      // rows of work.hidden that are valid
   std::vector<int32_t> shard_ids;  // of the tokens to embed, in this rank's part of the table
 
@@ -149,7 +148,7 @@ struct Model::State {
     FATHOM_CHECK(static_cast<int>(batch.group_tokens.size()) == (shard.split.dp > 1 ? shard.split.dp : 0),
                  "tokens of {} groups, of {}", batch.group_tokens.size(), shard.split.dp);
     const int64_t extend_tokens = batch.decode_rows.empty() ? t : batch.decode_rows.front().first;
-    const auto decode = decode_pieces(batch.decode_rows, std::min(max_tokens, Workspace::kDecodeTokens));
+    const auto decode = pieces.cut(batch.decode_rows, std::min(max_tokens, Workspace::kDecodeTokens));
     const Step step{launch, config, shard, ops, work, rope, scale, mla, batch, extend_tokens, decode};
     const Tensor stream = work.residual.rows(0, t);
     const Tensor normed = work.normed.rows(0, t);

@@ -180,7 +180,8 @@ TEST(Build, RefusesAModelThatDoesNotFit) {
 TEST(DecodePieces, CutRowsWhereAPieceIsFull) {
   const int32_t table[] = {0};
   const ops::AttentionRow rows[] = {{10, 1, 5, table}, {11, 7, 20, table}, {18, 1, 0, table}};
-  const auto pieces = decode_pieces(rows, 4);
+  DecodePieces cutter;
+  const auto pieces = cutter.cut(rows, 4);
   ASSERT_EQ(pieces.size(), 3U);
   EXPECT_EQ(pieces[0].first, 10);
   EXPECT_EQ(pieces[0].tokens, 4);
@@ -195,7 +196,8 @@ TEST(DecodePieces, CutRowsWhereAPieceIsFull) {
   EXPECT_EQ(pieces[1].rows[0].start, 23);
   EXPECT_EQ(pieces[2].first, 18);
   EXPECT_EQ(pieces[2].rows[0].start, 0);
-  EXPECT_TRUE(decode_pieces({}, 4).empty());
+  EXPECT_EQ(cutter.cut(std::span(rows).first(1), 4).size(), 1U);
+  EXPECT_TRUE(cutter.cut({}, 4).empty());
 }
 
 // More output tokens than a piece holds, in rows of several tokens (drafts to verify), give what each row

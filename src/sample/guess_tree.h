@@ -40,6 +40,13 @@ struct GuessTree {
     }
     return kNone;
   }
+  // The first of what hangs on `node`, or kNone.
+  int32_t first_child(int32_t node) const {
+    for (int32_t i = node + 1; i < size(); ++i) {
+      if (parents[static_cast<size_t>(i)] == node) return i;
+    }
+    return kNone;
+  }
   // The tokens of what hangs on `node`, in order, appended.
   void children(int32_t node, std::vector<int32_t>* found) const {
     for (int32_t i = node + 1; i < size(); ++i) {

@@ -23,11 +23,19 @@ double log_sum_exp(const float* logits, int64_t vocab) {
 
 std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t vocab, double log_sum, int32_t count) {
   std::vector<TokenLogprob> best;
+  top_logprobs(logits, vocab, log_sum, count, &best);
+  return best;
+}
+
+void top_logprobs(const float* logits, int64_t vocab, double log_sum, int32_t count,
+                  std::vector<TokenLogprob>* found) {
+  std::vector<TokenLogprob>& best = *found;
+  best.clear();
   const auto before = [](const TokenLogprob& a, const TokenLogprob& b) {
     return a.logprob != b.logprob ? a.logprob > b.logprob : a.token < b.token;
   };
   const auto size = static_cast<size_t>(std::min<int64_t>(std::max(count, 0), vocab));
-  if (size == 0) return best;
+  if (size == 0) return;
   // A heap of the best so far with the worst on top: most tokens cost one comparison.
   for (int64_t i = 0; i < vocab; ++i) {
     TokenLogprob candidate{static_cast<int32_t>(i), logits[i]};
@@ -45,7 +53,6 @@ std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t vocab, doubl
   }
   std::sort_heap(best.begin(), best.end(), before);
   for (auto& entry : best) entry.logprob = static_cast<float>(entry.logprob - log_sum);
-  return best;
 }
 
 TokenOutput describe_token(const float* logits, int64_t vocab, int32_t token, const LogprobParams& params) {

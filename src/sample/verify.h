@@ -31,8 +31,9 @@ struct VerifyRow {
   const MaskWorkers::Found* mask = nullptr;           // of the first choice; null: none
   std::span<const MaskWorkers::Found> guess_masks{};  // of the choice after each guess, where `mask` is set
   const GuessThresholds* thresholds = nullptr;        // null: the rule above
-  std::vector<TokenOutput>* outputs = nullptr;        // appended: the right guesses, and one token more
-  std::vector<int32_t>* path = nullptr;               // where not null, appended: the nodes that held
+  double simulated = -1.0;  // 0 to 1: the first guess for a place holds so often, whatever it is
+  std::vector<TokenOutput>* outputs = nullptr;  // appended: the right guesses, and one token more
+  std::vector<int32_t>* path = nullptr;         // where not null, appended: the nodes that held
 };
 
 // For each row; `slot` is told of its tokens. A stop id ends a row early, as does a guess after which the

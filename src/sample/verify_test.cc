@@ -115,6 +115,30 @@ TEST(Verify, GivesTheTokensOfDecodingOneByOne) {
   EXPECT_GT(right, 500);
 }
 
+// Of a chain of three, guesses that hold with a probability whatever they are, and tokens of the model's.
+TEST(Verify, SimulatedGuessesHoldAsOftenAsAsked) {
+  ThreadPool pool(1);
+  constexpr double kHolds = 0.6;
+  int64_t held = 0, asked = 0;
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    SamplingParams params;
+    params.seed = seed;
+    auto slot = make_slot(params);
+    const auto tree = GuessTree::chain(std::vector<int32_t>{1, 1, 1});
+    std::vector<TokenOutput> outputs;
+    std::vector<int32_t> path;
+    Rows rows({0, 1, 1, 1});
+    const VerifyRow row{
+        .first = 0, .guesses = &tree, .slot = &slot, .simulated = kHolds, .outputs = &outputs, .path = &path};
+    verify_rows(pool, rows.tensor, {&row, 1});
+    ASSERT_EQ(outputs.size(), path.size() + 1);
+    for (size_t i = 0; i < path.size(); ++i) ASSERT_EQ(path[i], static_cast<int32_t>(i));
+    held += static_cast<int64_t>(path.size());
+    asked += static_cast<int64_t>(std::min<size_t>(path.size() + 1, 3));
+  }
+  EXPECT_NEAR(static_cast<double>(held) / static_cast<double>(asked), kHolds, 0.04);
+}
+
 TEST(Verify, EndsAtAStopToken) {
   ThreadPool pool(1);
   SamplingParams params = Choice{.temperature = 0.0F};

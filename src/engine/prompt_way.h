@@ -1,0 +1,34 @@
+// Which way prompt tokens attend on the CPU. Un-absorbed attention projects keys and values anew from the
+// latents of everything before a row, so that a few tokens after a long prefix take the time of that prefix;
+// absorbed attention, the way of output tokens, takes about three times as long for each pair of a query and
+// a key, and projects nothing. The results agree up to rounding.
+//
+// A function of the row alone: the same on all ranks.
+#pragma once
+
+#include <cstdint>
+
+#include "device/cpu/isa.h"
+#include "model/config.h"
+
+namespace fathom::engine {
+
+class PromptWay {
+ public:
+  PromptWay() = default;  // un-absorbed, always
+  PromptWay(const model::ModelConfig& config, device::Isa isa);
+
+  // Whether `count` prompt tokens after `start` others, of which the cache has the latents, attend faster
+  // absorbed.
+  bool absorbs(int64_t start, int64_t count) const;
+  // After a long prefix, rows of at most so many tokens do.
+  int64_t most_tokens() const { return wider_ > 0 ? projection_ / wider_ : 0; }
+
+ private:
+  // Of a head, in multiplications of attention's pace: what projecting a place takes, and what absorbed
+  // attention has more for each pair of a query and a key. What new tokens take beside is the same either
+  // way: their keys and values are projected, or their queries and outputs absorbed.
+  int64_t projection_ = 0, wider_ = 0;
+};
+
+}  // namespace fathom::engine
