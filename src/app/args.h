@@ -29,6 +29,7 @@ struct ModelArgs {
   bool enable_custom_logit_processor = false;
   std::string cache_explanations = "text";  // off | reasons | text | all
   bool disable_mla = false;
+  bool enable_deterministic_inference = false;
 
   std::string device = "auto";  // auto | cpu | cuda
   int32_t threads = 0;          // 0: the CPUs of this process
@@ -58,7 +59,7 @@ struct ModelArgs {
   int32_t max_queued_requests = 0;       // 0: no limit
   std::string schedule_policy = "fcfs";  // fcfs | lpm
   double schedule_conservativeness = 1.0;
-  double prefill_step_ratio = 2.0;
+  double prefill_step_ratio = -1.0;  // 0: no limit; negative: by the device
   bool enable_priority_scheduling = false;
   std::string sampling_defaults = "model";  // model | openai
   int32_t watchdog_timeout = -1;            // seconds; 0: none; -1: by the device
@@ -162,7 +163,8 @@ struct BenchArgs {
   std::string result_file;  // JSON, for docs/benchmarks.md
   bool step_ledger = false;
   double simulate_acceptance = -1.0;  // share of guesses that hold, whatever the model chooses; below 0: off
-  std::string ledger_trace;           // a file
+  bool compare_speculation = false;
+  std::string ledger_trace;  // a file
 };
 
 // Parses the command line and runs its subcommand. Returns the exit code: 0 done, 1 failed, 2 a wrong command

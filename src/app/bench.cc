@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -279,9 +280,12 @@ CaseReport run_case(Engines engines, const engine::Plan& plan, const Case& c, in
 }
 
 struct Throughput {
+  int32_t requests = 0;
   double seconds = 0;
   int64_t input_tokens = 0, output_tokens = 0;
   SchedulerStats stats;  // at the end
+
+  double output_rate() const { return static_cast<double>(output_tokens) / seconds; }
 };
 
 // All requests at once through the scheduler: lengths are uniform between half and the whole of the given
@@ -293,6 +297,7 @@ Result<Throughput> run_throughput(engine::Engine& engine, const ModelArgs& model
   scheduler.start();
   Progress progress("throughput", requests, "requests");
   Throughput result;
+  result.requests = requests;
   const int64_t start_ns = steady_clock().now_ns();
   std::vector<std::shared_ptr<TokenStream>> streams;
   for (int32_t i = 0; i < requests; ++i) {
@@ -342,6 +347,13 @@ nlohmann::ordered_json to_json(const CaseReport& r) {
           {"bandwidth_gb_per_second", r.bandwidth},
           {"tokens_a_step", r.tokens_a_step},
           {"gpu_idle_share", r.idle_share}};
+}
+
+nlohmann::ordered_json to_json(const Throughput& t) {
+  return {{"requests", t.requests},
+          {"seconds", t.seconds},
+          {"input_tokens", t.input_tokens},
+          {"output_tokens", t.output_tokens}};
 }
 
 // Sizes the model's slots and pool for the runs where the flags leave it open; an error where they are too
@@ -396,6 +408,116 @@ Result<void> print_ledgers(engine::Engine& engine, const engine::Plan& plan, con
   return write_chrome_trace(trace_file, {{"decode", decode}, {"prefill", prefill}});
 }
 
+// What one engine was measured to do.
+struct Run {
+  std::vector<CaseReport> cases;
+  std::optional<Throughput> throughput;
+};
+
+Result<Run> run_engine(const BenchArgs& args, const ModelArgs& model, const std::vector<Case>& cases) {
+  auto settings = engine_settings(model);
+  if (!model.speculative_algorithm.empty())
+    settings.speculation.simulated_acceptance = args.simulate_acceptance;
+  FATHOM_ASSIGN(const auto plan, engine::plan(settings));
+  for (const auto& c : cases) {
+    if (c.input + c.output + 1 > plan.facts.context_length) {
+      return error(ErrorCode::kInvalidArgument, "--input-len {} and --output-len {}: the context holds {}",
+                   c.input, c.output, plan.facts.context_length);
+    }
+  }
+  engine::ModelFacts facts;
+  FATHOM_ASSIGN(const auto options, engine::resolve(settings, &facts));
+  FATHOM_ASSIGN(const auto engines, engine::start_engines(settings, &facts));
+  const auto groups = static_cast<int32_t>(engines.size());
+  for (const auto& c : cases) {
+    if (c.batch % groups == 0) continue;
+    return error(ErrorCode::kInvalidArgument, "--batch {}: {} groups have no equal shares of it", c.batch,
+                 groups);
+  }
+  if (groups > 1 && (args.step_ledger || args.num_prompts > 0)) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--step-ledger, --num-prompts: of one group of requests; leave them or --dp out");
+  }
+  engine::Engine& engine = *engines.front();
+  FATHOM_ASSIGN(const auto ceilings, engine::make_ceilings(options, engine));
+
+  std::printf("%5s %6s %6s | %10s %9s %14s | %10s %8s %16s\n", "batch", "input", "output", "prefill",
+              "GFLOP/s", "share of peak", "decode", "GB/s", "share of read bw");
+  const int gpus = options.cuda ? options.split.world() : 1;
+  if (gpus > 1) std::printf("%d GPUs: GFLOP/s and GB/s are the whole model's over their number\n", gpus);
+  Run run;
+  for (const auto& c : cases) {
+    const CaseReport r = run_case(engines, plan, c, args.repeat, *ceilings, gpus);
+    std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
+                c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
+                r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
+    if (engine.limits().max_drafts > 0)
+      std::printf("%20s %.2f tokens of a sequence a step\n", "", r.tokens_a_step);
+    if (r.idle_share >= 0)
+      std::printf("%20s the GPU waits %.1f %% of the time between decode steps\n", "", r.idle_share * 100);
+    std::fflush(stdout);
+    if (args.step_ledger) FATHOM_TRY(print_ledgers(engine, plan, r, args.ledger_trace));
+    run.cases.push_back(r);
+  }
+  if (args.num_prompts == 0) return run;
+  FATHOM_ASSIGN(run.throughput,
+                run_throughput(engine, model, args.num_prompts, args.input_len[0], args.output_len[0]));
+  const Throughput& t = *run.throughput;
+  std::printf("throughput: %d requests in %.2f s: %.1f input tok/s, %.1f output tok/s (%lld in, %lld out)\n",
+              t.requests, t.seconds, static_cast<double>(t.input_tokens) / t.seconds, t.output_rate(),
+              static_cast<long long>(t.input_tokens), static_cast<long long>(t.output_tokens));
+  if (t.stats.speculates) {
+    std::printf("%12s %.2f tokens of a sequence where it guessed; %lld steps without guesses\n", "",
+                t.stats.speculation.accept_length(), static_cast<long long>(t.stats.unguessed_steps));
+  }
+  return run;
+}
+
+ModelArgs without_speculation(ModelArgs model) {
+  const ModelArgs defaults;
+  model.speculative_algorithm = defaults.speculative_algorithm;
+  model.speculative_num_steps = defaults.speculative_num_steps;
+  model.speculative_eagle_topk = defaults.speculative_eagle_topk;
+  model.speculative_num_draft_tokens = defaults.speculative_num_draft_tokens;
+  model.speculative_draft_vocab = defaults.speculative_draft_vocab;
+  model.speculative_draft_model_path = defaults.speculative_draft_model_path;
+  return model;
+}
+
+// What guesses gain: every batch guesses in every step; the throughput run as the scheduler decides.
+nlohmann::ordered_json compare(const Run& without, const Run& with) {
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  std::printf("\nspeculation, output tok/s of all sequences:\n%6s %6s %6s | %10s %10s %6s | %s\n", "batch",
+              "input", "output", "without", "with", "times", "tokens of a sequence a step");
+  for (size_t i = 0; i < with.cases.size(); ++i) {
+    const CaseReport& r = with.cases[i];
+    const double before = without.cases[i].decode_rate;
+    const double times = r.decode_rate / before;
+    std::printf("%6d %6d %6d | %10.1f %10.1f %6.2f | %.2f\n", r.c.batch, r.c.input, r.c.output, before,
+                r.decode_rate, times, r.tokens_a_step);
+    results.push_back({{"batch", r.c.batch},
+                       {"input_len", r.c.input},
+                       {"output_len", r.c.output},
+                       {"tokens_per_second_without", before},
+                       {"tokens_per_second_with", r.decode_rate},
+                       {"times", times},
+                       {"tokens_a_step", r.tokens_a_step}});
+  }
+  if (!with.throughput) return results;
+  const Throughput& t = *with.throughput;
+  const double before = without.throughput->output_rate();
+  std::printf("%4d requests, scheduled | %10.1f %10.1f %6.2f | %.2f where it guessed; %lld steps did not\n",
+              t.requests, before, t.output_rate(), t.output_rate() / before,
+              t.stats.speculation.accept_length(), static_cast<long long>(t.stats.unguessed_steps));
+  results.push_back({{"requests", t.requests},
+                     {"tokens_per_second_without", before},
+                     {"tokens_per_second_with", t.output_rate()},
+                     {"times", t.output_rate() / before},
+                     {"tokens_a_step", t.stats.speculation.accept_length()},
+                     {"unguessed_steps", t.stats.unguessed_steps}});
+  return results;
+}
+
 int fail(const Error& failure) {
   std::fprintf(stderr, "fathom bench: %s\n", failure.message.c_str());
   return 1;
@@ -412,79 +534,18 @@ int run_bench(const BenchArgs& args) {
   }
   ModelArgs model = args.model;
   if (const auto fits = size_for(args, cases, model); !fits.ok()) return fail(fits.error());
-  auto settings = engine_settings(model);
-  settings.speculation.simulated_acceptance = args.simulate_acceptance;
-  auto plan = engine::plan(settings);
-  if (!plan.ok()) return fail(plan.error());
-  for (const auto& c : cases) {
-    if (c.input + c.output + 1 > plan->facts.context_length) {
-      return fail(error(ErrorCode::kInvalidArgument,
-                        "--input-len {} and --output-len {}: the context holds {}", c.input, c.output,
-                        plan->facts.context_length));
-    }
-  }
-  engine::ModelFacts facts;
-  const auto options = engine::resolve(settings, &facts);
-  if (!options.ok()) return fail(options.error());
-  if (args.simulate_acceptance >= 0.0 && (!options->cuda || options->speculation.max_drafts == 0)) {
-    return fail(error(ErrorCode::kInvalidArgument,
-                      "--simulate-acceptance: needs --speculative-algorithm and a GPU; leave it out"));
-  }
-  auto engines = engine::start_engines(settings, &facts);
-  if (!engines.ok()) return fail(engines.error());
-  const auto groups = static_cast<int32_t>(engines->size());
-  for (const auto& c : cases) {
-    if (c.batch % groups == 0) continue;
-    return fail(error(ErrorCode::kInvalidArgument, "--batch {}: {} groups have no equal shares of it",
-                      c.batch, groups));
-  }
-  if (groups > 1 && (args.step_ledger || args.num_prompts > 0)) {
-    return fail(error(ErrorCode::kInvalidArgument,
-                      "--step-ledger, --num-prompts: of one group of requests; leave them or --dp out"));
-  }
-  const auto* const engine = &engines->front();
-  const auto ceilings = engine::make_ceilings(*options, **engine);
-  if (!ceilings.ok()) return fail(ceilings.error());
-
-  std::printf("%5s %6s %6s | %10s %9s %14s | %10s %8s %16s\n", "batch", "input", "output", "prefill",
-              "GFLOP/s", "share of peak", "decode", "GB/s", "share of read bw");
-  const int gpus = options->cuda ? options->split.world() : 1;
-  if (gpus > 1) std::printf("%d GPUs: GFLOP/s and GB/s are the whole model's over their number\n", gpus);
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  for (const auto& c : cases) {
-    const CaseReport r = run_case(*engines, *plan, c, args.repeat, **ceilings, gpus);
-    std::printf("%5d %6d %6d | %6.1f t/s %9.1f %4.0f %% of %5.0f | %6.1f t/s %8.2f %4.0f %% of %5.1f GB/s\n",
-                c.batch, c.input, c.output, r.prefill_rate, r.prefill_gflops, r.prefill_share * 100, r.peak,
-                r.decode_rate, r.decode_gbs, r.decode_share * 100, r.bandwidth);
-    if ((*engine)->limits().max_drafts > 0)
-      std::printf("%20s %.2f tokens of a sequence a step\n", "", r.tokens_a_step);
-    if (r.idle_share >= 0)
-      std::printf("%20s the GPU waits %.1f %% of the time between decode steps\n", "", r.idle_share * 100);
-    std::fflush(stdout);
-    if (args.step_ledger) {
-      const auto printed = print_ledgers(**engine, *plan, r, args.ledger_trace);
-      if (!printed.ok()) return fail(printed.error());
-    }
-    results.push_back(to_json(r));
-  }
-  if (args.num_prompts > 0) {
-    const auto throughput =
-        run_throughput(**engine, model, args.num_prompts, args.input_len[0], args.output_len[0]);
-    if (!throughput.ok()) return fail(throughput.error());
-    const Throughput& t = *throughput;
-    std::printf(
-        "throughput: %d requests in %.2f s: %.1f input tok/s, %.1f output tok/s (%lld in, %lld out)\n",
-        args.num_prompts, t.seconds, static_cast<double>(t.input_tokens) / t.seconds,
-        static_cast<double>(t.output_tokens) / t.seconds, static_cast<long long>(t.input_tokens),
-        static_cast<long long>(t.output_tokens));
-    if (t.stats.speculates) {
-      std::printf("%12s %.2f tokens of a sequence where it guessed; %lld steps without guesses\n", "",
-                  t.stats.speculation.accept_length(), static_cast<long long>(t.stats.unguessed_steps));
-    }
-    results.push_back({{"requests", args.num_prompts},
-                       {"seconds", t.seconds},
-                       {"input_tokens", t.input_tokens},
-                       {"output_tokens", t.output_tokens}});
+  if (args.compare_speculation) {
+    const auto without = run_engine(args, without_speculation(model), cases);
+    if (!without.ok()) return fail(without.error());
+    const auto with = run_engine(args, model, cases);
+    if (!with.ok()) return fail(with.error());
+    results = compare(*without, *with);
+  } else {
+    const auto run = run_engine(args, model, cases);
+    if (!run.ok()) return fail(run.error());
+    for (const CaseReport& report : run->cases) results.push_back(to_json(report));
+    if (run->throughput) results.push_back(to_json(*run->throughput));
   }
   if (!args.result_file.empty()) {
     std::ofstream file(args.result_file);

@@ -189,12 +189,18 @@ int run_command_line(int argc, char** argv) {
                        "Also run so many requests of random lengths up to the above through the scheduler")
           ->check(CLI::Range(0, 1 << 20));
   group_needs(*bench, kSchedulingGroup, num_prompts);
+  auto* algorithm = bench->get_option("--speculative-algorithm");
   bench
       ->add_option(
           "--simulate-acceptance", bench_args.simulate_acceptance,
-          "With speculation on a GPU: guesses hold with this probability, whatever the model chooses, "
-          "as if its draft layer had been trained")
-      ->check(CLI::Range(0.0, 1.0));
+          "Guesses hold with this probability, whatever the model chooses, as if its draft layer had "
+          "been trained")
+      ->check(CLI::Range(0.0, 1.0))
+      ->needs(algorithm);
+  bench
+      ->add_flag("--compare-speculation", bench_args.compare_speculation,
+                 "Measure all of it without guesses first, and show both rates beside each other")
+      ->needs(algorithm);
   bench->add_option("--result-file", bench_args.result_file, "Write the figures as JSON too");
   auto* ledger = bench->add_flag("--step-ledger", bench_args.step_ledger,
                                  "Also time every op of one decode and one prefill step (GPU)");

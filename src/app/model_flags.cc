@@ -33,6 +33,11 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                   "Longest prompt and output together; default: the model's")
       ->check(above_zero());
   group.add_flag("--disable-mla", args.disable_mla, "Cache full keys and values instead of the latent");
+  group.add_flag(
+      "--enable-deterministic-inference", args.enable_deterministic_inference,
+      "On the CPU, too, attend to prompts in one way however they are cut (on a GPU it is always so): "
+      "not even rounding depends on the batch or on the cache, and few new tokens after a long cached "
+      "prefix take longer");
   if (parts.weights) {
     group
         .add_option("--load-format", args.load_format,
@@ -129,9 +134,11 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                     "Above 1 admits fewer requests at once, below 1 more")
         ->check(CLI::Range(0.0, 100.0));
     group
-        .add_option("--prefill-step-ratio", args.prefill_step_ratio,
-                    "While others decode, prompts may make a step last so many times as long as without "
-                    "them, as measured; 0: no limit but --chunked-prefill-size; default: 2")
+        .add_option(
+            "--prefill-step-ratio", args.prefill_step_ratio,
+            "While others decode, prompts may make a step last so many times as long as without "
+            "them, as measured; 0: no limit but --chunked-prefill-size; default: 1.5 on the CPU, 2 on a "
+            "GPU")
         ->check([](const std::string& text) -> std::string {
           double value = 0.0;
           if (!CLI::detail::lexical_cast(text, value) || (value != 0.0 && !(value > 1.0 && value <= 1000.0)))

@@ -70,7 +70,6 @@ constexpr std::array kRefusals = {
     Refusal{"--disable-shared-experts-fusion", "shared experts run beside the routed ones; leave it out"},
     Refusal{"--enforce-shared-experts-fusion", "shared experts run beside the routed ones; leave it out"},
     Refusal{"--enable-fp32-lm-head", "logits are summed in float32; leave it out"},
-    Refusal{"--enable-deterministic-inference", "a token's bits never depend on its batch; leave it out"},
     Refusal{"--disable-cuda-graph-padding",
             "batches are padded to the next captured size; use --cuda-graph-bs"},
     Refusal{"--cuda-graph-bs-decode", kGraphs},

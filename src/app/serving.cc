@@ -68,6 +68,16 @@ std::string or_none(const std::string& name) {
   return name.empty() ? "none" : name;
 }
 
+bool on_gpu(const engine::Engine& engine) {
+  return engine.device_clock().has_value();
+}
+
+// On the CPU a step's time is more uneven by itself, and prompts take a larger part of it.
+double prefill_step_ratio(const ModelArgs& args, const engine::Engine& engine) {
+  if (args.prefill_step_ratio >= 0.0) return args.prefill_step_ratio;
+  return on_gpu(engine) ? 2.0 : 1.5;
+}
+
 }  // namespace
 
 Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const engine::Engine& engine) {
@@ -83,7 +93,7 @@ Result<sched::SchedulerOptions> scheduler_options(const ModelArgs& args, const e
   options.disable_radix_cache = args.disable_radix_cache;
   options.speculative_adaptive = args.speculative_adaptive;
   options.schedule_conservativeness = args.schedule_conservativeness;
-  options.prefill_step_ratio = args.prefill_step_ratio;
+  options.prefill_step_ratio = prefill_step_ratio(args, engine);
   options.enable_priority_scheduling = args.enable_priority_scheduling;
   return options;
 }
@@ -97,6 +107,7 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.kv_cache_dtype = args.kv_cache_dtype;
   settings.fp8_activations = args.fp8_activations;
   settings.disable_mla = args.disable_mla;
+  settings.deterministic = args.enable_deterministic_inference;
   settings.context_length = args.context_length;
   settings.cpu_isa = args.cpu_isa;
   settings.threads = args.threads;
@@ -190,8 +201,9 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
   serving->find_encoding(args, facts.architecture);
   const ExecutorLimits& limits = serving->engines_.front()->limits();
   FATHOM_ASSIGN(auto options, scheduler_options(args, *serving->engines_.front()));
-  const bool on_gpu = serving->engines_.front()->device_clock().has_value();
-  const int32_t watchdog = args.watchdog_timeout >= 0 ? args.watchdog_timeout : on_gpu ? kGpuWatchdog : 0;
+  const int32_t watchdog = args.watchdog_timeout >= 0           ? args.watchdog_timeout
+                           : on_gpu(*serving->engines_.front()) ? kGpuWatchdog
+                                                                : 0;
   if (watchdog > 0) {
     // Ranks that wait for one another name the one that hangs: that comes first.
     const auto ranks =
@@ -307,6 +319,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
   info["nnodes"] = args.nnodes;
   info["threads"] = engines_.front()->threads();
   info["disable_mla"] = args.disable_mla;
+  info["enable_deterministic_inference"] = args.enable_deterministic_inference;
   info["page_size"] = limits.page_size;
   info["max_running_requests"] = limits.max_slots;
   info["max_total_num_tokens"] = int64_t{limits.num_pages} * limits.page_size;
@@ -315,7 +328,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
       args.chunked_prefill_size != 0 ? args.chunked_prefill_size : limits.max_prompt_tokens();
   info["schedule_policy"] = args.schedule_policy;
   info["schedule_conservativeness"] = args.schedule_conservativeness;
-  info["prefill_step_ratio"] = args.prefill_step_ratio;
+  info["prefill_step_ratio"] = prefill_step_ratio(args, *engines_.front());
   info["disable_radix_cache"] = args.disable_radix_cache;
   info["disable_overlap_schedule"] = args.disable_overlap_schedule;
   info["speculative_algorithm"] = args.speculative_algorithm.empty()

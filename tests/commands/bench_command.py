@@ -55,6 +55,31 @@ def throughput_counts_what_it_ran(binary):
 
 
 @test
+def guesses_are_compared_with_none(binary):
+    flags = ("--batch", "1,2", "--input-len", 24, "--output-len", 48, "--speculative-algorithm", "EAGLE",
+             "--compare-speculation", "--num-prompts", 4)
+    for holds in (0.0, 1.0, 0.85):
+        out, results = bench(binary, *flags, "--simulate-acceptance", holds)
+        equal([r.get("batch") for r in results], [1, 2, None])
+        for r in results:
+            check(r["tokens_per_second_without"] > 0 and r["tokens_per_second_with"] > 0, r)
+            check(abs(r["times"] * r["tokens_per_second_without"] / r["tokens_per_second_with"] - 1) < 1e-6, r)
+            check(f" {r['times']:.2f} | {r['tokens_a_step']:.2f}" in out, out)
+        for r in results[:2]:
+            # One token is sure; three guesses of which each holds if the one before it does.
+            wanted = 1 + holds + holds**2 + holds**3
+            check(abs(r["tokens_a_step"] - wanted) <= (0.15 * wanted if holds == 0.85 else 0.01 * wanted), r)
+
+
+@test
+def flags_of_guesses_need_an_algorithm(binary):
+    for flags in (("--compare-speculation",), ("--simulate-acceptance", 0.5)):
+        code, _, err = binary.run("bench", *DEMO, *flags)
+        equal(code, 2, err)
+        check("--speculative-algorithm" in err, err)
+
+
+@test
 def runs_that_do_not_fit_are_refused(binary):
     for flags, says in [(("--batch", 4, "--max-running-requests", 2), "--max-running-requests 2"),
                         (("--input-len", 100, "--max-total-tokens", 64), "--max-total-tokens 64"),
