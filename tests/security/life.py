@@ -14,7 +14,7 @@ import urllib.request
 
 import running_server
 from runner import check, equal, test, until
-from server import CHAT, HELLO, ROOT, STORY, metric, serving
+from server import CHAT, HELLO, ROOT, STORY, metric, resident_bytes, serving
 
 DEMO = ROOT / "models/demo"
 
@@ -104,6 +104,50 @@ def line_07_out_of_kv_memory_the_tokens_stay_the_same(_):
         # What can never fit fails alone.
         equal(t.request("POST", CHAT, {"messages": [{"role": "user", "content": "word " * 1500}]})[0], 400)
         equal(t.request("POST", CHAT, {"messages": HELLO, "max_tokens": 2})[0], 200)
+
+
+@test
+def line_07_no_request_makes_a_step_too_big(_):
+    """What a step computes is bounded whatever is asked at once; its memory is there from the start."""
+    chunk, slots, length = 64, 6, 1000
+    # Different from the first token on, so that nothing is cached; the log-probabilities of the whole prompt, too.
+    bodies = [{"input_ids": [20 + (7 * i + j) % 2900 for j in range(length)], "return_logprob": True,
+               "logprob_start_len": 0, "top_logprobs_num": 5, "sampling_params": {"max_new_tokens": 4, "temperature": 0}}
+              for i in range(slots)]
+    with tempfile.TemporaryDirectory() as folder:
+        trace = pathlib.Path(folder, "steps.json")
+        with serving("--chunked-prefill-size", str(chunk), "--max-running-requests", str(slots), "--disable-radix-cache",
+                     "--max-total-tokens", str(slots * (length + 64)), "--trace-file", str(trace)) as t:
+            def burst():
+                got = [None] * slots
+
+                def ask(i):
+                    got[i] = t.post("/generate", bodies[i])
+                threads = [threading.Thread(target=ask, args=(i,)) for i in range(slots)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                for status, answer in got:
+                    equal(status, 200, answer)
+                    equal(len(answer["meta_info"]["input_token_logprobs"]), length)
+                return resident_bytes(t)
+
+            first = burst()
+            grown = burst() - first
+            print(f"     {first >> 20} MiB, {grown >> 20:+d} in the second burst", flush=True)
+            check(grown < 24 << 20, f"the same steps took {grown} bytes more")
+        steps = [e["args"] for e in json.loads(trace.read_text())["traceEvents"] if e["ph"] == "X" and e["tid"] == 1]
+        largest = max(step["tokens"] for step in steps)
+        check(chunk <= largest <= chunk + slots, f"a step of {largest} tokens")
+
+        # A largest step that does not fit is refused before anything is served.
+        run = subprocess.run([running_server.BINARY, "serve", "--port", "0", "--load-format", "dummy", "--device", "cpu",
+                              "--chunked-prefill-size", str(1 << 20),
+                              "--model-path", broken_model(folder, config(hidden_size=16384))],
+                             capture_output=True, text=True, timeout=30)
+        equal(run.returncode, 1, run.stderr)
+        check("the workspaces" in run.stderr and "of memory are free" in run.stderr, run.stderr)
 
 
 def broken_model(folder, change):
