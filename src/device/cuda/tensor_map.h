@@ -21,8 +21,7 @@ CUtensorMap tile_map_8bit(Stream& stream, const void* data, int64_t rows, int64_
 // Boxes of box_rows whole rows of 16-bit values, which follow each other in memory; columns a multiple of 64.
 // In shared memory too the rows follow each other, in pieces of 128 bytes; 16-byte chunk c of the box's piece
 // p is at c ^ p % 8, where the box begins at a multiple of 1024 bytes (else p counts from there). So eight
-// rows' chunks of the same columns lie in different banks, if a row's pieces are an odd number. Read from
-// memory in one sweep, which DRAM likes better than boxes of columns.
+// rows' chunks of the same columns lie in different banks, if a row's pieces are an odd number.
 CUtensorMap row_map_16bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int box_rows);
 
 }  // namespace fathom::device::cuda
