@@ -1,95 +1,21 @@
-// The group of GPUs against sums on the host, on as many GPUs as there are.
-#include <gtest/gtest.h>
-
-#include <atomic>
-#include <functional>
+// What a group of GPUs must do wherever they are (gpu_group_testing.h), against sums on the host.
 #include <random>
 #include <thread>
 
-#include "base/clock.h"
 #include "device/cuda/graph.h"
-#include "dist/cuda/gpu_group.h"
-#include "dist/cuda/nccl.h"
-#include "dist/cuda/nccl_group.h"
+#include "dist/cuda/gpu_group_testing.h"
 #include "dist/reduce.h"
-#include "dist/testing.h"
 #include "ops/cuda_testing.h"
 #include "ops/rms_norm/cuda.h"
 
 namespace fathom::dist::cuda {
-namespace {
 
 using device::DType;
-using device::cuda::Stream;
 using device::cuda::testing::DeviceArray;
 using ops::cuda::DeviceMatrix;
 using ops::cuda::Matrix;
 
-#define FATHOM_GPUS_OR_SKIP() \
-  if (device::cuda::gpu_count() < 2) GTEST_SKIP() << "fewer than two GPUs"
-
-// Ranks that share a GPU wait for each other's kernels, and one that was not loaded yet waits for all of
-// them.
-const int kLoadsKernelsFirst = setenv("CUDA_MODULE_LOADING", "EAGER", 1);
-
-using Groups = std::vector<std::unique_ptr<GpuGroup>>;
-
-void run_groups(Groups groups, const std::function<void(GpuGroup&, Stream&)>& fn) {
-  std::vector<std::thread> threads;
-  for (auto& group : groups) {
-    threads.emplace_back([&fn, &group] {
-      const auto stream = std::move(Stream::create(device::cuda::open_gpu(group->gpu()).value())).value();
-      fn(*group, *stream);
-      ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
-      // Nobody frees what another's kernels may still use.
-      (void)group->host().barrier();
-    });
-  }
-  for (auto& thread : threads) thread.join();
-}
-
-// fn(group, stream) on a thread for each rank.
-void run_ranks(int size, std::chrono::milliseconds timeout,
-               const std::function<void(GpuGroup&, Stream&)>& fn) {
-  GpuGroupOptions options;
-  for (int i = 0; i < size; ++i) options.gpus.push_back(i % device::cuda::gpu_count());
-  options.timeout = timeout;
-  auto groups = GpuGroup::create(options);
-  ASSERT_TRUE(groups.ok()) << groups.error().message;
-  run_groups(std::move(*groups), fn);
-}
-
-// The same on GPUs that send each other everything, as those of different processes do: nodes of one GPU,
-// that talk through sockets of this process.
-void run_nodes(int size, std::chrono::milliseconds timeout, int shift,
-               const std::function<void(GpuGroup&, Stream&)>& fn) {
-  auto hosts = make_test_groups(size, size, timeout);
-  std::vector<std::optional<Result<Groups>>> made(hosts.size());
-  std::vector<std::thread> threads;
-  for (size_t node = 0; node < hosts.size(); ++node) {
-    threads.emplace_back([&, node] {
-      std::vector<std::unique_ptr<Group>> mine;
-      mine.push_back(std::move(hosts[node]));
-      GpuGroupOptions options;
-      options.gpus = {static_cast<int>(node)};
-      options.timeout = timeout;
-      made[node] = create_over_nodes(options, std::move(mine), shift);
-    });
-  }
-  for (auto& thread : threads) thread.join();
-  Groups groups;
-  for (auto& node : made) {
-    ASSERT_TRUE(node->ok()) << node->error().message;
-    groups.push_back(std::move((*node)->front()));
-  }
-  run_groups(std::move(groups), fn);
-}
-
-#define FATHOM_NCCL_OR_SKIP() \
-  FATHOM_GPUS_OR_SKIP();      \
-  if (const auto nccl = Nccl::load(); !nccl.ok()) GTEST_SKIP() << nccl.error().message
-
-constexpr std::chrono::milliseconds kPatient{20'000};
+namespace {
 
 std::vector<float> values_of(uint64_t seed, int rank, int64_t count, DType dtype) {
   std::mt19937 random(static_cast<unsigned>(seed * 31 + static_cast<uint64_t>(rank)));
@@ -137,6 +63,27 @@ std::pair<int64_t, int64_t> share_of(const Shape& s, int rank, int size) {
   if (s.way == Way::kPost) return {0, s.rows};
   const int64_t each = (s.rows + size - 1) / size;
   return {std::min(s.rows, each * rank), std::min(s.rows, each * (rank + 1))};
+}
+
+__global__ void scale_kernel(const float* from, float factor, int64_t count, float* to) {
+  const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
+  if (i < count) to[i] = from[i] * factor;
+}
+
+}  // namespace
+
+void run_groups(Groups groups, const std::function<void(GpuGroup&, Stream&)>& fn) {
+  std::vector<std::thread> threads;
+  for (auto& group : groups) {
+    threads.emplace_back([&fn, &group] {
+      const auto stream = std::move(Stream::create(device::cuda::open_gpu(group->gpu()).value())).value();
+      fn(*group, *stream);
+      ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+      // Nobody frees what another's kernels may still use.
+      (void)group->host().barrier();
+    });
+  }
+  for (auto& thread : threads) thread.join();
 }
 
 void check_sum(GpuGroup& group, Stream& stream, uint64_t seed) {
@@ -193,25 +140,6 @@ void check_sum(GpuGroup& group, Stream& stream, uint64_t seed) {
   ASSERT_TRUE(group.host().barrier().ok());
 }
 
-TEST(GpuGroup, SumsHaveTheBitsOfOneGpuByEitherWay) {
-  FATHOM_GPUS_OR_SKIP();
-  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) {
-    run_ranks(size, kPatient, [](GpuGroup& group, Stream& stream) {
-      for (uint64_t seed = 0; seed < 60; ++seed) check_sum(group, stream, seed);
-    });
-  }
-}
-
-TEST(GpuGroupOverNodes, SumsHaveTheBitsOfOneGpuByEitherWay) {
-  FATHOM_NCCL_OR_SKIP();
-  for (const int shift : {0, 1}) {
-    run_nodes(device::cuda::gpu_count(), kPatient, shift, [](GpuGroup& group, Stream& stream) {
-      for (uint64_t seed = 0; seed < 60; ++seed) check_sum(group, stream, seed);
-    });
-  }
-}
-
-// Each rank has rows of its own among all, perhaps none.
 void check_own_rows(GpuGroup& group, Stream& stream) {
   const int size = group.size();
   std::mt19937 random(17);
@@ -255,17 +183,6 @@ void check_own_rows(GpuGroup& group, Stream& stream) {
   }
 }
 
-TEST(GpuGroup, ARankAddsItsOwnRows) {
-  FATHOM_GPUS_OR_SKIP();
-  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_own_rows);
-}
-
-TEST(GpuGroupOverNodes, ARankAddsItsOwnRows) {
-  FATHOM_NCCL_OR_SKIP();
-  run_nodes(device::cuda::gpu_count(), kPatient, 0, check_own_rows);
-}
-
-// Lanes that have the same rows, and each a share of their residual: a sum by shares, and one of own rows.
 void check_lanes(GpuGroup& world, GpuGroup& lanes, Stream& stream) {
   constexpr int64_t kWidth = 256, kPlaces = 20;
   const int group = world.rank() / lanes.size();
@@ -324,79 +241,6 @@ void check_lanes(GpuGroup& world, GpuGroup& lanes, Stream& stream) {
   }
 }
 
-TEST(GpuGroupOverNodes, LanesShareTheirRows) {
-  FATHOM_NCCL_OR_SKIP();
-  const int lanes = 2;
-  run_nodes(device::cuda::gpu_count() / lanes * lanes, kPatient, 0, [](GpuGroup& world, Stream& stream) {
-    auto mine = world.split(world.rank() / lanes, "lanes", true).value();
-    check_lanes(world, *mine, stream);
-  });
-}
-
-// Four ranks, two a group, perhaps several on a GPU: a model's sums in its groups, and the experts' over all
-// of them, of which a rank of a group has the share that it keeps of the residual and sends the norm to the
-// other.
-TEST(GpuGroup, GroupsOfAGroup) {
-  if (device::cuda::gpu_count() < 1) GTEST_SKIP() << "no GPU";
-  ASSERT_EQ(kLoadsKernelsFirst, 0);
-  constexpr int kSize = 4, kLanes = 2;
-  run_ranks(kSize, kPatient, [](GpuGroup& world, Stream& stream) {
-    const int group = world.rank() / kLanes;
-    const int lane = world.rank() % kLanes;
-    for (const bool posts : {true, false}) {
-      auto lanes = world.split(group, "lanes", posts).value();
-      auto across = world.split(lane, "across", false).value();
-      ASSERT_EQ(lanes->rank(), lane);
-      ASSERT_EQ(across->rank(), group);
-      if (posts) check_lanes(world, *lanes, stream);
-      // A rank sends what the others of its lane do not have.
-      const DeviceMatrix numbers(DType::kF32, 2, 64, std::vector<float>(128, static_cast<float>(group)));
-      ASSERT_TRUE(across->share(numbers.view().data, 512).ok());
-      across->gather(stream, numbers.view().row_range(group, group + 1), 64);
-      ASSERT_TRUE(stream.synchronize().ok());
-      for (size_t i = 0; i < 128; ++i) EXPECT_EQ(numbers.get()[i], i < 64 ? 0.0F : 1.0F);
-      ASSERT_TRUE(world.host().barrier().ok());
-    }
-  });
-}
-
-TEST(GpuGroup, AGroupOfAGroupNamesRanksByTheirNumberInTheFirst) {
-  if (device::cuda::gpu_count() < 1) GTEST_SKIP() << "no GPU";
-  run_ranks(4, std::chrono::milliseconds(400), [](GpuGroup& world, Stream& stream) {
-    auto pair = world.split(world.rank() / 2, "pair", true).value();
-    const DeviceMatrix rows(DType::kF32, 1, 64, std::vector<float>(64, 1.0F));
-    if (world.rank() == 2) {
-      SumArgs args;
-      args.rows = args.y = rows.view();
-      pair->sum(stream, args);
-      ASSERT_TRUE(stream.synchronize().ok());
-    } else {
-      std::this_thread::sleep_for(std::chrono::milliseconds(700));
-    }
-    ASSERT_FALSE(world.state().ok());
-    EXPECT_EQ(world.state().error().message, "rank 2 waited 0.4 s on its GPU in a sum, held up by rank 3");
-  });
-}
-
-// Numbers whose words mean "nobody has written here" must not hold a sum up.
-TEST(GpuGroup, ANanIsANumberLikeAnyOther) {
-  FATHOM_GPUS_OR_SKIP();
-  run_ranks(2, kPatient, [](GpuGroup& group, Stream& stream) {
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      const DeviceMatrix rows(dtype, 3, 64);  // poisoned: all bits are ones
-      const DeviceMatrix y(DType::kF32, 3, 64, std::vector<float>(192, 1.0F));
-      SumArgs args;
-      args.rows = rows.view();
-      args.y = y.view();
-      args.way = Way::kPost;
-      group.sum(stream, args);
-      ASSERT_TRUE(stream.synchronize().ok());
-      ASSERT_TRUE(group.state().ok()) << group.state().error().message;
-      for (const float value : y.get()) ASSERT_TRUE(std::isnan(value));
-    }
-  });
-}
-
 void check_gathers(GpuGroup& group, Stream& stream) {
   const int size = group.size();
   std::mt19937 random(3);
@@ -434,25 +278,6 @@ void check_gathers(GpuGroup& group, Stream& stream) {
   }
 }
 
-TEST(GpuGroup, GathersPartsOfAnySize) {
-  FATHOM_GPUS_OR_SKIP();
-  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_gathers);
-}
-
-TEST(GpuGroupOverNodes, GathersPartsOfAnySize) {
-  FATHOM_NCCL_OR_SKIP();
-  run_nodes(device::cuda::gpu_count(), kPatient, 1, check_gathers);
-  run_nodes(2, kPatient, 0, [](GpuGroup& group, Stream& stream) {
-    const DeviceMatrix rows(DType::kF32, 3, 64, std::vector<float>(192, static_cast<float>(group.rank())));
-    ASSERT_TRUE(group.share(rows.view().data, 768).ok());
-    const bool sends = group.rank() == 1;
-    group.gather(stream, sends ? rows.view() : rows.view().first_rows(0), 192, {1, 2});
-    ASSERT_TRUE(stream.synchronize().ok());
-    for (const float value : rows.get()) ASSERT_EQ(value, 1.0F);
-  });
-}
-
-// Pieces of any number and size between any two ranks.
 void check_exchanges(GpuGroup& group, Stream& stream) {
   const int size = group.size();
   for (int round = 0; round < 10; ++round) {
@@ -483,21 +308,6 @@ void check_exchanges(GpuGroup& group, Stream& stream) {
     ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
     ops::cuda::expect_same(to.get(), want, 240'000, fmt::format("round {}", round));
   }
-}
-
-TEST(GpuGroup, ExchangesPieces) {
-  FATHOM_GPUS_OR_SKIP();
-  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_exchanges);
-}
-
-TEST(GpuGroupOverNodes, ExchangesPieces) {
-  FATHOM_NCCL_OR_SKIP();
-  run_nodes(device::cuda::gpu_count(), kPatient, 1, check_exchanges);
-}
-
-__global__ void scale_kernel(const float* from, float factor, int64_t count, float* to) {
-  const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (i < count) to[i] = from[i] * factor;
 }
 
 // Graphs of sums by both ways, replayed in a random order without the host looking on; each result is the
@@ -555,149 +365,4 @@ void check_replays(GpuGroup& group, Stream& stream) {
   ops::cuda::expect_same(rows.get(), group.rank() == 0 ? zero : one, kWidth, "after the replays");
 }
 
-TEST(GpuGroup, ReplayedGraphsKeepStep) {
-  FATHOM_GPUS_OR_SKIP();
-  run_ranks(2, kPatient, check_replays);
-}
-
-TEST(GpuGroupOverNodes, ReplayedGraphsKeepStep) {
-  FATHOM_NCCL_OR_SKIP();
-  run_nodes(2, kPatient, 1, check_replays);
-}
-
-TEST(GpuGroup, ARankThatDoesNotComeIsNamed) {
-  FATHOM_GPUS_OR_SKIP();
-  for (const Way way : {Way::kPost, Way::kMeet}) {
-    std::atomic<double> waited{0};
-    run_ranks(2, std::chrono::milliseconds(400), [&](GpuGroup& group, Stream& stream) {
-      const DeviceMatrix rows(DType::kF32, 4, 64, std::vector<float>(256, 1.0F));
-      ASSERT_TRUE(group.share(rows.view().data, 1024).ok());
-      if (group.rank() == 1) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(900));
-        return;
-      }
-      SumArgs args;
-      args.rows = rows.view();
-      args.y = rows.view();
-      args.way = way;
-      const int64_t start = steady_clock().now_ns();
-      group.sum(stream, args);
-      group.sum(stream, args);  // and nobody waits a second time
-      ASSERT_TRUE(stream.synchronize().ok());
-      waited = seconds_since(start);
-      ASSERT_FALSE(group.state().ok());
-      EXPECT_EQ(group.state().error().message, "rank 0 waited 0.4 s on its GPU in a sum, held up by rank 1");
-    });
-    EXPECT_GT(waited, 0.35);
-    EXPECT_LT(waited, 0.8);
-  }
-}
-
-TEST(GpuGroup, AnAbortEndsTheWait) {
-  FATHOM_GPUS_OR_SKIP();
-  run_ranks(2, kPatient, [&](GpuGroup& group, Stream& stream) {
-    const DeviceMatrix rows(DType::kF32, 4, 64, std::vector<float>(256, 1.0F));
-    if (group.rank() == 1) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      group.abort(error(ErrorCode::kInternal, "rank 1 has no more to say"));
-      return;
-    }
-    SumArgs args;
-    args.rows = rows.view();
-    args.y = rows.view();
-    args.way = Way::kPost;
-    group.sum(stream, args);
-    ASSERT_TRUE(stream.synchronize().ok());
-    ASSERT_FALSE(group.state().ok());
-    EXPECT_EQ(group.state().error().message, "rank 1 has no more to say");
-  });
-}
-
-// Whether a rank says so or its node is gone: NCCL itself would wait for ever.
-TEST(GpuGroupOverNodes, AnAbortEndsTheWait) {
-  FATHOM_NCCL_OR_SKIP();
-  std::atomic<double> waited{0};
-  run_nodes(2, kPatient, 0, [&](GpuGroup& group, Stream& stream) {
-    const DeviceMatrix rows(DType::kF32, 4, 64, std::vector<float>(256, 1.0F));
-    SumArgs args;
-    args.rows = rows.view();
-    args.y = rows.view();
-    args.way = Way::kPost;
-    group.sum(stream, args);  // connects
-    ASSERT_TRUE(stream.synchronize().ok());
-    if (group.rank() == 1) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      group.abort(error(ErrorCode::kInternal, "rank 1 has no more to say"));
-      return;
-    }
-    const int64_t start = steady_clock().now_ns();
-    group.sum(stream, args);
-    (void)stream.synchronize();
-    waited = seconds_since(start);
-    ASSERT_FALSE(group.state().ok());
-    EXPECT_EQ(group.state().error().message, "rank 1 has no more to say");
-  });
-  EXPECT_GT(waited, 0.05);
-  EXPECT_LT(waited, 5.0);
-}
-
-// Whoever is ready to be connected waits for a rank that is not, in NCCL, which has no end of it.
-TEST(GpuGroupOverNodes, ARankThatFailsAtTheStartEndsTheOthers) {
-  FATHOM_NCCL_OR_SKIP();
-  // After the last word on the host before NCCL's turn.
-  class Failing final : public Group {
-   public:
-    explicit Failing(std::unique_ptr<Group> group) : group_(std::move(group)) {}
-    int rank() const override { return group_->rank(); }
-    int size() const override { return group_->size(); }
-    Result<void> all_reduce(void* data, int64_t count, DType dtype) override {
-      return group_->all_reduce(data, count, dtype);
-    }
-    Result<void> all_gather(const void* send, std::span<const int64_t> bytes, void* receive) override {
-      return group_->all_gather(send, bytes, receive);
-    }
-    Result<void> reduce_scatter(const void* data, std::span<const int64_t> counts, DType dtype,
-                                void* receive) override {
-      return group_->reduce_scatter(data, counts, dtype, receive);
-    }
-    Result<void> broadcast(void* data, int64_t bytes, int root) override {
-      FATHOM_TRY(group_->broadcast(data, bytes, root));
-      std::this_thread::sleep_for(std::chrono::milliseconds(300));
-      return error(ErrorCode::kUnavailable, "rank 1 has no GPU after all");
-    }
-    Result<void> all_to_all(std::span<const Outgoing> send, std::span<const Incoming> receive) override {
-      return group_->all_to_all(send, receive);
-    }
-    Result<void> barrier() override { return group_->barrier(); }
-    Result<std::unique_ptr<Group>> split(int colour, const std::string& name) override {
-      return group_->split(colour, name);
-    }
-    void abort(Error error) override { group_->abort(std::move(error)); }
-    Result<void> state() const override { return group_->state(); }
-
-   private:
-    std::unique_ptr<Group> group_;
-  };
-  auto hosts = make_test_groups(2, 2, kPatient);
-  std::vector<std::thread> threads;
-  for (int node = 0; node < 2; ++node) {
-    threads.emplace_back([&, node] {
-      std::vector<std::unique_ptr<Group>> mine;
-      mine.push_back(std::move(hosts[static_cast<size_t>(node)]));
-      if (node == 1) mine.front() = std::make_unique<Failing>(std::move(mine.front()));
-      GpuGroupOptions options;
-      options.gpus = {node};
-      options.timeout = kPatient;
-      const int64_t start = steady_clock().now_ns();
-      const auto made = create_over_nodes(options, std::move(mine), 0);
-      ASSERT_FALSE(made.ok());
-      EXPECT_NE(made.error().message.find("rank 1 has no GPU after all"), std::string::npos)
-          << made.error().message;
-      EXPECT_LT(seconds_since(start), 5.0);
-    });
-  }
-  for (auto& thread : threads) thread.join();
-}
-
-}  // namespace
 }  // namespace fathom::dist::cuda
