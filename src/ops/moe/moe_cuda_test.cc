@@ -137,118 +137,131 @@ TEST(ExpertSortCuda, LeavesOutTheExpertsOfOthers) {
   }
 }
 
+struct CombineShape {
+  int64_t tokens, width;
+  int32_t top_k;
+  std::string name() const { return fmt::format("{}x{} top {}", tokens, width, top_k); }
+};
+constexpr CombineShape kCombineShapes[] = {{1, 7168, 8}, {5, 7168, 8}, {3, 2048, 6}, {9, 64, 2},
+                                           {4, 13, 3},   {3, 1032, 5}, {2, 2050, 8}, {2, 8200, 8}};
+
+// What experts answered for some tokens, on the GPU. Copies of experts of another rank have no row, and some
+// tokens are padding.
+struct Answers {
+  Answers(const CombineShape& shape, DType dtype, int64_t gap, std::mt19937& random)
+      : top_k(shape.top_k),
+        rows(dtype, shape.tokens * top_k, shape.width,
+             random_floats(shape.tokens * top_k * shape.width, random), gap),
+        shared(dtype, shape.tokens, shape.width, random_floats(shape.tokens * shape.width, random)),
+        weights(random_floats(shape.tokens * top_k, random)),
+        places(shape.tokens * top_k),
+        positions(shape.tokens) {
+    std::vector<int32_t> order(static_cast<size_t>(shape.tokens * top_k));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    for (int32_t& place : order) place = random() % 5 == 0 ? -1 : place;
+    places.set(order);
+    std::vector<int32_t> of_tokens;
+    for (int64_t t = 0; t < shape.tokens; ++t) of_tokens.push_back(t % 4 == 2 ? -1 : 5);
+    positions.set(of_tokens);
+  }
+  // Without y.
+  ExpertCombineArgs args(bool has_shared) const {
+    ExpertCombineArgs args;
+    args.rows = rows.view();
+    args.weights = weights.data();
+    args.places = places.data();
+    args.positions = positions.data();
+    args.top_k = top_k;
+    if (has_shared) args.shared = shared.view();
+    return args;
+  }
+  int32_t top_k;
+  DeviceMatrix rows, shared;
+  DeviceArray<float> weights;
+  DeviceArray<int32_t> places, positions;
+};
+
+// The sum as y's type holds it, [T, H]; NaN where it leaves y as it is.
+std::vector<float> combine_on_host(const CombineShape& shape, const Answers& answers, bool has_shared,
+                                   DType y_type) {
+  const auto rows = answers.rows.get(), shared = answers.shared.get(), weights = answers.weights.get();
+  const auto places = answers.places.get(), positions = answers.positions.get();
+  std::vector<float> y;
+  for (int64_t t = 0; t < shape.tokens; ++t) {
+    for (int64_t c = 0; c < shape.width; ++c) {
+      float sum = 0.0F;
+      for (int64_t k = 0; k < shape.top_k; ++k) {
+        const auto i = static_cast<size_t>(t * shape.top_k + k);
+        if (places[i] < 0) continue;
+        sum = std::fma(weights[i], rows[static_cast<size_t>(places[i] * shape.width + c)], sum);
+      }
+      if (has_shared) sum += shared[static_cast<size_t>(t * shape.width + c)];
+      const bool padding = positions[static_cast<size_t>(t)] < 0;
+      y.push_back(padding ? std::numeric_limits<float>::quiet_NaN() : rounded(y_type, sum));
+    }
+  }
+  return y;
+}
+
 TEST(ExpertCombineCuda, AddsInTheOrderOfTheChoices) {
   FATHOM_GPU_OR_SKIP(stream);
   std::mt19937 random(2);
-  struct Shape {
-    int64_t tokens, width;
-    int32_t top_k;
-  };
-  for (const auto& [tokens, width, top_k] :
-       {Shape{1, 7168, 8}, {5, 7168, 8}, {3, 2048, 6}, {9, 64, 2}, {4, 13, 3}, {3, 1032, 5}, {2, 2050, 8}}) {
+  for (const CombineShape& shape : kCombineShapes) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       for (const DType y_type : {DType::kF32, DType::kBF16}) {
         for (const bool has_shared : {true, false}) {
           const int64_t gap = static_cast<int64_t>(random() % 2) * 8;
-          std::vector<int32_t> places(static_cast<size_t>(tokens * top_k)), positions;
-          std::iota(places.begin(), places.end(), 0);
-          std::shuffle(places.begin(), places.end(), random);
-          for (int32_t& place : places) place = random() % 5 == 0 ? -1 : place;  // of another rank
-          for (int64_t t = 0; t < tokens; ++t) positions.push_back(t % 4 == 2 ? -1 : 5);
-          const auto rows = rounded(dtype, random_floats(tokens * top_k * width, random));
-          const auto shared = rounded(dtype, random_floats(tokens * width, random));
-          const auto weights = random_floats(tokens * top_k, random);
-          const DeviceMatrix device_rows(dtype, tokens * top_k, width, rows, gap);
-          const DeviceMatrix device_shared(dtype, tokens, width, shared);
-          const DeviceMatrix y(y_type, tokens, width, gap);
-          const DeviceArray<float> device_weights(weights);
-          const DeviceArray<int32_t> device_places(places), device_positions(positions);
-          ExpertCombineArgs args;
-          args.rows = device_rows.view();
-          args.weights = device_weights.data();
-          args.places = device_places.data();
-          args.positions = device_positions.data();
-          args.top_k = top_k;
-          if (has_shared) args.shared = device_shared.view();
+          const Answers answers(shape, dtype, gap, random);
+          const DeviceMatrix y(y_type, shape.tokens, shape.width, gap);
+          ExpertCombineArgs args = answers.args(has_shared);
           args.y = y.view();
           expert_combine(stream, args);
-          std::vector<float> want;
-          for (int64_t t = 0; t < tokens; ++t) {
-            for (int64_t c = 0; c < width; ++c) {
-              float sum = 0.0F;
-              for (int64_t k = 0; k < top_k; ++k) {
-                const auto i = static_cast<size_t>(t * top_k + k);
-                if (places[i] < 0) continue;
-                sum = std::fma(weights[i], rows[static_cast<size_t>(places[i] * width + c)], sum);
-              }
-              if (has_shared) sum += shared[static_cast<size_t>(t * width + c)];
-              const bool padding = positions[static_cast<size_t>(t)] < 0;
-              want.push_back(padding ? std::numeric_limits<float>::quiet_NaN() : rounded(y_type, sum));
-            }
-          }
           // The same operations in the same order: the same bits.
-          expect_near(y.get(), want, 0.0F, 0.0F, width, fmt::format("{}x{} top {}", tokens, width, top_k));
+          expect_near(y.get(), combine_on_host(shape, answers, has_shared, y_type), 0.0F, 0.0F, shape.width,
+                      shape.name());
         }
       }
     }
   }
 }
 
+// What expert_combine_norm writes.
+struct NormOutputs {
+  NormOutputs(const CombineShape& shape, DType dtype, const std::vector<float>& before)
+      : residual(DType::kF32, shape.tokens, shape.width, before),
+        y(dtype, shape.tokens, shape.width, 8),
+        values(shape.tokens * shape.width),
+        scales(shape.tokens * ((shape.width + 127) / 128)) {}
+  AddRmsNormArgs norm(const float* weight, bool rounds) const {
+    AddRmsNormArgs norm;
+    norm.residual = static_cast<float*>(residual.view().data);
+    norm.weight = weight;
+    norm.y = y.view();
+    const Matrix& to = norm.y;
+    if (rounds) norm.rounded = {values.data(), scales.data(), to.rows, to.columns, to.columns, to.rows};
+    return norm;
+  }
+  DeviceMatrix residual, y;
+  DeviceArray<uint8_t> values;
+  DeviceArray<float> scales;
+};
+
 TEST(ExpertCombineCuda, GoesIntoANormWithTheSameBits) {
   FATHOM_GPU_OR_SKIP(stream);
   std::mt19937 random(3);
-  struct Shape {
-    int64_t tokens, width;
-    int32_t top_k;
-  };
-  for (const auto& [tokens, width, top_k] :
-       {Shape{1, 7168, 8}, {6, 7168, 8}, {3, 2048, 6}, {9, 64, 2}, {4, 13, 3}, {3, 1032, 5}, {2, 8200, 8}}) {
+  for (const CombineShape& shape : kCombineShapes) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       for (const bool has_shared : {true, false}) {
-        const bool rounds = width % 128 == 0;
-        std::vector<int32_t> places(static_cast<size_t>(tokens * top_k)), positions;
-        std::iota(places.begin(), places.end(), 0);
-        std::shuffle(places.begin(), places.end(), random);
-        for (int32_t& place : places) place = random() % 5 == 0 ? -1 : place;
-        for (int64_t t = 0; t < tokens; ++t) positions.push_back(t % 4 == 2 ? -1 : 5);
-        const DeviceMatrix rows(dtype, tokens * top_k, width, random_floats(tokens * top_k * width, random));
-        const DeviceMatrix shared(dtype, tokens, width, random_floats(tokens * width, random));
-        const DeviceArray<float> weights(random_floats(tokens * top_k, random));
-        const DeviceArray<float> norm_weight(random_floats(width, random));
-        const DeviceArray<int32_t> device_places(places), device_positions(positions);
-        ExpertCombineArgs args;
-        args.rows = rows.view();
-        args.weights = weights.data();
-        args.places = device_places.data();
-        args.positions = device_positions.data();
-        args.top_k = top_k;
-        if (has_shared) args.shared = shared.view();
-
-        const auto stream_before = random_floats(tokens * width, random);
-        struct Side {
-          Side(DType dtype, int64_t tokens, int64_t width, const std::vector<float>& before)
-              : residual(DType::kF32, tokens, width, before),
-                y(dtype, tokens, width, 8),
-                values(tokens * width),
-                scales(tokens * ((width + 127) / 128)) {}
-          AddRmsNormArgs norm(const float* weight, bool rounds) const {
-            AddRmsNormArgs norm;
-            norm.residual = static_cast<float*>(residual.view().data);
-            norm.weight = weight;
-            norm.y = y.view();
-            const Matrix& to = norm.y;
-            if (rounds)
-              norm.rounded = {values.data(), scales.data(), to.rows, to.columns, to.columns, to.rows};
-            return norm;
-          }
-          DeviceMatrix residual, y;
-          DeviceArray<uint8_t> values;
-          DeviceArray<float> scales;
-        };
-        const Side want(dtype, tokens, width, stream_before), got(dtype, tokens, width, stream_before);
+        const bool rounds = shape.width % 128 == 0;
+        const Answers answers(shape, dtype, 0, random);
+        const DeviceArray<float> norm_weight(random_floats(shape.width, random));
+        const auto before = random_floats(shape.tokens * shape.width, random);
+        const NormOutputs want(shape, dtype, before), got(shape, dtype, before);
         // Nothing is added to a padding token's residual.
-        const DeviceMatrix delta(DType::kF32, tokens, width,
-                                 std::vector<float>(static_cast<size_t>(tokens * width), 0.0F));
+        const DeviceMatrix delta(DType::kF32, shape.tokens, shape.width,
+                                 std::vector<float>(before.size(), 0.0F));
+        ExpertCombineArgs args = answers.args(has_shared);
         args.y = delta.view();
         expert_combine(stream, args);
         AddRmsNormArgs norm = want.norm(norm_weight.data(), rounds);
@@ -257,9 +270,9 @@ TEST(ExpertCombineCuda, GoesIntoANormWithTheSameBits) {
         args.y = {};
         expert_combine_norm(stream, args, got.norm(norm_weight.data(), rounds));
 
-        const auto what = fmt::format("{}x{} top {}", tokens, width, top_k);
-        expect_near(got.residual.get(), want.residual.get(), 0.0F, 0.0F, width, what);
-        expect_near(got.y.get(), want.y.get(), 0.0F, 0.0F, width, what);
+        const auto what = shape.name();
+        expect_near(got.residual.get(), want.residual.get(), 0.0F, 0.0F, shape.width, what);
+        expect_near(got.y.get(), want.y.get(), 0.0F, 0.0F, shape.width, what);
         EXPECT_EQ(got.values.get(), want.values.get()) << what;
         const auto bits = [](std::vector<float> scales) {  // NaN where nothing was written
           std::vector<uint32_t> all(scales.size());
