@@ -20,7 +20,7 @@ class Combinations : public testing::Test {
       request.id += "-again";
       requests_.push_back(request);
     }
-    Server one = Server::start({.total_tokens = 4096});
+    Server one = Server::start({.limits = {.total_tokens = 4096}});
     expected_ = answers(one);
   }
 
@@ -52,11 +52,8 @@ TEST_F(Combinations, GiveTheTokensOfOneRank) {
     for (const bool radix : {true, false}) {
       for (const bool mla : {true, false}) {
         for (const int32_t drafts : {0, 2}) {
-          Server server = Server::start({.radix = radix,
-                                         .mla = mla,
-                                         .speculation = drafts > 0 ? "NEXTN" : "",
-                                         .drafts = drafts,
-                                         .split = split});
+          Server server = Server::start(
+              {.radix = radix, .mla = mla, .guessing = {drafts > 0 ? "NEXTN" : "", drafts}, .split = split});
           EXPECT_EQ(answers(server), expected_)
               << fmt::format("tp {} dp {} ep {} pp {}, radix cache {}, MLA {}, {} guesses", split.tp,
                              split.dp, split.ep, split.pp, radix, mla, drafts);
@@ -82,8 +79,7 @@ TEST_F(Combinations, GiveThemWhileExpertsMove) {
     // waits for it.
     if (on_gpus() && split.world() > 4 * engine::gpu_count()) continue;
     for (const int32_t drafts : {0, 2}) {
-      const Config config{
-          .speculation = drafts > 0 ? "NEXTN" : "", .drafts = drafts, .split = split, .rebalance = 4};
+      const Config config{.guessing = {drafts > 0 ? "NEXTN" : "", drafts}, .split = split, .rebalance = 4};
       Server server = Server::start(config);
       const std::string what = fmt::format("tp {} dp {} ep {} pp {} redundant {}, {} guesses", split.tp,
                                            split.dp, split.ep, split.pp, split.redundant, drafts);

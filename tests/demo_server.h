@@ -30,21 +30,28 @@ namespace fathom {
 
 inline const std::string kModel = std::string(FATHOM_SOURCE_DIR) + "/models/demo";
 
-struct Config {
-  const char* name = "";
+// What requests share; small ones make them wait, be cut and be preempted.
+struct Limits {
   int32_t page_size = 16;
   int64_t total_tokens = 1024;  // of the pool
   int32_t chunk = 48;
   int32_t running = 8;
+};
+struct Guessing {
+  const char* algorithm = "";  // --speculative-algorithm
+  int32_t drafts = 0;
+  int32_t branches = 0, guesses = 0;  // of a tree
+};
+struct Config {
+  const char* name = "";
+  Limits limits = {};
   bool radix = true, overlap = true, mixed = true, mla = true;
   sched::SchedulePolicy policy = sched::SchedulePolicy::kFcfs;
   const char* dtype = "float32";
-  const char* speculation = "";  // --speculative-algorithm
-  int32_t drafts = 0;
+  Guessing guessing = {};
   model::Split split = {};
-  int32_t branches = 0, guesses = 0;  // of a tree
-  int32_t nodes = 1;                  // that talk through sockets, here of one process
-  int32_t rebalance = 0;              // passes from one balancing of experts to the next; 0: none
+  int32_t nodes = 1;      // that talk through sockets, here of one process
+  int32_t rebalance = 0;  // passes from one balancing of experts to the next; 0: none
 };
 
 inline std::string question(std::mt19937& random) {
@@ -127,22 +134,22 @@ struct Server {
     settings.enable_eplb = config.rebalance > 0;
     settings.eplb_iterations = config.rebalance;
     settings.dist_timeout = 30;
-    settings.page_size = config.page_size;
-    settings.max_total_tokens = config.total_tokens;
-    settings.chunked_prefill_size = config.chunk;
-    settings.max_running_requests = config.running;
+    settings.page_size = config.limits.page_size;
+    settings.max_total_tokens = config.limits.total_tokens;
+    settings.chunked_prefill_size = config.limits.chunk;
+    settings.max_running_requests = config.limits.running;
     settings.disable_mla = !config.mla;
     // On a GPU the server replays graphs, and a request alone runs without them.
     settings.device = on_gpus() ? "cuda" : "cpu";
     // Its kernels are small: several ranks fit on a GPU where there are fewer.
     if (on_gpus()) settings.ranks_per_gpu = ceil_div(config.split.world(), engine::gpu_count());
-    settings.disable_cuda_graph = config.running == 1;
+    settings.disable_cuda_graph = config.limits.running == 1;
     const char* fp8 = std::getenv("FATHOM_TEST_FP8_ACTIVATIONS");
     if (fp8 != nullptr && settings.dtype != "float32") settings.fp8_activations = fp8;
-    settings.speculation.algorithm = config.speculation;
-    settings.speculation.num_steps = config.drafts;
-    settings.speculation.eagle_topk = config.branches;
-    settings.speculation.num_draft_tokens = config.guesses > 0 ? config.guesses + 1 : 0;
+    settings.speculation.algorithm = config.guessing.algorithm;
+    settings.speculation.num_steps = config.guessing.drafts;
+    settings.speculation.eagle_topk = config.guessing.branches;
+    settings.speculation.num_draft_tokens = config.guessing.guesses > 0 ? config.guessing.guesses + 1 : 0;
     engine::ModelFacts facts;
     Server server;
     settings.nnodes = config.nodes;
@@ -163,7 +170,7 @@ struct Server {
     sched::SchedulerOptions options;
     options.stages = server.engines.front()->steps_at_once();
     options.schedule_policy = config.policy;
-    options.chunked_prefill_size = config.chunk;
+    options.chunked_prefill_size = config.limits.chunk;
     options.enable_mixed_chunk = config.mixed;
     options.disable_radix_cache = !config.radix;
     options.disable_overlap_schedule = !config.overlap;
