@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "engine/byte_stream.h"
+#include "engine/message_frame.h"
 
 namespace fathom::engine {
 namespace {
@@ -11,42 +11,37 @@ namespace {
 constexpr uint8_t kWant = 1, kQuestion = 2, kAnswer = 3;
 
 void write(ByteWriter& to, const std::vector<TokenLogprob>& values) {
-  to.number(static_cast<int32_t>(values.size()));
-  for (const TokenLogprob& value : values) {
+  to.items(values, [&](const TokenLogprob& value) {
     to.number(value.token);
     to.real(value.logprob);
-  }
+  });
 }
 
 std::vector<TokenLogprob> read_logprobs(ByteReader& from) {
-  std::vector<TokenLogprob> values;
-  for (int32_t left = from.count(8); left > 0; --left) {
-    const int32_t token = from.number();
-    values.push_back({token, from.real()});
-  }
-  return values;
+  return from.items(8, [](ByteReader& one) {
+    const int32_t token = one.number();
+    return TokenLogprob{token, one.real()};
+  });
 }
 
 void write(ByteWriter& to, const std::vector<TokenOutput>& outputs) {
-  to.number(static_cast<int32_t>(outputs.size()));
-  for (const TokenOutput& output : outputs) {
+  to.items(outputs, [&](const TokenOutput& output) {
     to.number(output.token);
     to.real(output.logprob);
     write(to, output.top);
     write(to, output.requested);
-  }
+  });
 }
 
 std::vector<TokenOutput> read_outputs(ByteReader& from) {
-  std::vector<TokenOutput> outputs;
-  for (int32_t left = from.count(16); left > 0 && from.ok(); --left) {
-    TokenOutput& output = outputs.emplace_back();
-    output.token = from.number();
-    output.logprob = from.real();
-    output.top = read_logprobs(from);
-    output.requested = read_logprobs(from);
-  }
-  return outputs;
+  return from.items(16, [](ByteReader& one) {
+    TokenOutput output;
+    output.token = one.number();
+    output.logprob = one.real();
+    output.top = read_logprobs(one);
+    output.requested = read_logprobs(one);
+    return output;
+  });
 }
 
 PassBoard::Want read_want(ByteReader& from) {
@@ -62,36 +57,40 @@ MaskQuestion read_question(ByteReader& from) {
   question.step = from.wide();
   question.shape.rows = from.number();
   question.shape.width = from.number();
-  question.shape.by_row = from.byte() != 0;
+  question.shape.by_row = from.flag();
   question.choices = from.number();
-  for (int32_t left = from.count(12); left > 0; --left) {
-    MaskQuestion::Choice& choice = question.masked.emplace_back();
-    for (int32_t* value : {&choice.row, &choice.slot, &choice.chosen}) *value = from.number();
-  }
-  for (int32_t left = from.count(12); left > 0 && from.ok(); --left) {
-    GuessedRow& row = question.guessed.emplace_back();
-    row.row = from.number();
-    row.guesses.tokens = from.list<int32_t>();
-    row.guesses.parents = from.list<int32_t>();
-  }
+  question.masked = from.items(12, [](ByteReader& one) {
+    MaskQuestion::Choice choice;
+    for (int32_t* value : {&choice.row, &choice.slot, &choice.chosen}) *value = one.number();
+    return choice;
+  });
+  question.guessed = from.items(12, [](ByteReader& one) {
+    GuessedRow row;
+    row.row = one.number();
+    row.guesses.tokens = one.list<int32_t>();
+    row.guesses.parents = one.list<int32_t>();
+    return row;
+  });
   return question;
 }
 
-StepResult read_result(ByteReader& from) {
-  StepResult result;
-  result.step = from.wide();
-  for (int32_t left = from.count(16); left > 0 && from.ok(); --left) {
-    RowResult& row = result.rows.emplace_back();
-    row.slot = from.number();
-    row.drafted = from.number();
-    row.outputs = read_outputs(from);
-    row.prompt_logprobs = read_outputs(from);
-  }
-  return result;
+LeaderMessage::Answer read_answer(ByteReader& from) {
+  LeaderMessage::Answer answer;
+  answer.clock.busy = std::bit_cast<double>(from.wide());
+  answer.clock.idle = std::bit_cast<double>(from.wide());
+  answer.result.step = from.wide();
+  answer.result.rows = from.items(16, [](ByteReader& one) {
+    RowResult row;
+    row.slot = one.number();
+    row.drafted = one.number();
+    row.outputs = read_outputs(one);
+    row.prompt_logprobs = read_outputs(one);
+    return row;
+  });
+  return answer;
 }
 
 bool fits(const PassBoard::Want& want, const ExecutorLimits& limits) {
-  const auto within = [](int64_t value, int64_t most) { return value >= 0 && value <= most; };
   return within(want.named, limits.max_step_tokens) && within(want.going_on, limits.max_slots) &&
          within(want.sampling, limits.max_slots) && within(want.graph_rows, limits.max_step_tokens) &&
          want.width >= 1 && want.width <= 1 + limits.max_drafts;
@@ -140,79 +139,55 @@ bool fits(const StepResult& result, const ExecutorLimits& limits) {
 }  // namespace
 
 std::string encode_want(int32_t group, const PassBoard::Want& want) {
-  std::string bytes;
-  ByteWriter to(bytes);
-  to.byte(kWant);
-  to.number(group);
-  for (const int64_t value : {want.named, want.going_on, want.sampling, want.graph_rows})
-    to.number(static_cast<int32_t>(value));
-  to.number(want.width);
-  return bytes;
+  return frame_message(kWant, group, [&](ByteWriter& to) {
+    for (const int64_t value : {want.named, want.going_on, want.sampling, want.graph_rows})
+      to.number(static_cast<int32_t>(value));
+    to.number(want.width);
+  });
 }
 
 std::string encode_question(int32_t group, const MaskQuestion& question) {
-  std::string bytes;
-  ByteWriter to(bytes);
-  to.byte(kQuestion);
-  to.number(group);
-  to.wide(question.step);
-  to.number(static_cast<int32_t>(question.shape.rows));
-  to.number(static_cast<int32_t>(question.shape.width));
-  to.byte(question.shape.by_row ? 1 : 0);
-  to.number(question.choices);
-  to.number(static_cast<int32_t>(question.masked.size()));
-  for (const auto& choice : question.masked) {
-    for (const int32_t value : {choice.row, choice.slot, choice.chosen}) to.number(value);
-  }
-  to.number(static_cast<int32_t>(question.guessed.size()));
-  for (const auto& row : question.guessed) {
-    to.number(static_cast<int32_t>(row.row));
-    to.list(row.guesses.tokens);
-    to.list(row.guesses.parents);
-  }
-  return bytes;
+  return frame_message(kQuestion, group, [&](ByteWriter& to) {
+    to.wide(question.step);
+    to.number(static_cast<int32_t>(question.shape.rows));
+    to.number(static_cast<int32_t>(question.shape.width));
+    to.flag(question.shape.by_row);
+    to.number(question.choices);
+    to.items(question.masked, [&](const MaskQuestion::Choice& choice) {
+      for (const int32_t value : {choice.row, choice.slot, choice.chosen}) to.number(value);
+    });
+    to.items(question.guessed, [&](const GuessedRow& row) {
+      to.number(static_cast<int32_t>(row.row));
+      to.list(row.guesses.tokens);
+      to.list(row.guesses.parents);
+    });
+  });
 }
 
 std::string encode_answer(int32_t group, const StepResult& result, const DeviceClock& clock) {
-  std::string bytes;
-  ByteWriter to(bytes);
-  to.byte(kAnswer);
-  to.number(group);
-  to.wide(std::bit_cast<uint64_t>(clock.busy));
-  to.wide(std::bit_cast<uint64_t>(clock.idle));
-  to.wide(result.step);
-  to.number(static_cast<int32_t>(result.rows.size()));
-  for (const RowResult& row : result.rows) {
-    to.number(row.slot);
-    to.number(row.drafted);
-    write(to, row.outputs);
-    write(to, row.prompt_logprobs);
-  }
-  return bytes;
+  return frame_message(kAnswer, group, [&](ByteWriter& to) {
+    to.wide(std::bit_cast<uint64_t>(clock.busy));
+    to.wide(std::bit_cast<uint64_t>(clock.idle));
+    to.wide(result.step);
+    to.items(result.rows, [&](const RowResult& row) {
+      to.number(row.slot);
+      to.number(row.drafted);
+      write(to, row.outputs);
+      write(to, row.prompt_logprobs);
+    });
+  });
 }
 
 Result<LeaderMessage> parse_leader_message(std::string_view bytes, int32_t groups,
                                            const ExecutorLimits& limits) {
-  ByteReader from(bytes);
   LeaderMessage message;
-  const uint8_t kind = from.byte();
-  message.group = from.number();
-  bool sound = message.group >= 0 && message.group < groups;
-  if (kind == kWant) {
-    sound = sound && fits(message.want.emplace(read_want(from)), limits);
-  } else if (kind == kQuestion) {
-    sound = sound && fits(message.question.emplace(read_question(from)), limits);
-  } else if (kind == kAnswer) {
-    LeaderMessage::Answer& answer = message.answer.emplace();
-    answer.clock.busy = std::bit_cast<double>(from.wide());
-    answer.clock.idle = std::bit_cast<double>(from.wide());
-    answer.result = read_result(from);
-    sound = sound && fits(answer.result, limits);
-  } else {
-    sound = false;
-  }
-  if (sound && from.done()) return message;
-  return error(ErrorCode::kInternal, "{} bytes that no leader of this model sends", bytes.size());
+  FATHOM_TRY(read_message(bytes, groups, "a leader", [&](uint8_t kind, int32_t group, ByteReader& from) {
+    message.group = group;
+    if (kind == kWant) return fits(message.want.emplace(read_want(from)), limits);
+    if (kind == kQuestion) return fits(message.question.emplace(read_question(from)), limits);
+    return kind == kAnswer && fits(message.answer.emplace(read_answer(from)).result, limits);
+  }));
+  return message;
 }
 
 }  // namespace fathom::engine

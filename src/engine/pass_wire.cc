@@ -11,11 +11,6 @@ namespace {
 
 constexpr uint8_t kAsleep = 0;  // a group that is not told of the pass; else 1 + its kind
 
-template <class T>
-bool inside(const std::vector<T>& values, int64_t end) {
-  return std::all_of(values.begin(), values.end(), [&](T v) { return v >= 0 && v < end; });
-}
-
 void write_rows(ByteWriter& writer, const std::vector<ops::AttentionRow>& rows) {
   writer.number(static_cast<int32_t>(rows.size()));
   for (const auto& row : rows) {

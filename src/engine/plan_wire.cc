@@ -4,12 +4,12 @@
 #include <utility>
 
 #include "base/check.h"
-#include "engine/byte_stream.h"
+#include "engine/message_frame.h"
 
 namespace fathom::engine {
 namespace {
 
-constexpr uint8_t kStep = 1, kMasks = 2, kPass = 3;
+constexpr uint8_t kStep = 1, kMasks = 2, kPass = 3;  // a pass is about all groups, framed as the first
 
 // Stands for a mask that node 0 keeps.
 class MaskElsewhere final : public TokenMaskSource {
@@ -26,17 +26,16 @@ void write(ByteWriter& to, const SamplingParams& s) {
     to.real(value);
   }
   to.number(s.top_k);
-  to.number(static_cast<int32_t>(s.logit_bias.size()));
-  for (const auto& [token, bias] : s.logit_bias) {
-    to.number(token);
-    to.real(bias);
-  }
+  to.items(s.logit_bias, [&](const auto& entry) {
+    to.number(entry.first);
+    to.real(entry.second);
+  });
   const ThinkingBudget& t = s.thinking;
   for (const int32_t value : {t.tokens, t.start, t.end, t.line_break, t.begun}) to.number(value);
   to.number(s.max_new_tokens);
   to.number(s.min_new_tokens);
   to.list(s.stop_token_ids);
-  to.byte(s.ignore_eos ? 1 : 0);
+  to.flag(s.ignore_eos);
   to.wide(s.seed);
 }
 
@@ -47,22 +46,22 @@ SamplingParams read_sampling(ByteReader& from) {
     *value = from.real();
   }
   s.top_k = from.number();
-  for (int32_t left = from.count(8); left > 0; --left) {
-    const int32_t token = from.number();
-    s.logit_bias.emplace_back(token, from.real());
-  }
+  s.logit_bias = from.items(8, [](ByteReader& one) {
+    const int32_t token = one.number();
+    return std::pair(token, one.real());
+  });
   ThinkingBudget& t = s.thinking;
   for (int32_t* value : {&t.tokens, &t.start, &t.end, &t.line_break, &t.begun}) *value = from.number();
   s.max_new_tokens = from.number();
   s.min_new_tokens = from.number();
   s.stop_token_ids = from.list<int32_t>();
-  s.ignore_eos = from.byte() != 0;
+  s.ignore_eos = from.flag();
   s.seed = from.wide();
   return s;
 }
 
 void write(ByteWriter& to, const LogprobParams& p) {
-  to.byte(p.output ? 1 : 0);
+  to.flag(p.output);
   to.number(p.top);
   to.number(p.prompt_start);
   to.list(p.token_ids);
@@ -70,11 +69,21 @@ void write(ByteWriter& to, const LogprobParams& p) {
 
 LogprobParams read_logprobs(ByteReader& from) {
   LogprobParams p;
-  p.output = from.byte() != 0;
+  p.output = from.flag();
   p.top = from.number();
   p.prompt_start = from.number();
   p.token_ids = from.list<int32_t>();
   return p;
+}
+
+void write(ByteWriter& to, const BatchPlan::Open& open) {
+  to.number(open.slot);
+  write(to, open.init.sampling);
+  write(to, open.init.logprobs);
+  to.list(open.init.prompt);
+  to.list(open.init.output);
+  to.flag(open.init.mask != nullptr);
+  to.list(open.pages);
 }
 
 BatchPlan::Open read_open(ByteReader& from) {
@@ -84,27 +93,35 @@ BatchPlan::Open read_open(ByteReader& from) {
   open.init.logprobs = read_logprobs(from);
   open.init.prompt = from.list<int32_t>();
   open.init.output = from.list<int32_t>();
-  if (from.byte() != 0) open.init.mask = std::make_shared<MaskElsewhere>();
+  if (from.flag()) open.init.mask = std::make_shared<MaskElsewhere>();
   open.pages = from.list<int32_t>();
   return open;
+}
+
+void write(ByteWriter& to, const BatchRow& row) {
+  to.number(row.slot);
+  to.flag(row.mode == RowMode::kExtend);
+  to.number(row.start);
+  to.list(row.tokens);
+  to.list(row.new_pages);
+  to.flag(row.sample);
+  to.number(row.drafts);
+  to.number(row.prompt_logprob_start);
+  to.number(row.next_prompt_token);
 }
 
 BatchRow read_row(ByteReader& from) {
   BatchRow row;
   row.slot = from.number();
-  row.mode = from.byte() != 0 ? RowMode::kExtend : RowMode::kDecode;
+  row.mode = from.flag() ? RowMode::kExtend : RowMode::kDecode;
   row.start = from.number();
   row.tokens = from.list<int32_t>();
   row.new_pages = from.list<int32_t>();
-  row.sample = from.byte() != 0;
+  row.sample = from.flag();
   row.drafts = from.number();
   row.prompt_logprob_start = from.number();
   row.next_prompt_token = from.number();
   return row;
-}
-
-bool inside(const std::vector<int32_t>& values, int32_t end) {
-  return std::all_of(values.begin(), values.end(), [end](int32_t v) { return v >= 0 && v < end; });
 }
 
 bool fits(const BatchPlan& plan, const ExecutorLimits& limits) {
@@ -139,6 +156,33 @@ bool fits(const BatchPlan& plan, const ExecutorLimits& limits) {
   return !plan.rows.empty() && tokens <= limits.max_step_tokens;
 }
 
+StepMessage read_step(ByteReader& from) {
+  StepMessage step;
+  step.eager = from.flag();
+  step.plan.step = from.wide();
+  step.plan.open = from.items(8, read_open);
+  step.plan.rows = from.items(8, read_row);
+  return step;
+}
+
+MasksMessage read_masks(ByteReader& from) {
+  MasksMessage masks;
+  masks.step = from.wide();
+  masks.rows = from.items(5, [](ByteReader& one) {
+    MaskRow row;
+    row.constrains = one.flag();
+    row.allowed = one.list<uint64_t>();
+    return row;
+  });
+  return masks;
+}
+
+bool fits(const MasksMessage& masks, const ExecutorLimits& limits) {
+  return std::all_of(masks.rows.begin(), masks.rows.end(), [&](const MaskRow& row) {
+    return row.allowed.size() == (row.constrains ? num_mask_words(limits.vocab_size) : 0);
+  });
+}
+
 PassMessage read_pass(ByteReader& from) {
   PassMessage message;
   for (int64_t* value : {&message.pass.graph_rows, &message.pass.rows, &message.pass.places})
@@ -150,7 +194,6 @@ PassMessage read_pass(ByteReader& from) {
 
 bool fits(const PassMessage& message, int32_t groups, const ExecutorLimits& limits) {
   const PassBoard::Pass& pass = message.pass;
-  const auto within = [](int64_t value, int64_t most) { return value >= 0 && value <= most; };
   return message.idle.size() == static_cast<size_t>(groups) && pass.width >= 1 &&
          pass.width <= 1 + limits.max_drafts && within(pass.graph_rows, limits.max_step_tokens) &&
          within(pass.rows, limits.max_step_tokens) && within(pass.places, limits.max_step_tokens);
@@ -159,97 +202,50 @@ bool fits(const PassMessage& message, int32_t groups, const ExecutorLimits& limi
 }  // namespace
 
 std::string encode_step(int32_t group, const BatchPlan& plan, bool eager) {
-  std::string bytes;
-  ByteWriter to(bytes);
-  to.byte(kStep);
-  to.number(group);
-  to.byte(eager ? 1 : 0);
-  to.wide(plan.step);
-  to.number(static_cast<int32_t>(plan.open.size()));
-  for (const auto& open : plan.open) {
-    to.number(open.slot);
-    write(to, open.init.sampling);
-    write(to, open.init.logprobs);
-    to.list(open.init.prompt);
-    to.list(open.init.output);
-    to.byte(open.init.mask != nullptr ? 1 : 0);
-    to.list(open.pages);
-  }
-  to.number(static_cast<int32_t>(plan.rows.size()));
-  for (const auto& row : plan.rows) {
-    to.number(row.slot);
-    to.byte(row.mode == RowMode::kExtend ? 1 : 0);
-    to.number(row.start);
-    to.list(row.tokens);
-    to.list(row.new_pages);
-    to.byte(row.sample ? 1 : 0);
-    to.number(row.drafts);
-    to.number(row.prompt_logprob_start);
-    to.number(row.next_prompt_token);
-  }
-  return bytes;
+  return frame_message(kStep, group, [&](ByteWriter& to) {
+    to.flag(eager);
+    to.wide(plan.step);
+    to.items(plan.open, [&](const BatchPlan::Open& open) { write(to, open); });
+    to.items(plan.rows, [&](const BatchRow& row) { write(to, row); });
+  });
 }
 
 std::string encode_masks(int32_t group, uint64_t step, const std::vector<MaskRow>& rows) {
-  std::string bytes;
-  ByteWriter to(bytes);
-  to.byte(kMasks);
-  to.number(group);
-  to.wide(step);
-  to.number(static_cast<int32_t>(rows.size()));
-  for (const auto& row : rows) {
-    to.byte(row.constrains ? 1 : 0);
-    to.list(row.allowed);
-  }
-  return bytes;
+  return frame_message(kMasks, group, [&](ByteWriter& to) {
+    to.wide(step);
+    to.items(rows, [&](const MaskRow& row) {
+      to.flag(row.constrains);
+      to.list(row.allowed);
+    });
+  });
 }
 
 std::string encode_pass_begun(const PassBoard::Pass& pass, const std::vector<bool>& idle) {
-  std::string bytes;
-  ByteWriter to(bytes);
-  to.byte(kPass);
-  for (const int64_t value : {pass.graph_rows, pass.rows, pass.places}) to.wide(static_cast<uint64_t>(value));
-  to.number(pass.width);
-  to.list(std::vector<uint8_t>(idle.begin(), idle.end()));
-  return bytes;
+  return frame_message(kPass, 0, [&](ByteWriter& to) {
+    for (const int64_t value : {pass.graph_rows, pass.rows, pass.places})
+      to.wide(static_cast<uint64_t>(value));
+    to.number(pass.width);
+    to.list(std::vector<uint8_t>(idle.begin(), idle.end()));
+  });
 }
 
 Result<EngineMessage> parse_engine_message(std::string_view bytes, int32_t groups,
                                            const ExecutorLimits& limits) {
-  ByteReader from(bytes);
   EngineMessage message;
-  const uint8_t kind = from.byte();
-  bool sound = false;
-  const auto group_of = [&](int32_t group) { return group >= 0 && group < groups; };
-  if (kind == kStep) {
-    StepMessage& step = message.step.emplace();
-    step.group = from.number();
-    step.eager = from.byte() != 0;
-    step.plan.step = from.wide();
-    for (int32_t left = from.count(8); left > 0 && from.ok(); --left)
-      step.plan.open.push_back(read_open(from));
-    for (int32_t left = from.count(8); left > 0 && from.ok(); --left)
-      step.plan.rows.push_back(read_row(from));
-    sound = from.done() && group_of(step.group) && fits(step.plan, limits);
-  } else if (kind == kMasks) {
-    MasksMessage& masks = message.masks.emplace();
-    masks.group = from.number();
-    masks.step = from.wide();
-    sound = group_of(masks.group);
-    for (int32_t left = from.count(5); left > 0 && from.ok(); --left) {
-      MaskRow row;
-      row.constrains = from.byte() != 0;
-      row.allowed = from.list<uint64_t>();
-      const size_t words = row.constrains ? num_mask_words(limits.vocab_size) : 0;
-      sound = sound && row.allowed.size() == words;
-      masks.rows.push_back(std::move(row));
+  FATHOM_TRY(read_message(bytes, groups, "node 0", [&](uint8_t kind, int32_t group, ByteReader& from) {
+    if (kind == kStep) {
+      StepMessage& step = message.step.emplace(read_step(from));
+      step.group = group;
+      return fits(step.plan, limits);
     }
-    sound = sound && from.done();
-  } else if (kind == kPass) {
-    sound = fits(message.pass.emplace(read_pass(from)), groups, limits) && from.done();
-  }
-  if (sound) return message;
-  return error(ErrorCode::kInternal, "node 0 sent {} bytes that are no step of this model", bytes.size());
+    if (kind == kMasks) {
+      MasksMessage& masks = message.masks.emplace(read_masks(from));
+      masks.group = group;
+      return fits(masks, limits);
+    }
+    return kind == kPass && fits(message.pass.emplace(read_pass(from)), groups, limits);
+  }));
+  return message;
 }
 
 }  // namespace fathom::engine
