@@ -314,21 +314,11 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
             static_cast<size_t>(j) < wanted.size() ? wanted[static_cast<size_t>(j)] : -1;
       }
     }
-    stream_->copy(device_logprobs_.ids, ids, static_cast<size_t>(rows * shape.requested) * sizeof(int32_t));
-    sample::cuda::LogprobArgs args;
-    args.logits = model_->last_logits();
-    args.rows = rows;
-    if (trees() && width_ > 1) args.logit_rows = trees_.logit_rows;
-    args.tokens = device_tokens_;
-    args.top = shape.top;
-    args.requested_ids = shape.requested;
-    args.requested = device_logprobs_.ids;
-    args.token_logprobs = device_logprobs_.token_logprobs;
-    args.top_tokens = device_logprobs_.top_tokens;
-    args.top_logprobs = device_logprobs_.top_logprobs;
-    args.requested_logprobs = device_logprobs_.requested_logprobs;
-    sampler_->logprobs(args);
-    frame.output.bring_logprobs(*stream_, device_logprobs_, rows, shape);
+    describe({.logits = model_->last_logits(),
+              .rows = rows,
+              .logit_rows = trees() && width_ > 1 ? trees_.logit_rows : nullptr,
+              .tokens = device_tokens_},
+             shape, frame.output);
   }
   // After the choice: further logits take the place of the step's.
   for (size_t r = 0; r < plan.rows.size(); ++r) {
@@ -412,6 +402,20 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   return stream_->status();
 }
 
+void GpuEngine::describe(sample::cuda::LogprobArgs args, const LogprobShape& shape, StepOutput& output) {
+  stream_->copy(device_logprobs_.ids, output.ids(),
+                static_cast<size_t>(args.rows * shape.requested) * sizeof(int32_t));
+  args.top = shape.top;
+  args.requested_ids = shape.requested;
+  args.requested = device_logprobs_.ids;
+  args.token_logprobs = device_logprobs_.token_logprobs;
+  args.top_tokens = device_logprobs_.top_tokens;
+  args.top_logprobs = device_logprobs_.top_logprobs;
+  args.requested_logprobs = device_logprobs_.requested_logprobs;
+  sampler_->logprobs(args);
+  output.bring_logprobs(*stream_, device_logprobs_, args.rows, shape);
+}
+
 Result<void> GpuEngine::report_prompt(const BatchRow& row, int32_t first, RowResult* result) {
   const LogprobParams& params = slots_[static_cast<size_t>(row.slot)].logprobs;
   const int32_t count = row.num_tokens();
@@ -434,20 +438,10 @@ Result<void> GpuEngine::report_prompt(const BatchRow& row, int32_t first, RowRes
     const auto bytes = static_cast<size_t>(size) * sizeof(int32_t);
     stream_->copy(device_logprobs_.rows, output.row_ids(), bytes);
     stream_->copy(device_logprobs_.tokens, output.row_tokens(), bytes);
-    stream_->copy(device_logprobs_.ids, output.ids(), bytes * static_cast<size_t>(shape.requested));
-    sample::cuda::LogprobArgs args;
-    args.logits = model_->logits(*stream_, device_logprobs_.rows, size);
-    args.rows = size;
-    args.tokens = device_logprobs_.tokens;
-    args.top = shape.top;
-    args.requested_ids = shape.requested;
-    args.requested = device_logprobs_.ids;
-    args.token_logprobs = device_logprobs_.token_logprobs;
-    args.top_tokens = device_logprobs_.top_tokens;
-    args.top_logprobs = device_logprobs_.top_logprobs;
-    args.requested_logprobs = device_logprobs_.requested_logprobs;
-    sampler_->logprobs(args);
-    output.bring_logprobs(*stream_, device_logprobs_, size, shape);
+    describe({.logits = model_->logits(*stream_, device_logprobs_.rows, size),
+              .rows = size,
+              .tokens = device_logprobs_.tokens},
+             shape, output);
     FATHOM_TRY(stream_->synchronize());
     for (int32_t i = 0; i < size; ++i)
       result->prompt_logprobs.push_back(output.described(i, output.row_tokens()[i], params));

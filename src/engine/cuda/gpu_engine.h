@@ -259,6 +259,9 @@ class GpuEngine final : public Engine {
                                   const std::vector<GuessedRow>& guessed);
   void ask_node_zero(const Frame& frame, const MaskShape& shape, std::vector<GuessedRow> guessed);
   sample::GuessTree drafted_guesses(const Frame& frame, const GuessInput::Row& row) const;
+  // Queues the telling of what stands in rows of logits: of `args` only those and their tokens are given. The
+  // ids that are asked about lie in output.ids().
+  void describe(sample::cuda::LogprobArgs args, const LogprobShape& shape, StepOutput& output);
   Result<void> report_prompt(const BatchRow& row, int32_t first, RowResult* result);
 
   const int gpu_;
