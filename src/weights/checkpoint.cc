@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "weights/json_file.h"
+#include "weights/shard_index.h"
 
 namespace fathom::weights {
 
@@ -16,30 +17,9 @@ constexpr size_t kMaxIndexBytes = size_t{64} << 20;
 constexpr char kIndexName[] = "model.safetensors.index.json";
 constexpr char kSingleName[] = "model.safetensors";
 
-// A shard must be a file of the model's own folder: an index comes from outside and may not point elsewhere.
-bool is_plain_file_name(const std::string& name) {
-  return !name.empty() && name.front() != '.' &&
-         name.find_first_of(std::string_view("/\\\0", 3)) == name.npos;
-}
-
-// name of tensor -> name of shard
-Result<std::map<std::string, std::string>> read_index(const std::string& path) {
+Result<ShardIndex> read_index(const std::string& path) {
   FATHOM_ASSIGN(const std::string text, read_text_file(path, kMaxIndexBytes));
-  FATHOM_ASSIGN(const nlohmann::json index, parse_json(text, path));
-  const auto found = index.is_object() ? index.find("weight_map") : index.end();
-  if (!index.is_object() || found == index.end() || !found->is_object()) {
-    return error(ErrorCode::kInvalidArgument, "{}: expected an object 'weight_map'", path);
-  }
-  std::map<std::string, std::string> shards;
-  for (const auto& [name, shard] : found->items()) {
-    if (!shard.is_string() || !is_plain_file_name(shard.get_ref<const std::string&>())) {
-      return error(ErrorCode::kInvalidArgument,
-                   "{}: the shard of '{}' must be the name of a file in the same folder, got {}", path,
-                   name.substr(0, 200), shard.dump().substr(0, 200));
-    }
-    shards.emplace(name, shard.get<std::string>());
-  }
-  return shards;
+  return parse_shard_index(text, path);
 }
 
 }  // namespace
@@ -51,7 +31,7 @@ Result<Checkpoint> Checkpoint::open(const std::string& model_dir) {
     return error(ErrorCode::kNotFound, "{}: no such folder", model_dir);
   }
   Checkpoint checkpoint;
-  std::map<std::string, std::string> shard_of;  // empty for a single file
+  ShardIndex shard_of;  // empty for a single file
   std::vector<std::string> names;
   if (std::filesystem::exists(dir / kSingleName, code)) {
     names.emplace_back(kSingleName);

@@ -50,7 +50,7 @@ TEST(Checkpoint, ListsMissingShards) {
 
 TEST(Checkpoint, RefusesShardsElsewhere) {
   for (const char* shard : {"\"../x.safetensors\"", "\"/etc/passwd\"", "\"a/b\"", "\"..\"", "\"\"", "7",
-                            "\"a\\u0000b\"", "\"c:\\\\x\""}) {
+                            "\"a\\u0000b\"", "\"a\\u001b[2Jb\"", "\"c:\\\\x\""}) {
     const TempFolder folder;
     folder.write("model.safetensors.index.json", std::string(R"({"weight_map":{"a":)") + shard + "}}");
     const auto result = Checkpoint::open(folder.path());
