@@ -11,30 +11,10 @@ constexpr const char* kMessages = "/v1/messages";
 constexpr const char* kCount = "/v1/messages/count_tokens";
 constexpr const char* kTools =
     R"("tools": [{"name": "get_time", "description": "d", "input_schema": {"type": "object"}}])";
-constexpr const char* kCallText =
-    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_time\n```json\n{\"city\": "
-    "\"Rome\"}\n```"
-    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 
 std::string body_of(const std::string& fields) {
   return R"({"model": "demo", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}])" +
          (fields.empty() ? "" : ", " + fields) + "}";
-}
-
-std::string prompt_of(const Desk& desk) {
-  const auto requests = desk.sink.requests();
-  return requests.empty() ? "" : demo_tokenizer().decode(requests[0].prompt, false);
-}
-
-// (name, data) of each event.
-std::vector<ordered_json> events_of(const http::Response& response) {
-  std::vector<ordered_json> events;
-  http::SseParser parser;
-  parser.feed(response.body, [&](http::SseEvent event) {
-    events.push_back(ordered_json::parse(event.data));
-    EXPECT_EQ(events.back()["type"], event.name);
-  });
-  return events;
 }
 
 TEST(Anthropic, AnswersInItsForm) {
@@ -128,7 +108,7 @@ TEST(Anthropic, StreamsEveryEventInItsOrder) {
   std::string thinking;
   std::string words;
   std::string arguments;
-  for (const ordered_json& event : events_of(response)) {
+  for (const ordered_json& event : named_events_of(response)) {
     const auto type = event["type"].get<std::string>();
     if (type != last) order += (order.empty() ? "" : " ") + type;
     last = type;
@@ -150,7 +130,7 @@ TEST(Anthropic, StreamsEveryEventInItsOrder) {
   EXPECT_EQ(thinking, "I wonder.");
   EXPECT_EQ(words, "So it is.");
   EXPECT_EQ(arguments, "{\"city\": \"Rome\"}");
-  const ordered_json end = events_of(response).end()[-2];
+  const ordered_json end = named_events_of(response).end()[-2];
   EXPECT_EQ(end["delta"]["stop_reason"], "tool_use");
   EXPECT_GT(end["usage"]["output_tokens"], 0);
   EXPECT_EQ(end["usage"]["cache_read_input_tokens"], 2);

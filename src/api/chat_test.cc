@@ -13,11 +13,6 @@ std::string body_of(const std::string& fields) {
   return std::string("{") + kHello + ", " + fields + "}";
 }
 
-std::string prompt_of(const Desk& desk, size_t index = 0) {
-  const auto requests = desk.sink.requests();
-  return index < requests.size() ? demo_tokenizer().decode(requests[index].prompt, false) : "";
-}
-
 TEST(Chat, AnswersInOpenAisForm) {
   Desk desk(says("The answer is 4."));
   const ordered_json answer = desk.json(kChat, body_of(R"("model": "demo")"));

@@ -158,8 +158,31 @@ class Desk {
   Service service;
 };
 
+// The prompt of a request that came to the sink; empty when there is none.
+inline std::string prompt_of(const Desk& desk, size_t index = 0) {
+  const auto requests = desk.sink.requests();
+  return index < requests.size() ? demo_tokenizer().decode(requests[index].prompt, false) : "";
+}
+
+// Of a stream whose events have their name in them too, as Anthropic's and those of Responses.
+inline std::vector<nlohmann::ordered_json> named_events_of(const http::Response& response) {
+  std::vector<nlohmann::ordered_json> events;
+  http::SseParser parser;
+  parser.feed(response.body, [&](http::SseEvent event) {
+    events.push_back(nlohmann::ordered_json::parse(event.data));
+    EXPECT_EQ(events.back()["type"], event.name);
+  });
+  return events;
+}
+
 inline constexpr const char* kChat = "/v1/chat/completions";
 inline constexpr const char* kCompletions = "/v1/completions";
 inline constexpr const char* kHello = R"("messages": [{"role": "user", "content": "Hello"}])";
+
+// How the demo model calls a tool.
+inline constexpr const char* kCallText =
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_time\n```json\n{\"city\": "
+    "\"Rome\"}\n```"
+    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 
 }  // namespace fathom::api

@@ -9,28 +9,14 @@ using nlohmann::ordered_json;
 constexpr const char* kResponses = "/v1/responses";
 constexpr const char* kTools = R"("tools": [{"type": "function", "name": "get_time", "description": "d",
                                              "parameters": {"type": "object"}, "strict": false}])";
-constexpr const char* kCallText =
-    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_time\n```json\n{\"city\": "
-    "\"Rome\"}\n```"
-    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 
 std::string body_of(const std::string& fields) {
   return R"({"model": "demo", "input": "Hello")" + (fields.empty() ? "" : ", " + fields) + "}";
 }
 
-std::string prompt_of(const Desk& desk) {
-  const auto requests = desk.sink.requests();
-  return requests.empty() ? "" : demo_tokenizer().decode(requests[0].prompt, false);
-}
-
 std::vector<ordered_json> events_of(const http::Response& response) {
-  std::vector<ordered_json> events;
-  http::SseParser parser;
-  parser.feed(response.body, [&](http::SseEvent event) {
-    events.push_back(ordered_json::parse(event.data));
-    EXPECT_EQ(events.back()["type"], event.name);
-    EXPECT_EQ(events.back()["sequence_number"], events.size() - 1);
-  });
+  const auto events = named_events_of(response);
+  for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i]["sequence_number"], i);
   return events;
 }
 
