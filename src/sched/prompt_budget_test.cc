@@ -98,19 +98,25 @@ TEST(PromptBudget, LearnsWhereEveryStepHasPrompts) {
   EXPECT_NEAR(budget.tokens(60, 512), 96, 20);
 }
 
-TEST(PromptBudget, KnowsThePriceOfWhatIsBefore) {
-  std::mt19937 random(9);
-  PromptBudget budget(1.7);
+// Steps on a noisy machine, half of them with prompts, of which every fourth is the end of a long one;
+// looks_us(prompts, before) is what it takes them to see the tokens before them.
+template <class LooksUs>
+void steps_with_long_prompts(std::mt19937& random, PromptBudget& budget, const LooksUs& looks_us) {
   const Machine machine{4500, 308, 168};
   std::uniform_real_distribution<double> noise(0.8, 1.2);
   for (int i = 0; i < 600; ++i) {
     const auto outputs = 55 + static_cast<int32_t>(random() % 8);
     const int32_t prompts = i % 2 == 0 ? 0 : 10 + static_cast<int32_t>(random() % 30);
-    // Every fourth prompt is the end of a long one.
     const int32_t before = i % 8 == 1 ? 400 + static_cast<int32_t>(random() % 600) : 0;
-    const double us = (machine.us(outputs, prompts) + 30.0 * static_cast<double>(before)) * noise(random);
+    const double us = (machine.us(outputs, prompts) + looks_us(prompts, before)) * noise(random);
     budget.note({outputs, prompts, budget.looks(before, prompts)}, static_cast<int64_t>(us * 1e3), false);
   }
+}
+
+TEST(PromptBudget, KnowsThePriceOfWhatIsBefore) {
+  std::mt19937 random(9);
+  PromptBudget budget(1.7);
+  steps_with_long_prompts(random, budget, [](int32_t, int32_t before) { return 30.0 * before; });
   EXPECT_NEAR(budget.tokens(60, 512), 80, 30);
   // A token costs 168 us, to see 1000 others 30 ms.
   EXPECT_NEAR(budget.cost_of(1000, 20), 198, 50);
@@ -122,16 +128,8 @@ TEST(PromptBudget, KnowsThePriceOfWhatIsBefore) {
 TEST(PromptBudget, KnowsThePriceOfPairs) {
   std::mt19937 random(10);
   PromptBudget budget(1.7, 100);
-  const Machine machine{4500, 308, 168};
-  std::uniform_real_distribution<double> noise(0.8, 1.2);
-  for (int i = 0; i < 600; ++i) {
-    const auto outputs = 55 + static_cast<int32_t>(random() % 8);
-    const int32_t prompts = i % 2 == 0 ? 0 : 10 + static_cast<int32_t>(random() % 30);
-    const int32_t before = i % 8 == 1 ? 400 + static_cast<int32_t>(random() % 600) : 0;
-    const auto looks = static_cast<double>(prompts) * before;
-    const double us = (machine.us(outputs, prompts) + 0.3 * looks) * noise(random);
-    budget.note({outputs, prompts, budget.looks(before, prompts)}, static_cast<int64_t>(us * 1e3), false);
-  }
+  steps_with_long_prompts(random, budget,
+                          [](int32_t prompts, int32_t before) { return 0.3 * prompts * before; });
   EXPECT_NEAR(budget.tokens(60, 512), 96, 30);
   // A token costs 168 us, and 300 us more to see 1000 others.
   EXPECT_NEAR(budget.cost_of(1000, 20), 56, 12);

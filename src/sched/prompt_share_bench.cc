@@ -13,16 +13,11 @@
 
 #include "base/log.h"
 #include "sched/fake_executor.h"
+#include "sched/manual_clock.h"
 #include "sched/scheduler_core.h"
 
 namespace fathom::sched {
 namespace {
-
-class ManualClock : public Clock {
- public:
-  int64_t now_ns() const override { return ns; }
-  int64_t ns = 0;
-};
 
 // ms of a step: in all, of a row of outputs, a prompt token, and a look at what is before it
 // (sched/prompt_budget.h).

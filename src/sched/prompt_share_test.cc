@@ -1,14 +1,9 @@
 // What prompts may do to those that read an answer, on a machine whose steps take as long as a rule says.
+#include "sched/manual_clock.h"
 #include "sched/scheduler_core_fixture.h"
 
 namespace fathom::sched {
 namespace {
-
-class ManualClock : public Clock {
- public:
-  int64_t now_ns() const override { return ns; }
-  int64_t ns = 0;
-};
 
 class PromptShareTest : public SchedulerCoreTest {
  protected:

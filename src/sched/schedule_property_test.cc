@@ -7,20 +7,12 @@
 
 #include "base/log.h"
 #include "sched/fake_executor.h"
+#include "sched/manual_clock.h"
 #include "sched/schedule_judge.h"
 #include "sched/scheduler_core.h"
 
 namespace fathom::sched {
 namespace {
-
-class VirtualClock final : public Clock {
- public:
-  int64_t now_ns() const override { return now_; }
-  void advance(int64_t ns) { now_ += ns; }
-
- private:
-  int64_t now_ = 0;
-};
 
 class RandomSchedule {
  public:
@@ -41,7 +33,7 @@ class RandomSchedule {
     for (; !done(); ++actions) {
       ASSERT_LT(actions, most_actions) << "it does not end; " << describe();
       act();
-      clock_.advance(1'000'000);
+      clock_.ns += 1'000'000;
       auto integrity = core_->check_integrity();
       ASSERT_TRUE(integrity.ok()) << integrity.error().message;
       ASSERT_EQ(core_->stats().leaked_pages, 0);
@@ -274,7 +266,7 @@ class RandomSchedule {
   std::mt19937_64 random_;
   ExecutorLimits limits_;
   SchedulerOptions options_;
-  VirtualClock clock_;
+  ManualClock clock_;
   std::vector<Run> runs_;
   int64_t total_tokens_ = 0;
   int64_t cancel_all_at_ = -1;

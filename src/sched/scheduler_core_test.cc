@@ -3,6 +3,7 @@
 
 #include <deque>
 
+#include "sched/manual_clock.h"
 #include "sched/scheduler_core_fixture.h"
 
 namespace fathom::sched {
@@ -248,13 +249,8 @@ TEST_F(SchedulerCoreTest, AnErrorOfARowEndsItsRequestAlone) {
 
 // Guessing costs ten times as much here and is given up; then two steps are out at a time again.
 TEST_F(SchedulerCoreTest, OnlyStepsWithoutGuessesOverlap) {
-  class StepClock final : public Clock {
-   public:
-    int64_t now_ns() const override { return now; }
-    int64_t now = 0;
-  };
   limits_.max_drafts = 3;
-  StepClock clock;
+  ManualClock clock;
   executor_ = std::make_unique<FakeExecutor>(limits_);
   core_ = std::make_unique<SchedulerCore>(options_, limits_, clock);
   add(request("a", 0, 9, 400));
@@ -272,7 +268,7 @@ TEST_F(SchedulerCoreTest, OnlyStepsWithoutGuessesOverlap) {
     }
     if (executor_->pending() == 0) break;
     overlapping += out.size() == 2 ? 1 : 0;
-    clock.now += out.front() ? 10'000'000 : 1'000'000;
+    clock.ns += out.front() ? 10'000'000 : 1'000'000;
     out.pop_front();
     core_->account(executor_->complete());
   }
