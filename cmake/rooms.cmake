@@ -9,7 +9,7 @@
 # kernels are chosen at run time (src/device/cpu/isa.h).
 set(FATHOM_ISA_avx2 -mavx2 -mfma -mf16c -mbmi2)
 set(FATHOM_ISA_avx512 ${FATHOM_ISA_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
-set(FATHOM_ISA_avx512bf16 ${FATHOM_ISA_avx512} -mavx512bf16 -mavx512vnni)
+set(FATHOM_ISA_avx512bf16 ${FATHOM_ISA_avx512} -mavx512bf16 -mavx512vnni -mavx512vbmi)
 set(FATHOM_ISA_amx ${FATHOM_ISA_avx512bf16} -mamx-tile -mamx-bf16 -mamx-int8)
 
 # ASan watches every access of a kernel; these checks of UBSan in unrolled loops take the compiler minutes a file.

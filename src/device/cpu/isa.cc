@@ -56,7 +56,8 @@ Isa detect() {
     return Isa::kReference;
   if (!zmm || !has(seven.b, 16) || !has(seven.b, 17) || !has(seven.b, 30) || !has(seven.b, 31))
     return Isa::kAvx2;
-  if (!has(seven_one.a, 5) || !has(seven.c, 11)) return Isa::kAvx512;
+  // bf16, VNNI and VBMI.
+  if (!has(seven_one.a, 5) || !has(seven.c, 11) || !has(seven.c, 1)) return Isa::kAvx512;
   if (!tiles || !has(seven.d, 22) || !has(seven.d, 24) || !has(seven.d, 25) || !permit_amx())
     return Isa::kAvx512Bf16;
   return Isa::kAmx;

@@ -13,7 +13,7 @@ enum class Isa : uint8_t {
   kReference,   // plain C++, the oracle
   kAvx2,        // AVX2, FMA, F16C
   kAvx512,      // AVX-512 F, BW, DQ, VL
-  kAvx512Bf16,  // and AVX512_BF16, AVX512_VNNI
+  kAvx512Bf16,  // and AVX512_BF16, AVX512_VNNI, AVX512_VBMI
   kAmx,         // and AMX-TILE, AMX-BF16, AMX-INT8, permitted by the kernel
 };
 

@@ -69,6 +69,7 @@ struct Bf16 : Avx2 {
   static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 2;
   static constexpr int64_t kSliceK = 256;
+  static constexpr int64_t kAsideK = 256;
   static Raw load(const uint8_t* p) { return load_bits(p); }
   template <int S>
   static __m256 widen(__m256i pairs) {
@@ -92,6 +93,7 @@ struct F8 : Avx2 {
   static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 4;
   static constexpr int64_t kSliceK = 128;
+  static constexpr int64_t kAsideK = 128;
   static constexpr int64_t kUnpackBlocks = 3;  // to unpack costs as much as two rows of products
   static Raw load(const uint8_t* p) { return load_bits(p); }
   template <int S>

@@ -17,7 +17,8 @@ struct Avx512 {
   static constexpr bool kPanelByPanel = false;
   static constexpr int kStreamPanels[5] = {0, 4, 4, 4, 4};
   static constexpr int64_t kFetchAhead = 0;
-  static constexpr int64_t kUnpackBlocks = 0;
+  static constexpr bool kUnpacks = false;
+  static constexpr int64_t kSliceK = kAllK;
 
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec load_sum(const float* p) { return _mm512_loadu_ps(p); }
@@ -31,9 +32,7 @@ struct Avx512 {
 struct F32 : Avx512 {
   using Raw = Operand;
   static constexpr bool kScaled = false;
-  static constexpr bool kUnpacks = false;
   static constexpr int kSteps = 1;
-  static constexpr int64_t kSliceK = 256;
   static Raw load(const uint8_t* p) { return load_operand(p); }
   template <int S>
   static Operand step(Raw raw) {
@@ -44,9 +43,7 @@ struct F32 : Avx512 {
 struct Bf16 : Avx512 {
   using Raw = __m512i;
   static constexpr bool kScaled = false;
-  static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 2;
-  static constexpr int64_t kSliceK = 256;
   static Raw load(const uint8_t* p) { return _mm512_load_si512(p); }
   template <int S>
   static Operand step(Raw pairs) {
@@ -59,9 +56,7 @@ struct Bf16 : Avx512 {
 struct F8 : Avx512 {
   using Raw = __m512i;
   static constexpr bool kScaled = true;
-  static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 4;
-  static constexpr int64_t kSliceK = 128;
   static Raw load(const uint8_t* p) { return _mm512_load_si512(p); }
   template <int S>
   static Operand step(Raw quads) {

@@ -13,19 +13,17 @@ namespace {
 struct Dot {
   using Vec = __m512;
   using Operand = __m512i;
-  using Raw = __m512i;
   static constexpr int kUnitK = 2;
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxPanels = 2;
   static constexpr bool kPanelByPanel = false;
   static constexpr int kStreamPanels[5] = {0, 4, 4, 4, 4};
   static constexpr int64_t kFetchAhead = 0;
-  static constexpr int64_t kUnpackBlocks = 0;
+  static constexpr int64_t kSliceK = kAllK;
 
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec load_sum(const float* p) { return _mm512_loadu_ps(p); }
   static void store_sum(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-  static Raw load(const uint8_t* p) { return _mm512_load_si512(p); }
   static Operand load_operand(const uint8_t* p) { return _mm512_load_si512(p); }
   static void store_operand(uint8_t* p, Operand v) { _mm512_store_si512(p, v); }
   static __m512i broadcast(const float* p) { return _mm512_castps_si512(_mm512_set1_ps(*p)); }
@@ -35,24 +33,56 @@ struct Dot {
 };
 
 struct Bf16 : Dot {
+  using Raw = Operand;
   static constexpr bool kScaled = false;
   static constexpr bool kUnpacks = false;
   static constexpr int kSteps = 1;
-  static constexpr int64_t kSliceK = 512;
+  static Raw load(const uint8_t* p) { return load_operand(p); }
   template <int S>
   static Operand step(Raw raw) {
     return raw;
   }
 };
 
+constexpr F8Tables kF8Tables alignas(64) = make_f8_tables();
+
+// Where the bytes of a panel's row come from: those of a bf16 from `lower` (0 to 63) and `upper` (64 to 127).
+struct alignas(64) Interleave {
+  uint8_t byte[2][64];
+};
+constexpr Interleave make_interleave() {
+  Interleave from{};
+  for (unsigned i = 0; i < 64; ++i) {
+    for (unsigned s = 0; s < 2; ++s) from.byte[s][i] = static_cast<uint8_t>(i % 2 * 64 + i / 2 * 2 + s);
+  }
+  return from;
+}
+constexpr Interleave kInterleave = make_interleave();
+
+// Two look-ups give the bytes of 64 bf16, two more sort them into pairs: 7 operations for 64 weights with the
+// sign and the load.
 struct F8 : Dot {
+  struct Raw {
+    __m512i lower, upper;
+  };
   static constexpr bool kScaled = true;
   static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 2;
-  static constexpr int64_t kSliceK = 128;
+  static constexpr int64_t kUnpackBlocks = 3;
+  static constexpr int64_t kAsideK = 1024;
+  static __m512i look_up(const uint8_t (&table)[128], __m512i codes) {
+    return _mm512_permutex2var_epi8(_mm512_load_si512(table), codes, _mm512_load_si512(table + 64));
+  }
+  static Raw load(const uint8_t* p) {
+    const __m512i codes = _mm512_load_si512(p);
+    const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
+    const __m512i upper = look_up(kF8Tables.upper, codes);
+    return {look_up(kF8Tables.lower, codes), _mm512_ternarylogic_epi32(upper, codes, sign, 0xf8)};
+  }
   template <int S>
-  static Operand step(Raw quads) {
-    return f8_to_bf16<Words, S == 1>(quads);  // the bytes of a lane are k, k + 2, k + 1, k + 3
+  static Operand step(const Raw& raw) {
+    // The bytes of a lane are k, k + 2, k + 1, k + 3.
+    return _mm512_permutex2var_epi8(raw.lower, _mm512_load_si512(kInterleave.byte[S]), raw.upper);
   }
   static Vec scale_add(Vec y, Vec sum, const float* scales) {
     return _mm512_fmadd_ps(sum, _mm512_loadu_ps(scales), y);

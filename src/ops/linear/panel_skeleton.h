@@ -13,12 +13,16 @@
 //                      registers; else the panels share each broadcast
 //   kMaxRows, kMaxPanels   the register tile for many rows; kStreamPanels[rows] the one for few
 //   kFetchAhead        how many bytes of weights are on their way ahead of use; 0 leaves it to the processor
-//   kUnpackBlocks      from so many blocks of rows on, weights are unpacked into L1 once; below, each block
-//                      unpacks them in registers
+//   kUnpacks           with many rows, weights are unpacked once and set aside: from kUnpackBlocks blocks of
+//                      rows on; with fewer, or without kUnpacks, each block unpacks them in registers
+//   kSliceK            how much of k all rows go through at once, or kAllK; kAsideK where weights are set
+//   aside
 //
 // Every output is one chain of additions in the order of k, whatever the tile: in slices that are set aside
 // in y (exactly) or, for FP8, in sums of 128 that are scaled and added to y in order. So its bits do not
 // depend on the tile, the other rows or the threads.
+
+constexpr int64_t kAllK = INT64_MAX;
 
 #if defined(FATHOM_UNROLL)
 // The test leaves the loops alone.
@@ -37,7 +41,8 @@ struct Tile {
   float* y;
   int64_t y_stride;
   const float* scales;
-  bool begins;  // the chain begins here; else it goes on from y
+  int64_t scale_stride;  // floats to those of the next 128 k
+  bool begins;           // the chain begins here; else it goes on from y
   // Memory that will be needed next, fetched in passing: so many cache lines in each line of activations.
   const uint8_t* fetch;
   int64_t fetch_lines;
@@ -93,50 +98,70 @@ template <class K, class Source, int kRows, int S, class Sums>
   if constexpr (S + 1 < Source::kSteps) add_panel_steps<K, Source, kRows, S + 1>(sum, p, raw, a);
 }
 
+// k of one 64-byte row of a panel, and of one line of activations.
+template <class K>
+constexpr int64_t kRowK = K::kSteps * K::kUnitK;
+template <class K>
+constexpr int64_t kLineK = 16 * K::kUnitK;
+
+// FP8: does a tile go through several parts of 128 k? (What GCC makes of that loop with AVX2's registers is
+// up to twice as slow.)
+template <class K>
+constexpr bool kScalesInTile = K::kScaled && K::kSliceK == kAllK;
+
 // kAhead: bytes ahead of each panel's stream to fetch, where the weights come from memory.
 template <class K, class Source, int kRows, int kPanels, int64_t kAhead = 0>
 void multiply_tile(const Tile& tile) {
-  typename K::Vec sum[kRows][kPanels];
-  FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
-    FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
-      sum[r][p] = K::kScaled || tile.begins ? K::zero() : K::load_sum(tile.y + r * tile.y_stride + 16 * p);
-    }
-  }
   const float* line = tile.a;
   const uint8_t* w = tile.w;
   const int64_t w_stride = tile.w_stride;
   const int64_t line_step = tile.line_step;
   const uint8_t* fetch = tile.fetch;
-  for (int64_t left = tile.lines; left > 0; --left) {
-    for (int64_t i = 0; i < tile.fetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch);
-    for (int i = 0; i < 16; i += Source::kSteps) {
-      if constexpr (K::kPanelByPanel) {
-        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
-          if constexpr (kAhead > 0) __builtin_prefetch(w + p * w_stride + kAhead);
-          const typename Source::Raw raw = Source::load(w + p * w_stride);
-          add_panel_steps<K, Source, kRows, 0>(sum, p, raw, line + i);
-        }
-      } else {
-        typename Source::Raw raw[kPanels];
-        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
-          if constexpr (kAhead > 0) __builtin_prefetch(w + p * w_stride + kAhead);
-        }
-        FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
-        add_steps<K, Source, kRows, kPanels, 0>(sum, raw, line + i);
+  const float* scales = tile.scales;
+  bool begins = tile.begins;
+  int64_t rest = tile.lines;
+  do {
+    typename K::Vec sum[kRows][kPanels];
+    FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
+      FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+        sum[r][p] = K::kScaled || begins ? K::zero() : K::load_sum(tile.y + r * tile.y_stride + 16 * p);
       }
-      w += 64;
     }
-    line += line_step;
-  }
-  FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
-    FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
-      float* y = tile.y + r * tile.y_stride + 16 * p;
-      if constexpr (K::kScaled) {
-        sum[r][p] = K::scale_add(tile.begins ? K::zero() : K::load_sum(y), sum[r][p], tile.scales + 16 * p);
+    int64_t left = kScalesInTile<K> && rest > 128 / kLineK<K> ? 128 / kLineK<K> : rest;
+    rest -= left;
+    for (; left > 0; --left) {
+      for (int64_t i = 0; i < tile.fetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch);
+      for (int i = 0; i < 16; i += Source::kSteps) {
+        if constexpr (K::kPanelByPanel) {
+          FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+            if constexpr (kAhead > 0) __builtin_prefetch(w + p * w_stride + kAhead);
+            const typename Source::Raw raw = Source::load(w + p * w_stride);
+            add_panel_steps<K, Source, kRows, 0>(sum, p, raw, line + i);
+          }
+        } else {
+          typename Source::Raw raw[kPanels];
+          FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+            if constexpr (kAhead > 0) __builtin_prefetch(w + p * w_stride + kAhead);
+          }
+          FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
+          add_steps<K, Source, kRows, kPanels, 0>(sum, raw, line + i);
+        }
+        w += 64;
       }
-      K::store_sum(y, sum[r][p]);
+      line += line_step;
     }
-  }
+    FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
+      FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
+        float* y = tile.y + r * tile.y_stride + 16 * p;
+        if constexpr (K::kScaled) {
+          sum[r][p] = K::scale_add(begins ? K::zero() : K::load_sum(y), sum[r][p], scales + 16 * p);
+        }
+        K::store_sum(y, sum[r][p]);
+      }
+    }
+    scales += tile.scale_stride;
+    begins = false;
+  } while (kScalesInTile<K> && rest > 0);
 }
 
 template <class K, class Source, int kRows, int kPanels>
@@ -147,12 +172,6 @@ void multiply_rows(int64_t rows, const Tile& tile) {
     multiply_rows<K, Source, kRows - 1, kPanels>(rows, tile);
   }
 }
-
-// k of one 64-byte row of a panel, and of one line of activations.
-template <class K>
-constexpr int64_t kRowK = K::kSteps * K::kUnitK;
-template <class K>
-constexpr int64_t kLineK = 16 * K::kUnitK;
 
 // Block `block` of rows, k in [k, k + slice).
 template <class K>
@@ -165,7 +184,10 @@ Tile tile_at(const PanelProduct& p, int64_t block, int64_t panel, int64_t k, int
   tile.w_stride = p.panel_bytes;
   tile.y = p.y + block * p.block_rows * p.y_stride + 16 * panel;
   tile.y_stride = p.y_stride;
-  if (K::kScaled) tile.scales = p.scales + k / 128 * p.scale_stride + 16 * panel;
+  if (K::kScaled) {
+    tile.scales = p.scales + k / 128 * p.scale_stride + 16 * panel;
+    tile.scale_stride = p.scale_stride;
+  }
   tile.begins = k == 0 && !p.accumulate;
   return tile;
 }
@@ -174,7 +196,7 @@ Tile tile_at(const PanelProduct& p, int64_t block, int64_t panel, int64_t k, int
 template <class K, int kRows>
 void stream_rows(const PanelProduct& p) {
   constexpr int kWide = K::kStreamPanels[kRows];
-  const int64_t most = K::kScaled ? 128 : p.k;
+  const int64_t most = K::kScaled && !kScalesInTile<K> ? 128 : p.k;
   for (int64_t panel = 0; panel < p.panels;) {
     const int64_t width = p.panels - panel >= kWide ? kWide : 1;
     for (int64_t k = 0; k < p.k; k += most) {
@@ -209,8 +231,22 @@ inline void fetch_block(const Tile& tile, int64_t rows) {
   for (int64_t line = 0; line < 4 * rows; ++line) __builtin_prefetch(tile.a + 16 * line);
 }
 
-// Blocks [first, end) of rows times kPanels panels over one slice of k. Many blocks have the weights unpacked
-// once, into L1. `ahead`: how far from here the weights are that come next.
+// Are the weights set aside for so many blocks of rows?
+template <class K>
+constexpr bool sets_aside(int64_t blocks) {
+  if constexpr (K::kUnpacks) return blocks >= K::kUnpackBlocks;
+  return false;
+}
+template <class K>
+constexpr int64_t slice_of(int64_t blocks) {
+  if constexpr (K::kUnpacks) {
+    if (blocks >= K::kUnpackBlocks) return K::kAsideK;
+  }
+  return K::kSliceK;
+}
+
+// Blocks [first, end) of rows times kPanels panels over one slice of k. `ahead`: how far from here the
+// weights are that come next.
 template <class K, int kPanels>
 void multiply_slice(const PanelProduct& p, int64_t first, int64_t end, int64_t panel, int64_t k,
                     int64_t slice, int64_t ahead) {
@@ -222,9 +258,10 @@ void multiply_slice(const PanelProduct& p, int64_t first, int64_t end, int64_t p
   const uint8_t* fetch = w + ahead;
   int64_t to_fetch = kPanels == 1 && K::kFetchAhead > 0 ? w_rows : 0;
   const int64_t fetch_lines = (to_fetch + lines * (end - first) - 1) / (lines * (end - first));
-  const bool unpack = K::kUnpacks && end - first >= K::kUnpackBlocks;
+  const bool unpack = sets_aside<K>(end - first);
   if constexpr (K::kUnpacks) {
     if (unpack) {
+      static_assert(K::kMaxPanels * K::kAsideK / kRowK<K> * 64 * K::kSteps <= kPanelScratchBytes);
       auto* aside = reinterpret_cast<uint8_t*>(p.scratch);
       const int64_t bytes = w_rows * 64 * K::kSteps;
       for (int i = 0; i < kPanels; ++i) set_aside<K>(w + i * w_stride, w_rows, ahead, aside + i * bytes);
@@ -251,17 +288,16 @@ void multiply_slice(const PanelProduct& p, int64_t first, int64_t end, int64_t p
         continue;
       }
     }
-    if constexpr (!K::kUnpacks || K::kUnpackBlocks > 0) {
-      multiply_rows<K, Streamed<K>, K::kMaxRows, kPanels>(rows, tile);
-    }
+    multiply_rows<K, Streamed<K>, K::kMaxRows, kPanels>(rows, tile);
   }
 }
 
 template <class K>
 void multiply_blocks(const PanelProduct& p, int64_t first, int64_t end, int64_t panel_begin,
                      int64_t panel_end) {
-  for (int64_t k = 0; k < p.k; k += K::kSliceK) {
-    const int64_t slice = k + K::kSliceK < p.k ? K::kSliceK : p.k - k;
+  const int64_t most = slice_of<K>(end - first);
+  for (int64_t k = 0, slice = 0; k < p.k; k += slice) {
+    slice = p.k - k < most ? p.k - k : most;
     // One group of panels goes on with its next slice, of several the next one comes first.
     const bool one = panel_end - panel_begin <= K::kMaxPanels;
     const int64_t ahead = one ? slice / kRowK<K> * 64 : K::kMaxPanels * p.panel_bytes;
