@@ -36,13 +36,15 @@ constexpr int64_t kRowsAtOnce = 192;
 struct Call {
   const PanelKernel* kernel;
   PanelProduct product;
-  int64_t row_parts, panel_chunk, panel_chunks;
+  int64_t row_parts;
+  PanelPieces pieces;
 };
 
 void run_piece(const Call& call, device::Launch& launch, int64_t piece, int worker) {
-  const int64_t first = piece % call.panel_chunks * call.panel_chunk;
-  PanelProduct p = narrow(call.product, first, std::min(call.panel_chunk, call.product.panels - first));
-  p = cut_rows(p, piece / call.panel_chunks, call.row_parts);
+  const int64_t i = piece % call.pieces.count();
+  const int64_t first = call.pieces.first(i);
+  PanelProduct p = narrow(call.product, first, call.pieces.first(i + 1) - first);
+  p = cut_rows(p, piece / call.pieces.count(), call.row_parts);
   p.scratch = launch.scratch(worker, kPanelScratchBytes);
   call.kernel->multiply(p);
 }
@@ -70,19 +72,13 @@ void run_linear(const PanelKernel& kernel, device::Launch& launch, const LinearA
   const int64_t rows = args.x.dim(0);
   if (rows == 0) return;
   const PreparedRows a = prepare_rows(kernel, launch, args);
-  Call call{};
-  call.kernel = &kernel;
-  call.product = product_of(kernel, *args.weight, a, rows, args.y.f32(), args.y.stride[0], args.accumulate);
-  const int64_t panels = call.product.panels;
-  call.row_parts = ceil_div(rows, kRowsAtOnce);
-  // Some sixteen pieces a thread even out what disturbs them; whole groups of four panels stream best.
-  const int64_t wanted = ceil_div(panels * call.row_parts, int64_t{16} * launch.pool().size());
-  call.panel_chunk = std::min(wanted < 4 ? wanted : round_up(wanted, int64_t{4}), panels);
-  call.panel_chunks = ceil_div(panels, call.panel_chunk);
+  const Call call{
+      &kernel, product_of(kernel, *args.weight, a, rows, args.y.f32(), args.y.stride[0], args.accumulate),
+      ceil_div(rows, kRowsAtOnce), PanelPieces(args.weight->n_padded / kPanelColumns, launch.pool().size())};
   const auto body = [&](int64_t begin, int64_t end, int worker) {
     for (int64_t piece = begin; piece < end; ++piece) run_piece(call, launch, piece, worker);
   };
-  launch.pool().parallel_for(call.row_parts * call.panel_chunks, 1, std::ref(body));
+  launch.pool().parallel_for(call.row_parts * call.pieces.count(), 1, std::ref(body));
 }
 
 // One piece of a batch: some rows of one head times some of its panels. Rows are converted by whoever needs

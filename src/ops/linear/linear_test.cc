@@ -312,5 +312,25 @@ TEST(LinearF8, KeepsPrecisionOverTheRangeOfActivations) {
   }
 }
 
+TEST(PanelPieces, CoverAllPanelsOnceLongestFirst) {
+  for (const int64_t threads : {1, 2, 3, 16, 64}) {
+    for (const int64_t panels : {1, 2, 5, 16, 36, 37, 128, 192, 1000, 6400}) {
+      const PanelPieces pieces(panels, threads);
+      ASSERT_EQ(pieces.first(0), 0);
+      ASSERT_EQ(pieces.first(pieces.count()), panels);
+      int64_t before = panels;
+      for (int64_t i = 0; i < pieces.count(); ++i) {
+        const int64_t size = pieces.first(i + 1) - pieces.first(i);
+        ASSERT_GE(size, 1) << panels << " panels, " << threads << " threads, piece " << i;
+        ASSERT_LE(size, before);
+        const bool whole_groups = panels >= 8 * threads && i + 1 < pieces.count();
+        ASSERT_EQ(whole_groups ? size % 4 : 0, 0);
+        before = size;
+      }
+      ASSERT_LE(pieces.first(1), std::max(panels / (2 * threads), int64_t{1}));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fathom::ops

@@ -109,9 +109,10 @@ constexpr int64_t kLineK = 16 * K::kUnitK;
 template <class K>
 constexpr bool kScalesInTile = K::kScaled && K::kSliceK == kAllK;
 
-// kAhead: bytes ahead of each panel's stream to fetch, where the weights come from memory.
+// `panel_step`: columns from panel to panel. kAhead: bytes ahead of each panel's stream to fetch, where the
+// weights come from memory.
 template <class K, class Source, int kRows, int kPanels, int64_t kAhead = 0>
-void multiply_tile(const Tile& tile) {
+void multiply_tile(const Tile& tile, int64_t panel_step = 16) {
   const float* line = tile.a;
   const uint8_t* w = tile.w;
   const int64_t w_stride = tile.w_stride;
@@ -124,7 +125,8 @@ void multiply_tile(const Tile& tile) {
     typename K::Vec sum[kRows][kPanels];
     FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
       FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
-        sum[r][p] = K::kScaled || begins ? K::zero() : K::load_sum(tile.y + r * tile.y_stride + 16 * p);
+        sum[r][p] =
+            K::kScaled || begins ? K::zero() : K::load_sum(tile.y + r * tile.y_stride + panel_step * p);
       }
     }
     int64_t left = kScalesInTile<K> && rest > 128 / kLineK<K> ? 128 / kLineK<K> : rest;
@@ -152,9 +154,9 @@ void multiply_tile(const Tile& tile) {
     }
     FATHOM_UNROLL for (int r = 0; r < kRows; ++r) {
       FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
-        float* y = tile.y + r * tile.y_stride + 16 * p;
+        float* y = tile.y + r * tile.y_stride + panel_step * p;
         if constexpr (K::kScaled) {
-          sum[r][p] = K::scale_add(begins ? K::zero() : K::load_sum(y), sum[r][p], scales + 16 * p);
+          sum[r][p] = K::scale_add(begins ? K::zero() : K::load_sum(y), sum[r][p], scales + panel_step * p);
         }
         K::store_sum(y, sum[r][p]);
       }
@@ -192,22 +194,26 @@ Tile tile_at(const PanelProduct& p, int64_t block, int64_t panel, int64_t k, int
   return tile;
 }
 
-// Few rows: the weights stream from memory through registers once.
+// Few rows: the weights stream from memory through registers once. Of kWide panels at once, each is the first
+// of a run that lies in memory in one piece: what fetches ahead of a stream need not find its way anew for
+// each panel.
 template <class K, int kRows>
 void stream_rows(const PanelProduct& p) {
   constexpr int kWide = K::kStreamPanels[kRows];
   const int64_t most = K::kScaled && !kScalesInTile<K> ? 128 : p.k;
-  for (int64_t panel = 0; panel < p.panels;) {
-    const int64_t width = p.panels - panel >= kWide ? kWide : 1;
+  const int64_t run = p.panels / kWide;
+  for (int64_t panel = 0; panel < run; ++panel) {
+    for (int64_t k = 0; k < p.k; k += most) {
+      Tile tile = tile_at<K>(p, 0, panel, k, k + most < p.k ? most : p.k - k);
+      tile.w_stride = run * p.panel_bytes;
+      multiply_tile<K, Streamed<K>, kRows, kWide, K::kFetchAhead / kWide>(tile, 16 * run);
+    }
+  }
+  for (int64_t panel = run * kWide; panel < p.panels; ++panel) {
     for (int64_t k = 0; k < p.k; k += most) {
       const Tile tile = tile_at<K>(p, 0, panel, k, k + most < p.k ? most : p.k - k);
-      if (width == kWide) {
-        multiply_tile<K, Streamed<K>, kRows, kWide, K::kFetchAhead / kWide>(tile);
-      } else {
-        multiply_tile<K, Streamed<K>, kRows, 1, K::kFetchAhead>(tile);
-      }
+      multiply_tile<K, Streamed<K>, kRows, 1, K::kFetchAhead>(tile);
     }
-    panel += width;
   }
 }
 

@@ -84,4 +84,38 @@ inline PanelProduct cut_rows(PanelProduct p, int64_t part, int64_t parts) {
   return p;
 }
 
+// Panels in the pieces that the threads take one after another: each thread's first is half of its share, the
+// next a quarter, and so on. Long pieces read long runs of memory, and the short ones at the end even out
+// what disturbs a thread. Whole groups of four panels, which stream best, where there are enough of them.
+class PanelPieces {
+ public:
+  PanelPieces(int64_t panels, int64_t threads)
+      : panels_(panels), threads_(threads), unit_(panels < 8 * threads ? 1 : 4) {
+    int64_t begin = 0;
+    for (int64_t round = 0; begin < panels_; ++round) {
+      const int64_t left = ceil_div(panels_ - begin, size(round));
+      const int64_t pieces = round < kRounds ? std::min(left, threads_) : left;
+      count_ += pieces;
+      begin += pieces * size(round);
+    }
+  }
+  int64_t count() const { return count_; }
+  // The first panel of piece i; where the last one ends, for i = count().
+  int64_t first(int64_t i) const {
+    int64_t begin = 0;
+    int64_t round = 0;
+    for (; round < kRounds && i >= threads_; ++round, i -= threads_) begin += threads_ * size(round);
+    return std::min(begin + i * size(round), panels_);
+  }
+
+ private:
+  static constexpr int64_t kRounds = 3;  // of ever shorter pieces; a sixteenth each after those
+  int64_t size(int64_t round) const {
+    return std::max(panels_ / (threads_ << (std::min(round, kRounds) + 1)) / unit_ * unit_, unit_);
+  }
+
+  int64_t panels_, threads_, unit_;
+  int64_t count_ = 0;
+};
+
 }  // namespace fathom::ops
