@@ -84,7 +84,7 @@ Result<void> Exchange::run() {
     if (all_done()) return {};
     if (world.failed()) return world.error();
   } while (steady_clock::now() < enough);
-  const auto result = wait();
+  auto result = wait();
   world.set_waits(links_.rank, {});
   return result;
 }

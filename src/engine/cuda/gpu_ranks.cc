@@ -263,8 +263,7 @@ Result<std::vector<OpTime>> GpuEngine::trace_step(BatchPlan plan) {
   work.eager = true;
   work.trace = &trace;
   if (board_ != nullptr) board_->given(place_.group);
-  const auto result = submit(std::move(work)).get();
-  FATHOM_TRY(result);
+  FATHOM_TRY(submit(std::move(work)).get());
   FATHOM_ASSIGN(const auto spans, trace.spans());
   std::vector<OpTime> times;
   for (const auto& span : spans) times.push_back({span.op, span.start_us, span.us});

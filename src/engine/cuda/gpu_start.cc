@@ -132,7 +132,8 @@ Result<void> GpuEngine::allocate_step_memory() {
       slots + ceil_div<int64_t>(slots * limits_.max_context, model::cuda::Model::kPassPlaces);
   const int64_t rows = stretches * static_cast<int64_t>(sizeof(ops::cuda::ExtendRow) + 16);
   // The draft layer sees the named tokens again.
-  const int64_t named = drafts_layer() ? limits_.max_step_tokens * 24 + rows + slots * (8 + 24 * kept_) : 0;
+  const int64_t named =
+      drafts_layer() ? int64_t{limits_.max_step_tokens} * 24 + rows + slots * (8 + 24 * kept_) : 0;
   const auto bytes = static_cast<size_t>(guesses.end + updates + rows + named + 8192);
   FATHOM_ASSIGN(device_input_, DeviceBuffer::allocate(bytes));
   FATHOM_TRY(model_->share(numbers(device_input_.data(), static_cast<int64_t>(bytes / 4))));
