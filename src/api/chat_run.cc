@@ -31,7 +31,7 @@ Refusal plan_chat(const ServiceContext& context, ChatRequest* request, std::vect
   request->cut_by_context = request->soft_limit && length.max_new_tokens < *request->soft_limit;
 
   std::shared_ptr<const TokenMaskSource> mask;
-  const Refusal refused = make_mask(context, request->sampling.form, request->answer.format.start, &mask);
+  Refusal refused = make_mask(context, request->sampling.form, request->answer.format.start, &mask);
   if (refused) return refused;
 
   for (int i = 0; i < request->sampling.n; ++i) {
@@ -45,7 +45,7 @@ Refusal plan_chat(const ServiceContext& context, ChatRequest* request, std::vect
     spec.text = request->sampling.text_options();
     spec.answer = request->answer;
     spec.mask = mask;
-    const Refusal refusal = apply_logit_rules(context, request->sampling.rules, &spec);
+    Refusal refusal = apply_logit_rules(context, request->sampling.rules, &spec);
     if (refusal) return refusal;
     spec.priority = request->options.priority;
     spec.cache_namespace = request->options.cache_namespace;

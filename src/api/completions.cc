@@ -83,7 +83,7 @@ Refusal read_request(const ServiceContext& context, const ordered_json& body, Co
 Refusal make_specs(const ServiceContext& context, const CompletionRequest& request,
                    std::vector<RunSpec>* specs) {
   std::shared_ptr<const TokenMaskSource> mask;
-  const Refusal refused = make_mask(context, request.sampling.form, text::ReasoningStart::kContent, &mask);
+  Refusal refused = make_mask(context, request.sampling.form, text::ReasoningStart::kContent, &mask);
   if (refused) return refused;
   for (const std::vector<int32_t>& prompt : request.prompts.ids) {
     Length length = resolve_length(context, request.sampling, prompt.size(), kDefaultMaxTokens);

@@ -27,7 +27,7 @@ Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Na
     Length length = resolve_length(context, sampling, item.prompt.size(), default_length);
     if (length.refusal) return length.refusal;
     std::shared_ptr<const TokenMaskSource> mask;
-    const Refusal refused = make_mask(context, sampling.form, text::ReasoningStart::kContent, &mask);
+    Refusal refused = make_mask(context, sampling.form, text::ReasoningStart::kContent, &mask);
     if (refused) return refused;
     for (int i = 0; i < sampling.n; ++i) {
       native->item_of.push_back(k);
