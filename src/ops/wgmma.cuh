@@ -168,12 +168,36 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// d [64, N] = (add ? d : 0) + a [64, 16] b [N, 16]^T, N = 32, 64 or 128, both in shared memory. Thread t of
+// d [64, N] = (add ? d : 0) + a [64, 16] b [N, 16]^T, N = 8, 16, 32, 64 or 128, both in shared memory. Thread t of
 // the warpgroup holds, of rows 16 (t / 32) + t % 32 / 4 and eight below, columns 8 j + t % 4 * 2 and the
 // next: d[4 j], d[4 j + 1] and d[4 j + 2], d[4 j + 3].
 #define FATHOM_F8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
+__device__ inline void wgmma_shared(float (&d)[4], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3}, "
+      "%4, %5, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ inline void wgmma_shared(float (&d)[8], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, "
+      "%8, %9, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : FATHOM_F8(0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
 __device__ inline void wgmma_shared(float (&d)[16], uint64_t a, uint64_t b, bool add) {
   asm volatile(
       "{\n"

@@ -1,6 +1,5 @@
 #include "base/math.h"
 #include "model/cuda/layers.h"
-#include "ops/gate/cuda.h"
 #include "ops/gather_rows/cuda.h"
 #include "ops/moe/cuda.h"
 #include "ops/quantize/cuda.h"
@@ -58,14 +57,23 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
   }
   const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
   ops::cuda::linear(step.stream, {.x = x.plain, .y = logits, .weight = &weights.gate});
-  ops::cuda::gate(step.stream, {.logits = work.gate_logits,
-                                .bias = weights.bias,
-                                .params = c.gate,
-                                .tokens = t,
-                                .ids = work.expert_ids,
-                                .weights = work.expert_weights});
+  const ops::cuda::GateArgs gate{.logits = work.gate_logits,
+                                 .bias = weights.bias,
+                                 .params = c.gate,
+                                 .tokens = t,
+                                 .ids = work.expert_ids,
+                                 .weights = work.expert_weights};
   const bool placed = weights.places.first != nullptr;
+  const ops::cuda::ExpertSortArgs sort{.ids = work.expert_ids,
+                                       .positions = positions,
+                                       .slots = placed ? nullptr : weights.slots,
+                                       .tokens = t,
+                                       .experts = static_cast<int32_t>(experts),
+                                       .top_k = c.gate.top_k,
+                                       .sort = work.sort,
+                                       .workspace = work.sort_scratch};
   if (placed) {
+    ops::cuda::gate(step.stream, gate);
     place_experts(step.stream, {.logits = work.gate_logits,
                                 .positions = positions,
                                 .places = weights.places,
@@ -73,15 +81,10 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
                                 .experts = static_cast<int32_t>(c.num_experts),
                                 .top_k = c.gate.top_k,
                                 .ids = work.expert_ids});
+    ops::cuda::expert_sort(step.stream, sort);
+  } else {
+    ops::cuda::gate_and_sort(step.stream, gate, sort);
   }
-  ops::cuda::expert_sort(step.stream, {.ids = work.expert_ids,
-                                       .positions = positions,
-                                       .slots = placed ? nullptr : weights.slots,
-                                       .tokens = t,
-                                       .experts = static_cast<int32_t>(experts),
-                                       .top_k = c.gate.top_k,
-                                       .sort = work.sort,
-                                       .workspace = work.sort_scratch});
 
   ops::cuda::GroupedLinearArgs up;
   up.linear = {.x = x.plain,

@@ -18,7 +18,7 @@ TileCall make_call(const LinearArgs& args, int64_t max_rows) {
   call.x_dtype = args.x.dtype;
   call.weight_dtype = w.dtype;
   call.max_rows = max_rows;
-  call.x_rows = args.x8.rows;
+  call.x_rows = w.fp8_x ? args.x8.rows : args.x.rows;
   TileArgs& t = call.args;
   t.x = w.fp8_x ? args.x8.values : args.x.data;
   t.y = args.y.data;
@@ -59,7 +59,9 @@ void run(device::cuda::Stream& stream, const TileCall& call, bool fp8_x) {
   if (!bf16 || !aligned(call)) return linear_simt(stream, call);
   const bool fp8 = call.weight_dtype == DType::kF8E4M3;
   if (stream.gpu().hopper()) {
-    if (fp8 ? linear_wgmma_fp8(stream, call) : linear_wgmma_few(stream, call) || linear_wgmma(stream, call))
+    if (fp8 ? linear_wgmma_fp8(stream, call)
+            : linear_wgmma_few(stream, call) || linear_wgmma_experts(stream, call) ||
+                  linear_wgmma(stream, call))
       return;
   }
   fp8 ? linear_mma_fp8(stream, call) : linear_mma(stream, call);

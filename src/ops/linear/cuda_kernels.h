@@ -30,7 +30,7 @@ struct TileCall {
   device::DType weight_dtype = device::DType::kBF16;
   int64_t max_rows = 0;  // of all groups together; of each head when batched
   int64_t heads = 1;     // batched
-  int64_t x_rows = 0;    // with Weight::fp8_x
+  int64_t x_rows = 0;    // of x, which need not be max_rows where rows are gathered
 
   // Tiles of `height` rows that cover any split of max_rows into groups.
   int64_t row_tiles(int64_t height) const {
@@ -54,6 +54,9 @@ void linear_mma(device::cuda::Stream& stream, const TileCall& call);      // BF1
 void linear_mma_fp8(device::cuda::Stream& stream, const TileCall& call);  // BF16 x, FP8 weights
 // sm_90a; BF16 x and weights, k % 64 == 0, 17 to 128 rows, not grouped. False when the shape is not for it.
 bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call);
+// sm_90a; BF16 x and weights, k % 64 == 0, grouped, up to 32 rows of a group on average. False when the shape is
+// not for it.
+bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, gather null. False when the shape is not for it.
 bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x, FP8 weights, gather null, not batched. False when the shape is not for it.

@@ -298,6 +298,61 @@ TEST(CudaLinear, GroupsReadTheirOwnRows) {
   }
 }
 
+// A row has the same bits whichever experts are beside it: each expert's are those of a dense product.
+TEST(CudaLinear, AnExpertsRowsAreADenseProducts) {
+  auto* stream = test_stream();
+  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  for (const DType w : {DType::kBF16, DType::kF8E4M3}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{176, 1408}, {200, 704}, {64, 64}}) {
+      for (const int64_t mean : {1, 3, 7, 14, 30, 70}) {
+        if (small() && (k > 64 || mean > 14)) continue;
+        const int64_t groups = 11;
+        TestWeight weight(31, w, groups, n, k);
+        std::vector<int32_t> offsets{0};
+        for (int64_t g = 0; g < groups; ++g) {  // from none to some three times the mean
+          const auto count = static_cast<int32_t>(g % 5 == 2 ? 0 : 1 + (g * 7 + mean) % (2 * mean));
+          offsets.push_back(offsets.back() + (g == 4 ? 3 * count : count));
+        }
+        const int64_t rows = offsets.back();
+        const TestRows x(32, DType::kBF16, rows, k);
+        std::vector<int32_t> gather(static_cast<size_t>(rows));
+        for (int64_t r = 0; r < rows; ++r)
+          gather[static_cast<size_t>(r)] = static_cast<int32_t>((r * 5 + 3) % rows);
+        const DeviceArray<int32_t> device_offsets(offsets), device_gather(gather);
+        DeviceArray<float> dense(rows * n), y(rows * n);
+        for (const bool gathered : {false, true}) {
+          grouped_linear(*stream, {.linear = {.x = x.matrix,
+                                              .y = Matrix(y.data(), DType::kF32, rows, n),
+                                              .weight = &weight.weight},
+                                   .offsets = device_offsets.data(),
+                                   .gather = gathered ? device_gather.data() : nullptr,
+                                   .max_rows = rows});
+          ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+          const std::vector<float> got = y.get();
+          for (int64_t g = 0; g < groups; ++g) {
+            Weight one = weight.weight;
+            one.groups = 1;
+            one.data = static_cast<const uint8_t*>(one.data) + g * n * one.k_stride * device::size_of(w);
+            one.scales = one.scales + g * one.scales_per_group();
+            linear(*stream, {.x = x.matrix, .y = Matrix(dense.data(), DType::kF32, rows, n), .weight = &one});
+            ASSERT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+            const std::vector<float> want = dense.get();
+            for (int64_t r = offsets[static_cast<size_t>(g)]; r < offsets[static_cast<size_t>(g) + 1]; ++r) {
+              const int64_t from = gathered ? gather[static_cast<size_t>(r)] : r;
+              for (int64_t c = 0; c < n; ++c) {
+                ASSERT_EQ(std::bit_cast<uint32_t>(got[static_cast<size_t>(r * n + c)]),
+                          std::bit_cast<uint32_t>(want[static_cast<size_t>(from * n + c)]))
+                    << to_string(w) << " [" << n << ", " << k << "], " << mean
+                    << " rows on average, gathered " << gathered << ", row " << r << " column " << c;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(CudaLinear, HeadsAreIndependent) {
   auto* stream = test_stream();
   if (stream == nullptr) GTEST_SKIP() << "no GPU";

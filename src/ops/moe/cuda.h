@@ -4,6 +4,7 @@
 
 #include "device/cuda/stream.h"
 #include "ops/cuda_batch.h"
+#include "ops/gate/cuda.h"
 #include "ops/rms_norm/cuda.h"
 
 namespace fathom::ops::cuda {
@@ -30,6 +31,8 @@ struct ExpertSortArgs {
 void expert_sort(device::cuda::Stream& stream, const ExpertSortArgs& args);
 // 0 where the sort is one CTA's work (T * K up to 2048).
 int64_t expert_sort_workspace(int64_t tokens, int32_t experts, int32_t top_k);
+// gate(), then expert_sort() of its choices (sort.ids is gate.ids); one launch for a single token.
+void gate_and_sort(device::cuda::Stream& stream, const GateArgs& gate, const ExpertSortArgs& sort);
 
 // y[t] = sum over k of weights[t, k] * rows[places[t * K + k]], in the order of k and without those of place
 // -1, then + shared[t]; in float32. A padding token's row of y is left as it is.

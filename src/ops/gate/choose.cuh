@@ -1,0 +1,241 @@
+// How a CTA chooses the experts of one token (ops/gate/gate.h has the rules).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#include "base/check.h"
+#include "device/cuda/launch_kernel.h"
+#include "ops/gate/cuda.h"
+
+namespace fathom::ops::cuda {
+
+inline constexpr int kMaxGateExperts = 1024;
+inline constexpr int kMaxGateThreads = 256;
+
+namespace gate_detail {
+
+using Scoring = GateParams::Scoring;
+using Method = GateParams::Method;
+
+constexpr int kWarp = 32;
+constexpr unsigned kAll = 0xffffffffU;
+
+__device__ inline float out() {
+  return -INFINITY;
+}
+__device__ inline float known(float value) {
+  return isnan(value) ? out() : value;
+}
+
+// Unsigned numbers in the order of the floats, all above 0; both zeros are one.
+__device__ inline uint32_t key_of(float value) {
+  const uint32_t bits = __float_as_uint(known(value) + 0.0F);
+  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+
+// Shared memory of the CTA.
+struct Row {
+  float* scores;        // [E]
+  float* choice;        // [E]
+  float* group_scores;  // [groups]
+  uint32_t* kept;       // [ceil(groups / 32)] bits of the groups that stay
+  float* sources;       // [K]
+};
+
+// The largest logit, or the sum, over the CTA; all threads call it.
+template <class T, class Combine>
+__device__ T reduce(T value, const Combine& combine) {
+  __shared__ T warps[kMaxGateThreads / kWarp];
+#pragma unroll
+  for (int step = kWarp / 2; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(kAll, value, step));
+  if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  value = warps[0];
+  for (unsigned w = 1; w < blockDim.x / kWarp; ++w) value = combine(value, warps[w]);
+  return value;
+}
+
+// Exponentials in double, so that every processor makes the same choice (gate.cc).
+__device__ inline void score(const float* logits, const float* bias, const GateParams& params,
+                             const Row& row) {
+  const auto begin = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+  double top = 0.0, sum = 0.0;
+  if (params.scoring == Scoring::kSoftmax) {
+    float largest = out();
+    for (int e = begin; e < params.experts; e += step) largest = fmaxf(largest, logits[e]);
+    top = static_cast<double>(reduce(largest, [](float a, float b) { return fmaxf(a, b); }));
+    for (int e = begin; e < params.experts; e += step) sum += exp(static_cast<double>(logits[e]) - top);
+    sum = reduce(sum, [](double a, double b) { return a + b; });
+  }
+  for (int e = begin; e < params.experts; e += step) {
+    const auto logit = static_cast<double>(logits[e]);
+    const double wide =
+        params.scoring == Scoring::kSigmoid ? 1.0 / (1.0 + exp(-logit)) : exp(logit - top) / sum;
+    row.scores[e] = static_cast<float>(wide);
+    row.choice[e] = params.method == Method::kNoAuxTc ? row.scores[e] + bias[e] : row.scores[e];
+  }
+  __syncthreads();
+}
+
+// Scores of all groups into row.group_scores: a group counts by its best, or the sum of its two best,
+// members. Several lanes share a group when there are few.
+__device__ inline void score_groups(const GateParams& params, bool two, int lane, const Row& row) {
+  const int size = params.experts / params.groups;
+  int share = 1;
+  while (share * 2 * params.groups <= kWarp) share *= 2;
+  const int at_once = kWarp / share;
+  for (int base = 0; base < params.groups; base += at_once) {
+    const int group = base + lane / share;
+    float first = out(), second = out();
+    if (group < params.groups) {
+      for (int i = lane % share; i < size; i += share) {
+        const float member = known(row.choice[group * size + i]);
+        second = fmaxf(second, fminf(first, member));
+        first = fmaxf(first, member);
+      }
+    }
+    for (int step = share / 2; step > 0; step /= 2) {
+      const float other_first = __shfl_xor_sync(kAll, first, step);
+      const float other_second = __shfl_xor_sync(kAll, second, step);
+      second = fmaxf(fminf(first, other_first), fmaxf(second, other_second));
+      first = fmaxf(first, other_first);
+    }
+    if (group < params.groups && lane % share == 0) {
+      row.group_scores[group] = known(two && size > 1 ? first + second : first);
+    }
+  }
+}
+
+// Bits of the groups before which fewer than top_groups come.
+__device__ inline void choose_groups(const GateParams& params, int lane, const Row& row) {
+  for (int base = 0; base < params.groups; base += kWarp) {
+    const int group = base + lane;
+    const float own = group < params.groups ? row.group_scores[group] : out();
+    int before = 0;
+    for (int g = 0; g < params.groups; ++g) {
+      const float other = row.group_scores[g];
+      before += static_cast<int>(other > own || (other == own && g < group));
+    }
+    const unsigned bits = __ballot_sync(kAll, before < params.top_groups);
+    if (lane == 0) row.kept[base / kWarp] = bits;
+  }
+}
+
+}  // namespace gate_detail
+
+// One token, by a whole CTA of up to kMaxGateThreads threads; gate_words() floats of shared memory. The ids
+// are in ids[0 .. K), the best first, when this ends, but for the first warp only after a barrier. kItems:
+// experts of a lane of the warp that chooses.
+template <int kItems>
+__device__ void choose_experts(const float* logits, const float* bias, const GateParams& params,
+                               float* shared, int32_t* ids, float* weights) {
+  using namespace gate_detail;  // NOLINT: its own
+  Row row{};
+  row.scores = shared;
+  row.choice = row.scores + params.experts;
+  row.group_scores = row.choice + params.experts;
+  row.sources = row.group_scores + params.groups;
+  row.kept = reinterpret_cast<uint32_t*>(row.sources + params.top_k);
+  score(logits, bias, params, row);
+  if (threadIdx.x >= kWarp) return;
+
+  const auto lane = static_cast<int>(threadIdx.x);
+  const bool two = params.method == Method::kNoAuxTc;
+  if (params.method != Method::kGreedy) {
+    score_groups(params, two, lane, row);
+    __syncwarp();
+    choose_groups(params, lane, row);
+    __syncwarp();
+  }
+  const int size = params.experts / params.groups;
+  // Keys of what may still be chosen; 0 when taken or not there. Where the bias took part in the choice, it
+  // does not in the weights.
+  uint32_t keys[kItems];
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int e = i * kWarp + lane;
+    keys[i] = 0;
+    if (e >= params.experts) continue;
+    if (params.method != Method::kGreedy) {
+      const int group = e / size;
+      if ((row.kept[group / kWarp] >> (group % kWarp) & 1U) == 0) {
+        row.choice[e] = two ? out() : 0.0F;
+        if (!two) row.scores[e] = 0.0F;
+      }
+    }
+    keys[i] = key_of(row.choice[e]);
+  }
+  for (int k = 0; k < params.top_k; ++k) {
+    uint32_t key = keys[0];
+    int mine = 0;
+#pragma unroll
+    for (int i = 1; i < kItems; ++i) {
+      if (keys[i] > key) {
+        key = keys[i];
+        mine = i;
+      }
+    }
+    const uint32_t best_key = __reduce_max_sync(kAll, key);
+    const auto candidate = static_cast<unsigned>(mine * kWarp + lane);
+    const unsigned best = __reduce_min_sync(kAll, key == best_key ? candidate : 0xffffffffU);
+    if (candidate == best) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        if (i == mine) keys[i] = 0;
+      }
+      row.sources[k] = row.scores[best];
+      ids[k] = static_cast<int32_t>(best);
+    }
+  }
+  __syncwarp();
+  double factor = static_cast<double>(params.scaling);
+  if (params.normalise) {
+    double sum = 0.0;
+    for (int k = 0; k < params.top_k; ++k) sum += static_cast<double>(row.sources[k]);
+    factor /= sum + 1e-20;
+  }
+  for (int k = lane; k < params.top_k; k += kWarp) {
+    weights[k] = static_cast<float>(static_cast<double>(row.sources[k]) * factor);
+  }
+}
+
+// Checks what a call of choose_experts needs of its arguments.
+inline void check_gate(const GateArgs& args) {
+  const GateParams& params = args.params;
+  FATHOM_CHECK(0 < params.experts && params.experts <= kMaxGateExperts, "{} experts: 1 .. {}", params.experts,
+               kMaxGateExperts);
+  FATHOM_CHECK(0 < params.top_k && params.top_k <= params.experts && params.groups > 0 &&
+                   params.experts % params.groups == 0 && 0 < params.top_groups &&
+                   params.top_groups <= params.groups,
+               "top {} of {} experts, {} of {} groups", params.top_k, params.experts, params.top_groups,
+               params.groups);
+  FATHOM_CHECK((args.bias != nullptr) == (params.method == GateParams::Method::kNoAuxTc),
+               "bias is for noaux_tc");
+}
+
+__host__ __device__ inline int gate_words(const GateParams& params) {
+  return 2 * params.experts + params.groups + params.top_k + (params.groups + 31) / 32;
+}
+inline int gate_threads(const GateParams& params) {
+  return std::min((params.experts + 31) / 32 * 32, kMaxGateThreads);
+}
+// Calls launch with choose_experts's kItems, a constant.
+template <class Launch>
+void with_gate_items(const GateParams& params, const Launch& launch) {
+  const int items = (params.experts + 31) / 32;
+  if (items <= 2) {
+    launch(std::integral_constant<int, 2>{});
+  } else if (items <= 5) {
+    launch(std::integral_constant<int, 5>{});
+  } else if (items <= 8) {
+    launch(std::integral_constant<int, 8>{});
+  } else if (items <= 16) {
+    launch(std::integral_constant<int, 16>{});
+  } else {
+    launch(std::integral_constant<int, 32>{});
+  }
+}
+
+}  // namespace fathom::ops::cuda
