@@ -21,9 +21,10 @@ struct Gpu {
   int64_t total_bytes = 0;
   // As if it were an older one: FATHOM_PORTABLE_KERNELS=1, to test what other GPUs run.
   bool portable = false;
-  // Kernels may begin while the one ahead of them runs (device/cuda/launch_kernel.h). Not where ranks share
-  // it: those behind one that waits for another rank would take the places that rank's kernels need.
-  bool early_launches = true;
+  // Several ranks use it (tests alone). Then what waits for another rank must leave room for what that rank
+  // still has to run: no kernel begins while the one ahead of it runs (device/cuda/launch_kernel.h), and
+  // those that wait themselves have few blocks (dist/cuda/kernels.h).
+  bool shared = false;
 
   // The kernels written for sm_90a can run.
   bool hopper() const { return major == 9 && minor == 0 && !portable; }

@@ -33,7 +33,7 @@ void launch_early(Stream& stream, void (*kernel)(Parameters...), dim3 grid, dim3
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = stream.gpu().major >= 9 && stream.gpu().early_launches ? 1 : 0;
+  config.numAttrs = stream.gpu().major >= 9 && !stream.gpu().shared ? 1 : 0;
   stream.note(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "early launch");
 }
 #endif

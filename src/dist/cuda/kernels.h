@@ -11,6 +11,12 @@ struct Everywhere {
   void* at[kMostRanks] = {};
 };
 
+// Blocks of a kernel that waits for other ranks. Where those share its GPU, a few: what they have yet to run
+// may need whole multiprocessors.
+inline int64_t most_blocks(const device::cuda::Gpu& gpu) {
+  return gpu.shared ? gpu.multiprocessors / 8 : kMostBlocks;
+}
+
 void sum_by_post(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args);
 // The rank adds rows [first, end), and sends their y wherever y is.
 struct Share {

@@ -59,7 +59,7 @@ Result<void> GpuEngine::run(const EngineOptions& options) {
 
 Result<void> GpuEngine::load(const EngineOptions& options) {
   FATHOM_ASSIGN(auto gpu, device::cuda::open_gpu(gpu_));
-  gpu.early_launches = options.ranks_per_gpu == 1;
+  gpu.shared = options.ranks_per_gpu > 1;
   FATHOM_ASSIGN(stream_, device::cuda::Stream::create(gpu));
   FATHOM_ASSIGN(const auto before, device::cuda::memory_info());
 

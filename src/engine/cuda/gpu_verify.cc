@@ -20,7 +20,7 @@ class Sequence final : public VerifyModel {
     std::unique_ptr<Sequence> made(
         new Sequence(std::max(1, options.threads / options.split.world()), std::move(group)));
     FATHOM_ASSIGN(auto gpu, device::cuda::open_gpu(gpu_index));
-    gpu.early_launches = options.ranks_per_gpu == 1;
+    gpu.shared = options.ranks_per_gpu > 1;
     FATHOM_ASSIGN(made->stream_, device::cuda::Stream::create(gpu));
     model::cuda::LoadOptions load = load_options(options);
     load.group = made->group_.get();

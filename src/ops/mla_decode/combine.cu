@@ -157,7 +157,7 @@ void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, b
   launch.blockDim = dim3(kThreads);
   launch.stream = stream.handle();
   launch.attrs = &attribute;
-  launch.numAttrs = early && stream.gpu().early_launches ? 1 : 0;
+  launch.numAttrs = early && !stream.gpu().shared ? 1 : 0;
   stream.note(cudaLaunchKernelEx(&launch, split_combine_kernel, args), "mla_decode's combine");
   stream.launched("mla_decode's combine");
 }
