@@ -20,6 +20,8 @@ Result<Graph> Graph::capture(Stream& stream, const std::function<void()>& queue)
   cudaGraphDestroy(recorded);
   FATHOM_TRY(counted);
   FATHOM_TRY(made);
+  // Now, not by the first launch, which may find the GPU held by kernels that wait for it.
+  FATHOM_TRY(check(cudaGraphUpload(graph.executable_, stream.handle()), "upload graph"));
   graph.nodes_ = static_cast<int64_t>(nodes);
   return graph;
 }
