@@ -19,10 +19,10 @@ started=0
 run() {
   local name=$1 log start
   shift
-  log=$results/$BASHPID.log
+  log="$results/${name//[^a-zA-Z0-9]/-}.log"
   start=$(date +%s)
   if timeout "$limit" "$@" >"$log" 2>&1; then
-    touch "$results/$BASHPID.passed"
+    touch "${log%.log}.passed"
     echo "ok    $name ($(($(date +%s) - start)) s)$(grep -hoE '^[0-9]+ passed, [0-9]+ failed.*|\[  PASSED  \].*|ERROR SUMMARY: .*|RACECHECK SUMMARY: .*' "$log" | tail -n 1 | sed 's/^/: /')"
   else
     echo "FAIL  $name ($(($(date +%s) - start)) s)

@@ -33,6 +33,12 @@ class Combinations : public testing::Test {
     return all;
   }
 
+  // Said beforehand: a server that fails ends the test's process.
+  static void announce(const std::string& what) {
+    fmt::print("{}\n", what);
+    std::fflush(stdout);
+  }
+
   std::vector<GenerateRequest> requests_;
   std::vector<std::vector<int32_t>> expected_;
 };
@@ -52,11 +58,12 @@ TEST_F(Combinations, GiveTheTokensOfOneRank) {
     for (const bool radix : {true, false}) {
       for (const bool mla : {true, false}) {
         for (const int32_t drafts : {0, 2}) {
+          const std::string what = fmt::format("tp {} dp {} ep {} pp {}, radix cache {}, MLA {}, {} guesses",
+                                               split.tp, split.dp, split.ep, split.pp, radix, mla, drafts);
+          announce(what);
           Server server = Server::start(
               {.radix = radix, .mla = mla, .guessing = {drafts > 0 ? "NEXTN" : "", drafts}, .split = split});
-          EXPECT_EQ(answers(server), expected_)
-              << fmt::format("tp {} dp {} ep {} pp {}, radix cache {}, MLA {}, {} guesses", split.tp,
-                             split.dp, split.ep, split.pp, radix, mla, drafts);
+          EXPECT_EQ(answers(server), expected_) << what;
           ASSERT_TRUE(server.drain());
           EXPECT_EQ(server.router->stats().used_tokens, 0);
           EXPECT_EQ(server.router->stats().leaked_pages, 0);
@@ -80,9 +87,10 @@ TEST_F(Combinations, GiveThemWhileExpertsMove) {
     if (on_gpus() && split.world() > 4 * engine::gpu_count()) continue;
     for (const int32_t drafts : {0, 2}) {
       const Config config{.guessing = {drafts > 0 ? "NEXTN" : "", drafts}, .split = split, .rebalance = 4};
-      Server server = Server::start(config);
       const std::string what = fmt::format("tp {} dp {} ep {} pp {} redundant {}, {} guesses", split.tp,
                                            split.dp, split.ep, split.pp, split.redundant, drafts);
+      announce(what);
+      Server server = Server::start(config);
       EXPECT_EQ(answers(server), expected_) << what;
       ASSERT_TRUE(server.drain());
       const auto report = server.engines.front()->experts();

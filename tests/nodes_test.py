@@ -1,7 +1,7 @@
 """A model on two processes ("nodes"): the tokens of one, and what happens when a node dies, hangs, is cut off, or does not fit.
 
 Two network namespaces stand for two machines where this one lets us make them (root, iproute2). With
-FATHOM_TEST_DEVICE=cuda each node has a GPU, and NCCL between them; both are of this machine.
+FATHOM_TEST_DEVICE=cuda each node has a GPU, or two where there are four, and NCCL between them; all are of this machine.
 """
 import json
 import os
@@ -29,7 +29,8 @@ CUDA = os.environ.get("FATHOM_TEST_DEVICE") == "cuda"
 MODEL = ["--model-path", "models/demo", "--device", "cuda" if CUDA else "cpu", "--threads", "1", "--dtype", "float32",
          "--max-total-tokens", "4096", "--max-running-requests", "8"]
 TIMEOUT = 10 if CUDA else 4  # seconds, of --dist-timeout
-RANKS = 2 if CUDA else 4
+GPUS = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines()) if CUDA else 0
+RANKS = 2 if CUDA and GPUS < 4 else 4
 PROMPTS = ["What is the capital of France?", "Tell me a story.", "What is 17 plus 25?", "Who are you?"]
 work = pathlib.Path(tempfile.mkdtemp(prefix="fathom-nodes-"))
 (work / "secret").write_text(secrets.token_hex(24) + "\n")
@@ -94,7 +95,7 @@ class Node:
 def flags(rank, address, *more, tp=RANKS, secret="secret"):
     return [*MODEL, "--tp", str(tp), "--nnodes", "2", "--node-rank", str(rank), "--dist-init-addr", address,
             "--dist-timeout", str(TIMEOUT), "--dist-secret-file", str(work / secret),
-            *(["--base-gpu-id", str(rank)] if CUDA else []), *more]
+            *(["--base-gpu-id", str(rank * RANKS // 2)] if CUDA else []), *more]
 
 
 class Pair:
@@ -197,14 +198,15 @@ def splits_and_guesses_work_over_nodes(_):
               ["--pp-size", "2", "--speculative-algorithm", "NGRAM"],
               ["--ep-size", "4", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"]]
     if CUDA:
-        splits = [["--ep-size", "2", "--speculative-algorithm", "NEXTN"], ["--pp-size", "2", "--speculative-algorithm", "NGRAM"],
-                  ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--speculative-algorithm", "NEXTN"],
-                  ["--dp", "2", "--enable-dp-attention", "--speculative-algorithm", "NGRAM"],
-                  ["--ep-size", "2", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
-                  ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--enable-eplb",
-                   "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
-                  ["--pp-size", "2", "--speculative-algorithm", "EAGLE", "--speculative-num-steps", "3",
-                   "--speculative-eagle-topk", "2", "--speculative-num-draft-tokens", "6"]]
+        splits = splits if RANKS == 4 else []
+        splits += [["--ep-size", "2", "--speculative-algorithm", "NEXTN"], ["--pp-size", "2", "--speculative-algorithm", "NGRAM"],
+                   ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--speculative-algorithm", "NEXTN"],
+                   ["--dp", "2", "--enable-dp-attention", "--speculative-algorithm", "NGRAM"],
+                   ["--ep-size", "2", "--enable-eplb", "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
+                   ["--dp", "2", "--enable-dp-attention", "--ep-size", "2", "--enable-eplb",
+                    "--eplb-rebalance-num-iterations", "20", "--ep-num-redundant-experts", "4"],
+                   ["--pp-size", "2", "--speculative-algorithm", "EAGLE", "--speculative-num-steps", "3",
+                    "--speculative-eagle-topk", "2", "--speculative-num-draft-tokens", "6"]]
     for more in splits:
         with Pair(*more, tp=RANKS // 2 if "--pp-size" in more else RANKS) as (host, guest):
             for rank in ("0", "1") if "--dp" in more else ("0",):
@@ -228,13 +230,13 @@ def a_node_that_is_killed_is_noticed_at_once(_):
         all_told(finish(), "node 1")
         host.ends(1)
         check(time.monotonic() - start < TIMEOUT, f"noticed after {time.monotonic() - start:.1f} s")
-        host.says("node 1 at 127.0.0.1 (rank 1) has died" if CUDA else "node 1 at 127.0.0.1 (ranks 2 to 3) has died")
+        host.says("node 1 at 127.0.0.1 (rank 1) has died" if RANKS == 2 else "node 1 at 127.0.0.1 (ranks 2 to 3) has died")
     with Pair() as (host, guest):
         check("Paris" in host.ask(PROMPTS[0]), "it serves again")
         start = time.monotonic()
         host.process.kill()
         guest.ends(1, TIMEOUT)
-        guest.says("node 0 at 127.0.0.1 (rank 0) has died" if CUDA else "node 0 at 127.0.0.1 (ranks 0 to 1) has died")
+        guest.says("node 0 at 127.0.0.1 (rank 0) has died" if RANKS == 2 else "node 0 at 127.0.0.1 (ranks 0 to 1) has died")
 
 
 @test
