@@ -121,6 +121,7 @@ class Loader {
   Result<void> load_moe(const std::string& prefix, MoeWeights& moe) {
     const Group gate{parts_.gate(prefix)};
     FATHOM_ASSIGN(moe.gate, supply_.linear(Compute::kF32, std::span<const Group>(&gate, 1)));
+    moe.gate.parted = moe.gate.dtype == device::DType::kBF16;
     if (c_.gate.method == ops::GateParams::Method::kNoAuxTc) {
       FATHOM_ASSIGN(moe.bias,
                     supply_.vector(prefix + "gate.e_score_correction_bias", c_.num_experts, 0.0F, 0.05F));

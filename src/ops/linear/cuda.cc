@@ -42,6 +42,7 @@ TileCall make_call(const LinearArgs& args, int64_t max_rows) {
   t.accumulate = args.accumulate;
   t.swiglu = args.swiglu;
   t.paired_scales = w.paired_scales;
+  t.part = w.parted ? kSumPart : t.k;
   return call;
 }
 
@@ -52,12 +53,16 @@ bool aligned(const TileCall& call) {
          t.k % 8 == 0;
 }
 
-void run(device::cuda::Stream& stream, const TileCall& call, bool fp8_x) {
+void run(device::cuda::Stream& stream, const TileCall& call, const Weight& weight) {
+  const bool fp8_x = weight.fp8_x, parted = weight.parted;
+  FATHOM_CHECK(!parted || (weight.dtype == DType::kBF16 && weight.groups == 1 && call.heads == 1),
+               "parted: {} groups of {}", weight.groups, device::to_string(weight.dtype));
   if (call.max_rows == 0) return;
   if (fp8_x) return linear_wgmma_w8a8(stream, call);
   const bool bf16 = call.x_dtype == DType::kBF16 && call.weight_dtype != DType::kF32;
   if (!bf16 || !aligned(call)) return linear_simt(stream, call);
   const bool fp8 = call.weight_dtype == DType::kF8E4M3;
+  if (parted && call.max_rows <= 16) return linear_mma_parts(stream, call);
   if (stream.gpu().hopper()) {
     if (fp8 ? linear_wgmma_fp8(stream, call)
             : linear_wgmma_few(stream, call) || linear_wgmma_experts(stream, call) ||
@@ -73,14 +78,14 @@ void linear(device::cuda::Stream& stream, const LinearArgs& args) {
   const int64_t rows = args.weight->fp8_x ? args.x8.rows : args.x.rows;
   FATHOM_CHECK(args.weight->groups == 1 && args.y.rows == rows, "groups={} x rows={} y rows={}",
                args.weight->groups, rows, args.y.rows);
-  run(stream, make_call(args, rows), args.weight->fp8_x);
+  run(stream, make_call(args, rows), *args.weight);
 }
 
 void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args) {
   TileCall call = make_call(args.linear, args.max_rows);
   call.args.offsets = args.offsets;
   call.args.gather = args.gather;
-  run(stream, call, args.linear.weight->fp8_x);
+  run(stream, call, *args.linear.weight);
 }
 
 void batched_linear(device::cuda::Stream& stream, const BatchedLinearArgs& args) {
@@ -91,7 +96,7 @@ void batched_linear(device::cuda::Stream& stream, const BatchedLinearArgs& args)
   call.args.groups = 1;
   call.args.x_step = args.x_step;
   call.args.y_step = args.y_step;
-  run(stream, call, false);
+  run(stream, call, *linear.weight);
 }
 
 }  // namespace fathom::ops::cuda

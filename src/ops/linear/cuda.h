@@ -14,6 +14,8 @@
 namespace fathom::ops::cuda {
 
 // `groups` matrices [n, k] of one shape, one after another. k_stride is k rounded up to 16, its padding zero.
+inline constexpr int32_t kSumPart = 512;
+
 struct Weight {
   const void* data = nullptr;                  // [groups, n, k_stride]
   const float* scales = nullptr;               // FP8: [groups, ceil(k / 128), ceil(n / 8)]
@@ -25,6 +27,9 @@ struct Weight {
   // FP8 with fp8_x: in each 128 rows from a multiple of 128 on, and each 128 of k, the first eight rows'
   // scale is that of every other eight, and the second one's of the rest.
   bool paired_scales = false;
+  // BF16, one group: an output is the sum of parts, each a chain over kSumPart of k, in their order, instead
+  // of one chain over all of k: for a weight of few rows, whose reading takes less time than the chain.
+  bool parted = false;
 
   constexpr int64_t group_bytes() const { return n * k_stride * device::size_of(dtype); }
   constexpr int64_t scales_per_group() const { return (k + 127) / 128 * ((n + 7) / 8); }

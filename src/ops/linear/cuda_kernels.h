@@ -20,6 +20,7 @@ struct TileArgs {
   int64_t k_stride;
   int32_t rows, n, k, groups;
   bool y_is_f32, accumulate, swiglu, paired_scales;
+  int32_t part;            // of k, that is one chain of products: kSumPart, or all of it
   const float* x_scales;   // with Weight::fp8_x: x is FP8, x_stride in bytes
   int64_t x_scale_stride;  // from block to block of 128
 };
@@ -49,13 +50,15 @@ struct TileCall {
   }
 };
 
-void linear_simt(device::cuda::Stream& stream, const TileCall& call);     // any types, any shape
-void linear_mma(device::cuda::Stream& stream, const TileCall& call);      // BF16 x and weights
+void linear_simt(device::cuda::Stream& stream, const TileCall& call);  // any types, any shape
+void linear_mma(device::cuda::Stream& stream, const TileCall& call);   // BF16 x and weights
+// The same for parted weights and up to 16 rows.
+void linear_mma_parts(device::cuda::Stream& stream, const TileCall& call);
 void linear_mma_fp8(device::cuda::Stream& stream, const TileCall& call);  // BF16 x, FP8 weights
 // sm_90a; BF16 x and weights, k % 64 == 0, 17 to 128 rows, not grouped. False when the shape is not for it.
 bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call);
-// sm_90a; BF16 x and weights, k % 64 == 0, grouped, up to 32 rows of a group on average. False when the shape is
-// not for it.
+// sm_90a; BF16 x and weights, k % 64 == 0, grouped, up to 32 rows of a group on average. False when the shape
+// is not for it.
 bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, gather null. False when the shape is not for it.
 bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);

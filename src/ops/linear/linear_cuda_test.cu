@@ -115,6 +115,7 @@ bool small() {
 struct Case {
   DType x, w;
   int64_t rows, n, k;
+  bool parted = false;
 };
 
 TEST(CudaLinear, MatchesTheReferenceAndItself) {
@@ -135,15 +136,19 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{136, 576}, {40, 7168}, {8600, 136}})
       cases.push_back({DType::kBF16, w, 300, n, k});
   }
+  for (const auto& [n, k] :
+       {std::pair<int64_t, int64_t>{256, 7168}, {64, 2048}, {40, 1472}, {136, 576}, {24, 1000}})
+    cases.push_back({DType::kBF16, DType::kBF16, 300, n, k, true});
   if (small()) {
     std::erase_if(cases, [](const Case& c) { return c.n * c.k > 160'000; });
   }
   uint64_t seed = 1;
   for (const Case& c : cases) {
-    const std::string what =
-        fmt::format("{} x {} [{}, {}, {}]", to_string(c.x), to_string(c.w), c.rows, c.n, c.k);
+    const std::string what = fmt::format("{} x {} [{}, {}, {}]{}", to_string(c.x), to_string(c.w), c.rows,
+                                         c.n, c.k, c.parted ? " in parts" : "");
     seed += 10;
     TestWeight weight(seed, c.w, 1, c.n, c.k);
+    weight.weight.parted = c.parted;
     TestRows x(seed + 5, c.x, c.rows, c.k);
     std::vector<double> expected(static_cast<size_t>(c.rows * c.n)), magnitude(expected.size());
     for (int64_t r = 0; r < c.rows; ++r) {

@@ -76,7 +76,18 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
   const int first_token = warp / kStripes * kTiles * 8;
   const bool computes = first_token < kTokens;
 
-  float sum[kTiles][4] = {};
+  float sum[kTiles][4] = {}, total[kTiles][4] = {};
+  const auto end_part = [&] {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        total[t][i] += sum[t][i];
+        sum[t][i] = 0.0F;
+      }
+    }
+  };
+  int next_part = args.part;
   const int steps = (args.k + kDepth - 1) / kDepth;
   // The weights are nobody's output: they come while the kernel before this one still runs.
 #pragma unroll 1
@@ -99,6 +110,10 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
     }
     copy_async_commit();
     if (!computes) continue;
+    if (step * kDepth == next_part) {
+      end_part();
+      next_part += args.part;
+    }
 
     const uint8_t* base = stages + step % S::kStages * S::kStageBytes;
     const uint8_t* w = base + stripe * 16 * kPitch;
@@ -123,6 +138,7 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
     }
   }
   if (!computes) return;
+  end_part();
 
   const int n_row = n_first + stripe * 16 + lane / 4;
   const int64_t y_base = grouped ? 0 : tile.group * args.y_step;
@@ -131,7 +147,8 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ T
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int line = first_token + t * 8 + lane % 4 * 2 + i;
-      if (line < tile.count) store_outputs(args, y_base, tile.first + line, n_row, sum[t][i], sum[t][i + 2]);
+      if (line < tile.count)
+        store_outputs(args, y_base, tile.first + line, n_row, total[t][i], total[t][i + 2]);
     }
   }
 }

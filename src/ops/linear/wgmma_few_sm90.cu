@@ -37,8 +37,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, kRe
   uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
 
   const int head = static_cast<int>(blockIdx.z);
-  const int first = static_cast<int>(blockIdx.y) * kTokens;
-  const int count = min(kTokens, args.rows - first);
+  const int first_row = static_cast<int>(blockIdx.y) * kTokens;
+  const int count = min(kTokens, args.rows - first_row);
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) {
     for (int s = 0; s < S::kStages; ++s) {
@@ -73,7 +73,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, kRe
         }
         uint8_t* x = stages + s * S::kStageBytes + S::kWeightBytes + slice * S::kSliceBytes;
         copy_tile_to_cluster(x, &x_map, &full[s], x_column + step * kDepth,
-                             first + slice * (kTokens / kCluster), (1U << kCluster) - 1);
+                             first_row + slice * (kTokens / kCluster), (1U << kCluster) - 1);
       }
       wait_for_releases<S::kStages>(empty, steps - 1);  // the last one is not released
     }
@@ -83,23 +83,29 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, kRe
     const auto release = [&](int step) {
       if (lane < kCluster) barrier_arrive_at(&empty[step % S::kStages], static_cast<uint32_t>(lane));
     };
-    float sum[kTokens / 2];  // set by the first product
-    for (int step = 0; step < steps; ++step) {
-      const int s = step % S::kStages;
-      barrier_wait(&full[s], static_cast<uint32_t>(step / S::kStages) & 1U);
-      const uint64_t w = wgmma_tile(stages + s * S::kStageBytes);
-      const uint64_t x = wgmma_tile(stages + s * S::kStageBytes + S::kWeightBytes);
-      wgmma_fence();
+    float sum[kTokens / 2], total[kTokens / 2];  // of a part, set by its first product; of all
+    for (int first = 0, end = 0; first < steps; first = end) {
+      end = min(first + (args.part + kDepth - 1) / kDepth, steps);
+      for (int step = first; step < end; ++step) {
+        const int s = step % S::kStages;
+        barrier_wait(&full[s], static_cast<uint32_t>(step / S::kStages) & 1U);
+        const uint64_t w = wgmma_tile(stages + s * S::kStageBytes);
+        const uint64_t x = wgmma_tile(stages + s * S::kStageBytes + S::kWeightBytes);
+        wgmma_fence();
 #pragma unroll
-      for (int k = 0; k < kDepth / 16; ++k) wgmma_shared(sum, w + 2 * k, x + 2 * k, step > 0 || k > 0);
-      wgmma_commit();
-      wgmma_wait<1>();
-      if (step > 0) release(step - 1);
+        for (int k = 0; k < kDepth / 16; ++k) wgmma_shared(sum, w + 2 * k, x + 2 * k, step > first || k > 0);
+        wgmma_commit();
+        wgmma_wait<1>();
+        if (step > first) release(step - 1);
+      }
+      wgmma_wait<0>();
+      if (end < steps) release(end - 1);
+#pragma unroll
+      for (int i = 0; i < kTokens / 2; ++i) total[i] = first == 0 ? sum[i] : total[i] + sum[i];
     }
-    wgmma_wait<0>();
 
     device::cuda::wait_for_previous();  // y may have been its output
-    store_sums(args, head * args.y_step, {head, first, count}, 0, n_first + thread / 32 * 16, sum);
+    store_sums(args, head * args.y_step, {head, first_row, count}, 0, n_first + thread / 32 * 16, total);
   }
   cluster_sync();  // the others may still write here
 }

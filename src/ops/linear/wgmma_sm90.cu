@@ -44,7 +44,8 @@ struct TileGrid {
   }
 };
 
-template <int kConsumers, int kParts>
+// kParted: parts of k are added up (Weight::parted).
+template <int kConsumers, int kParts, bool kParted>
 __global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kConsumers, kParts>::kCtas)
     wgmma_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
                  const __grid_constant__ CUtensorMap weight_map, const TileGrid grid) {
@@ -95,34 +96,51 @@ __global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kCo
   for (int index = static_cast<int>(blockIdx.x); index < grid.tiles(); index += static_cast<int>(gridDim.x)) {
     const RowTile tile = grid.rows_of(args, index, S::kRows);
     if (tile.count <= 0) break;
-    float sums[kParts][64];  // set by the first products
-    for (int step = 0; step < steps; ++step, ++turn) {
-      const int s = turn % S::kStages;
-      barrier_wait(&full[s], static_cast<uint32_t>(turn / S::kStages) & 1U);
-      const uint64_t x = wgmma_tile(stages + s * S::kStageBytes + consumer * 64 * kDepth * 2);
-      const uint64_t w = wgmma_tile(stages + s * S::kStageBytes + S::kXBytes);
-      wgmma_fence();
+    float sums[kParts][64];  // of a part of k, set by its first products
+    float totals[kParted ? kParts : 1][64];
+    for (int first = 0, end = 0; first < steps; first = end) {
+      end = kParted ? min(first + args.part / kDepth, steps) : steps;
+      for (int step = first; step < end; ++step, ++turn) {
+        const int s = turn % S::kStages;
+        barrier_wait(&full[s], static_cast<uint32_t>(turn / S::kStages) & 1U);
+        const uint64_t x = wgmma_tile(stages + s * S::kStageBytes + consumer * 64 * kDepth * 2);
+        const uint64_t w = wgmma_tile(stages + s * S::kStageBytes + S::kXBytes);
+        wgmma_fence();
 #pragma unroll
-      for (int k = 0; k < kDepth / 16; ++k) {
+        for (int k = 0; k < kDepth / 16; ++k) {
+#pragma unroll
+          for (int p = 0; p < kParts; ++p) {
+            wgmma_shared(sums[p], x + 2 * k, w + p * (kPart * kDepth * 2 / 16) + 2 * k,
+                         step > first || k > 0);
+          }
+        }
+        wgmma_commit();
+        // The products of the step before are done: its tiles may be overwritten.
+        wgmma_wait<1>();
+        if (step > first) release(turn - 1);
+      }
+      wgmma_wait<0>();
+      release(turn - 1);
+      if constexpr (kParted) {
 #pragma unroll
         for (int p = 0; p < kParts; ++p) {
-          wgmma_shared(sums[p], x + 2 * k, w + p * (kPart * kDepth * 2 / 16) + 2 * k, step > 0 || k > 0);
+#pragma unroll
+          for (int i = 0; i < 64; ++i) totals[p][i] = first == 0 ? sums[p][i] : totals[p][i] + sums[p][i];
         }
       }
-      wgmma_commit();
-      // The products of the step before are done: its tiles may be overwritten.
-      wgmma_wait<1>();
-      if (step > 0) release(turn - 1);
     }
-    wgmma_wait<0>();
-    release(turn - 1);
 #pragma unroll
-    for (int p = 0; p < kParts; ++p)
-      store_rows(args, tile, consumer * 64, grid.column_of(index) * S::kColumns + p * kPart, sums[p]);
+    for (int p = 0; p < kParts; ++p) {
+      const int column = grid.column_of(index) * S::kColumns + p * kPart;
+      if constexpr (kParted)
+        store_rows(args, tile, consumer * 64, column, totals[p]);
+      else
+        store_rows(args, tile, consumer * 64, column, sums[p]);
+    }
   }
 }
 
-template <int kConsumers, int kParts>
+template <int kConsumers, int kParts, bool kParted = false>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
   using S = Shape<kConsumers, kParts>;
   const auto& args = call.args;
@@ -132,7 +150,7 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
                                                          args.x_stride * 2, S::kRows, kDepth);
   const CUtensorMap weight_map = device::cuda::tile_map_16bit(stream, args.weight, groups * args.n, args.k,
                                                               args.k_stride * 2, S::kColumns, kDepth);
-  const auto kernel = wgmma_kernel<kConsumers, kParts>;
+  const auto kernel = wgmma_kernel<kConsumers, kParts, kParted>;
   static device::cuda::SharedMemory memory;
   memory.allow(stream, kernel, S::kBytes);
   const TileGrid tiles{static_cast<int>(ceil_div<int64_t>(args.n, S::kColumns)),
@@ -153,7 +171,9 @@ bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call) {
       args.k_stride == args.k && reinterpret_cast<uintptr_t>(args.weight) % 16 == 0 &&
       reinterpret_cast<uintptr_t>(args.y) % 8 == 0 && args.y_stride % 2 == 0 && args.y_step % 2 == 0;
   if (!fits || rows <= 64) return false;
-  if (rows <= 96) {
+  if (args.part < args.k) {
+    launch<1, 1, true>(stream, call);
+  } else if (rows <= 96) {
     launch<1, 1>(stream, call);
   } else if (ceil_div<int64_t>(args.n, 2 * kPart) * call.row_tiles(128) * call.heads >=
              2 * int64_t{stream.gpu().multiprocessors}) {
