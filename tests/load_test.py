@@ -104,8 +104,11 @@ class Client:
             text = f"Tell me a story. Number {self.random.randrange(10000)}."
         else:
             text = self.random.choice(self.load.questions)
+        # What follows an answer's end are special tokens, often; each is to be an event, so that the time between
+        # events is that between tokens.
         return post({"messages": [{"role": "user", "content": text}], "stream": True, "temperature": 0.8,
                      "max_tokens": self.random.choice((16, 64, 128, 256)), "ignore_eos": self.random.random() < 0.3,
+                     "skip_special_tokens": False,
                      "stream_options": {"include_usage": True}})
 
     def writable(self, now):
