@@ -12,6 +12,7 @@
 #include "device/cuda/graph.h"
 #include "device/cuda/memory.h"
 #include "dist/cuda/nccl.h"
+#include "dist/cuda/nccl_comms.h"
 #include "dist/cuda/parcels.h"
 #include "dist/cuda/peer_group.h"
 #include "dist/network.h"
@@ -34,24 +35,8 @@ struct NcclWorld {
   const Nccl& nccl;
   const std::shared_ptr<PeerWorld> peers;
   const std::chrono::milliseconds timeout;
-  std::atomic<bool> ended{false};
-  std::mutex mutex;
-  std::vector<Nccl::Comm> comms;  // of all groups and ranks here
-  // Shared by who calls NCCL with one of them.
-  std::shared_timed_mutex calls;
-
-  // Whatever waits in NCCL gives up, here and on the GPUs.
-  void end() {
-    ended.store(true, std::memory_order_release);
-    std::vector<Nccl::Comm> all;
-    {
-      const std::lock_guard lock(mutex);
-      all.swap(comms);
-    }
-    // A call that does not return waits for a rank that is gone: it is ended too.
-    const std::unique_lock lock(calls, kCallTakes);
-    for (const Nccl::Comm comm : all) (void)nccl.comm_abort(comm);
-  }
+  const std::shared_ptr<NcclComms> comms = std::make_shared<NcclComms>(nccl);  // of all groups and ranks here
+  std::atomic<int> groups{0};
 };
 
 // Ends the world's work on GPUs where it has ended on the host. Of one rank of the process.
@@ -75,7 +60,7 @@ class Watcher {
       const auto state = host.state();
       if (state.ok()) continue;
       world.peers->end(state.error());
-      world.end();
+      NcclComms::end(world.comms, kCallTakes);
       return;
     }
   }
@@ -161,16 +146,16 @@ class NcclGroup final : public GpuGroup {
     int gpu = 0;
   };
 
-  NcclGroup(Member member, std::unique_ptr<Group> host) : me_(std::move(member)), host_(std::move(host)) {}
+  NcclGroup(Member member, std::unique_ptr<Group> host) : me_(std::move(member)), host_(std::move(host)) {
+    ++me_.world->groups;
+  }
   ~NcclGroup() override {
     watcher_.reset();
-    const std::lock_guard lock(me_.world->mutex);
-    auto& comms = me_.world->comms;
-    const auto found = std::find(comms.begin(), comms.end(), comm_);
-    if (comm_ == nullptr || found == comms.end()) return;  // it was ended
-    comms.erase(found);
     // Not destroyed, which would wait for the other ranks of this process.
-    (void)me_.world->nccl.comm_abort(comm_);
+    if (comm_ != nullptr && me_.world->comms->remove(comm_)) (void)me_.world->nccl.comm_abort(comm_);
+    // All graphs are gone when the last group is.
+    if (--me_.world->groups == 0 && !me_.world->comms->wait(kCallTakes))
+      LOG_WARNING("NCCL has not ended its communicators within {} ms", kCallTakes.count());
   }
 
   // All ranks of the group at the same time.
@@ -187,10 +172,7 @@ class NcclGroup final : public GpuGroup {
     if (rank_ == 0) FATHOM_TRY(nccl.check(nccl.get_unique_id(&id), "ncclGetUniqueId"));
     FATHOM_TRY(host_->broadcast(&id, sizeof(id), static_cast<int>(first)));
     FATHOM_ASSIGN(const Nccl::Comm made, connect_ranks(*me_.world, *host_, me_.gpu, id, rank_));
-    {
-      const std::lock_guard lock(me_.world->mutex);
-      me_.world->comms.push_back(made);
-    }
+    me_.world->comms->add(made);
     comm_ = made;
     FATHOM_ASSIGN(region_starts_, DeviceBuffer::allocate(kMostRegions * sizeof(std::byte*)));
     FATHOM_TRY(me_.boxes->reserve(slack() + kMostPostBytes * 2, slack() + kProbeBytes));
@@ -347,7 +329,7 @@ class NcclGroup final : public GpuGroup {
   Result<void> state() const override {
     FATHOM_TRY(me_.world->peers->state());
     FATHOM_TRY(host_->state());
-    const std::shared_lock lock(me_.world->calls);
+    const std::shared_lock lock(me_.world->comms->calls());
     if (ended() || comm_ == nullptr) return {};
     int result = Nccl::kSuccess;
     const Nccl& nccl = me_.world->nccl;
@@ -440,7 +422,7 @@ class NcclGroup final : public GpuGroup {
     return static_cast<std::byte*>(me_.boxes->in.data()) + r * received.box_bytes;
   }
 
-  bool ended() const { return me_.world->ended.load(std::memory_order_acquire); }
+  bool ended() const { return me_.world->comms->ended(); }
   // Heads, and the rows by which shares are rounded up.
   int64_t slack() const { return int64_t{size()} * (kParcelHeadBytes + 32 + int64_t{32768} * 4); }
   void check_room(int64_t in, int64_t out) const {
@@ -481,7 +463,7 @@ class NcclGroup final : public GpuGroup {
 
   void transfer(device::cuda::Stream& stream, std::span<const Piece> out, std::span<const Piece> in) {
     const Nccl& nccl = me_.world->nccl;
-    const std::shared_lock lock(me_.world->calls);
+    const std::shared_lock lock(me_.world->comms->calls());
     if (ended()) return;
     int result = nccl.group_start();
     for (const Piece& to : out) {
