@@ -81,6 +81,7 @@ class Node:
     def ends(self, code, seconds=15.0):
         try:
             equal(self.process.wait(seconds), code, "exit code")
+            check("has not ended within" not in self.output(), f"it ended by force:\n{self.output()[-2000:]}")
         except subprocess.TimeoutExpired:
             raise runner.Failure(f"still running after {seconds} s:\n{self.output()[-2000:]}")
 

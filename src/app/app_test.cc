@@ -1,10 +1,15 @@
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "app/args.h"
+#include "app/end_guard.h"
 #include "app/refused_flags.h"
 
 namespace fathom::app {
@@ -19,6 +24,23 @@ int run(std::vector<std::string> words, std::string* said) {
   const int code = run_command_line(static_cast<int>(argv.size()), argv.data());
   *said = testing::internal::GetCapturedStderr() + testing::internal::GetCapturedStdout();
   return code;
+}
+
+TEST(EndGuard, EndsWhatDoesNotEnd) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        const EndGuard guard(std::chrono::milliseconds(20));
+        std::this_thread::sleep_for(std::chrono::seconds(30));
+        _exit(0);
+      },
+      testing::ExitedWithCode(1), "not ended within 0.0 s");
+  EXPECT_EXIT(
+      {
+        { const EndGuard guard(std::chrono::seconds(30)); }
+        _exit(0);
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 TEST(RefusedFlags, SayWhy) {

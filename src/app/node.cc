@@ -12,6 +12,7 @@
 #include <sstream>
 #include <thread>
 
+#include "app/end_guard.h"
 #include "app/serving.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -84,6 +85,7 @@ int run_node(const ModelArgs& args) {
   } else {
     LOG_ERROR("the model has failed, and node {} ends: {}", args.node_rank, end.error().message);
   }
+  const EndGuard guard(end_patience(args));
   std::lock_guard lock(mutex);  // held for good: a signal from now on waits for the end
   node->reset();                // says good-bye to the others
   return end.ok() ? 0 : 1;

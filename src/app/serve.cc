@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "app/args.h"
+#include "app/end_guard.h"
 #include "app/key_file.h"
 #include "app/node.h"
 #include "app/serve_flags.h"
@@ -133,6 +134,7 @@ int run_serve(const ServeArgs& args) {
     if (!drained) LOG_WARNING("the drain timeout came first; the remaining requests are aborted");
   }
   (*server)->stop_accepting();
+  const EndGuard guard(end_patience(model));
   (*serving)->stop();  // streams that are left end with an error
   (*server)->drain(std::chrono::seconds(2));
   if ((*serving)->hangs()) {
