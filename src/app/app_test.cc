@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <string>
 #include <thread>
 #include <vector>
@@ -38,9 +39,10 @@ TEST(EndGuard, EndsWhatDoesNotEnd) {
   EXPECT_EXIT(
       {
         { const EndGuard guard(std::chrono::seconds(30)); }
+        std::fputs("ended", stderr);
         _exit(0);
       },
-      testing::ExitedWithCode(0), "");
+      testing::ExitedWithCode(0), "^ended$");
 }
 
 TEST(RefusedFlags, SayWhy) {
