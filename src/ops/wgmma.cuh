@@ -168,8 +168,8 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// d [64, N] = (add ? d : 0) + a [64, 16] b [N, 16]^T, N = 8, 16, 32, 64 or 128, both in shared memory. Thread t of
-// the warpgroup holds, of rows 16 (t / 32) + t % 32 / 4 and eight below, columns 8 j + t % 4 * 2 and the
+// d [64, N] = (add ? d : 0) + a [64, 16] b [N, 16]^T, N = 8, 16, 32, 64 or 128, both in shared memory. Thread
+// t of the warpgroup holds, of rows 16 (t / 32) + t % 32 / 4 and eight below, columns 8 j + t % 4 * 2 and the
 // next: d[4 j], d[4 j + 1] and d[4 j + 2], d[4 j + 3].
 #define FATHOM_F8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
