@@ -139,8 +139,6 @@ struct Server {
     settings.chunked_prefill_size = config.limits.chunk;
     settings.max_running_requests = config.limits.running;
     settings.disable_mla = !config.mla;
-    // Else prompts attend in one way or another by how they are cut, and bfloat16's rounding tells.
-    settings.deterministic = settings.dtype == "bfloat16";
     // On a GPU the server replays graphs, and a request alone runs without them.
     settings.device = on_gpus() ? "cuda" : "cpu";
     // Its kernels are small: several ranks fit on a GPU where there are fewer.

@@ -35,7 +35,8 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group.add_flag("--disable-mla", args.disable_mla, "Cache full keys and values instead of the latent");
   group.add_flag(
       "--enable-deterministic-inference", args.enable_deterministic_inference,
-      "On the CPU, too, attend to prompts in one way however they are cut (on a GPU it is always so): "
+      "On any CPU attend to prompts in one way however they are cut (on a GPU, and in bfloat16 on a CPU "
+      "with AVX512-BF16 or AMX, it is always so): "
       "not even rounding depends on the batch or on the cache, and few new tokens after a long cached "
       "prefix take longer");
   if (parts.weights) {

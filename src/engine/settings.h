@@ -24,7 +24,8 @@ struct Settings {
   std::string fp8_activations = "auto";  // auto | on | off
   std::string device = "auto";           // auto | cpu | cuda
   bool disable_mla = false;
-  bool deterministic = false;  // no rounding depends on how a prompt is cut
+  // No rounding depends on how a prompt is cut; always so on GPUs, and where products round activations.
+  bool deterministic = false;
   int64_t context_length = 0;  // 0: the model's
   std::string cpu_isa = "auto";
   int32_t threads = 0;               // 0: the CPUs of this process
