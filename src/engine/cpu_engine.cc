@@ -68,7 +68,7 @@ struct CpuEngine::Batch {
 CpuEngine::CpuEngine(const EngineOptions& options, const std::vector<int32_t>& shares, size_t share)
     : Engine(options, shares[share], cpu_share(options.cpus, shares, share)),
       launch_(std::make_unique<device::Launch>(*pool_)),
-      prompt_way_(options.absorb_prompts ? PromptWay(options.config, options.load.target.isa) : PromptWay()),
+      prompt_way_(options.absorb_prompts ? PromptWay(options.config) : PromptWay()),
       masks_(options.config.vocab_size),
       slots_(static_cast<size_t>(options.max_running)),
       batch_(std::make_unique<Batch>()) {}

@@ -1,14 +1,14 @@
 // Which way prompt tokens attend on the CPU. Un-absorbed attention projects keys and values anew from the
 // latents of everything before a row, so that a few tokens after a long prefix take the time of that prefix;
 // absorbed attention, the way of output tokens, takes about three times as long for each pair of a query and
-// a key, and projects nothing. The results agree up to rounding.
+// a key, and projects nothing. The results agree up to float32's rounding; where products round activations
+// to bfloat16 nobody asks for a way (settings.cc), so that products and attention are equally fast here.
 //
 // A function of the row alone: the same on all ranks.
 #pragma once
 
 #include <cstdint>
 
-#include "device/cpu/isa.h"
 #include "model/config.h"
 
 namespace fathom::engine {
@@ -16,7 +16,7 @@ namespace fathom::engine {
 class PromptWay {
  public:
   PromptWay() = default;  // un-absorbed, always
-  PromptWay(const model::ModelConfig& config, device::Isa isa);
+  explicit PromptWay(const model::ModelConfig& config);
 
   // Whether `count` prompt tokens after `start` others, of which the cache has the latents, attend faster
   // absorbed.
