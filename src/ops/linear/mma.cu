@@ -1,6 +1,7 @@
 // BF16 activations and weights on any GPU from sm_80: warp-level matrix instructions with the weights as the
 // 16-row operand and tokens as the 8-column one, so that few tokens waste little. cp.async keeps several
-// stages of weights in flight. Each output is one chain of k16 products in the order of k.
+// stages of weights in flight. Each output is one chain of k16 products in the order of k, or of parts of k
+// (Weight::parted).
 #include "device/cuda/shared_memory.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/cuda_tiles.cuh"
