@@ -63,7 +63,8 @@ Projected project(const Step& step, const MlaWeights& weights) {
   return result;
 }
 
-void extend(const Step& step, const MlaWeights& weights, const ops::KvCache& cache, const Tensor& q) {
+void extend(const Step& step, const MlaWeights& weights, const ops::KvCache& cache, ops::KeptLayer kept,
+            const Tensor& q) {
   const ModelConfig& c = step.config;
   ops::ExtendAttentionArgs args;
   args.q = q.rows(0, step.extend_tokens);
@@ -75,6 +76,7 @@ void extend(const Step& step, const MlaWeights& weights, const ops::KvCache& cac
   args.nope = c.nope_dim;
   args.value = c.value_dim;
   args.scale = step.softmax_scale;
+  args.kept = kept;
   args.out = by_heads(step.work.attention, 0, step.extend_tokens, 0, step.shard.heads.count, c.value_dim);
   step.ops.extend_attention(step.launch, args);
 }
@@ -114,7 +116,7 @@ void decode(const Step& step, const MlaWeights& weights, const ops::KvCache& cac
 }
 
 void latent_attention(const Step& step, const MlaWeights& weights, const ops::KvCache& cache,
-                      const Projected& projected) {
+                      ops::KeptLayer kept, const Projected& projected) {
   step.ops.latent_write(step.launch, {.kv_a = projected.kv_a,
                                       .norm_weight = weights.kv_norm,
                                       .eps = static_cast<float>(step.config.rms_norm_eps),
@@ -123,7 +125,7 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::Kv
                                       .places = step.batch.places,
                                       .cache = cache,
                                       .copy = nullptr});
-  if (step.extend_tokens > 0) extend(step, weights, cache, projected.q);
+  if (step.extend_tokens > 0) extend(step, weights, cache, kept, projected.q);
   for (const DecodePiece& piece : step.decode) decode(step, weights, cache, projected.q, piece);
 }
 
@@ -197,10 +199,11 @@ std::span<const DecodePiece> DecodePieces::cut(std::span<const ops::AttentionRow
   return std::span(pieces_).first(used);
 }
 
-void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache) {
+void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache,
+                     ops::KeptLayer kept) {
   const Projected projected = project(step, weights);
   if (step.mla) {
-    latent_attention(step, weights, cache, projected);
+    latent_attention(step, weights, cache, kept, projected);
   } else {
     plain_attention(step, weights, cache, projected);
   }

@@ -74,7 +74,8 @@ struct Step {
 
 // work.normed [T, H] -> work.delta [T, H]; writes the cache. Of a shard, delta is the rank's part of a sum
 // over the ranks.
-void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache);
+void attention_block(const Step& step, const MlaWeights& weights, const ops::KvCache& cache,
+                     ops::KeptLayer kept);
 // The same for a dense layer and for a layer of experts.
 void dense_block(const Step& step, const DenseWeights& weights);
 // x [Ta, H] -> y [Ta, H]: of the tokens of all groups.y is the rank's part of a sum over the stage's ranks.

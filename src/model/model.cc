@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
 
 #include "base/clock.h"
+#include "base/math.h"
 #include "model/expert_mover.h"
 #include "model/layers.h"
 #include "model/memory.h"
@@ -33,6 +35,7 @@ struct Model::State {
     layout.width = mla ? config.latent_width() : config.plain_width(shard.heads.count);
     layout.dtype = options.kv_dtype;
     scale = static_cast<float>(softmax_scale(config));
+    if (mla) kept_bytes = options.kept_bytes / options.local_ranks;
   }
 
   ModelConfig config;
@@ -50,9 +53,11 @@ struct Model::State {
   Workspace work;
   ops::RopeTable rope;
   LoadReport report;
-  DecodePieces pieces;             // of the forward in progress
-  int64_t forward_tokens = 0;      // rows of work.hidden that are valid
-  std::vector<int32_t> shard_ids;  // of the tokens to embed, in this rank's part of the table
+  int64_t kept_bytes = 0;             // 0: nothing is kept
+  std::optional<ops::KeptKeys> kept;  // since the first pass, where there is room for a page
+  DecodePieces pieces;                // of the forward in progress
+  int64_t forward_tokens = 0;         // rows of work.hidden that are valid
+  std::vector<int32_t> shard_ids;     // of the tokens to embed, in this rank's part of the table
 
   void norm(device::Launch& launch, const Tensor& x, const Tensor* add, const float* weight,
             const Tensor& y) const {
@@ -158,7 +163,11 @@ struct Model::State {
       LayerWeights& layer = layers[i];
       if (t > 0) {
         norm(launch, stream, i == 0 ? nullptr : &delta, layer.input_norm, normed);
-        attention_block(step, layer.attention, batch.cache->layer(first + static_cast<int64_t>(i)));
+        const auto cached = first + static_cast<int64_t>(i);
+        // Not of the draft layer, which is behind the others.
+        const bool keeps = kept && cached < shard.layers.count;
+        attention_block(step, layer.attention, batch.cache->layer(cached),
+                        keeps ? ops::KeptLayer{&*kept, cached} : ops::KeptLayer{});
         groups.sum(delta);
         norm(launch, stream, &delta, layer.attention_norm, normed);
       }
@@ -169,6 +178,24 @@ struct Model::State {
         groups.sum(delta);
       }
     }
+  }
+
+  // Before the cache's entries are written.
+  void begin_kept(const ForwardBatch& batch) {
+    if (kept_bytes > 0 && !kept && batch.cache != nullptr) {
+      const int64_t page_size = batch.cache->page_size();
+      const int64_t width = shard.heads.count * (config.nope_dim + config.value_dim);
+      const int64_t page_bytes = shard.layers.count * page_size * width * int64_t{sizeof(float)};
+      const int64_t pages = std::min(kept_bytes / page_bytes, 2 * ceil_div(max_context, page_size));
+      kept_bytes = 0;
+      if (pages == 0) return;
+      auto made = ops::KeptKeys::create(shard.layers.count, pages, page_size, width);
+      if (made.ok()) kept.emplace(std::move(*made));
+    }
+    if (!kept) return;
+    kept->begin_pass();
+    for (int64_t t = 0; t < batch.tokens; ++t) kept->written(batch.places[t]);
+    for (const KvMove& move : batch.moves) kept->written(move.to);
   }
 
   void move_entries(const ForwardBatch& batch) const {
@@ -376,6 +403,7 @@ Result<void> Model::group_state() const {
 void Model::forward(device::Launch& launch, const ForwardBatch& batch, ForwardOutput* output) {
   State& s = *state_;
   const int64_t t = batch.tokens;
+  s.begin_kept(batch);
   s.move_entries(batch);
   if (s.shard.first_stage() && t > 0) s.embed(launch, batch.token_ids, s.work.residual.rows(0, t));
   s.run_stages(launch, batch);

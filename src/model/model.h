@@ -69,6 +69,9 @@ struct LoadOptions {
   int64_t max_tokens = 2048;                      // of one forward
   int64_t max_logit_rows = 256;                   // of one forward or one call of logits()
   int64_t max_context = 0;                        // positions 0 .. max_context - 1; 0: the config's
+  // Memory in which keys and values that a long prompt's chunk has projected are kept for the next one
+  // (ops/extend_attention/kept_keys.h), of all local ranks together; taken as it is used. With mla.
+  int64_t kept_bytes = 0;
   // All ranks of the model, split.world() of them, and this rank's place among them: the model is the rank's
   // shard (shard.h), and its passes meet those of the others, which must be given passes of the same kinds in
   // the same order; ranks of one group of requests, the same batches. Null: the whole model. Must outlive the

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <set>
 
 #include "model/layers.h"
@@ -27,12 +28,13 @@ ModelConfig small_config(bool fp8) {
   return parse_config(text + "}").value();
 }
 
-testing::Loaded build_random(const ModelConfig& config, uint64_t seed, ops::Compute compute) {
+testing::Loaded build_random(const ModelConfig& config, uint64_t seed, ops::Compute compute,
+                             const LoadOptions& more = {}) {
   testing::Loaded loaded;
   loaded.config = config;
   loaded.pool = std::make_unique<ThreadPool>(2);
   loaded.launch = std::make_unique<device::Launch>(*loaded.pool);
-  LoadOptions options;
+  LoadOptions options = more;
   options.seed = seed;
   options.compute = compute;
   options.kv_dtype = device::DType::kF32;
@@ -220,6 +222,49 @@ TEST(Forward, ManyDecodeTokens) {
     alone.insert(alone.end(), logits.begin(), logits.end());
   }
   EXPECT_EQ(testing::run(loaded, pages, pieces), alone);
+}
+
+// Prompts in chunks, some side by side, some given up half-way, whose pages others get; room for a part of
+// what would be kept.
+TEST(Forward, KeptKeysChangeNoBit) {
+  const ModelConfig config = small_config(false);
+  LoadOptions more;
+  more.target.isa = device::detect_isa();
+  auto plain = build_random(config, 7, ops::Compute::kBF16, more);
+  constexpr int64_t kPage = 16, kPagesKept = 21;
+  more.kept_bytes = kPagesKept * kPage * config.num_layers * config.num_heads *
+                    (config.nope_dim + config.value_dim) * int64_t{sizeof(float)};
+  auto keeping = build_random(config, 7, ops::Compute::kBF16, more);
+  struct Prompt {
+    std::vector<int32_t> tables[2];
+    std::vector<int32_t> tokens;
+    int64_t done = 0;
+  };
+  testing::Pages plain_pages(*plain.model, 128, kPage), keeping_pages(*keeping.model, 128, kPage);
+  std::mt19937 random(11);
+  std::vector<Prompt> prompts(3);
+  for (int pass = 0; pass < 60; ++pass) {
+    std::vector<testing::Piece> pieces[2];
+    for (Prompt& prompt : prompts) {
+      const auto length = static_cast<int64_t>(prompt.tokens.size());
+      if (prompt.done == length || random() % 20 == 0) {
+        prompt.tokens.resize(40 + random() % 260);
+        for (int32_t& token : prompt.tokens) token = static_cast<int32_t>(random() % 512);
+        prompt.done = 0;  // in the pages of the one before
+      } else if (random() % 4 == 0) {
+        continue;
+      }
+      const int64_t left = static_cast<int64_t>(prompt.tokens.size()) - prompt.done;
+      const int64_t count = std::min<int64_t>(left, 1 + static_cast<int64_t>(random() % 90));
+      const auto begin = prompt.tokens.begin() + prompt.done;
+      for (int i = 0; i < 2; ++i)
+        pieces[i].push_back({&prompt.tables[i], {begin, begin + count}, prompt.done, false, count < left});
+      prompt.done += count;
+    }
+    if (pieces[0].empty()) continue;
+    EXPECT_EQ(testing::run(keeping, keeping_pages, pieces[0]), testing::run(plain, plain_pages, pieces[1]))
+        << "pass " << pass;
+  }
 }
 
 TEST(WeightNames, KnowsExtras) {

@@ -65,6 +65,7 @@ struct Piece {
   std::vector<int32_t> tokens;
   int64_t start = 0;
   bool decode = false;
+  bool goes_on = false;  // of a prompt
 };
 // Runs the pieces in one forward; the logits of every token, piece after piece, in the order given.
 std::vector<float> run(Loaded& loaded, Pages& pages, const std::vector<Piece>& pieces);

@@ -99,7 +99,9 @@ std::vector<float> run(Loaded& loaded, Pages& pages, const std::vector<Piece>& p
       const auto first = static_cast<int32_t>(ids.size());
       first_of[i] = first;
       const auto start = static_cast<int32_t>(piece.start);
-      (decode ? decode_rows : extend_rows).push_back({first, count, start, piece.block_table->data()});
+      ops::AttentionRow row{first, count, start, piece.block_table->data()};
+      row.goes_on = piece.goes_on;
+      (decode ? decode_rows : extend_rows).push_back(row);
       for (int32_t j = 0; j < count; ++j) {
         const int64_t place = piece.start + j;
         const int64_t size = pages.pool().page_size();

@@ -36,6 +36,7 @@ struct AttentionRow {
   // Entry p is tail[p - tail_start], as page * page_size + offset. Null: none. Decode rows only.
   const int64_t* tail = nullptr;
   int32_t tail_start = 0;
+  bool goes_on = false;  // of a prompt whose next tokens follow in another pass
 };
 
 // Of place p of the row's sequence.

@@ -7,10 +7,11 @@
 namespace fathom::ops {
 namespace {
 
-// Places [begin, end) of a row, projected into rows `first` and up of the group.
+// Places [begin, end) of a row: those before kept_end are kept, the others are projected into rows `first`
+// and up of the group.
 struct Segment {
   const AttentionRow* row;
-  int64_t begin, end;
+  int64_t begin, kept_end, end;
   int64_t first;
   int64_t first_item;
 };
@@ -42,7 +43,7 @@ class ExtendAttention {
     int64_t row = 0, place = 0;
     while (row < static_cast<int64_t>(args_.rows.size())) {
       fill_group(row, place);
-      project();
+      if (places_ > 0) project();
       attend_group();
     }
   }
@@ -52,7 +53,7 @@ class ExtendAttention {
     const int64_t tokens = args_.q.dim(0);
     for (std::byte* memory = nullptr;;) {
       ScratchCutter cutter(memory);
-      segments_ = cutter.take<Segment>(budget_);
+      segments_ = cutter.take<Segment>(static_cast<int64_t>(args_.rows.size()));
       latents_ = cutter.take<float>(budget_ * args_.latent);
       projected_ = cutter.take<float>(budget_ * heads_ * pair_);
       if (split_) {
@@ -64,17 +65,32 @@ class ExtendAttention {
     }
   }
 
-  // Takes whole rows while they fit, and multiples of kKeyBlock places of one that does not.
+  // The end of the row's places from `place` on that are kept.
+  int64_t kept_end(const AttentionRow& row, int64_t place, int64_t total) const {
+    if (args_.kept.keys == nullptr) return place;
+    const int64_t size = args_.cache.page_size;
+    while (place < total) {
+      const int64_t kept = args_.kept.keys->count(args_.kept.layer, row.block_table[place / size]);
+      if (place % size >= kept) break;
+      place = place / size * size + kept;
+      if (kept < size) break;
+    }
+    return std::min(place, total);
+  }
+
+  // Takes whole rows while what has to be projected of them fits, and multiples of kKeyBlock places of one
+  // that does not.
   void fill_group(int64_t& row, int64_t& place) {
     count_ = places_ = items_ = 0;
     while (row < static_cast<int64_t>(args_.rows.size()) && places_ < budget_) {
       const AttentionRow& source = args_.rows[static_cast<size_t>(row)];
       const int64_t total = source.start + source.count;
+      const int64_t kept = kept_end(source, place, total);
       int64_t end = total;
-      if (end - place > budget_ - places_) end = place + (budget_ - places_) / kKeyBlock * kKeyBlock;
+      if (end - kept > budget_ - places_) end = (kept + budget_ - places_) / kKeyBlock * kKeyBlock;
       if (end == place) return;
-      segments_[count_++] = {&source, place, end, places_, items_};
-      places_ += end - place;
+      segments_[count_] = {&source, place, std::min(kept, end), end, places_, items_};
+      places_ += end - segments_[count_++].kept_end;
       items_ += heads_ * ceil_div<int64_t>(source.count, plan_.range);
       place = end;
       if (place == total) {
@@ -99,8 +115,8 @@ class ExtendAttention {
     const auto gather = [this](int64_t begin, int64_t end, int) {
       const Segment* segment = segments_;
       for (int64_t i = begin; i < end; ++i) {
-        while (i >= segment->first + segment->end - segment->begin) ++segment;
-        read(entry(*segment->row, segment->begin + i - segment->first), 0, args_.latent,
+        while (i >= segment->first + segment->end - segment->kept_end) ++segment;
+        read(entry(*segment->row, segment->kept_end + i - segment->first), 0, args_.latent,
              latents_ + i * args_.latent);
       }
     };
@@ -110,6 +126,31 @@ class ExtendAttention {
     linear.y = device::Tensor(projected_, device::DType::kF32, {places_, heads_ * pair_});
     linear.weight = args_.kv_b;
     args_.linear(launch_, linear);
+    if (args_.kept.keys == nullptr) return;
+    for (int64_t i = 0; i < count_; ++i) {
+      if (segments_[i].row->goes_on) keep(segments_[i]);
+    }
+  }
+
+  void keep(const Segment& segment) const {
+    const int64_t size = args_.cache.page_size;
+    for (int64_t place = segment.kept_end; place < segment.end;) {
+      const int64_t count = std::min(size - place % size, segment.end - place);
+      float* to = args_.kept.keys->keep(args_.kept.layer, segment.row->block_table[place / size],
+                                        place % size, count);
+      if (to == nullptr) return;
+      std::memcpy(to, projected_ + (segment.first + place - segment.kept_end) * heads_ * pair_,
+                  static_cast<size_t>(count * heads_ * pair_) * sizeof(float));
+      place += count;
+    }
+  }
+
+  // [Nh, Dn + Dv] of a place of the segment.
+  const float* projected(const Segment& segment, int64_t place) const {
+    if (place >= segment.kept_end)
+      return projected_ + (segment.first + place - segment.kept_end) * heads_ * pair_;
+    const int64_t size = args_.cache.page_size;
+    return args_.kept.keys->entry(args_.kept.layer, segment.row->block_table[place / size], place % size);
   }
 
   void attend_group() {
@@ -150,8 +191,7 @@ class ExtendAttention {
     flash.begin(queries, resume);
     flash.add(segment.begin, segment.end, [&](int64_t place, int64_t keys_count, float* keys, float* values) {
       for (int64_t i = 0; i < keys_count; ++i) {
-        const float* source =
-            projected_ + (segment.first + place + i - segment.begin) * heads_ * pair_ + head * pair_;
+        const float* source = projected(segment, place + i) + head * pair_;
         float* key = keys + i * (args_.nope + rope_);
         std::memcpy(key, source, static_cast<size_t>(args_.nope) * sizeof(float));
         read(entry(row, place + i), args_.latent, rope_, key + args_.nope);

@@ -10,6 +10,7 @@
 
 #include "device/launch.h"
 #include "device/tensor.h"
+#include "ops/extend_attention/kept_keys.h"
 #include "ops/kv_cache.h"
 #include "ops/linear/linear.h"
 
@@ -24,7 +25,8 @@ struct ExtendAttentionArgs {
   int64_t latent = 0, nope = 0, value = 0;  // Dc, Dn, Dv
   float scale = 1.0F;
   int64_t chunk = 512;  // places projected at a time; a multiple of the kernel's key block (64)
-  device::Tensor out;   // [T, Nh, Dv] f32
+  KeptLayer kept;      // CPU: of what kv_b gave in earlier passes; the row's tokens are told to it as written
+  device::Tensor out;  // [T, Nh, Dv] f32
 };
 
 using ExtendAttentionFunction = void (*)(device::Launch&, const ExtendAttentionArgs&);

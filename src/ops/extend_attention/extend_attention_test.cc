@@ -8,7 +8,9 @@ namespace {
 
 // kv_b as plain [n, k] float32, so that this test needs no packing. Like the real linear ops it uses the
 // launch's shared and worker scratch, which the attention must not rely on across the call.
+int64_t projected_rows = 0;
 void plain_linear(device::Launch& launch, const LinearArgs& args) {
+  projected_rows += args.x.dim(0);
   const auto* weight = static_cast<const float*>(args.weight->data);
   std::memset(launch.shared_scratch(1 << 20), 0xff, 1 << 20);
   for (int i = 0; i < launch.pool().size(); ++i) std::memset(launch.scratch(i, 1 << 16), 0xff, 1 << 16);
@@ -45,8 +47,8 @@ struct Batch {
 
   // Over rows whose tokens are q's [part.front().first, ...).
   template <class Function>
-  std::vector<float> run(const Function& function, int threads, int64_t chunk,
-                         std::vector<AttentionRow> part) {
+  std::vector<float> run(const Function& function, int threads, int64_t chunk, std::vector<AttentionRow> part,
+                         KeptKeys* kept = nullptr) {
     const int64_t width = shape.nope + shape.rope;
     const int32_t first = part.front().first;
     for (AttentionRow& row : part) row.first -= first;
@@ -64,6 +66,7 @@ struct Batch {
     args.value = shape.value;
     args.scale = 2.0F / std::sqrt(static_cast<float>(width));
     args.chunk = chunk;
+    args.kept = {kept, 1};
     args.out = device::Tensor(out.data(), device::DType::kF32, {tokens, shape.heads, shape.value});
     ThreadPool pool(threads);
     device::Launch launch(pool);
@@ -144,6 +147,46 @@ TEST(ExtendAttention, ATokensBitsDependOnItsOwnSequenceAlone) {
         expect_same_bits(out.data(), together.data() + piece.first * shape.heads * shape.value, out.size(),
                          fmt::format("{} tokens {} to {}", name, piece.start, piece.start + count));
         done += count;
+      }
+    }
+  }
+}
+
+// A prompt's chunks project each place once, where there is room, with the bits of the whole.
+TEST(ExtendAttention, WhatIsKeptIsNotProjectedAgain) {
+  const auto kernels = flash_kernels_here();
+  const auto function = blocked(kernels.back().kernels);
+  for (const int64_t page_size : {7, 16, 64}) {
+    const Shape shape{3, 32, 8, 16, 24, page_size, device::DType::kBF16};
+    constexpr int32_t kLength = 500;
+    Batch batch(shape, {{kLength, kLength}}, 9);
+    const auto whole = batch.run(function, 2, 512, batch.attention);
+    const int64_t width = shape.heads * (shape.nope + shape.value);
+    const int64_t all = ceil_div<int64_t>(kLength, page_size);
+    for (const int64_t pages : {all, all / 2}) {
+      auto kept = KeptKeys::create(2, pages, page_size, width).value();
+      projected_rows = 0;
+      int64_t without = 0;
+      for (int32_t done = 0; done < kLength;) {
+        const int32_t count =
+            std::min(kLength - done, 1 + static_cast<int32_t>(batch.sequences.random()() % 90));
+        kept.begin_pass();
+        const int32_t* table = batch.attention[0].block_table;
+        for (int32_t p = done; p < done + count; ++p)
+          kept.written(table[p / page_size] * page_size + p % page_size);
+        AttentionRow piece{done, count, done, table};
+        piece.goes_on = true;
+        const auto out = batch.run(function, 2, 128, {piece}, &kept);
+        expect_same_bits(out.data(), whole.data() + done * shape.heads * shape.value, out.size(),
+                         fmt::format("pages of {}, {} kept, tokens from {}", page_size, pages, done));
+        done += count;
+        without += done;
+      }
+      if (pages == all) {
+        EXPECT_EQ(projected_rows, kLength);
+      } else {
+        EXPECT_LT(projected_rows, without);
+        EXPECT_GT(projected_rows, kLength);
       }
     }
   }
