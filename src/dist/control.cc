@@ -116,10 +116,16 @@ ControlHost::ControlHost(Wiring& wiring, std::shared_ptr<NodeWorld> world) : wor
 }
 
 ControlHost::~ControlHost() {
+  end();
+}
+
+void ControlHost::end() {
+  if (std::exchange(ended_, true)) return;
   for (const Socket& node : nodes_) (void)send_watched(*world_, node, length_of(kEnd));
 }
 
 Result<void> ControlHost::send(std::string_view message) {
+  if (ended_) return {};
   for (const Socket& node : nodes_) FATHOM_TRY(ending(*world_, send_to(*world_, node, message)));
   return {};
 }

@@ -23,13 +23,15 @@ class ControlHost {
  public:
   // Takes the wiring's control connections.
   ControlHost(Wiring& wiring, std::shared_ptr<NodeWorld> world);
-  // Tells the others that no more will come.
+  // With end().
   ~ControlHost();
   ControlHost(const ControlHost&) = delete;
   ControlHost& operator=(const ControlHost&) = delete;
 
   // Waits while a node does not take it. An error is the world's.
   Result<void> send(std::string_view message);
+  // Tells the others that no more will come: what is sent afterwards goes nowhere. Called by who sends.
+  void end();
   // The next message of `node`; nothing after stop_receiving().
   Result<std::optional<std::string>> receive(int node);
   void stop_receiving() { stopped_.store(true, std::memory_order_release); }
@@ -42,6 +44,7 @@ class ControlHost {
   std::shared_ptr<NodeWorld> world_;
   std::vector<Socket> nodes_;  // from node 1 on
   std::atomic<bool> stopped_{false};
+  bool ended_ = false;
 };
 
 // Another node's end. receive() is called by one thread at a time, and so is send().

@@ -224,6 +224,8 @@ TEST(Control, MessagesComeInOrderToAllNodes) {
       if (wiring.node == 0) {
         ControlHost host(wiring, groups.world);
         for (const auto& message : sent) ASSERT_TRUE(host.send(message).ok());
+        host.end();
+        EXPECT_TRUE(host.send("nobody reads this").ok());
         return;
       }
       ControlGuest guest(wiring, groups.world);

@@ -5,8 +5,14 @@
 namespace fathom::engine {
 
 OtherNodes::~OtherNodes() {
-  host_->stop_receiving();
+  end();
   for (auto& reader : readers_) reader.join();
+}
+
+void OtherNodes::end() {
+  host_->stop_receiving();
+  const std::lock_guard lock(mutex_);
+  host_->end();
 }
 
 void OtherNodes::step(int group, const BatchPlan& plan, bool eager) {

@@ -31,7 +31,7 @@ class LeaderListener {
 class OtherNodes {
  public:
   explicit OtherNodes(std::unique_ptr<dist::ControlHost> host) : host_(std::move(host)) {}
-  // Ends the other nodes in good order.
+  // With end().
   ~OtherNodes();
   OtherNodes(const OtherNodes&) = delete;
   OtherNodes& operator=(const OtherNodes&) = delete;
@@ -39,6 +39,8 @@ class OtherNodes {
   void step(int group, const BatchPlan& plan, bool eager);
   void masks(int group, uint64_t step, const std::vector<MaskRow>& rows);
   void pass(const PassBoard::Pass& pass, const std::vector<bool>& idle);
+  // Ends the other nodes in good order: nobody asks for a step any more.
+  void end();
   std::optional<int> asked_to_end() const { return host_->asked_to_end(); }
 
   // Once, before the first step: `listeners` [group], null where node 0 leads; nodes[group] leads it. A

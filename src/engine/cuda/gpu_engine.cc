@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/math.h"
 #include "device/cuda/range.h"
+#include "engine/other_nodes.h"
 
 namespace fathom::engine::cuda {
 
@@ -55,6 +56,8 @@ GpuEngine::~GpuEngine() {
   if (launcher_.joinable()) launcher_.join();
   in_flight_.close();
   if (answerer_.joinable()) answerer_.join();
+  // NCCL's last abort in a process waits for the other processes of the machine to abort theirs.
+  if (others_ != nullptr) others_->end();
   // While this rank's memory is still there for their last ops.
   followers_.clear();
 }
