@@ -36,7 +36,16 @@ struct ExecutorLimits {
   // price for each pair of the two; beyond, or where this is 0, a price for each token before, however many
   // see it.
   int32_t prompt_pairs = 0;
+  // Of prompts of so many tokens and more, those after the last whole page are rows of mode kDecode: a prompt
+  // of which the cache has all other tokens then computes nothing for these. 0: no prompt's are.
+  int32_t absorbed_tail = 0;
 
+  // Where the tokens of mode kDecode begin: a function of the prompt alone, or they would depend on the cache
+  // and on where the prompt was cut. What is shared is of whole pages.
+  int32_t extend_end(int32_t prompt_len) const {
+    const bool tail = absorbed_tail > 0 && prompt_len >= absorbed_tail;
+    return tail ? prompt_len / page_size * page_size : prompt_len;
+  }
   // Prompt tokens that a step has room for beside the decode rows of all slots.
   int32_t max_prompt_tokens() const { return max_step_tokens - max_slots * (1 + max_drafts); }
 };
@@ -48,7 +57,7 @@ struct ExecutorLimits {
 // positions before its last one; one that does not, of those before its first.
 enum class RowMode : uint8_t {
   kExtend,  // prompt tokens: un-absorbed attention over the prefix and the new tokens, or what costs less
-  kDecode,  // output tokens: absorbed attention over the latent cache
+  kDecode,  // output tokens, and a prompt's from extend_end on: absorbed attention over the latent cache
 };
 
 // Opens a slot for a sequence, new or resumed after a preemption.

@@ -136,6 +136,10 @@ void CpuEngine::take_model(const EngineOptions& options, std::unique_ptr<ModelRa
     drafter_ = make_lookup(options.max_running);
   }
   limits_.prompt_pairs = static_cast<int32_t>(prompt_way_.most_tokens());
+  if (options.load.mla && !options.absorb_prompts) {
+    limits_.absorbed_tail = kAbsorbedTail;
+    limits_.prompt_pairs = limits_.max_step_tokens;  // keys and values of the tokens before are kept
+  }
   thread_ = std::thread([this] { serve(); });
 }
 
@@ -305,6 +309,7 @@ void CpuEngine::add_attention(const BatchRow& row, const Slot& slot, const sampl
     while (end < count && (!row.tokens.empty() || parent_of(end) == end - 1)) ++end;
     const int32_t depth = batch.depths[static_cast<size_t>(begin)];
     ops::AttentionRow attention{first + begin, end - begin, row.start + depth, slot.block_table.data()};
+    attention.goes_on = row.mode == RowMode::kExtend && !row.sample;
     if (begin > 0) {
       if (batch.num_tails == batch.tails.size()) batch.tails.emplace_back();
       std::vector<int64_t>& tail = batch.tails[batch.num_tails++];

@@ -26,6 +26,9 @@ model::LoadOptions complete_load(const EngineOptions& options) {
   load.max_tokens = options.step_tokens();
   load.max_logit_rows = options.decode_tokens();
   load.max_context = options.context();
+  // Little beside the share of memory that no pool takes.
+  if (!options.cuda && !options.absorb_prompts)
+    load.kept_bytes = static_cast<int64_t>(device::available_memory()) / 64 / options.replicas;
   return load;
 }
 

@@ -17,6 +17,7 @@ void write_rows(ByteWriter& writer, const std::vector<ops::AttentionRow>& rows) 
     writer.number(row.first);
     writer.number(row.count);
     writer.number(row.start);
+    writer.byte(row.goes_on ? 1 : 0);
   }
 }
 
@@ -47,7 +48,9 @@ bool read_rows(ByteReader& reader, const PassLimits& limits, int64_t tokens, int
     row.first = reader.number();
     row.count = reader.number();
     row.start = reader.number();
-    if (row.first != *next || row.count < 1 || row.count > tokens - *next || row.start < 0 ||
+    const uint8_t goes_on = reader.byte();
+    row.goes_on = goes_on == 1;
+    if (goes_on > 1 || row.first != *next || row.count < 1 || row.count > tokens - *next || row.start < 0 ||
         int64_t{row.start} + row.count > limits.max_context)
       return false;
     *next += row.count;

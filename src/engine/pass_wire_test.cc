@@ -19,7 +19,7 @@ const PassLimits kLimits{.groups = 3,
 // A prompt of 3 tokens after 6, and one output token at 9.
 RankPass some_pass(RankPass::Kind kind) {
   const int32_t tables[2][3] = {{1, 2, 3}, {4, 5, 9}};
-  const std::vector<ops::AttentionRow> extend = {{0, 3, 6, tables[0]}};
+  const std::vector<ops::AttentionRow> extend = {{0, 3, 6, tables[0], nullptr, 0, true}};
   const std::vector<int64_t> tail = {38, 37};
   const std::vector<ops::AttentionRow> decode = {{3, 1, 9, tables[1], tail.data(), 8}};
   const std::vector<model::KvMove> moves = {{7, 3}, {39, 0}};

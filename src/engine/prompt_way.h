@@ -1,8 +1,10 @@
 // Which way prompt tokens attend on the CPU. Un-absorbed attention projects keys and values anew from the
 // latents of everything before a row, so that a few tokens after a long prefix take the time of that prefix;
 // absorbed attention, the way of output tokens, takes about three times as long for each pair of a query and
-// a key, and projects nothing. The results agree up to float32's rounding; where products round activations
-// to bfloat16 nobody asks for a way (settings.cc), so that products and attention are equally fast here.
+// a key, and projects nothing. The results agree up to float32's rounding. Where products round activations
+// to bfloat16 that grows into other tokens: there, and where every bit shall be the same however a prompt is
+// cut, only a long prompt's last tokens are absorbed, by a rule that nothing but the prompt decides
+// (ExecutorLimits::extend_end).
 //
 // A function of the row alone: the same on all ranks.
 #pragma once
@@ -12,6 +14,9 @@
 #include "model/config.h"
 
 namespace fathom::engine {
+
+// ExecutorLimits::absorbed_tail: projecting fewer tokens takes less time than a step of their own.
+inline constexpr int32_t kAbsorbedTail = 256;
 
 class PromptWay {
  public:

@@ -73,7 +73,7 @@ void SchedulerCore::account_row(const PlannedRow& row, RowResult result) {
                                                 : start;
   if (sequence->ended) return;  // cancelled, or a stop was found after this step was planned
 
-  if (row.extend) {
+  if (row.prompt) {
     int32_t new_prompt = std::max(0, sequence->computed_len - sequence->counted_prompt);
     sequence->counted_prompt += new_prompt;
     counters_.prompt_tokens += new_prompt;

@@ -249,12 +249,10 @@ class FakeExecutor : public Executor {
     }
     for (int32_t token : tokens) {
       int32_t position = s.length++;
-      if (row.mode == RowMode::kExtend) {
-        FATHOM_CHECK(position < prompt_len, "output position {} in an extend row", position);
-        ++prompt_tokens_computed_;
-      } else {
-        FATHOM_CHECK(position >= prompt_len, "prompt position {} in a decode row", position);
-      }
+      const int32_t extend_end = limits_.extend_end(prompt_len);
+      FATHOM_CHECK((row.mode == RowMode::kExtend) == (position < extend_end),
+                   "position {} of a prompt of {} in a row of the wrong mode", position, prompt_len);
+      if (position < prompt_len) ++prompt_tokens_computed_;
       FATHOM_CHECK_EQ(token, s.tokens.at(static_cast<size_t>(position)));
       hash = next_kv(hash, token);
       kv_at(s, position) = {hash, position, token};

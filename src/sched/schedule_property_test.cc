@@ -103,6 +103,7 @@ class RandomSchedule {
     options_.in_batch_prefix_tokens = pick({1, 4, 32});
     options_.lpm_patience_steps = pick({5, 1024});
     limits_.max_drafts = pick({0, 0, 1, 3, 7});
+    limits_.absorbed_tail = pick({0, 1, 20, 60});
     limits_.draft_layer = limits_.max_drafts > 0 && draw(2) == 0;
     options_.speculative_adaptive = draw(2) == 0;
     options_.stages = limits_.max_drafts == 0 ? pick({1, 1, 2, 3}) : 1;

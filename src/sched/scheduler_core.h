@@ -69,6 +69,7 @@ class SchedulerCore {
   struct PlannedRow {
     Sequence* sequence = nullptr;
     int32_t tokens = 0;
+    bool prompt = false;  // tokens of the prompt
     bool extend = false;
     bool sample = false;
     bool named = false;  // the row names its tokens

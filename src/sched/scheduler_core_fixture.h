@@ -47,13 +47,15 @@ class SchedulerCoreTest : public testing::Test {
   }
 
   // Plans as far ahead as allowed, then completes the oldest step. The rows of the last plan made are in
-  // `rows_`. False when there is nothing to do.
+  // `rows_`, those of all plans made in `all_rows_`. False when there is nothing to do.
   bool step() {
     rows_.clear();
+    all_rows_.clear();
     while (core_->can_plan_ahead()) {
       auto plan = core_->plan();
       if (!plan) break;
       rows_ = plan->rows;
+      all_rows_.insert(all_rows_.end(), rows_.begin(), rows_.end());
       rows_planned_ += static_cast<int64_t>(plan->rows.size());
       executor_->submit(std::move(*plan));
     }
@@ -105,7 +107,7 @@ class SchedulerCoreTest : public testing::Test {
   std::map<std::string, GenerateRequest> requests_;
   std::map<std::string, std::shared_ptr<TokenStream>> streams_;
   std::map<std::string, Seen> seen_;
-  std::vector<BatchRow> rows_;
+  std::vector<BatchRow> rows_, all_rows_;
   int64_t rows_planned_ = 0;
 };
 

@@ -110,8 +110,8 @@ void SchedulerCore::add_row(Sequence* sequence, BatchRow row, Draft* draft) {
   ++sequence->in_flight;
   sequence->last_step = next_step_;
   draft->tokens_left -= count;
-  draft->step.rows.push_back(
-      {sequence, count, row.mode == RowMode::kExtend, row.sample, !row.tokens.empty()});
+  draft->step.rows.push_back({sequence, count, sequence->planned_len <= sequence->prompt_len,
+                              row.mode == RowMode::kExtend, row.sample, !row.tokens.empty()});
   draft->plan.rows.push_back(std::move(row));
 }
 
@@ -159,16 +159,19 @@ void SchedulerCore::draft_decode_rows(Draft* draft) {
 // Adds a row with at most `max_tokens` of what the sequence has to recompute or compute of its known tokens.
 // Returns its length: 0 when no pages are left, or when its kind has no turn.
 int32_t SchedulerCore::draft_prompt_row(Sequence* sequence, int32_t max_tokens, Draft* draft) {
-  bool extend = sequence->in_prompt();
+  const bool prompt = sequence->in_prompt();
+  const int32_t extend_end = limits_.extend_end(sequence->prompt_len);
+  const bool extend = sequence->planned_len < extend_end;
   if (extend ? !draft->extend_turn : !draft->decode_turn) return 0;
-  int32_t end = extend ? sequence->prompt_len : static_cast<int32_t>(sequence->tokens.size());
+  const int32_t known = prompt ? sequence->prompt_len : static_cast<int32_t>(sequence->tokens.size());
+  const int32_t end = extend ? extend_end : known;
   int32_t room =
       (static_cast<int32_t>(sequence->table.pages.size()) + cache_.available_pages()) * limits_.page_size -
       sequence->planned_len;
   int32_t count = std::min({end - sequence->planned_len, max_tokens, room});
   if (count <= 0) return 0;
-  bool last = sequence->planned_len + count == end;
-  if (!last) {
+  const bool last = sequence->planned_len + count == known;
+  if (sequence->planned_len + count < end) {
     // Whole pages, so that the chunk can be shared as soon as it is computed.
     int32_t aligned = (sequence->planned_len + count) / limits_.page_size * limits_.page_size;
     if (aligned > sequence->planned_len) count = aligned - sequence->planned_len;
@@ -179,13 +182,15 @@ int32_t SchedulerCore::draft_prompt_row(Sequence* sequence, int32_t max_tokens, 
   auto first = sequence->tokens.begin() + sequence->planned_len;
   row.tokens.assign(first, first + count);
   // A prompt with known outputs goes on with these.
-  row.sample = last && sequence->max_outputs > 0 && (!extend || sequence->num_outputs() == 0);
-  if (extend) {
+  row.sample = last && sequence->max_outputs > 0 && (!prompt || sequence->num_outputs() == 0);
+  if (prompt) {
     int32_t next_logprob = sequence->next_prompt_logprob();
     if (next_logprob >= 0 && next_logprob < sequence->prompt_len) {
       row.prompt_logprob_start = next_logprob;  // rows in flight report what lies before this row's start
       if (!last) row.next_prompt_token = first[count];
     }
+  }
+  if (extend) {
     draft->extended = true;
     draft->step.looks += prompt_budget_.looks(sequence->planned_len, count);
   }
@@ -236,7 +241,9 @@ void SchedulerCore::draft_prompt_rows(Draft* draft) {
   }
 
   // A row costs more the longer its prompt before it is.
-  const auto priced = [&](const Sequence* s) { return limited && s->in_prompt(); };
+  const auto priced = [&](const Sequence* s) {
+    return limited && s->planned_len < limits_.extend_end(s->prompt_len);
+  };
   const auto cost_of = [&](const Sequence* s, int32_t count) {
     return priced(s) ? prompt_budget_.cost_of(s->planned_len, count) : count;
   };

@@ -42,6 +42,31 @@ TEST_F(StepPlanningTest, TheLastPromptTokenIsRecomputed) {
   expect_as_alone("b");
 }
 
+// The tokens after a long prompt's last whole page are of mode kDecode, however little of it is cached.
+TEST_F(StepPlanningTest, ALongPromptsLastTokensHaveTheModeOfOutputs) {
+  limits_.absorbed_tail = 40;
+  options_.chunked_prefill_size = 16;
+  start();
+  for (const int32_t length : {39, 40, 42, 43}) {
+    for (const bool cached : {false, true}) {
+      const auto id = std::to_string(length) + (cached ? " cached" : "");
+      add(request(id, 200 * (length % 7), length, 3));
+      std::vector<int32_t> absorbed;
+      while (!see(id).finish && step()) {
+        for (const BatchRow& row : all_rows_) {
+          if (row.mode == RowMode::kExtend || row.tokens.empty()) continue;
+          for (int32_t i = 0; i < row.num_tokens(); ++i) absorbed.push_back(row.start + i);
+        }
+      }
+      const int32_t tail = length < 40 ? length : length / 4 * 4;
+      std::vector<int32_t> expected;
+      for (int32_t position = tail; position < length; ++position) expected.push_back(position);
+      EXPECT_EQ(absorbed, expected) << id;
+      expect_as_alone(id);
+    }
+  }
+}
+
 // With stages that work at the same time, sequences take turns: those of a step do not wait for the step
 // before.
 TEST_F(StepPlanningTest, SequencesTakeTurnsWhereStepsRunAtTheSameTime) {
