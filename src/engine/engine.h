@@ -48,7 +48,8 @@ struct EngineOptions {
   double mem_fraction = 0.0;
   int64_t max_total_tokens = 0;
   // CPU: prompt tokens attend absorbed where that costs less (engine/prompt_way.h), and so their rounding
-  // depends on how the prompt was cut and on what of it was cached.
+  // depends on how the prompt was cut and on what of it was cached. Else only a long prompt's last tokens do,
+  // and keys and values are kept from chunk to chunk.
   bool absorb_prompts = true;
   // GPU: the numbers of rows that decode graphs are captured for, ascending; empty: no graphs.
   std::vector<int32_t> graph_sizes;
