@@ -1,7 +1,8 @@
 // NCCL's communicators of this process's ranks, and how they end together. ncclCommAbort tells the GPU at
 // once to give up whatever waits there, but of one communicator's ranks in this process the last call returns
-// only when every graph that has recorded its transfers is destroyed. So nobody who has such graphs, or whom
-// somebody waits for who has, may wait for it: each abort has a thread of its own. Thread safe.
+// only when every graph that has recorded its transfers is destroyed, and the machine's other processes have
+// aborted theirs. So nobody who has such graphs, or whom somebody waits for who has, may wait for it: each
+// abort has a thread of its own. Thread safe.
 #pragma once
 
 #include <atomic>
