@@ -15,7 +15,8 @@
 
 namespace fathom::engine {
 
-// ExecutorLimits::absorbed_tail: projecting fewer tokens takes less time than a step of their own.
+// ExecutorLimits::absorbed_tail. Chosen, not tuned: the last tokens have a step of their own, and projecting
+// so many tokens takes 5 ms (19 us each; the demo model on two Zen 4 cores, where a step takes 17).
 inline constexpr int32_t kAbsorbedTail = 256;
 
 class PromptWay {
