@@ -7,18 +7,13 @@
 namespace fathom::model {
 namespace {
 
-int64_t scale_bytes(const ops::PackedLinear& weight) {
-  if (weight.scales == nullptr) return 0;
-  return ceil_div<int64_t>(weight.k, 128) * weight.n_padded * static_cast<int64_t>(sizeof(float));
-}
-
 // The memory of one expert's weights, which the arena holds.
 template <class Visit>
 void visit(MoeWeights& moe, size_t slot, const Visit& each) {
   for (const ops::PackedLinear* weight : {&moe.gate_up[slot], &moe.down[slot]}) {
     each(const_cast<void*>(weight->data), static_cast<size_t>(weight->bytes()));
     if (weight->scales != nullptr) {
-      each(const_cast<float*>(weight->scales), static_cast<size_t>(scale_bytes(*weight)));
+      each(const_cast<float*>(weight->scales), static_cast<size_t>(weight->scale_bytes()));
     }
   }
 }

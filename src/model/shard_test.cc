@@ -180,8 +180,7 @@ TEST(Memory, OfARankIsItsShare) {
 void collect(const ops::PackedLinear& weight, std::string& bits) {
   bits.append(static_cast<const char*>(weight.data), static_cast<size_t>(weight.bytes()));
   if (weight.scales == nullptr) return;
-  const auto scales = static_cast<size_t>((weight.k + 127) / 128 * weight.n_padded) * sizeof(float);
-  bits.append(reinterpret_cast<const char*>(weight.scales), scales);
+  bits.append(reinterpret_cast<const char*>(weight.scales), static_cast<size_t>(weight.scale_bytes()));
 }
 std::string load_bits(const ModelConfig& config, const Shard& shard, const std::string& dir) {
   const auto checkpoint = weights::Checkpoint::open(dir).value();

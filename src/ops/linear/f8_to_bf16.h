@@ -13,11 +13,13 @@ struct F8Tables {
   uint8_t lower[128];
   uint8_t upper[128];
 };
-constexpr F8Tables make_f8_tables() {
+// Of values times 2^power.
+constexpr F8Tables make_f8_tables(int power) {
   F8Tables tables{};
   for (unsigned code = 0; code < 128; ++code) {
-    tables.lower[code] = static_cast<uint8_t>(f8_to_bf16(code));
-    tables.upper[code] = static_cast<uint8_t>(f8_to_bf16(code) >> 8);
+    const auto bf16 = static_cast<uint16_t>(code == 0 ? 0 : f8_to_bf16(code) + power * 128);
+    tables.lower[code] = static_cast<uint8_t>(bf16);
+    tables.upper[code] = static_cast<uint8_t>(bf16 >> 8);
   }
   return tables;
 }

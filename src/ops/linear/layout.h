@@ -34,4 +34,26 @@ constexpr int64_t column_step(device::DType dtype) {
   return dtype == device::DType::kBF16 ? 2 : dtype == device::DType::kF8E4M3 ? 4 : 1;
 }
 
+// FP8: beside each panel's codes stands a record of 32-bit words, records in the panels' order, so that what
+// reads ahead finds them too: float32 scales [blocks of 128 k][16 columns], then for each block a word whose
+// bit r is set when the block's r-th row of 64 bytes holds a tiny code; up to a whole line.
+constexpr int64_t scale_blocks(int64_t k) {
+  return ceil_div(k, kScaleBlock);
+}
+constexpr int64_t panel_record(int64_t k) {
+  return round_up(scale_blocks(k) * (kPanelColumns + 1), kPanelColumns);
+}
+// Words from the first record to a scale.
+constexpr int64_t scale_index(int64_t depth, int64_t column, int64_t k) {
+  return column / kPanelColumns * panel_record(depth) + k / kScaleBlock * kPanelColumns +
+         column % kPanelColumns;
+}
+// No exponent: 0 and the denormals, which one in ten thousand weights is. They need not be exact in the quick
+// conversion to bf16.
+constexpr bool is_tiny(uint8_t f8) {
+  return (f8 & 0x78U) == 0;
+}
+// Sets the words of a panel's record that tell where tiny codes are.
+void mark_tiny(const uint8_t* panel, int64_t k, int64_t k_padded, float* record);
+
 }  // namespace fathom::ops

@@ -53,8 +53,9 @@ struct PackedLinear {
   device::DType dtype = device::DType::kF32;  // of the packed values: F32, BF16 or F8E4M3
   Compute compute = Compute::kF32;
   const void* data = nullptr;
-  const float* scales = nullptr;  // FP8: [ceil(k / 128), n_padded]
+  const float* scales = nullptr;              // FP8: [n_padded / 16] records (layout.h)
   int64_t bytes() const { return n_padded * k_padded * device::size_of(dtype); }
+  int64_t scale_bytes() const;
 };
 
 // Packs the sources, stacked along n (all with the same k): gate and up, q_a and kv_a. F16 and F32 sources

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "base/check.h"
 #include "ops/linear/layout.h"
@@ -165,7 +166,7 @@ bool pack_column(const PackedLinear& packed, void* data, float* scales, std::spa
     for (int64_t b = 0; b * kScaleBlock < packed.k; ++b) {
       const float scale = scale_at(*column.source, column.index, b * kScaleBlock);
       sound &= std::isfinite(scale);
-      scales[b * packed.n_padded + index] = scale;
+      scales[scale_index(packed.k, index, b * kScaleBlock)] = scale;
     }
     return sound;
   }
@@ -180,6 +181,23 @@ bool pack_column(const PackedLinear& packed, void* data, float* scales, std::spa
 }
 
 }  // namespace
+
+void mark_tiny(const uint8_t* panel, int64_t k, int64_t k_padded, float* record) {
+  for (int64_t b = 0; b < scale_blocks(k); ++b) {
+    uint32_t rows = 0;
+    for (int64_t r = 0; r < std::min(kScaleBlock, k_padded - b * kScaleBlock) / 4; ++r, panel += 64) {
+      unsigned tiny = 0;
+      for (int i = 0; i < 64; ++i) tiny |= static_cast<unsigned>(is_tiny(panel[i]));
+      rows |= tiny << r;
+    }
+    std::memcpy(record + scale_blocks(k) * kPanelColumns + b, &rows, sizeof(rows));
+  }
+}
+
+int64_t PackedLinear::scale_bytes() const {
+  if (scales == nullptr) return 0;
+  return n_padded / kPanelColumns * panel_record(k) * static_cast<int64_t>(sizeof(float));
+}
 
 Result<PackedLinear> pack_linear(const device::Target& /*target*/, Compute compute,
                                  std::span<const WeightSource> sources, device::Arena& arena,
@@ -198,7 +216,7 @@ Result<PackedLinear> pack_linear(const device::Target& /*target*/, Compute compu
   FATHOM_ASSIGN(std::byte * data, arena.allocate(static_cast<size_t>(packed.bytes())));
   float* scales = nullptr;
   if (packed.dtype == DType::kF8E4M3) {
-    FATHOM_ASSIGN(scales, arena.allocate_array<float>(ceil_div(packed.k, kScaleBlock) * packed.n_padded));
+    FATHOM_ASSIGN(scales, arena.allocate_array<float>(packed.n_padded / kPanelColumns * panel_record(packed.k)));
   }
   packed.data = data;
   packed.scales = scales;
@@ -208,6 +226,10 @@ Result<PackedLinear> pack_linear(const device::Target& /*target*/, Compute compu
     std::vector<float> wide(static_cast<size_t>(packed.k));
     for (int64_t i = begin * kPanelColumns; i < std::min(end * kPanelColumns, packed.n); ++i) {
       if (!pack_column(packed, data, scales, sources, i, wide.data())) unsound.store(i);
+    }
+    for (int64_t p = begin; scales != nullptr && p < end; ++p) {
+      mark_tiny(reinterpret_cast<const uint8_t*>(data) + p * kPanelColumns * packed.k_padded, packed.k,
+                packed.k_padded, scales + p * panel_record(packed.k));
     }
   };
   const int64_t panels = packed.n_padded / kPanelColumns;

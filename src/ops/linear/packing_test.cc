@@ -1,6 +1,7 @@
 // The packed weight holds exactly what the checkpoint holds, wherever the layout puts it.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "ops/linear/testing.h"
@@ -58,6 +59,37 @@ TEST_P(PackDtypes, TransposedAndStackedSourcesLandInTheirColumns) {
 INSTANTIATE_TEST_SUITE_P(AllDtypes, PackDtypes,
                          ::testing::Values(DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3),
                          [](const auto& info) { return std::string(device::to_string(info.param)); });
+
+TEST(Packing, TellsWhichLinesHoldTinyCodes) {
+  for (const auto& [n, k] : {std::pair{1, 1}, {17, 33}, {40, 130}, {150, 700}}) {
+    const StoredWeight weight(DType::kF8E4M3, n, k, static_cast<uint64_t>(n));
+    Arena arena;
+    const auto packed = pack_linear(kTarget, Compute::kBF16, {&weight.source(), 1}, arena).value();
+    int64_t with = 0, lines = 0;
+    for (int64_t panel = 0; panel < packed.n_padded / 16; ++panel) {
+      const float* record = packed.scales + panel * panel_record(k);
+      for (int64_t line = 0; line < packed.k_padded / 4; ++line) {
+        bool tiny = false;
+        for (int64_t c = 16 * panel; c < 16 * panel + 16; ++c) {
+          // A value beyond the matrix is 0. 0 and the denormals are below 2^-6.
+          for (int64_t i = 4 * line; i < 4 * line + 4; ++i) {
+            tiny |= c >= n || i >= k ||
+                    std::fabs(packed_value(packed, c, i)) <
+                        0x1p-6F * packed.scales[scale_index(k, c, i)] * 0.999F;
+          }
+        }
+        uint32_t word = 0;
+        std::memcpy(&word, record + 16 * scale_blocks(k) + line / 32, sizeof(word));
+        ASSERT_EQ((word >> line % 32 & 1U) != 0, tiny) << "panel " << panel << " line " << line;
+        with += tiny ? 1 : 0;
+        ++lines;
+      }
+    }
+    if (n == 150) {
+      EXPECT_TRUE(with > lines / 20 && with < lines / 2) << with << " of " << lines;
+    }
+  }
+}
 
 TEST(Packing, RoundsToBf16UnderBf16Compute) {
   const StoredWeight weight(DType::kF32, 20, 40, 3);
@@ -196,7 +228,9 @@ TEST(RandomLinear, Fp8ValuesAreTheNearestToTheLevels) {
   const float scale = f8->scales[0];
   for (int64_t i = 0; i < 70; ++i) {
     for (int64_t k = 0; k < 301; ++k) {
-      const float nearest = device::f8e4m3_to_f32(f32_to_f8e4m3(packed_value(*f32, i, k) / scale)) * scale;
+      float value = packed_value(*f32, i, k) / scale;
+      if (value == 0) value = 0.25F * 448.0F / 510.0F;  // a quarter of a level: see random_panel.h
+      const float nearest = device::f8e4m3_to_f32(f32_to_f8e4m3(value)) * scale;
       ASSERT_EQ(packed_value(*f8, i, k), nearest) << i << ' ' << k;
     }
   }

@@ -44,7 +44,8 @@ struct Bf16 : Dot {
   }
 };
 
-constexpr F8Tables kF8Tables alignas(64) = make_f8_tables();
+// Of values times 2^-8, see F8.
+constexpr F8Tables kF8Tables alignas(64) = make_f8_tables(-8);
 
 // Where the bytes of a panel's row come from: those of a bf16 from `lower` (0 to 63) and `upper` (64 to 127).
 struct alignas(64) Interleave {
@@ -59,19 +60,20 @@ constexpr Interleave make_interleave() {
 }
 constexpr Interleave kInterleave = make_interleave();
 
-// Two look-ups give the bytes of 64 bf16, two more sort them into pairs: 7 operations for 64 weights with the
-// sign and the load.
-struct F8 : Dot {
+// Every code, by tables: two look-ups give the bytes of 64 bf16, two more sort them into pairs.
+struct F8Exact {
   struct Raw {
     __m512i lower, upper;
   };
-  static constexpr bool kScaled = true;
-  static constexpr bool kUnpacks = true;
   static constexpr int kSteps = 2;
-  static constexpr int64_t kUnpackBlocks = 3;
-  static constexpr int64_t kAsideK = 1024;
+  // The address by way of a register that the compiler knows nothing of: these rows are rare, and their tables
+  // must not take the others' registers.
+  static __m512i line(const uint8_t* p) {
+    asm volatile("" : "+r"(p));
+    return _mm512_load_si512(p);
+  }
   static __m512i look_up(const uint8_t (&table)[128], __m512i codes) {
-    return _mm512_permutex2var_epi8(_mm512_load_si512(table), codes, _mm512_load_si512(table + 64));
+    return _mm512_permutex2var_epi8(line(table), codes, line(table + 64));
   }
   static Raw load(const uint8_t* p) {
     const __m512i codes = _mm512_load_si512(p);
@@ -80,12 +82,32 @@ struct F8 : Dot {
     return {look_up(kF8Tables.lower, codes), _mm512_ternarylogic_epi32(upper, codes, sign, 0xf8)};
   }
   template <int S>
-  static Operand step(const Raw& raw) {
+  static __m512i step(const Raw& raw) {
     // The bytes of a lane are k, k + 2, k + 1, k + 3.
-    return _mm512_permutex2var_epi8(raw.lower, _mm512_load_si512(kInterleave.byte[S]), raw.upper);
+    return _mm512_permutex2var_epi8(raw.lower, line(kInterleave.byte[S]), raw.upper);
+  }
+};
+
+// A code with an exponent: sign, exponent and mantissa go to their places in a bf16, and three bits set in its
+// exponent, 0111eeee, make it the value times 2^-8. Five operations for 64 weights.
+struct F8 : Dot {
+  using Raw = __m512i;
+  using Exact = F8Exact;
+  static constexpr bool kScaled = true;
+  static constexpr bool kUnpacks = true;
+  static constexpr int kSteps = 2;
+  static constexpr int64_t kUnpackBlocks = 3;
+  static constexpr int64_t kAsideK = 1024;
+  static Raw load(const uint8_t* p) { return _mm512_load_si512(p); }
+  template <int S>
+  static Operand step(Raw codes) {
+    // The lower byte of each half, k and k + 1, then the upper one, k + 2 and k + 3.
+    const __m512i top = S == 0 ? _mm512_slli_epi16(codes, 8) : codes;
+    const __m512i keep = _mm512_set1_epi16(static_cast<short>(0x87f0));
+    return _mm512_ternarylogic_epi32(_mm512_srai_epi16(top, 4), keep, _mm512_set1_epi16(0x3800), 0xea);
   }
   static Vec scale_add(Vec y, Vec sum, const float* scales) {
-    return _mm512_fmadd_ps(sum, _mm512_loadu_ps(scales), y);
+    return _mm512_fmadd_ps(_mm512_mul_ps(sum, _mm512_set1_ps(256.0F)), _mm512_loadu_ps(scales), y);
   }
 };
 

@@ -33,8 +33,9 @@ struct PanelProduct {
   const uint8_t* w = nullptr;  // the first panel
   int64_t panel_bytes = 0;     // from one panel to the next
   int64_t panels = 0;
-  const float* scales = nullptr;  // FP8: of the first column; the next block of 128 k is scale_stride on
-  int64_t scale_stride = 0;
+  const float* scales = nullptr;  // FP8: the first panel's record (layout.h)
+  int64_t record = 0;             // from one record to the next
+  int64_t scale_blocks = 0;       // of 128 k
   float* y = nullptr;  // the first panel's first column
   int64_t y_stride = 0;
   int64_t columns = 0;  // outputs that exist: 16 * panels, or less when the last panel is cut

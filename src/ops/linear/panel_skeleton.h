@@ -13,6 +13,8 @@
 //                      registers; else the panels share each broadcast
 //   kMaxRows, kMaxPanels   the register tile for many rows; kStreamPanels[rows] the one for few
 //   kFetchAhead        how many bytes of weights are on their way ahead of use; 0 leaves it to the processor
+//   Exact              FP8, where load and step are quick but not exact for tiny codes (layout.h): the same
+//                      for rows that hold some
 //   kUnpacks           with many rows, weights are unpacked once and set aside: from kUnpackBlocks blocks of
 //                      rows on; with fewer, or without kUnpacks, each block unpacks them in registers
 //   kSliceK            how much of k all rows go through at once, or kAllK; kAsideK where weights are set
@@ -41,12 +43,22 @@ struct Tile {
   float* y;
   int64_t y_stride;
   const float* scales;
-  int64_t scale_stride;  // floats to those of the next 128 k
+  const float* tiny;  // the words that tell of tiny codes, from these 128 k on
+  int64_t record;     // words from panel to panel, of both
   bool begins;           // the chain begins here; else it goes on from y
   // Memory that will be needed next, fetched in passing: so many cache lines in each line of activations.
   const uint8_t* fetch;
   int64_t fetch_lines;
 };
+
+// Do rows with tiny codes go another way?
+template <class Source>
+constexpr bool kTellsTiny = requires { typename Source::Exact; };
+inline uint32_t word_at(const float* p) {
+  uint32_t word;
+  __builtin_memcpy(&word, p, sizeof(word));
+  return word;
+}
 
 // Weights unpacked by K as they are read.
 template <class K>
@@ -59,6 +71,9 @@ struct Streamed {
     return K::template step<S>(raw);
   }
 };
+template <class K>
+  requires(kTellsTiny<K>)
+struct Streamed<K> : K {};
 // Operands that were set aside.
 template <class K>
 struct SetAside {
@@ -86,6 +101,13 @@ template <class K, class Source, int kRows, int kPanels, int S, class Sums>
   if constexpr (S + 1 < Source::kSteps) {
     add_steps<K, Source, kRows, kPanels, S + 1>(sum, raw, a);
   }
+}
+// One row of all panels.
+template <class K, class Source, int kRows, int kPanels, class Sums>
+[[gnu::always_inline]] inline void add_row(Sums& sum, const uint8_t* w, int64_t w_stride, const float* a) {
+  typename Source::Raw raw[kPanels];
+  FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
+  add_steps<K, Source, kRows, kPanels, 0>(sum, raw, a);
 }
 // Steps S and on of one row of panel p.
 template <class K, class Source, int kRows, int S, class Sums>
@@ -119,6 +141,7 @@ void multiply_tile(const Tile& tile, int64_t panel_step = 16) {
   const int64_t line_step = tile.line_step;
   const uint8_t* fetch = tile.fetch;
   const float* scales = tile.scales;
+  const float* tiny_words = tile.tiny;
   bool begins = tile.begins;
   int64_t rest = tile.lines;
   do {
@@ -131,6 +154,10 @@ void multiply_tile(const Tile& tile, int64_t panel_step = 16) {
     }
     int64_t left = kScalesInTile<K> && rest > 128 / kLineK<K> ? 128 / kLineK<K> : rest;
     rest -= left;
+    [[maybe_unused]] uint32_t tiny = 0;
+    if constexpr (kTellsTiny<Source>) {
+      FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) tiny |= word_at(tiny_words + tile.record * p);
+    }
     for (; left > 0; --left) {
       for (int64_t i = 0; i < tile.fetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch);
       for (int i = 0; i < 16; i += Source::kSteps) {
@@ -141,12 +168,19 @@ void multiply_tile(const Tile& tile, int64_t panel_step = 16) {
             add_panel_steps<K, Source, kRows, 0>(sum, p, raw, line + i);
           }
         } else {
-          typename Source::Raw raw[kPanels];
           FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
             if constexpr (kAhead > 0) __builtin_prefetch(w + p * w_stride + kAhead);
           }
-          FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) raw[p] = Source::load(w + p * w_stride);
-          add_steps<K, Source, kRows, kPanels, 0>(sum, raw, line + i);
+          if constexpr (kTellsTiny<Source>) {
+            if ((tiny & 1U) != 0) [[unlikely]] {
+              add_row<K, typename Source::Exact, kRows, kPanels>(sum, w, w_stride, line + i);
+            } else {
+              add_row<K, Source, kRows, kPanels>(sum, w, w_stride, line + i);
+            }
+            tiny >>= 1;
+          } else {
+            add_row<K, Source, kRows, kPanels>(sum, w, w_stride, line + i);
+          }
         }
         w += 64;
       }
@@ -156,12 +190,13 @@ void multiply_tile(const Tile& tile, int64_t panel_step = 16) {
       FATHOM_UNROLL for (int p = 0; p < kPanels; ++p) {
         float* y = tile.y + r * tile.y_stride + panel_step * p;
         if constexpr (K::kScaled) {
-          sum[r][p] = K::scale_add(begins ? K::zero() : K::load_sum(y), sum[r][p], scales + panel_step * p);
+          sum[r][p] = K::scale_add(begins ? K::zero() : K::load_sum(y), sum[r][p], scales + tile.record * p);
         }
         K::store_sum(y, sum[r][p]);
       }
     }
-    scales += tile.scale_stride;
+    scales += 16;
+    ++tiny_words;
     begins = false;
   } while (kScalesInTile<K> && rest > 0);
 }
@@ -187,8 +222,10 @@ Tile tile_at(const PanelProduct& p, int64_t block, int64_t panel, int64_t k, int
   tile.y = p.y + block * p.block_rows * p.y_stride + 16 * panel;
   tile.y_stride = p.y_stride;
   if (K::kScaled) {
-    tile.scales = p.scales + k / 128 * p.scale_stride + 16 * panel;
-    tile.scale_stride = p.scale_stride;
+    const float* record = p.scales + panel * p.record;
+    tile.scales = record + k / 128 * 16;
+    tile.tiny = record + p.scale_blocks * 16 + k / 128;
+    tile.record = p.record;
   }
   tile.begins = k == 0 && !p.accumulate;
   return tile;
@@ -206,6 +243,14 @@ void stream_rows(const PanelProduct& p) {
     for (int64_t k = 0; k < p.k; k += most) {
       Tile tile = tile_at<K>(p, 0, panel, k, k + most < p.k ? most : p.k - k);
       tile.w_stride = run * p.panel_bytes;
+      tile.record = run * p.record;
+      if constexpr (K::kScaled) {
+        // Nothing else tells the processor where these come from.
+        for (int i = 0; i < kWide; ++i) {
+          __builtin_prefetch(tile.tiny + p.record + i * tile.record);
+          __builtin_prefetch(tile.scales + p.record + i * tile.record);
+        }
+      }
       multiply_tile<K, Streamed<K>, kRows, kWide, K::kFetchAhead / kWide>(tile, 16 * run);
     }
   }
@@ -217,17 +262,28 @@ void stream_rows(const PanelProduct& p) {
   }
 }
 
-template <class K, int S>
-[[gnu::always_inline]] inline void set_steps_aside(const typename K::Raw& raw, uint8_t* out) {
-  K::store_operand(out + 64 * S, K::template step<S>(raw));
-  if constexpr (S + 1 < K::kSteps) set_steps_aside<K, S + 1>(raw, out);
+// What unpacks every code exactly.
+template <class K>
+struct ExactOf {
+  using Source = K;
+};
+template <class K>
+  requires(kTellsTiny<K>)
+struct ExactOf<K> {
+  using Source = typename K::Exact;
+};
+template <class K, class Source, int S>
+[[gnu::always_inline]] inline void set_steps_aside(const typename Source::Raw& raw, uint8_t* out) {
+  K::store_operand(out + 64 * S, Source::template step<S>(raw));
+  if constexpr (S + 1 < K::kSteps) set_steps_aside<K, Source, S + 1>(raw, out);
 }
 // `ahead`: how far from here the weights are that will be unpacked next; 0 when the tiles fetch them.
 template <class K>
 void set_aside(const uint8_t* w, int64_t w_rows, int64_t ahead, uint8_t* out) {
   for (int64_t i = 0; i < w_rows; ++i) {
     if (K::kFetchAhead == 0) __builtin_prefetch(w + 64 * i + ahead);
-    set_steps_aside<K, 0>(K::load(w + 64 * i), out + 64 * K::kSteps * i);
+    using Source = typename ExactOf<K>::Source;
+    set_steps_aside<K, Source, 0>(Source::load(w + 64 * i), out + 64 * K::kSteps * i);
   }
 }
 
@@ -360,7 +416,7 @@ void multiply_cut(const PanelProduct& whole) {
     p.a += row * p.units;
     p.rows = row + step < whole.rows ? step : whole.rows - row;
     p.w += (whole.panels - 1) * p.panel_bytes;
-    if (K::kScaled) p.scales += 16 * (whole.panels - 1);
+    if (K::kScaled) p.scales += (whole.panels - 1) * p.record;
     p.panels = 1;
     p.y = sums;
     p.y_stride = 16;

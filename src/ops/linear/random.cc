@@ -51,7 +51,7 @@ RandomColumns columns_of(uint64_t seed, int64_t first, float unit) {
   return columns;
 }
 
-void fill(const PackedLinear& packed, std::byte* data, float unit, uint64_t seed, FillPanel fill_panel,
+void fill(const PackedLinear& packed, std::byte* data, float* scales, float unit, uint64_t seed, FillPanel fill_panel,
           ThreadPool* pool) {
   const int64_t panel_bytes = kPanelColumns * packed.k_padded * device::size_of(packed.dtype);
   const auto fill_panels = [&](int64_t begin, int64_t end, int /*worker*/) {
@@ -59,6 +59,7 @@ void fill(const PackedLinear& packed, std::byte* data, float unit, uint64_t seed
       auto* panel = reinterpret_cast<uint8_t*>(data) + p * panel_bytes;
       fill_panel(columns_of(seed, p * kPanelColumns, unit), packed.dtype, panel_bytes / 64, panel);
       clear_padding(packed, panel, packed.n - p * kPanelColumns);
+      if (scales != nullptr) mark_tiny(panel, packed.k, packed.k_padded, scales + p * panel_record(packed.k));
     }
   };
   const int64_t panels = packed.n_padded / kPanelColumns;
@@ -85,14 +86,17 @@ Result<PackedLinear> random_linear(const device::Target& target, Compute compute
   packed.k_padded = padded_k(k);
   FATHOM_ASSIGN(std::byte * data, arena.allocate(static_cast<size_t>(packed.bytes())));
   packed.data = data;
+  float* scales = nullptr;
   if (dtype == DType::kF8E4M3) {
     const float scale = random_scale(stddev);
-    const int64_t count = ceil_div(k, kScaleBlock) * packed.n_padded;
-    FATHOM_ASSIGN(float* scales, arena.allocate_array<float>(count));
-    for (int64_t i = 0; i < count; ++i) scales[i] = scale;
+    const int64_t panels = packed.n_padded / kPanelColumns;
+    FATHOM_ASSIGN(scales, arena.allocate_array<float>(panels * panel_record(k)));
+    for (int64_t p = 0; p < panels; ++p) {
+      std::fill_n(scales + p * panel_record(k), scale_blocks(k) * kPanelColumns, scale);
+    }
     packed.scales = scales;
   }
-  fill(packed, data, stddev / kSumDeviation, seed, choose_fill(target), pool);
+  fill(packed, data, scales, stddev / kSumDeviation, seed, choose_fill(target), pool);
   return packed;
 }
 

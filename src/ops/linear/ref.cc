@@ -14,7 +14,7 @@ float packed_value(const PackedLinear& weight, int64_t row, int64_t col) {
                         row % kPanelColumns * column_step(weight.dtype) + panel_offset(weight.dtype, col);
   const float value = device::load_as_f32(weight.data, weight.dtype, index);
   if (weight.scales == nullptr) return value;
-  return value * weight.scales[col / kScaleBlock * weight.n_padded + row];
+  return value * weight.scales[scale_index(weight.k, row, col)];
 }
 
 namespace {

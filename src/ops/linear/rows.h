@@ -57,7 +57,8 @@ inline PanelProduct product_of(const PanelKernel& kernel, const PackedLinear& we
   p.panel_bytes = kPanelColumns * weight.k_padded * device::size_of(weight.dtype);
   p.panels = weight.n_padded / kPanelColumns;
   p.scales = weight.scales;
-  p.scale_stride = weight.n_padded;
+  p.record = panel_record(weight.k);
+  p.scale_blocks = scale_blocks(weight.k);
   p.y = y;
   p.y_stride = y_stride;
   p.columns = weight.n;
@@ -66,7 +67,7 @@ inline PanelProduct product_of(const PanelKernel& kernel, const PackedLinear& we
 }
 inline PanelProduct narrow(PanelProduct p, int64_t first_panel, int64_t panels) {
   p.w += first_panel * p.panel_bytes;
-  if (p.scales != nullptr) p.scales += first_panel * kPanelColumns;
+  if (p.scales != nullptr) p.scales += first_panel * p.record;
   p.y += first_panel * kPanelColumns;
   p.columns = std::min(p.columns - first_panel * kPanelColumns, panels * kPanelColumns);
   p.panels = panels;

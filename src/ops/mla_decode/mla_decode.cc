@@ -6,6 +6,11 @@
 namespace fathom::ops {
 namespace {
 
+// Queries and weights are rounded to bf16 as activations are before every product there.
+void mla_decode_avx512_bf16(device::Launch& launch, const MlaDecodeArgs& args) {
+  const bool pairs = args.cache.dtype == device::DType::kBF16 && args.q.dim(2) % 2 == 0;
+  mla_decode_blocked(launch, args, pairs ? kFlashAvx512Bf16 : kFlashAvx512);
+}
 void mla_decode_avx512(device::Launch& launch, const MlaDecodeArgs& args) {
   mla_decode_blocked(launch, args, kFlashAvx512);
 }
@@ -14,6 +19,7 @@ void mla_decode_avx2(device::Launch& launch, const MlaDecodeArgs& args) {
 }
 
 constexpr Implementation<MlaDecodeFunction> kMlaDecode[] = {
+    {"avx512-bf16", device::Isa::kAvx512Bf16, mla_decode_avx512_bf16},
     {"avx512", device::Isa::kAvx512, mla_decode_avx512},
     {"avx2", device::Isa::kAvx2, mla_decode_avx2},
     {"reference", device::Isa::kReference, mla_decode_reference},
