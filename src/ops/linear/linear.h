@@ -53,7 +53,7 @@ struct PackedLinear {
   device::DType dtype = device::DType::kF32;  // of the packed values: F32, BF16 or F8E4M3
   Compute compute = Compute::kF32;
   const void* data = nullptr;
-  const float* scales = nullptr;              // FP8: [n_padded / 16] records (layout.h)
+  const float* scales = nullptr;  // FP8: [n_padded / 16] records (layout.h)
   int64_t bytes() const { return n_padded * k_padded * device::size_of(dtype); }
   int64_t scale_bytes() const;
 };

@@ -216,7 +216,8 @@ Result<PackedLinear> pack_linear(const device::Target& /*target*/, Compute compu
   FATHOM_ASSIGN(std::byte * data, arena.allocate(static_cast<size_t>(packed.bytes())));
   float* scales = nullptr;
   if (packed.dtype == DType::kF8E4M3) {
-    FATHOM_ASSIGN(scales, arena.allocate_array<float>(packed.n_padded / kPanelColumns * panel_record(packed.k)));
+    FATHOM_ASSIGN(scales,
+                  arena.allocate_array<float>(packed.n_padded / kPanelColumns * panel_record(packed.k)));
   }
   packed.data = data;
   packed.scales = scales;

@@ -66,8 +66,8 @@ struct F8Exact {
     __m512i lower, upper;
   };
   static constexpr int kSteps = 2;
-  // The address by way of a register that the compiler knows nothing of: these rows are rare, and their tables
-  // must not take the others' registers.
+  // The address by way of a register that the compiler knows nothing of: these rows are rare, and their
+  // tables must not take the others' registers.
   static __m512i line(const uint8_t* p) {
     asm volatile("" : "+r"(p));
     return _mm512_load_si512(p);
@@ -88,8 +88,8 @@ struct F8Exact {
   }
 };
 
-// A code with an exponent: sign, exponent and mantissa go to their places in a bf16, and three bits set in its
-// exponent, 0111eeee, make it the value times 2^-8. Five operations for 64 weights.
+// A code with an exponent: sign, exponent and mantissa go to their places in a bf16, and three bits set in
+// its exponent, 0111eeee, make it the value times 2^-8. Five operations for 64 weights.
 struct F8 : Dot {
   using Raw = __m512i;
   using Exact = F8Exact;

@@ -36,7 +36,7 @@ struct PanelProduct {
   const float* scales = nullptr;  // FP8: the first panel's record (layout.h)
   int64_t record = 0;             // from one record to the next
   int64_t scale_blocks = 0;       // of 128 k
-  float* y = nullptr;  // the first panel's first column
+  float* y = nullptr;             // the first panel's first column
   int64_t y_stride = 0;
   int64_t columns = 0;  // outputs that exist: 16 * panels, or less when the last panel is cut
   bool accumulate = false;

@@ -45,7 +45,7 @@ struct Tile {
   const float* scales;
   const float* tiny;  // the words that tell of tiny codes, from these 128 k on
   int64_t record;     // words from panel to panel, of both
-  bool begins;           // the chain begins here; else it goes on from y
+  bool begins;        // the chain begins here; else it goes on from y
   // Memory that will be needed next, fetched in passing: so many cache lines in each line of activations.
   const uint8_t* fetch;
   int64_t fetch_lines;

@@ -51,8 +51,8 @@ RandomColumns columns_of(uint64_t seed, int64_t first, float unit) {
   return columns;
 }
 
-void fill(const PackedLinear& packed, std::byte* data, float* scales, float unit, uint64_t seed, FillPanel fill_panel,
-          ThreadPool* pool) {
+void fill(const PackedLinear& packed, std::byte* data, float* scales, float unit, uint64_t seed,
+          FillPanel fill_panel, ThreadPool* pool) {
   const int64_t panel_bytes = kPanelColumns * packed.k_padded * device::size_of(packed.dtype);
   const auto fill_panels = [&](int64_t begin, int64_t end, int /*worker*/) {
     for (int64_t p = begin; p < end; ++p) {

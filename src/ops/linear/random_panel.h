@@ -49,8 +49,8 @@ inline void fill_bf16(const RandomColumns& c, uint32_t k, uint32_t* out) {
     out[i] = low | high << 16;
   }
 }
-// Of a checkpoint's weights hardly one in a hundred thousand is 0; one in 370 is of the level 0, which becomes
-// a quarter of a level.
+// Of a checkpoint's weights hardly one in a hundred thousand is 0; one in 370 is of the level 0, which
+// becomes a quarter of a level.
 inline void fill_f8(const RandomColumns& c, uint32_t k, uint32_t* out) {
   for (int i = 0; i < 16; ++i) {
     const auto value = [&](uint32_t at) {
