@@ -10,6 +10,7 @@
 #include "app/args.h"
 #include "app/serving.h"
 #include "app/step_ledger.h"
+#include "base/alert.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/math.h"
@@ -145,7 +146,9 @@ class Driver {
     positions_.assign(static_cast<size_t>(case_.batch), case_.input);
     for (tokens_ = 0, steps_ = 0; tokens_ < wanted; ++steps_) {
       BatchPlan plan = guessing_plan();
-      const StepResult result = submit(plan).get().value();
+      auto answer = submit(plan);
+      wait_alert(answer, engine_.limits().alert);
+      const StepResult result = answer.get().value();
       for (const RowResult& row : result.rows) {
         positions_[static_cast<size_t>(row.slot)] += static_cast<int32_t>(row.outputs.size());
         tokens_ += static_cast<int64_t>(row.outputs.size());

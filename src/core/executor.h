@@ -6,6 +6,8 @@
 // runs.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <future>
 #include <memory>
@@ -32,6 +34,9 @@ struct ExecutorLimits {
   // Drafts come of a layer of the model with KV entries of its own, which are complete for a position only
   // once the token after it is known and a further row of the slot has run: RowMode says up to where.
   bool draft_layer = false;
+  // After a step with drafts the device waits for the next plan: worth so long without sleep (base/alert.h).
+  // 0: sleep.
+  std::chrono::milliseconds alert{0};
   // What attention to the tokens before a row of prompt tokens costs, up to so many tokens of the row: a
   // price for each pair of the two; beyond, or where this is 0, a price for each token before, however many
   // see it.
@@ -103,6 +108,10 @@ struct BatchPlan {
   };
   std::vector<Open> open;
   std::vector<BatchRow> rows;  // at most one a slot; never empty
+
+  bool has_drafts() const {
+    return std::any_of(rows.begin(), rows.end(), [](const BatchRow& row) { return row.drafts > 0; });
+  }
 };
 
 struct RowResult {

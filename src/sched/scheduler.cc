@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/alert.h"
 #include "base/log.h"
 
 namespace fathom::sched {
@@ -173,17 +174,20 @@ void Scheduler::account(Result<StepResult> result) {
 
 void Scheduler::loop() {
   std::deque<std::future<Result<StepResult>>> results;
+  bool drafts = false;  // of the last step
   bool sleep = false;
   while (take_commands(sleep)) {
     // The next step is submitted before the last one's result is looked at: the executor never waits.
     auto plan = core_.plan();
     if (plan) {
+      drafts = plan->has_drafts();
       results.push_back(executor_.step(std::move(*plan)));
       sleep = false;
       if (core_.can_plan_ahead()) continue;
     }
     sleep = results.empty();
     if (!results.empty()) {
+      if (drafts) wait_alert(results.front(), executor_.limits().alert);
       account(wait_for(results.front()));
       results.pop_front();
       if (core_.fault()) results.clear();

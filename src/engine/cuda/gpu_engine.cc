@@ -12,8 +12,8 @@ namespace fathom::engine::cuda {
 
 namespace {
 
-// How long threads spin for what a step with guesses keeps waiting, and on how many processors at least: two
-// of them are taken.
+// How long threads spin for what a step with guesses keeps waiting, and on how many processors at least:
+// three of them are taken.
 constexpr std::chrono::milliseconds kAlert{50};
 constexpr unsigned kAlertProcessors = 8;
 // At the GPU, where it may wait for other processes.
@@ -39,6 +39,7 @@ GpuEngine::GpuEngine(const EngineOptions& options, int gpu, std::unique_ptr<dist
       rebalance_passes_(options.rebalance_passes),
       timeout_(options.dist_timeout),
       awaited_(options.nodes.node == 0 || leads_) {
+  if (std::thread::hardware_concurrency() >= kAlertProcessors) limits_.alert = kAlert;
   const Speculation& speculation = options.speculation;
   if (speculation.branches > 1) {
     shape_ = {speculation.steps, speculation.branches, speculation.max_guesses};
@@ -100,8 +101,8 @@ std::optional<DeviceClock> GpuEngine::device_clock() const {
 // After a step with guesses the GPU waits for the next one's plan: asleep, the thread would be told of it
 // tens of microseconds late.
 std::optional<GpuEngine::Work> GpuEngine::next_work(bool alert) {
-  if (alert && std::thread::hardware_concurrency() >= kAlertProcessors) {
-    const auto end = std::chrono::steady_clock::now() + kAlert;
+  if (alert && limits_.alert.count() > 0) {
+    const auto end = std::chrono::steady_clock::now() + limits_.alert;
     while (!queue_.closed() && std::chrono::steady_clock::now() < end) {
       if (auto work = queue_.try_pop()) return work;
     }
@@ -198,14 +199,17 @@ void GpuEngine::answer_steps() {
       noted_.notify_all();
     }
     Result<StepResult> answer = answer_of(frame);
-    if (frame.status.ok()) count_time(frame, last ? &frames_[*last] : nullptr);
     answer = agreed(std::move(answer), frame.others);
-    if (last) free_.push(size_t{*last});
-    last = *index;
     // First, so that whoever gets the answer is known to be between two steps. Of other nodes' leaders node 0
     // knows.
     if (board_ != nullptr && finds_masks() && !idle) board_->answered(place_.group);
+    const bool timed = frame.status.ok();
+    if (!frame.alert && timed) count_time(frame, last ? &frames_[*last] : nullptr);
     if (!idle) promise.set_value(std::move(answer));
+    // The next step waits for nothing but the answer.
+    if (frame.alert && timed) count_time(frame, last ? &frames_[*last] : nullptr);
+    if (last) free_.push(size_t{*last});
+    last = *index;
   }
 }
 
