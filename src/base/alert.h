@@ -1,5 +1,5 @@
-// Waiting for what comes within microseconds: a thread that sleeps is told of it tens of microseconds late. It
-// takes a processor while it lasts.
+// Waiting for what comes within microseconds: a thread that sleeps is told of it tens of microseconds late.
+// It takes a processor while it lasts.
 #pragma once
 
 #include <chrono>
