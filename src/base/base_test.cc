@@ -2,10 +2,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <future>
 #include <numeric>
 #include <set>
 #include <thread>
 
+#include "base/alert.h"
 #include "base/math.h"
 #include "base/queue.h"
 #include "base/random.h"
@@ -153,6 +155,22 @@ TEST(Random, IsAFunctionOfItsArgumentsAndUniform) {
   }
   // Standard error of the mean: 0.2887 / sqrt(1e5) = 9e-4; five of them.
   EXPECT_NEAR(sum / kDraws, 0.5, 5e-3);
+}
+
+TEST(WaitAlert, EndsWithTheAnswerOrAfterTheTime) {
+  using std::chrono::milliseconds;
+  std::promise<int> promise;
+  auto future = promise.get_future();
+  const auto start = std::chrono::steady_clock::now();
+  wait_alert(future, milliseconds(0));
+  wait_alert(future, milliseconds(5));
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(5));
+  EXPECT_NE(future.wait_for(milliseconds(0)), std::future_status::ready);
+  std::thread answer([&] { promise.set_value(7); });
+  wait_alert(future, std::chrono::hours(1));
+  EXPECT_EQ(future.wait_for(milliseconds(0)), std::future_status::ready);
+  answer.join();
+  EXPECT_EQ(future.get(), 7);
 }
 
 }  // namespace

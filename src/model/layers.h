@@ -24,10 +24,10 @@
 
 namespace fathom::model {
 
-// The implementations chosen for a target, but for those that depend on a weight's type (those are kept with
-// the weight).
+// The implementations chosen for a target and the products' activations, but for those that depend on a
+// weight's type (those are kept with the weight).
 struct Ops {
-  explicit Ops(const device::Target& target);
+  Ops(const device::Target& target, ops::Compute compute);
 
   ops::EmbeddingFunction embedding;
   ops::RmsNormFunction rms_norm;

@@ -26,7 +26,7 @@ struct Model::State {
   State(const ModelConfig& config_in, const LoadOptions& options, const Shard& shard_in)
       : config(config_in),
         shard(shard_in),
-        ops(options.target),
+        ops(options.target, options.compute),
         max_tokens(options.max_tokens),
         max_logit_rows(options.max_logit_rows),
         mla(options.mla) {

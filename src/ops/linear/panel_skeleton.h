@@ -62,18 +62,7 @@ inline uint32_t word_at(const float* p) {
 
 // Weights unpacked by K as they are read.
 template <class K>
-struct Streamed {
-  static constexpr int kSteps = K::kSteps;
-  using Raw = typename K::Raw;
-  static Raw load(const uint8_t* p) { return K::load(p); }
-  template <int S>
-  static typename K::Operand step(const Raw& raw) {
-    return K::template step<S>(raw);
-  }
-};
-template <class K>
-  requires(kTellsTiny<K>)
-struct Streamed<K> : K {};
+struct Streamed : K {};
 // Operands that were set aside.
 template <class K>
 struct SetAside {

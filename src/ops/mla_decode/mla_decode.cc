@@ -6,7 +6,7 @@
 namespace fathom::ops {
 namespace {
 
-// Queries and weights are rounded to bf16 as activations are before every product there.
+// Queries and softmax weights are rounded to bf16, as activations are before products there.
 void mla_decode_avx512_bf16(device::Launch& launch, const MlaDecodeArgs& args) {
   const bool pairs = args.cache.dtype == device::DType::kBF16 && args.q.dim(2) % 2 == 0;
   mla_decode_blocked(launch, args, pairs ? kFlashAvx512Bf16 : kFlashAvx512);
@@ -18,6 +18,7 @@ void mla_decode_avx2(device::Launch& launch, const MlaDecodeArgs& args) {
   mla_decode_blocked(launch, args, kFlashAvx2);
 }
 
+// The first rounds.
 constexpr Implementation<MlaDecodeFunction> kMlaDecode[] = {
     {"avx512-bf16", device::Isa::kAvx512Bf16, mla_decode_avx512_bf16},
     {"avx512", device::Isa::kAvx512, mla_decode_avx512},
@@ -27,8 +28,9 @@ constexpr Implementation<MlaDecodeFunction> kMlaDecode[] = {
 
 }  // namespace
 
-MlaDecodeFunction choose_mla_decode(const device::Target& target) {
-  return choose<MlaDecodeFunction>(kMlaDecode, target).run;
+MlaDecodeFunction choose_mla_decode(const device::Target& target, Compute compute) {
+  const std::span all(kMlaDecode);
+  return choose<MlaDecodeFunction>(all.subspan(compute == Compute::kBF16 ? 0 : 1), target).run;
 }
 
 }  // namespace fathom::ops

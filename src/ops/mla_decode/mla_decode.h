@@ -11,6 +11,7 @@
 #include "device/launch.h"
 #include "device/tensor.h"
 #include "ops/kv_cache.h"
+#include "ops/linear/linear.h"
 
 namespace fathom::ops {
 
@@ -24,7 +25,9 @@ struct MlaDecodeArgs {
 };
 
 using MlaDecodeFunction = void (*)(device::Launch&, const MlaDecodeArgs&);
-MlaDecodeFunction choose_mla_decode(const device::Target& target);
+// `compute`: that of the model's products. Under kBF16 queries and softmax weights may be rounded to bf16
+// where the cache is bf16 and the processor multiplies it.
+MlaDecodeFunction choose_mla_decode(const device::Target& target, Compute compute);
 void mla_decode_reference(device::Launch&, const MlaDecodeArgs&);
 
 }  // namespace fathom::ops

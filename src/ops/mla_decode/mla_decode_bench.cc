@@ -92,7 +92,7 @@ int run(int argc, char** argv) {
                         {"V2-Lite, 16 heads, bf16", 16, 1, 32768, kBF16},
                         {"V3, 128 heads, bf16", 128, 1, 1024, kBF16},
                         {"V3, 128 heads, bf16", 128, 4, 4096, kBF16}}) {
-    measure(c, choose_mla_decode(target), launch);
+    measure(c, choose_mla_decode(target, Compute::kBF16), launch);
   }
   return 0;
 }

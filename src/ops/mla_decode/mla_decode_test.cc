@@ -107,9 +107,12 @@ TEST(MlaDecode, EveryImplementationAgreesWithTheReference) {
     for (const device::Isa isa : levels_here()) {
       device::Target target;
       target.isa = isa;
-      const bool pairs = isa >= device::Isa::kAvx512Bf16 && shape.dtype == device::DType::kBF16;
-      expect_close(batch.run(choose_mla_decode(target), 2), want, pairs ? kPairTolerance : kFloatTolerance,
-                   what + " " + to_string(isa));
+      for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+        const bool pairs = compute == Compute::kBF16 && isa >= device::Isa::kAvx512Bf16 &&
+                           shape.dtype == device::DType::kBF16;
+        expect_close(batch.run(choose_mla_decode(target, compute), 2), want,
+                     pairs ? kPairTolerance : kFloatTolerance, what + " " + to_string(isa));
+      }
     }
   }
 }
