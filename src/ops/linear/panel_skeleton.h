@@ -184,8 +184,10 @@ void multiply_tile(const Tile& tile, int64_t panel_step = 16) {
         K::store_sum(y, sum[r][p]);
       }
     }
-    scales += 16;
-    ++tiny_words;
+    if constexpr (K::kScaled) {
+      scales += 16;
+      ++tiny_words;
+    }
     begins = false;
   } while (kScalesInTile<K> && rest > 0);
 }
