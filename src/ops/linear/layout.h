@@ -48,12 +48,8 @@ constexpr int64_t scale_index(int64_t depth, int64_t column, int64_t k) {
   return column / kPanelColumns * panel_record(depth) + k / kScaleBlock * kPanelColumns +
          column % kPanelColumns;
 }
-// No exponent: 0 and the denormals, which one in ten thousand weights is. They need not be exact in the quick
-// conversion to bf16.
-constexpr bool is_tiny(uint8_t f8) {
-  return (f8 & 0x78U) == 0;
-}
-// Sets the words of a panel's record that tell where tiny codes are.
+// Sets the words of a panel's record that tell where tiny codes are: those without an exponent, 0 and the
+// denormals, which one in ten thousand weights is. The quick conversion to bf16 is wrong for them.
 void mark_tiny(const uint8_t* panel, int64_t k, int64_t k_padded, float* record);
 
 }  // namespace fathom::ops
