@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "base/check.h"
 #include "ops/attention/head_flash.h"
 
 namespace fathom::ops {
@@ -53,7 +54,7 @@ class ExtendAttention {
     const int64_t tokens = args_.q.dim(0);
     for (std::byte* memory = nullptr;;) {
       ScratchCutter cutter(memory);
-      segments_ = cutter.take<Segment>(static_cast<int64_t>(args_.rows.size()));
+      segments_ = cutter.take<Segment>(static_cast<int64_t>(args_.rows.size()));  // one of a row at most
       latents_ = cutter.take<float>(budget_ * args_.latent);
       projected_ = cutter.take<float>(budget_ * heads_ * pair_);
       if (split_) {
@@ -79,7 +80,8 @@ class ExtendAttention {
   }
 
   // Takes whole rows while what has to be projected of them fits, and multiples of kKeyBlock places of one
-  // that does not.
+  // that does not. That one's rest goes on from the sums that this piece leaves, so it is the next group's
+  // even where it would fit, being kept.
   void fill_group(int64_t& row, int64_t& place) {
     count_ = places_ = items_ = 0;
     while (row < static_cast<int64_t>(args_.rows.size()) && places_ < budget_) {
@@ -89,14 +91,14 @@ class ExtendAttention {
       int64_t end = total;
       if (end - kept > budget_ - places_) end = (kept + budget_ - places_) / kKeyBlock * kKeyBlock;
       if (end == place) return;
+      FATHOM_CHECK_LT(count_, static_cast<int64_t>(args_.rows.size()));
       segments_[count_] = {&source, place, std::min(kept, end), end, places_, items_};
       places_ += end - segments_[count_++].kept_end;
       items_ += heads_ * ceil_div<int64_t>(source.count, plan_.range);
       place = end;
-      if (place == total) {
-        ++row;
-        place = 0;
-      }
+      if (place < total) return;
+      ++row;
+      place = 0;
     }
   }
 

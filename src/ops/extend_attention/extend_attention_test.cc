@@ -1,5 +1,7 @@
 #include "ops/extend_attention/extend_attention.h"
 
+#include <array>
+
 #include "ops/attention/head_testing.h"
 #include "ops/extend_attention/blocked.h"
 
@@ -189,6 +191,40 @@ TEST(ExtendAttention, WhatIsKeptIsNotProjectedAgain) {
         EXPECT_GT(projected_rows, kLength);
       }
     }
+  }
+}
+
+// Pages give way one by one, so what is kept may begin again behind what is not: also where a piece of a row
+// ends, and its next piece must still wait for what this one leaves.
+TEST(ExtendAttention, WhatIsKeptMayHaveHoles) {
+  std::mt19937 random(11);
+  const auto kernels = flash_kernels_here();
+  const auto function = blocked(kernels.back().kernels);
+  for (uint32_t round = 0; round < 60; ++round) {
+    const int64_t page_size = std::array{7, 16, 64}[round % 3];
+    const Shape shape{2, 32, 8, 16, 24, page_size, device::DType::kBF16};
+    Batch batch(shape, random_rows(random, 700), round);
+    const int64_t chunk = std::array{64, 128, 512}[random() % 3];
+    const auto want = batch.run(function, 1, chunk, batch.attention);
+    int64_t pages = 0;
+    for (AttentionRow& row : batch.attention) {
+      row.goes_on = true;
+      pages += ceil_div<int64_t>(row.start + row.count, page_size);
+    }
+    auto kept = KeptKeys::create(2, pages, page_size, shape.heads * (shape.nope + shape.value)).value();
+    batch.run(function, 1, chunk, batch.attention, &kept);
+    for (AttentionRow& row : batch.attention) {
+      row.goes_on = random() % 2 == 0;
+      for (int64_t page = 0; page * page_size < row.start + row.count; ++page) {
+        if (random() % 4 == 0)
+          kept.written(row.block_table[page] * page_size + static_cast<int64_t>(random()) % page_size);
+      }
+    }
+    kept.begin_pass();
+    const int threads = 1 + static_cast<int>(random() % 3);
+    const auto out = batch.run(function, threads, chunk, batch.attention, &kept);
+    expect_same_bits(out.data(), want.data(), out.size(),
+                     fmt::format("round {}, pages of {}, chunk {}", round, page_size, chunk));
   }
 }
 
