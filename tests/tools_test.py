@@ -124,7 +124,12 @@ def main():
     with RunningServer("--model-path", "models/demo") as server:
         client = openai.OpenAI(base_url=server.base + "/v1", api_key="none", max_retries=0, timeout=300)
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            judged = list(pool.map(lambda p: judge(client, p), list(problems())))
+            asked = [pool.submit(judge, client, problem) for problem in problems()]
+        lost = [i for i, a in enumerate(asked) if a.exception()]
+        if lost:
+            # One, where a connection was lost; all from some time on, where the server was.
+            print(f"no answer to {len(lost)} of {len(asked)} questions, {lost[0]} to {lost[-1]}")
+        judged = [a.result() for a in asked]
     for *_, told in judged:
         if told:
             print("  " + told)
