@@ -62,6 +62,15 @@ __device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* bar
                                  int32_t row) {
   copy_tile(shared_address(to), map, shared_address(barrier), column, row);
 }
+// The same of one of several matrices (device::cuda::tiles_map_16bit).
+__device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
+                                 int32_t row, int32_t matrix) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+      "[%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "r"(matrix)
+      : "memory");
+}
 // The same to this place of every CTA of the cluster whose bit is in `ctas`, counted by each one's barrier.
 __device__ inline void copy_tile_to_cluster(uint32_t to, const CUtensorMap* map, uint32_t barrier,
                                             int32_t column, int32_t row, uint16_t ctas) {

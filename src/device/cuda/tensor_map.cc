@@ -56,6 +56,15 @@ CUtensorMap tile_map_8bit(Stream& stream, const void* data, int64_t rows, int64_
   return tile_map(stream, CU_TENSOR_MAP_DATA_TYPE_UINT8, data, rows, columns, row_bytes, box_rows, 128);
 }
 
+CUtensorMap tiles_map_16bit(Stream& stream, const void* data, int64_t matrices, int64_t rows, int64_t columns,
+                            int64_t matrix_bytes, int64_t row_bytes, int box_rows, int box_columns) {
+  return make_map<3>(
+      stream, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, data,
+      {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(matrices)},
+      {static_cast<cuuint64_t>(row_bytes), static_cast<cuuint64_t>(matrix_bytes)},
+      {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows), 1});
+}
+
 CUtensorMap row_map_16bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int box_rows) {
   const auto pieces = static_cast<cuuint64_t>(columns / 64);
   return make_map<3>(stream, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, data,

@@ -18,6 +18,9 @@ CUtensorMap tile_map_16bit(Stream& stream, const void* data, int64_t rows, int64
 // The same of bytes; rows of a box are 128.
 CUtensorMap tile_map_8bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
                           int box_rows);
+// Of `matrices` such matrices, matrix_bytes apart, boxes in one of them: a third coordinate.
+CUtensorMap tiles_map_16bit(Stream& stream, const void* data, int64_t matrices, int64_t rows, int64_t columns,
+                            int64_t matrix_bytes, int64_t row_bytes, int box_rows, int box_columns);
 // Boxes of box_rows whole rows of 16-bit values, which follow each other in memory; columns a multiple of 64.
 // In shared memory too the rows follow each other, in pieces of 128 bytes; 16-byte chunk c of the box's piece
 // p is at c ^ p % 8, where the box begins at a multiple of 1024 bytes (else p counts from there). So eight

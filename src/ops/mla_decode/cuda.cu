@@ -9,6 +9,10 @@
 namespace fathom::ops::cuda {
 namespace {
 
+// The combine kernel is launched early behind the kernel for many heads where that is short; where it is
+// long, the early CTAs cost it more than they save (README.md).
+constexpr int64_t kFewTokens = 16;
+
 void check_args(const MlaDecodeArgs& args) {
   const int64_t width = args.cache.width, latent = args.latent;
   FATHOM_CHECK(latent > 0 && latent % 8 == 0 && width > latent && width % 8 == 0, "latent {} of width {}",
@@ -70,7 +74,7 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     combine.out_stride = part.out.stride;
     const auto four = static_cast<uintptr_t>(4 * device::size_of(part.out.dtype));
     combine.whole_stores = part.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(part.out.data) % four == 0;
-    split_combine(stream, combine, narrow);
+    split_combine(stream, combine, narrow || part.batch.tokens <= kFewTokens);
   }
 }
 

@@ -153,7 +153,8 @@ const std::vector<Shape>& shapes() {
       {8, 512, 64, 48, DType::kBF16, DType::kBF16},    {16, 512, 64, 16, DType::kF8E4M3, DType::kBF16},
       {16, 512, 64, 64, DType::kF8E5M2, DType::kBF16}, {128, 512, 64, 64, DType::kBF16, DType::kBF16},
       {64, 512, 64, 32, DType::kBF16, DType::kBF16},   {128, 512, 64, 64, DType::kF8E4M3, DType::kBF16},
-      {20, 512, 64, 64, DType::kBF16, DType::kBF16},
+      {20, 512, 64, 64, DType::kBF16, DType::kBF16},   {56, 512, 64, 64, DType::kBF16, DType::kBF16},
+      {72, 512, 64, 8, DType::kBF16, DType::kBF16},
   };
   return list;
 }
@@ -164,7 +165,7 @@ TEST(MlaDecodeCuda, AgreesWithTheReference) {
   for (const Shape& shape : shapes()) {
     const bool small = shape.heads * shape.latent < 8192;
     const std::vector<int32_t> lengths = small ? std::vector<int32_t>{1, 63, 64, 65, 300, 2, 4097, 700}
-                                               : std::vector<int32_t>{1, 64, 300, 1025};
+                                               : std::vector<int32_t>{1, 64, 300, 1025, 129, 3000};
     Decode decode(shape, lengths, ++seed);
     std::vector<int32_t> which = {-1};
     for (size_t s = 0; s < lengths.size(); ++s) which.push_back(static_cast<int32_t>(s));
@@ -186,28 +187,44 @@ TEST(MlaDecodeCuda, AgreesWithTheReference) {
 }
 
 // A batch of its own, among a few and among many, where the work is cut differently.
+void expect_same_bits(const Shape& shape, const std::vector<int32_t>& lengths, int64_t max_context,
+                      std::initializer_list<int> copies_of_all) {
+  Decode decode(shape, lengths, 77);
+  std::vector<std::vector<uint8_t>> alone;
+  std::vector<int32_t> all = {-1};
+  for (int32_t s = 0; s < static_cast<int32_t>(lengths.size()); ++s) {
+    alone.push_back(decode.row(decode.run({s}, max_context), 0));
+    all.push_back((s + 3) % static_cast<int32_t>(lengths.size()));
+  }
+  for (const int copies : copies_of_all) {
+    std::vector<int32_t> which;
+    for (int i = 0; i < copies; ++i) which.insert(which.end(), all.begin(), all.end());
+    const auto out = decode.run(which, copies == 3 ? 163840 : max_context);
+    for (size_t t = 0; t < which.size(); ++t) {
+      if (which[t] < 0) continue;
+      ASSERT_EQ(decode.row(out, static_cast<int64_t>(t)), alone[static_cast<size_t>(which[t])])
+          << describe(shape) << ": token " << t << " of " << which.size() << ", length "
+          << lengths[static_cast<size_t>(which[t])];
+    }
+  }
+}
+
 TEST(MlaDecodeCuda, ATokensBitsDependOnItsOwnSequenceAlone) {
   if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
   for (const Shape& shape :
        {Shape{4, 32, 8, 16, DType::kF32, DType::kF32}, Shape{16, 512, 64, 64, DType::kBF16, DType::kBF16},
         Shape{16, 512, 64, 64, DType::kF8E4M3, DType::kBF16},
         Shape{128, 512, 64, 64, DType::kBF16, DType::kBF16}}) {
-    const std::vector<int32_t> lengths = {5000, 1300, 64, 257, 1, 4096};
-    Decode decode(shape, lengths, 77);
-    std::vector<std::vector<uint8_t>> alone;
-    for (int32_t s = 0; s < 6; ++s) alone.push_back(decode.row(decode.run({s}, 8192), 0));
-    for (const int copies : {1, 3, 12, 100}) {
-      std::vector<int32_t> which;
-      for (int i = 0; i < copies; ++i) which.insert(which.end(), {3, 0, -1, 1, 5, 2, 4});
-      const auto out = decode.run(which, copies == 3 ? 163840 : 8192);
-      for (size_t t = 0; t < which.size(); ++t) {
-        if (which[t] < 0) continue;
-        ASSERT_EQ(decode.row(out, static_cast<int64_t>(t)), alone[static_cast<size_t>(which[t])])
-            << describe(shape) << ": token " << t << " of " << which.size() << ", length "
-            << lengths[static_cast<size_t>(which[t])];
-      }
-    }
+    expect_same_bits(shape, {5000, 1300, 64, 257, 1, 4096}, 8192, {1, 3, 12, 100});
   }
+}
+
+// With many heads: one unit and four, of few tiles and of many, whole and cut.
+TEST(MlaDecodeCuda, ATokensBitsDependOnItsOwnSequenceAloneWithManyHeads) {
+  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  const Shape shape{128, 512, 64, 64, DType::kBF16, DType::kBF16};
+  expect_same_bits(shape, {20000, 512, 513, 1025, 128, 2048, 2049, 9000}, 40960, {1, 2, 5, 31});
+  expect_same_bits(shape, {512, 100}, 1024, {1, 3, 20, 128});
 }
 
 // The bits of a branch are those of the sequence it stands for, wherever its entries lie.

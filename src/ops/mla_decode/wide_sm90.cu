@@ -1,6 +1,9 @@
 // mla_decode for many heads (V3: 128), where the tensor cores are what binds: 64 heads are the rows of wgmma
-// tiles. One warp brings tiles of 64 entries with the copy engine, two at a time. Two warpgroups take turns
-// in computing a tile's weights, and each has half of the 512 columns of the values.
+// tiles. One thread brings tiles of 64 entries with the copy engine, two at a time. Two warpgroups take turns
+// in computing a tile's weights, and each has half of the 512 columns of the values. Two CTAs with different
+// heads of one query form a cluster and share the tiles that they bring.
+#include <type_traits>
+
 #include "base/check.h"
 #include "base/math.h"
 #include "device/cuda/shared_memory.h"
@@ -28,17 +31,18 @@ struct Shared {
   float tops[2][kHeads], rescale[2][kHeads];  // by the tile's parity
   float sums[2][kHeads];                      // by warpgroup
   uint64_t full[kStages], empty[kStages];
+  uint64_t q_full, q_empty;
   SplitPlan plan;
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
 static_assert(kSharedBytes <= 227 << 10);
 
 struct Params {
+  CUtensorMap queries;  // matrices of a token's heads, in boxes of 64
   CUtensorMap cache;    // entries, in boxes of box_rows places
   CUtensorMap entries;  // the same, one by one
-  const __nv_bfloat16* q;
   __nv_bfloat16* out;
-  int64_t q_stride, out_stride;
+  int64_t out_stride;
   int page_size, box_rows;
   const int32_t* positions;
   const int32_t* slots;
@@ -56,11 +60,45 @@ __device__ inline int swizzled(int row, int chunk) {
   return row * 128 + ((chunk ^ (row & 7)) * 16);
 }
 
+// What the CTAs of a cluster do in turns: items for as many groups of heads as there are CTAs.
+template <int kCluster>
+struct Turns {
+  const Params& params;
+  const int rank, pairs, first, step;
+
+  __device__ explicit Turns(const Params& all)
+      : params(all),
+        rank(kCluster > 1 ? static_cast<int>(rank_in_cluster()) : 0),
+        pairs(all.groups / kCluster),
+        first(static_cast<int>(blockIdx.x) / kCluster),
+        step(static_cast<int>(gridDim.x) / kCluster) {}
+
+  __device__ bool has(const SplitPlan& plan, int index) const { return index < plan.items * pairs; }
+  __device__ SplitItem item(const SplitPlan& plan, int index) const {
+    return split_item(plan, params.tokens, index / pairs);
+  }
+  __device__ int first_head(int index) const { return (index % pairs * kCluster + rank) * kHeads; }
+};
+
+// Of two CTAs each brings half of a tile's columns to both.
+template <int kCluster>
 __device__ void produce(Shared& shared, const Params& params) {
+  const Turns<kCluster> turns(params);
+  const auto copy = [&](unsigned char(&to)[kBlocks][kBlockBytes], int offset, const CUtensorMap* map,
+                        uint64_t* full, int32_t row) {
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) {
+      if (i % kCluster != turns.rank) continue;
+      if constexpr (kCluster > 1)
+        copy_tile_to_cluster_once(to[i] + offset, map, full, i * 64, row, (1 << kCluster) - 1);
+      else
+        copy_tile_once(to[i] + offset, map, full, i * 64, row);
+    }
+  };
   int tile = 0;
-  for (int index = static_cast<int>(blockIdx.x); index < shared.plan.items * params.groups;
-       index += static_cast<int>(gridDim.x)) {
-    const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
+  uint32_t items = 0;
+  for (int index = turns.first; turns.has(shared.plan, index); index += turns.step, ++items) {
+    const SplitItem item = turns.item(shared.plan, index);
     const int32_t* table = params.block_tables + item.sequence * params.table_stride;
     const TokenTail tail = tail_of(params.branches, item.token);
     for (int begin = item.begin; begin < item.end; begin += kKeys, ++tile) {
@@ -78,28 +116,34 @@ __device__ void produce(Shared& shared, const Params& params) {
       for (int box = 0; box < boxes; ++box) {
         const int place = begin + box * params.box_rows;
         if (box > 0) page = table[place / params.page_size];
-        const int row = page * params.page_size + place % params.page_size;
-#pragma unroll
-        for (int i = 0; i < kBlocks; ++i) {
-          copy_tile_once(shared.keys[stage][i] + box * params.box_rows * 128, &params.cache,
-                         &shared.full[stage], i * 64, row);
-        }
+        copy(shared.keys[stage], box * params.box_rows * 128, &params.cache, &shared.full[stage],
+             page * params.page_size + place % params.page_size);
       }
       for (int place = begin + places - singles; place < begin + places; ++place) {
         const int64_t row = tail.has(place) ? tail.entry(place)
                                             : int64_t{table[place / params.page_size]} * params.page_size +
                                                   place % params.page_size;
+        copy(shared.keys[stage], (place - begin) * 128, &params.entries, &shared.full[stage],
+             static_cast<int32_t>(row));
+      }
+      if (begin > item.begin) continue;
+      // Once the last item's scores are there, while its outputs are still summed.
+      barrier_wait(&shared.q_empty, (items & 1) ^ 1);
+      barrier_expect(&shared.q_full, kBlocks * kBlockBytes);
 #pragma unroll
-        for (int i = 0; i < kBlocks; ++i) {
-          copy_tile_once(shared.keys[stage][i] + (place - begin) * 128, &params.entries, &shared.full[stage],
-                         i * 64, static_cast<int32_t>(row));
-        }
+      for (int i = 0; i < kBlocks; ++i) {
+        copy_tile(shared.q[i], &params.queries, &shared.q_full, i * 64, turns.first_head(index), item.token);
       }
     }
+  }
+  // The other CTA's warps have said that they are done: they would not find this one's barriers later.
+  for (int last = max(tile - kStages, 0); kCluster > 1 && last < tile; ++last) {
+    barrier_wait(&shared.empty[last % kStages], static_cast<uint32_t>(last / kStages) & 1U);
   }
 }
 
 // A thread has rows lane / 4 and that + 8 of its warp's sixteen.
+template <int kCluster>
 class Consumer {
  public:
   __device__ Consumer(Shared& shared, const Params& params)
@@ -107,20 +151,21 @@ class Consumer {
         params_(params),
         group_(static_cast<int>(threadIdx.x) / 128),
         lane_(static_cast<int>(threadIdx.x) % 32),
-        row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4) {}
+        row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4),
+        their_empty_(cluster_address(shared.empty, static_cast<uint32_t>(lane_ % kCluster))) {}
 
   __device__ void run() {
     float values[2][64];  // of the warpgroup's columns, the lower and the upper 128
-    for (int index = static_cast<int>(blockIdx.x); index < shared_.plan.items * params_.groups;
-         index += static_cast<int>(gridDim.x)) {
-      const SplitItem item = split_item(shared_.plan, params_.tokens, index / params_.groups);
-      const int first_head = index % params_.groups * kHeads;
+    const Turns<kCluster> turns(params_);
+    for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step) {
+      const SplitItem item = turns.item(shared_.plan, index);
+      const int first_head = turns.first_head(index);
       const int heads = min(kHeads, params_.heads - first_head);
-      load_queries(item.token, first_head, heads);
+      barrier_wait(&shared_.q_full, items_++ & 1);
       float top[2], sum[2];  // folded
       for (int begin = item.begin; begin < item.end; begin += item.unit_places) {
         const int end = min(begin + item.unit_places, item.end);
-        add_unit(values, begin, end);
+        add_unit(values, begin, end, end == item.end);
         float unit_top[2], unit_sum[2];
         finish_unit((end - begin + kKeys - 1) / kKeys, unit_top, unit_sum);
         if (begin > item.begin) {
@@ -138,21 +183,7 @@ class Consumer {
  private:
   __device__ void synchronize() const { named_barrier_sync(1, kConsumers); }
 
-  __device__ void load_queries(int token, int first_head, int heads) {
-    const __nv_bfloat16* q = params_.q + token * params_.q_stride + int64_t{first_head} * kWidth;
-    constexpr int kChunks = kWidth / 8;
-    synchronize();  // the last item's queries are no longer read
-    for (int i = static_cast<int>(threadIdx.x); i < kHeads * kChunks; i += kConsumers) {
-      const int head = i / kChunks, chunk = i % kChunks;
-      uint4 bits = {};
-      if (head < heads) bits = *reinterpret_cast<const uint4*>(q + head * kWidth + chunk * 8);
-      *reinterpret_cast<uint4*>(shared_.q[chunk / 8] + swizzled(head, chunk % 8)) = bits;
-    }
-    fence_async();
-    synchronize();
-  }
-
-  __device__ void add_unit(float (&values)[2][64], int begin, int end) {
+  __device__ void add_unit(float (&values)[2][64], int begin, int end, bool last_of_item) {
     sum_[0] = sum_[1] = 0;
     for (int i = 0; begin + i * kKeys < end; ++i) {
       const int stage = tile_ % kStages;
@@ -166,6 +197,7 @@ class Consumer {
         clear_rows(keys, count);
       fence_async();
       synchronize();
+      if (last_of_item && count <= kKeys && threadIdx.x == 0) barrier_arrive(&shared_.q_empty);
       if (i > 0) {
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
@@ -195,7 +227,7 @@ class Consumer {
       wgmma_wait<0>();
       settle(values[0]);
       settle(values[1]);
-      if (lane_ == 0) barrier_arrive(&shared_.empty[stage]);
+      if (lane_ < kCluster) barrier_arrive_at(their_empty_ + static_cast<uint32_t>(stage * sizeof(uint64_t)));
       ++tile_;
     }
   }
@@ -338,27 +370,34 @@ class Consumer {
   Shared& shared_;
   const Params& params_;
   const int group_, lane_, row_;
+  const uint32_t their_empty_;
   int tile_ = 0;                 // of the CTA
+  uint32_t items_ = 0;           // the same
   float sum_[2] = {0.0F, 0.0F};  // of the thread's share of the weights it computed
 };
 
-__global__ void __launch_bounds__(kThreads, 1) mla_decode_wide_kernel(const __grid_constant__ Params params) {
+template <int kCluster>
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+    mla_decode_wide_kernel(const __grid_constant__ Params params) {
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], kConsumers / 32);
+      barrier_init(&shared.empty[i], kConsumers / 32 * kCluster);
     }
+    barrier_init(&shared.q_full, 1);
+    barrier_init(&shared.q_empty, 1);
     barrier_init_fence();
   }
+  if constexpr (kCluster > 1) cluster_sync();
   make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
   if (threadIdx.x >= kConsumers) {
     fewer_registers<24>();
-    if (threadIdx.x == kConsumers) produce(shared, params);
+    if (threadIdx.x == kConsumers) produce<kCluster>(shared, params);
   } else {
     more_registers<240>();
-    Consumer(shared, params).run();
+    Consumer<kCluster>(shared, params).run();
   }
 }
 
@@ -390,9 +429,9 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
                                               params.box_rows, 64);
   params.entries =
       device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2, 1, 64);
-  params.q = static_cast<const __nv_bfloat16*>(args.q.data);
+  params.queries = device::cuda::tiles_map_16bit(stream, args.q.data, args.batch.tokens, args.heads, kWidth,
+                                                 args.q.stride * 2, kWidth * 2, kHeads, 64);
   params.out = static_cast<__nv_bfloat16*>(args.out.data);
-  params.q_stride = args.q.stride;
   params.out_stride = args.out.stride;
   params.positions = args.batch.positions;
   params.slots = args.batch.slots;
@@ -405,12 +444,19 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
   params.scale = args.scale * kLog2E;
   params.workspace = workspace;
   params.scratch = static_cast<float4*>(scratch);
-  static device::cuda::SharedMemory memory;
-  if (!memory.allow(stream, &mla_decode_wide_kernel, kSharedBytes)) return;
   const int64_t most_items = workspace.units.most * args.batch.tokens * params.groups;
-  const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items);
-  device::cuda::launch_early(stream, mla_decode_wide_kernel, dim3(static_cast<unsigned>(grid)),
-                             dim3(kThreads), kSharedBytes, params);
+  const auto launch = [&]<int kCluster>(std::integral_constant<int, kCluster>) {
+    auto* kernel = &mla_decode_wide_kernel<kCluster>;
+    static device::cuda::SharedMemory memory;
+    if (!memory.allow(stream, kernel, kSharedBytes)) return;
+    const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items) / kCluster * kCluster;
+    device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
+                               kSharedBytes, params);
+  };
+  if (params.groups % 2 == 0)
+    launch(std::integral_constant<int, 2>());
+  else
+    launch(std::integral_constant<int, 1>());
   stream.launched("mla_decode");
 }
 
