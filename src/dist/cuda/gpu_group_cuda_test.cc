@@ -77,6 +77,8 @@ TEST(GpuGroup, AGroupOfAGroupNamesRanksByTheirNumberInTheFirst) {
   run_ranks(4, std::chrono::milliseconds(400), [](GpuGroup& world, Stream& stream) {
     auto pair = world.split(world.rank() / 2, "pair", true).value();
     const DeviceMatrix rows(DType::kF32, 1, 64, std::vector<float>(64, 1.0F));
+    // Where ranks share a GPU, memory for one would wait for another's kernel, and its pair for it.
+    ASSERT_TRUE(world.host().barrier().ok());
     if (world.rank() == 2) {
       SumArgs args;
       args.rows = args.y = rows.view();
