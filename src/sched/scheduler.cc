@@ -119,7 +119,7 @@ void Scheduler::execute(Command command) {
   std::visit(
       Overloaded{[&](Submit& submit) { core_.add(std::move(submit.request), std::move(submit.stream)); },
                  [&](Cancel& cancel) { core_.cancel(cancel.id); }, [&](CancelAll&) { core_.cancel_all(); },
-                 [&](Flush& flush) { flush.done.set_value(core_.flush_cache()); }},
+                 [&](Flush& flush) { flushes_.push_back(std::move(flush)); }},
       command);
 }
 
@@ -137,6 +137,17 @@ bool Scheduler::take_commands(bool wait) {
   }
   for (Command& command : commands) execute(std::move(command));
   return !stop;
+}
+
+// A client that has its answer may flush at once, while a step that was submitted early still touches the
+// answer's pages: it is told when they are back. What it was told is published before, so that whoever looks
+// at the figures next sees the cache that it has emptied.
+void Scheduler::answer_flushes() {
+  if (flushes_.empty() || core_.settling()) return;
+  const Result<void> flushed = core_.flush_cache();
+  publish();
+  for (Flush& flush : flushes_) flush.done.set_value(flushed);
+  flushes_.clear();
 }
 
 // Makes the core's state visible to other threads.
@@ -177,6 +188,7 @@ void Scheduler::loop() {
   bool drafts = false;  // of the last step
   bool sleep = false;
   while (take_commands(sleep)) {
+    answer_flushes();
     // The next step is submitted before the last one's result is looked at: the executor never waits.
     auto plan = core_.plan();
     if (plan) {
@@ -199,13 +211,16 @@ void Scheduler::loop() {
     if (!core_.fault()) account(wait_for(result));
   }
   publish();
-  std::lock_guard lock(mutex_);
-  for (Command& command : inbox_) execute(std::move(command));
-  inbox_.clear();
-  core_.cancel_all();
-  stopped_ = true;
-  idle_ = true;
-  idle_changed_.notify_all();
+  {
+    std::lock_guard lock(mutex_);
+    for (Command& command : inbox_) execute(std::move(command));
+    inbox_.clear();
+    core_.cancel_all();
+    stopped_ = true;
+    idle_ = true;
+    idle_changed_.notify_all();
+  }
+  answer_flushes();
 }
 
 }  // namespace fathom::sched

@@ -43,6 +43,8 @@ class Scheduler final : public RequestSink {
   Result<std::shared_ptr<TokenStream>> submit(GenerateRequest request) override;
   void cancel(const std::string& id) override;
   void cancel_all() override;
+  // Waits for the pages of requests that have been answered or cancelled; stats() then shows an empty cache.
+  // An error while others run or wait.
   Result<void> flush_cache() override;
   SchedulerStats stats() const override;
   // The device fault that ended the executor, if one did: every request fails from then on. Thread safe.
@@ -69,13 +71,15 @@ class Scheduler final : public RequestSink {
   void post(Command command);
   bool take_commands(bool wait);
   void execute(Command command);
+  void answer_flushes();
   void publish();
   void account(Result<StepResult> result);
   Result<StepResult> wait_for(std::future<Result<StepResult>>& result);
 
   const SchedulerOptions options_;
   Executor& executor_;
-  SchedulerCore core_;  // the thread's, but for its constant limits
+  SchedulerCore core_;          // the thread's, but for its constant limits
+  std::vector<Flush> flushes_;  // the thread's: to be answered
   std::thread thread_;
 
   std::atomic<bool> hangs_{false};

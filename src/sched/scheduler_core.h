@@ -58,6 +58,8 @@ class SchedulerCore {
   size_t steps_in_flight() const { return in_flight_.size(); }
   bool can_plan_ahead() const { return in_flight_.size() < max_in_flight(); }
   bool idle() const { return running_.empty() && waiting_.empty(); }
+  // Every request has been answered, and the pages of some come back with a step that is out.
+  bool settling() const { return waiting_.empty() && !running_.empty() && num_active() == 0; }
   size_t waiting() const { return waiting_.size(); }
   const std::optional<Error>& fault() const { return fault_; }
   SchedulerStats stats() const;

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <future>
 #include <random>
 
 #include "base/queue.h"
@@ -21,6 +23,7 @@ class ThreadedExecutor final : public Executor {
   explicit ThreadedExecutor(const ExecutorLimits& limits, milliseconds step_time = milliseconds(0))
       : fake_(limits), step_time_(step_time), thread_([this] { work(); }) {}
   ~ThreadedExecutor() override {
+    open_gate();
     jobs_.close();
     thread_.join();
   }
@@ -33,7 +36,15 @@ class ThreadedExecutor final : public Executor {
   }
   FakeExecutor& fake() { return fake_; }
 
+  // Steps from this one on wait until the gate is opened.
+  void close_gate(uint64_t from) { closed_from_ = from; }
+  void open_gate() {
+    closed_from_ = kOpen;
+    closed_from_.notify_all();
+  }
+
  private:
+  static constexpr uint64_t kOpen = ~uint64_t{0};
   struct Job {
     BatchPlan plan;
     std::promise<Result<StepResult>> done;
@@ -41,6 +52,7 @@ class ThreadedExecutor final : public Executor {
   void work() {
     while (auto job = jobs_.pop()) {
       if (step_time_.count() > 0) std::this_thread::sleep_for(step_time_);
+      for (uint64_t from = closed_from_; job->plan.step >= from; from = closed_from_) closed_from_.wait(from);
       fake_.submit(std::move(job->plan));
       job->done.set_value(fake_.complete());
     }
@@ -48,6 +60,7 @@ class ThreadedExecutor final : public Executor {
 
   FakeExecutor fake_;
   milliseconds step_time_;
+  std::atomic<uint64_t> closed_from_{kOpen};
   Queue<Job> jobs_;
   std::thread thread_;
 };
@@ -231,6 +244,87 @@ TEST(SchedulerTest, CancelAllEndsEverything) {
   for (auto& stream : streams) EXPECT_TRUE(read_all(*stream).finish);
   auto again = scheduler.submit(make_request("again", 0, 5, 3));
   EXPECT_EQ(read_all(**again).tokens.size(), 3U);
+}
+
+// Leaves time between whatever the scheduler does.
+class SlowClock final : public Clock {
+ public:
+  int64_t now_ns() const override {
+    std::this_thread::sleep_for(milliseconds(1));
+    return steady_clock().now_ns();
+  }
+};
+
+TEST(SchedulerTest, WhoHasFlushedSeesAnEmptyCache) {
+  ThreadedExecutor executor(small_limits());
+  const SlowClock clock;
+  Scheduler scheduler({}, executor, clock);
+  scheduler.start();
+  for (int round = 0; round < 10; ++round) {
+    auto stream = scheduler.submit(make_request("a", 0, 40, 3));
+    ASSERT_TRUE(read_all(**stream).finish);
+    ASSERT_TRUE(scheduler.flush_cache().ok()) << "round " << round;
+    const SchedulerStats stats = scheduler.stats();
+    EXPECT_EQ(stats.used_tokens, 0) << "round " << round;
+    EXPECT_EQ(stats.cached_tokens, 0) << "round " << round;
+  }
+}
+
+// With two stages a stop token ends a request when two of its steps are out already: its pages come back
+// after the answer. The gate holds the first of the two until the flush has come.
+TEST(SchedulerTest, AFlushWaitsForWhatHasBeenAnswered) {
+  auto request = make_request("a", 0, 40, 20);
+  const auto tokens = answer_alone(request, small_limits(), 240).tokens;
+  ASSERT_EQ(std::count(tokens.begin(), tokens.begin() + 4, tokens[4]), 0);
+  request.sampling.stop_token_ids = {tokens[4]};
+  ThreadedExecutor executor(small_limits());
+  executor.close_gate(5);  // the prompt's step gave the first output
+  SchedulerOptions options;
+  options.stages = 2;
+  Scheduler scheduler(options, executor);
+  scheduler.start();
+  auto stream = scheduler.submit(request);
+  ASSERT_EQ(read_all(**stream).tokens.size(), 5U);
+  auto flushed = std::async(std::launch::async, [&] { return scheduler.flush_cache(); });
+  EXPECT_EQ(flushed.wait_for(milliseconds(50)), std::future_status::timeout);
+  executor.open_gate();
+  EXPECT_TRUE(flushed.get().ok());
+  EXPECT_EQ(scheduler.stats().used_tokens, 0);
+  EXPECT_EQ(scheduler.stats().cached_tokens, 0);
+}
+
+TEST(SchedulerTest, AStopAnswersAFlushThatWaits) {
+  auto request = make_request("a", 0, 40, 20);
+  request.sampling.stop_token_ids = {answer_alone(request, small_limits(), 240).tokens[0]};
+  ThreadedExecutor executor(small_limits());
+  executor.close_gate(1);
+  SchedulerOptions options;
+  options.stages = 2;
+  Scheduler scheduler(options, executor);
+  scheduler.start();
+  auto stream = scheduler.submit(request);
+  ASSERT_TRUE(read_all(**stream).finish);
+  auto flushed = std::async(std::launch::async, [&] { return scheduler.flush_cache(); });
+  EXPECT_EQ(flushed.wait_for(milliseconds(50)), std::future_status::timeout);
+  auto stopped = std::async(std::launch::async, [&] { scheduler.stop(); });
+  EXPECT_EQ(stopped.wait_for(milliseconds(50)), std::future_status::timeout);
+  executor.open_gate();
+  stopped.get();
+  (void)flushed.get();  // flushed, or refused if it came after the stop: not left waiting
+}
+
+TEST(SchedulerTest, AFlushIsRefusedWhileRequestsRun) {
+  ThreadedExecutor executor(small_limits(), kLongStep);
+  Scheduler scheduler({}, executor);
+  scheduler.start();
+  auto stream = scheduler.submit(make_request("a", 0, 40, 100));
+  ASSERT_TRUE((*stream)->next(seconds(30)));
+  const auto flushed = scheduler.flush_cache();
+  ASSERT_FALSE(flushed.ok());
+  EXPECT_EQ(flushed.error().code, ErrorCode::kUnavailable);
+  scheduler.cancel("a");
+  EXPECT_TRUE(read_all(**stream).finish);
+  EXPECT_TRUE(scheduler.flush_cache().ok());  // what was cancelled does not count
 }
 
 // Its steps never end.

@@ -145,10 +145,13 @@ def abort_by_id(t):
 
 @test
 def flush_the_cache(t):
-    check(until(lambda: t.busy() == 0))
-    generate(t, text=PROMPT * 4, sampling_params={"max_new_tokens": 2})
     equal(t.request("POST", "/flush_cache?timeout=10")[0], 200)
-    load = t.load()
-    equal((load["num_used_tokens"], load["num_cached_tokens"]), (0, 0), "tokens left after a flush")
-    answer = generate(t, text=PROMPT * 4, sampling_params={"max_new_tokens": 2})
-    equal(answer["meta_info"]["cached_tokens"], 0)
+    # Right after an answer, however it ended: by length, or by a stop that is found when the next step is out.
+    for ending in ({"max_new_tokens": 2}, {"max_new_tokens": 200},
+                   {"max_new_tokens": 200, "stop": ["1", "e", " "]}):
+        answer = generate(t, text=PROMPT * 4, sampling_params={"temperature": 0, **ending})
+        equal(answer["meta_info"]["cached_tokens"], 0, f"{ending}: cached tokens")
+        status, _, text = t.request("POST", "/flush_cache")
+        equal(status, 200, f"{ending}: status of {text}")
+        load = t.load()
+        equal((load["num_used_tokens"], load["num_cached_tokens"]), (0, 0), f"{ending}: tokens left by the flush")
