@@ -16,6 +16,7 @@
 #include "base/math.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "base/thread_start.h"
 #include "engine/ceilings.h"
 #include "engine/plan.h"
 #include "sched/scheduler.h"
@@ -222,7 +223,12 @@ double together(std::vector<Driver>& drivers, double (Driver::*part)()) {
   if (drivers.size() == 1) return (drivers.front().*part)();
   const int64_t start_ns = steady_clock().now_ns();
   std::vector<std::thread> threads;
-  for (Driver& driver : drivers) threads.emplace_back([&driver, part] { (driver.*part)(); });
+  for (Driver& driver : drivers) {
+    threads.emplace_back([&driver, part] {
+      begin_thread("driver");
+      (driver.*part)();
+    });
+  }
   for (auto& thread : threads) thread.join();
   return seconds_since(start_ns);
 }

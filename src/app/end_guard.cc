@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/log.h"
+#include "base/thread_start.h"
 #include "engine/gpu.h"
 
 namespace fathom::app {
@@ -15,6 +16,7 @@ std::chrono::milliseconds end_patience(const ModelArgs& args) {
 
 EndGuard::EndGuard(std::chrono::milliseconds patience)
     : thread_([this, patience] {
+        begin_thread("end guard");
         std::unique_lock lock(mutex_);
         if (changed_.wait_for(lock, patience, [this] { return over_; })) return;
         LOG_ERROR("stopped, with what has not ended within {:.1f} s",

@@ -17,6 +17,7 @@
 #include "app/serving.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/thread_start.h"
 
 // A line of the input is either OpenAI's batch form, {"custom_id", "method", "url", "body"}, or a bare
 // request body: with "messages" for chat, "prompt" for completions, "text" or "input_ids" for /generate. Each
@@ -156,6 +157,7 @@ int run_generate(const GenerateArgs& args) {
     std::vector<std::thread> threads;
     for (size_t i = 0; i < callers; ++i) {
       threads.emplace_back([&] {
+        begin_thread("caller");
         for (size_t index = next++; index < jobs.size(); index = next++) {
           const Job& job = jobs[index];
           LocalAnswer answer;

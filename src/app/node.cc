@@ -16,6 +16,7 @@
 #include "app/serving.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread_start.h"
 #include "engine/settings.h"
 
 namespace fathom::app {
@@ -50,6 +51,7 @@ int run_node(const ModelArgs& args) {
   std::mutex mutex;
   engine::Node* running = nullptr;  // under the mutex
   std::thread watcher([&] {
+    begin_thread("signals");
     const auto next = [&] {
       int number = 0;
       do sigwait(&signals, &number);

@@ -14,6 +14,7 @@
 #include "app/serving.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread_start.h"
 #include "http/server.h"
 
 namespace fathom::app {
@@ -94,6 +95,7 @@ int run_serve(const ServeArgs& args) {
   std::atomic<int> signal_taken{0};
   std::atomic<bool> hung_up{false};
   std::thread watcher([&] {
+    begin_thread("signals");
     int number = 0;
     while (sigwait(&signals, &number) == 0 && number == SIGHUP) hung_up.store(true);
     signal_taken.store(number);

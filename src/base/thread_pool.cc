@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/thread_start.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -48,7 +49,12 @@ ThreadPool::ThreadPool(int threads, std::vector<int> cpus) : cpus_(std::move(cpu
   FATHOM_CHECK_GE(threads, 1);
   FATHOM_CHECK_LE(threads, static_cast<int>(kInside));
   workers_.reserve(static_cast<size_t>(threads - 1));
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  for (int i = 1; i < threads; ++i) {
+    workers_.emplace_back([this, i] {
+      begin_thread(fmt::format("worker {}", i).c_str());
+      work(i);
+    });
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <set>
 
+#include "base/thread_start.h"
+
 namespace fathom::dist {
 namespace {
 
@@ -51,7 +53,12 @@ NodeWorld::NodeWorld(Wiring& wiring, milliseconds timeout_in)
     node_of_.insert(node_of_.end(), static_cast<size_t>(link.ranks), n);
   }
   for (int r = 0; r < wiring.ranks[static_cast<size_t>(node_)]; ++r) bells_.push_back(make_bell());
-  if (nodes() > 1) watcher_ = std::thread([this] { watch(); });
+  if (nodes() > 1) {
+    watcher_ = std::thread([this] {
+      begin_thread("node watcher");
+      watch();
+    });
+  }
 }
 
 NodeWorld::~NodeWorld() {

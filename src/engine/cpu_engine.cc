@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "base/process.h"
+#include "base/thread_start.h"
 #include "sample/logprobs.h"
 #include "sample/slot_sampler.h"
 #include "sample/verify.h"
@@ -140,7 +141,10 @@ void CpuEngine::take_model(const EngineOptions& options, std::unique_ptr<ModelRa
     limits_.absorbed_tail = kAbsorbedTail;
     limits_.prompt_pairs = limits_.max_step_tokens;  // keys and values of the tokens before are kept
   }
-  thread_ = std::thread([this] { serve(); });
+  thread_ = std::thread([this] {
+    begin_thread("engine");
+    serve();
+  });
 }
 
 std::future<Result<StepResult>> CpuEngine::step(BatchPlan plan) {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/thread_start.h"
+
 namespace fathom::engine {
 namespace {
 
@@ -24,7 +26,10 @@ FarGroup::FarGroup(const EngineOptions& options, int group, const EngineReport& 
       slots_(static_cast<size_t>(options.max_running)) {
   report_ = report;
   limits_ = limits;
-  worker_ = std::thread([this] { work(); });
+  worker_ = std::thread([this] {
+    begin_thread("far group");
+    work();
+  });
 }
 
 FarGroup::~FarGroup() {

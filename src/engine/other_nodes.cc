@@ -2,6 +2,8 @@
 
 #include <set>
 
+#include "base/thread_start.h"
+
 namespace fathom::engine {
 
 OtherNodes::~OtherNodes() {
@@ -40,7 +42,10 @@ void OtherNodes::listen(std::vector<LeaderListener*> listeners, const std::vecto
     if (listeners_[group] != nullptr) leading.insert(nodes[group]);
   }
   for (const int node : leading)
-    readers_.emplace_back([this, node, nodes, limits] { read(node, nodes, limits); });
+    readers_.emplace_back([this, node, nodes, limits] {
+      begin_thread(fmt::format("node {} reader", node).c_str());
+      read(node, nodes, limits);
+    });
 }
 
 void OtherNodes::forget(int group) {

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/queue.h"
+#include "base/thread_start.h"
 #include "dist/rendezvous.h"
 #include "dist/socket_group.h"
 #include "dist/thread_group.h"
@@ -147,6 +148,7 @@ Result<void> RankWorld::build(const EngineOptions& options) {
     ranks_.push_back(rank);
     rank->thread = std::thread(
         [rank, load, config = options.config, share = shares[index], cpus = cpu_share(cpus, shares, index)] {
+          begin_thread(fmt::format("rank {}", rank->rank).c_str());
           rank->pool = std::make_unique<ThreadPool>(share, cpus);
           rank->launch = std::make_unique<device::Launch>(*rank->pool);
           auto model = model::Model::build(config, load, *rank->pool);

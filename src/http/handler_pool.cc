@@ -4,6 +4,8 @@
 #include <system_error>
 #include <utility>
 
+#include "base/thread_start.h"
+
 namespace fathom::http {
 
 HandlerPool::HandlerPool(int max_threads, std::chrono::milliseconds idle_timeout)
@@ -49,7 +51,10 @@ bool HandlerPool::submit(Task task) {
       worker.self = workers_.begin();
       worker.task = std::move(task);
       try {
-        worker.thread = std::thread([this, &worker] { work(worker); });
+        worker.thread = std::thread([this, &worker] {
+          begin_thread("http handler");
+          work(worker);
+        });
       } catch (const std::system_error&) {
         workers_.pop_front();
         accepted = false;

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread_start.h"
 #include "http/connection.h"
 
 namespace fathom::http {
@@ -132,7 +133,10 @@ class Server::State {
     address_ = describe(local);
     for (const auto& lane : lanes_) {
       guards_.emplace_back(lane->io.get_executor());
-      threads_.emplace_back([&io = lane->io] { io.run(); });
+      threads_.emplace_back([&io = lane->io] {
+        begin_thread("http");
+        io.run();
+      });
     }
     asio::post(io, [this] { accept(); });
     return {};

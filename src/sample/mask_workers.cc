@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/thread_start.h"
 
 namespace fathom::sample {
 
@@ -93,7 +94,12 @@ std::shared_ptr<MaskWorkers::Sequence> MaskWorkers::open(const SlotInit& init) {
   sequence->pending = init.output;
   sequence->accepted = static_cast<int64_t>(init.output.size());
   std::lock_guard lock(mutex_);
-  while (threads_.size() < static_cast<size_t>(num_threads_)) threads_.emplace_back([this] { work(); });
+  while (threads_.size() < static_cast<size_t>(num_threads_)) {
+    threads_.emplace_back([this] {
+      begin_thread("masks");
+      work();
+    });
+  }
   enqueue(sequence);
   return sequence;
 }

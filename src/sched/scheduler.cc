@@ -4,6 +4,7 @@
 
 #include "base/alert.h"
 #include "base/log.h"
+#include "base/thread_start.h"
 
 namespace fathom::sched {
 namespace {
@@ -31,7 +32,10 @@ void Scheduler::start() {
   std::lock_guard lock(mutex_);
   FATHOM_CHECK(!started_ && !stopping_, "a scheduler is started once");
   started_ = true;
-  thread_ = std::thread([this] { loop(); });
+  thread_ = std::thread([this] {
+    begin_thread("scheduler");
+    loop();
+  });
 }
 
 bool Scheduler::drain(std::chrono::milliseconds timeout) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/thread_start.h"
 
 namespace fathom::weights {
 namespace {
@@ -28,6 +29,7 @@ ReadAhead::ReadAhead(const Checkpoint& checkpoint) {
   }
   std::sort(files_.begin(), files_.end(), [](const File& a, const File& b) { return a.begin < b.begin; });
   thread_ = std::thread([this] {
+    begin_thread("read ahead");
     while (const auto bytes = wanted_.pop()) ask(*bytes);
   });
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/thread_start.h"
+
 namespace fathom::dist::cuda {
 
 void NcclComms::add(Nccl::Comm comm) {
@@ -23,6 +25,7 @@ void NcclComms::end(const std::shared_ptr<NcclComms>& comms, std::chrono::millis
   for (const Nccl::Comm comm : comms->comms_) {
     ++comms->aborting_;
     std::thread([comms, comm] {
+      begin_thread("nccl abort");
       (void)comms->nccl_.comm_abort(comm);
       const std::lock_guard done(comms->mutex_);
       --comms->aborting_;

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/math.h"
+#include "base/thread_start.h"
 #include "device/cuda/graph.h"
 #include "device/cuda/memory.h"
 #include "dist/cuda/nccl.h"
@@ -106,6 +107,7 @@ Result<Nccl::Comm> connect_ranks(const NcclWorld& world, const Group& host, int 
   const auto outcome = std::make_shared<Outcome>();
   // The library stays loaded.
   std::thread([outcome, &nccl = world.nccl, gpu, id, rank, size = host.size()] {
+    begin_thread("nccl connect");
     (void)cudaSetDevice(gpu);
     Nccl::Comm comm = nullptr;
     const int result = nccl.comm_init_rank(&comm, size, id, rank);

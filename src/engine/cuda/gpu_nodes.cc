@@ -2,6 +2,7 @@
 
 #include <deque>
 
+#include "base/thread_start.h"
 #include "dist/cuda/nccl_group.h"
 #include "dist/rendezvous.h"
 #include "dist/socket_group.h"
@@ -73,7 +74,10 @@ Result<std::unique_ptr<Node>> GpuNode::start(const EngineOptions& options) {
     }
   }
   for (auto& [group, led] : node->led_)
-    led.answerer = std::thread([node = node.get(), group, &led] { node->answer(group, led); });
+    led.answerer = std::thread([node = node.get(), group, &led] {
+      begin_thread("node answerer");
+      node->answer(group, led);
+    });
   return std::unique_ptr<Node>(std::move(node));
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread_start.h"
 #include "engine/cuda/gpu_nodes.h"
 #include "engine/rank_world.h"
 
@@ -25,6 +26,7 @@ Result<GpuEngine::Ranks> GpuEngine::start_ranks(const EngineOptions& options, co
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < groups.size(); ++rank) {
     threads.emplace_back([&, rank] {
+      begin_thread(fmt::format("rank {} start", rank).c_str());
       EngineOptions mine = options;
       mine.threads = shares[rank];
       if (rank != speaks) {  // their shares are alike

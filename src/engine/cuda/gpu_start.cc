@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/math.h"
+#include "base/thread_start.h"
 #include "engine/cuda/gpu_engine.h"
 #include "model/memory.h"
 
@@ -52,8 +53,14 @@ Result<void> GpuEngine::run(const EngineOptions& options) {
   FATHOM_TRY(gather_ranks());
   FATHOM_TRY(capture_graphs(options.graph_sizes));
   FATHOM_TRY(gather_ranks());
-  launcher_ = std::thread([this] { launch_steps(); });
-  answerer_ = std::thread([this] { answer_steps(); });
+  launcher_ = std::thread([this] {
+    begin_thread("gpu launcher");
+    launch_steps();
+  });
+  answerer_ = std::thread([this] {
+    begin_thread("gpu answerer");
+    answer_steps();
+  });
   return {};
 }
 
