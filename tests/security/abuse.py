@@ -204,8 +204,10 @@ def line_05_overload(_):
         check(until(lambda: t.busy() == 0), t.load())
         equal(t.request("POST", CHAT, {"messages": HELLO, "max_tokens": 2})[0], 200)
     with serving("--max-concurrent-requests", "4") as t:
-        held = [t.raw_post(CHAT, endless) for _ in range(4)]
-        check(until(lambda: answer_busy(t)), "all handlers are at work")
+        held = [t.raw_post(CHAT, {**endless, "stream": True}) for _ in range(4)]
+        for connection in held:  # a look at the server would take a place that one of them needs
+            equal(connection.recv(12), b"HTTP/1.1 200")
+        check(answer_busy(t), "all handlers are at work")
         for connection in held:
             connection.close()
         check(until(lambda: t.request("GET", "/health")[0] == 200), "it recovers")

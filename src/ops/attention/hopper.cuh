@@ -51,9 +51,8 @@ __device__ inline void copy_tile_once(void* to, const CUtensorMap* map, uint64_t
 __device__ inline void copy_tile_to_cluster_once(void* to, const CUtensorMap* map, uint64_t* barrier,
                                                  int32_t column, int32_t row, uint16_t ctas) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::"
-      "cache_"
-      "hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(shared_address(to)),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+      ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(shared_address(to)),
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(ctas), "l"(once_policy())
       : "memory");
 }

@@ -136,10 +136,7 @@ __device__ void produce(Shared& shared, const Params& params) {
       }
     }
   }
-  // The other CTA's warps have said that they are done: they would not find this one's barriers later.
-  for (int last = max(tile - kStages, 0); kCluster > 1 && last < tile; ++last) {
-    barrier_wait(&shared.empty[last % kStages], static_cast<uint32_t>(last / kStages) & 1U);
-  }
+  if constexpr (kCluster > 1) wait_for_releases<kStages>(shared.empty, tile);
 }
 
 // A thread has rows lane / 4 and that + 8 of its warp's sixteen.
