@@ -123,7 +123,8 @@ Result<void> SchedulerCore::flush_cache() {
 }
 
 // The last event of a request goes out. A waiting one is then taken from the queue by the caller; a running
-// one is released by sweep() once no step touches it.
+// one is released by sweep() once no step touches it. Its whole pages are the cache's already, for the
+// request that goes on from the answer may come before that: what is still out writes behind them.
 void SchedulerCore::end(Sequence* sequence, FinishReason reason, TokenEvent event) {
   FATHOM_CHECK(!sequence->ended, "request {} ends twice", sequence->request.id);
   if (reason.kind == FinishReason::Kind::kAbort) {
@@ -138,15 +139,21 @@ void SchedulerCore::end(Sequence* sequence, FinishReason reason, TokenEvent even
   event.time_ns = clock_.now_ns();
   sequence->ended = true;
   sweep_needed_ = true;
+  if (sequence->slot >= 0) cache_.commit(&sequence->table, computed_tokens(*sequence));
   by_id_.erase(sequence->request.id);
   sequence->stream->push(std::move(event));
 }
 
+// Those whose pages hold all that others could want of them.
+std::span<const int32_t> SchedulerCore::computed_tokens(const Sequence& sequence) {
+  const auto tokens = static_cast<int32_t>(sequence.tokens.size());
+  return std::span(sequence.tokens).first(static_cast<size_t>(std::min(sequence.complete_len, tokens)));
+}
+
 // Gives the slot and the pages back; the computed whole pages stay in the prefix cache.
 void SchedulerCore::release(Sequence* sequence) {
-  auto computed =
-      static_cast<size_t>(std::min(sequence->complete_len, static_cast<int32_t>(sequence->tokens.size())));
-  cache_.close(std::move(sequence->table), std::span<const int32_t>(sequence->tokens).first(computed));
+  const auto computed = computed_tokens(*sequence);
+  cache_.close(std::move(sequence->table), computed);
   sequence->table = {};
   free_slots_.push_back(sequence->slot);
   sequence->slot = -1;

@@ -15,6 +15,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -126,6 +127,7 @@ class SchedulerCore {
   void note_gain(const PlannedStep& step, int64_t ns, int64_t outputs);
   void account_outputs(Sequence* sequence, RowResult result);
   void end(Sequence* sequence, FinishReason reason, TokenEvent event = {});
+  static std::span<const int32_t> computed_tokens(const Sequence& sequence);
   void release(Sequence* sequence);
   void sweep();
   void fail(Error error);

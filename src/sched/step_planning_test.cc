@@ -189,6 +189,25 @@ TEST_F(StepPlanningTest, AStopDiscardsTheRowInFlight) {
   EXPECT_EQ(core_->stats().used_tokens, 0);
 }
 
+// A client that goes on at once finds its answer in the cache, though a step still touches the answer's
+// pages.
+TEST_F(StepPlanningTest, TheNextTurnFindsTheAnswer) {
+  start();
+  auto a = request("a", 0, 10, 50);
+  a.sampling.stop_token_ids = {answer_alone(a, limits_, 2000).tokens[5]};
+  add(a);
+  while (!see("a").finish) ASSERT_TRUE(step());
+  EXPECT_EQ(executor_->pending(), 1U);
+  auto b = request("b", 500, 3, 5);
+  b.prompt.insert(b.prompt.begin(), see("a").tokens.begin(), see("a").tokens.end());
+  b.prompt.insert(b.prompt.begin(), a.prompt.begin(), a.prompt.end());
+  add(b);
+  run_all();
+  EXPECT_EQ(see("b").cached_tokens, 12);  // of 16: the last one is computed by the step that is out
+  expect_as_alone("b");
+  EXPECT_EQ(core_->stats().used_tokens, 0);
+}
+
 TEST_F(StepPlanningTest, NoNewTokensComputesThePromptOnly) {
   options_.chunked_prefill_size = 16;
   start();
