@@ -135,7 +135,9 @@ bool Scheduler::take_commands(bool wait) {
     std::unique_lock lock(mutex_);
     if (wait) wake_.wait(lock, [&] { return stopping_ || !inbox_.empty(); });
     commands.swap(inbox_);
-    waiting_ += std::exchange(inbox_requests_, 0);
+    const size_t taken = std::exchange(inbox_requests_, 0);
+    waiting_ += taken;
+    stats_.waiting_requests += static_cast<int64_t>(taken);  // until the next turn ends
     if (!commands.empty()) idle_ = false;
     stop = stopping_;
   }

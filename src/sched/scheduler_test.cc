@@ -246,6 +246,21 @@ TEST(SchedulerTest, CancelAllEndsEverything) {
   EXPECT_EQ(read_all(**again).tokens.size(), 3U);
 }
 
+TEST(SchedulerTest, ARequestIsCountedFromTheStart) {
+  ThreadedExecutor executor(small_limits());
+  executor.close_gate(0);  // its first step lasts
+  Scheduler scheduler({}, executor);
+  scheduler.start();
+  auto stream = scheduler.submit(make_request("a", 0, 10, 3));
+  for (int look = 0; look < 50; ++look) {
+    const SchedulerStats stats = scheduler.stats();
+    EXPECT_EQ(stats.running_requests + stats.waiting_requests, 1) << "look " << look;
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  executor.open_gate();
+  EXPECT_TRUE(read_all(**stream).finish);
+}
+
 // Leaves time between whatever the scheduler does.
 class SlowClock final : public Clock {
  public:
