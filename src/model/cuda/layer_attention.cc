@@ -3,6 +3,7 @@
 #include "ops/kv_write/cuda.h"
 #include "ops/mha_attention/cuda.h"
 #include "ops/mla_decode/cuda.h"
+#include "ops/mla_decode/queries.h"
 #include "ops/quantize/cuda.h"
 #include "ops/rms_norm/cuda.h"
 
@@ -171,13 +172,17 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::cu
   const int64_t tokens = step.batch.view.tokens;
   const int64_t extend_tokens = step.batch.extend_tokens;
   const ops::cuda::LatentWriteArgs latent = latent_entries(step, weights, cache, projected.kv_a);
-  // One launch serves the few tokens of a decode step; for many, two are faster (ops/kv_write/README.md).
+  // One launch serves few tokens, two side by side a decode step of more; for many, one after another is
+  // faster (ops/kv_write/README.md).
   const bool together = extend_tokens == 0 && tokens <= std::min<int64_t>(step.decode_tokens, kFewTokens);
   if (together) {
-    ops::cuda::rope_and_latent_write(step.beside.fork(step.stream),
-                                     absorbed_rotation(step, projected.q, 0, tokens), latent);
-    absorb(step, weights, projected.q, 0, tokens);
-    step.beside.join(step.stream);
+    const ops::cuda::RopeArgs rotation = absorbed_rotation(step, projected.q, 0, tokens);
+    if (!ops::cuda::mla_queries(step.stream,
+                                {.q = rotation, .weight = &weights.absorb_key, .latent = latent})) {
+      ops::cuda::rope_and_latent_write(step.beside.fork(step.stream), rotation, latent);
+      absorb(step, weights, projected.q, 0, tokens);
+      step.beside.join(step.stream);
+    }
     return decode(step, weights, cache, 0, tokens);
   }
   ops::cuda::latent_write(step.stream, latent);

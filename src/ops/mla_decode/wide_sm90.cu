@@ -388,6 +388,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     barrier_init_fence();
   }
   if constexpr (kCluster > 1) cluster_sync();
+  device::cuda::let_next_start();  // as mla_decode_narrow_kernel
   make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
   if (threadIdx.x >= kConsumers) {
     fewer_registers<24>();
