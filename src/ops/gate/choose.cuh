@@ -1,4 +1,5 @@
-// How a CTA chooses the experts of one token (ops/gate/gate.h has the rules).
+// How the experts of a token are chosen (ops/gate/gate.h has the rules): by a whole CTA, or in pieces for a
+// kernel that has several tokens.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +36,7 @@ __device__ inline uint32_t key_of(float value) {
   return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
-// Shared memory of the CTA.
+// A token's place in shared memory.
 struct Row {
   float* scores;        // [E]
   float* choice;        // [E]
@@ -43,6 +44,28 @@ struct Row {
   uint32_t* kept;       // [ceil(groups / 32)] bits of the groups that stay
   float* sources;       // [K]
 };
+// In gate_words() floats.
+__device__ inline Row row_in(float* shared, const GateParams& params) {
+  Row row{};
+  row.scores = shared;
+  row.choice = row.scores + params.experts;
+  row.group_scores = row.choice + params.experts;
+  row.sources = row.group_scores + params.groups;
+  row.kept = reinterpret_cast<uint32_t*>(row.sources + params.top_k);
+  return row;
+}
+
+// Exponentials in double, so that every processor makes the same choice (gate.cc).
+__device__ inline float sigmoid(float logit) {
+  return static_cast<float>(1.0 / (1.0 + exp(-static_cast<double>(logit))));
+}
+__device__ inline double above_top(float logit, float top) {
+  return exp(static_cast<double>(logit) - static_cast<double>(top));
+}
+// What an expert is chosen by.
+__device__ inline float choice_of(float score, const float* bias, int expert, const GateParams& params) {
+  return params.method == Method::kNoAuxTc ? score + bias[expert] : score;
+}
 
 // The largest logit, or the sum, over the CTA; all threads call it.
 template <class T, class Combine>
@@ -57,24 +80,21 @@ __device__ T reduce(T value, const Combine& combine) {
   return value;
 }
 
-// Exponentials in double, so that every processor makes the same choice (gate.cc).
 __device__ inline void score(const float* logits, const float* bias, const GateParams& params,
                              const Row& row) {
   const auto begin = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
-  double top = 0.0, sum = 0.0;
+  float top = out();
+  double sum = 0.0;
   if (params.scoring == Scoring::kSoftmax) {
-    float largest = out();
-    for (int e = begin; e < params.experts; e += step) largest = fmaxf(largest, logits[e]);
-    top = static_cast<double>(reduce(largest, [](float a, float b) { return fmaxf(a, b); }));
-    for (int e = begin; e < params.experts; e += step) sum += exp(static_cast<double>(logits[e]) - top);
+    for (int e = begin; e < params.experts; e += step) top = fmaxf(top, logits[e]);
+    top = reduce(top, [](float a, float b) { return fmaxf(a, b); });
+    for (int e = begin; e < params.experts; e += step) sum += above_top(logits[e], top);
     sum = reduce(sum, [](double a, double b) { return a + b; });
   }
   for (int e = begin; e < params.experts; e += step) {
-    const auto logit = static_cast<double>(logits[e]);
-    const double wide =
-        params.scoring == Scoring::kSigmoid ? 1.0 / (1.0 + exp(-logit)) : exp(logit - top) / sum;
-    row.scores[e] = static_cast<float>(wide);
-    row.choice[e] = params.method == Method::kNoAuxTc ? row.scores[e] + bias[e] : row.scores[e];
+    row.scores[e] = params.scoring == Scoring::kSigmoid ? sigmoid(logits[e])
+                                                        : static_cast<float>(above_top(logits[e], top) / sum);
+    row.choice[e] = choice_of(row.scores[e], bias, e, params);
   }
   __syncthreads();
 }
@@ -123,25 +143,11 @@ __device__ inline void choose_groups(const GateParams& params, int lane, const R
   }
 }
 
-}  // namespace gate_detail
-
-// One token, by a whole CTA of up to kMaxGateThreads threads; gate_words() floats of shared memory. The ids
-// are in ids[0 .. K), the best first, when this ends, but for the first warp only after a barrier. kItems:
-// experts of a lane of the warp that chooses.
+// Chooses by the scores and choices in the row, by a whole warp; ids may be in shared memory. kItems: experts
+// of a lane.
 template <int kItems>
-__device__ void choose_experts(const float* logits, const float* bias, const GateParams& params,
-                               float* shared, int32_t* ids, float* weights) {
-  using namespace gate_detail;  // NOLINT: its own
-  Row row{};
-  row.scores = shared;
-  row.choice = row.scores + params.experts;
-  row.group_scores = row.choice + params.experts;
-  row.sources = row.group_scores + params.groups;
-  row.kept = reinterpret_cast<uint32_t*>(row.sources + params.top_k);
-  score(logits, bias, params, row);
-  if (threadIdx.x >= kWarp) return;
-
-  const auto lane = static_cast<int>(threadIdx.x);
+__device__ void choose_scored(const GateParams& params, const Row& row, int32_t* ids, float* weights) {
+  const auto lane = static_cast<int>(threadIdx.x % kWarp);
   const bool two = params.method == Method::kNoAuxTc;
   if (params.method != Method::kGreedy) {
     score_groups(params, two, lane, row);
@@ -153,40 +159,56 @@ __device__ void choose_experts(const float* logits, const float* bias, const Gat
   // Keys of what may still be chosen; 0 when taken or not there. Where the bias took part in the choice, it
   // does not in the weights.
   uint32_t keys[kItems];
+  int group = lane / size, member = lane - group * size;  // of the lane's expert
+  const int groups_on = kWarp / size, members_on = kWarp - groups_on * size;
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const int e = i * kWarp + lane;
     keys[i] = 0;
     if (e >= params.experts) continue;
     if (params.method != Method::kGreedy) {
-      const int group = e / size;
       if ((row.kept[group / kWarp] >> (group % kWarp) & 1U) == 0) {
         row.choice[e] = two ? out() : 0.0F;
         if (!two) row.scores[e] = 0.0F;
       }
     }
     keys[i] = key_of(row.choice[e]);
-  }
-  for (int k = 0; k < params.top_k; ++k) {
-    uint32_t key = keys[0];
-    int mine = 0;
-#pragma unroll
-    for (int i = 1; i < kItems; ++i) {
-      if (keys[i] > key) {
-        key = keys[i];
-        mine = i;
-      }
+    group += groups_on;  // counted: a division for each would be half of this loop's code
+    member += members_on;
+    if (member >= size) {
+      member -= size;
+      ++group;
     }
-    const uint32_t best_key = __reduce_max_sync(kAll, key);
-    const auto candidate = static_cast<unsigned>(mine * kWarp + lane);
-    const unsigned best = __reduce_min_sync(kAll, key == best_key ? candidate : 0xffffffffU);
-    if (candidate == best) {
+  }
+  __syncwarp();
+  unsigned chosen = 0;
+  for (int k = 0; k < params.top_k; ++k) {
+    uint32_t highest[kItems];  // by halves: one comparison after another would be a long chain
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        if (i == mine) keys[i] = 0;
+    for (int i = 0; i < kItems; ++i) highest[i] = keys[i];
+#pragma unroll
+    for (int step = 1; step < kItems; step *= 2) {
+#pragma unroll
+      for (int i = 0; i + step < kItems; i += 2 * step) highest[i] = max(highest[i], highest[i + step]);
+    }
+    const uint32_t best_key = __reduce_max_sync(kAll, highest[0]);
+    unsigned candidate = 0xffffffffU;
+#pragma unroll
+    for (int i = kItems - 1; i >= 0; --i) {
+      if (keys[i] == best_key) candidate = static_cast<unsigned>(i * kWarp + lane);
+    }
+    const unsigned best = __reduce_min_sync(kAll, candidate);
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if (best == static_cast<unsigned>(i * kWarp + lane)) keys[i] = 0;
+    }
+    if (lane == k % kWarp) chosen = best;
+    if (k % kWarp == kWarp - 1 || k == params.top_k - 1) {  // a choice a lane
+      const int at = k - k % kWarp + lane;
+      if (at <= k) {
+        row.sources[at] = row.scores[chosen];
+        ids[at] = static_cast<int32_t>(chosen);
       }
-      row.sources[k] = row.scores[best];
-      ids[k] = static_cast<int32_t>(best);
     }
   }
   __syncwarp();
@@ -199,6 +221,19 @@ __device__ void choose_experts(const float* logits, const float* bias, const Gat
   for (int k = lane; k < params.top_k; k += kWarp) {
     weights[k] = static_cast<float>(static_cast<double>(row.sources[k]) * factor);
   }
+}
+
+}  // namespace gate_detail
+
+// One token, by a whole CTA of up to kMaxGateThreads threads; gate_words() floats of shared memory. The ids
+// are in ids[0 .. K), the best first, when this ends, but for the first warp only after a barrier. kItems:
+// experts of a lane of the warp that chooses.
+template <int kItems>
+__device__ void choose_experts(const float* logits, const float* bias, const GateParams& params,
+                               float* shared, int32_t* ids, float* weights) {
+  const gate_detail::Row row = gate_detail::row_in(shared, params);
+  gate_detail::score(logits, bias, params, row);
+  if (threadIdx.x < gate_detail::kWarp) gate_detail::choose_scored<kItems>(params, row, ids, weights);
 }
 
 // Checks what a call of choose_experts needs of its arguments.
