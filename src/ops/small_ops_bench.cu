@@ -59,7 +59,7 @@ void report(const char* name, int64_t tokens, int sets, int64_t bytes, const std
       kCalls;
   cudaGraphExecDestroy(executable);
   cudaGraphDestroy(graph);
-  fmt::print("{:16} T {:5}  {:8.2f} us  {:7.1f} GB/s\n", name, tokens, us,
+  fmt::print("{:24} T {:5}  {:8.2f} us  {:7.1f} GB/s\n", name, tokens, us,
              static_cast<double>(bytes) / us / 1e3);
 }
 
@@ -180,6 +180,57 @@ void bench_moe(int64_t tokens) {
   });
 }
 
+// From a norm to the sorted copies, as in a step: the norm alone, with the gate's product, with all of it,
+// and that in one launch.
+void bench_gate_product(const char* model, const ops::GateParams& params, int64_t k, int64_t tokens) {
+  const int64_t experts = params.experts, bytes = experts * k * 2;
+  const int sets = sets_for(bytes);
+  const DeviceArray<uint16_t> weights(random_halves(experts * k * sets)), x(tokens * k);
+  const DeviceArray<float> residual(random_floats(tokens * k)), norm(random_floats(k)),
+      bias(random_floats(experts)), logits(tokens * experts), chosen(tokens * params.top_k);
+  const DeviceArray<int32_t> ids(tokens * params.top_k), offsets(experts + 1), sorted(tokens * params.top_k),
+      places(tokens * params.top_k),
+      workspace(std::vector<int32_t>(static_cast<size_t>(gate_product_workspace(params.experts)), 0));
+  const auto run = [&](int parts, int i) {
+    Stream& stream = *test_stream();
+    const Matrix normed(x.data(), DType::kBF16, tokens, k);
+    add_rms_norm(
+        stream, {.residual = residual.data(), .delta = {}, .weight = norm.data(), .eps = 1e-6F, .y = normed});
+    if (parts == 0) return;
+    const Weight weight{.data = weights.data() + i * experts * k,
+                        .dtype = DType::kBF16,
+                        .n = experts,
+                        .k = k,
+                        .k_stride = k,
+                        .parted = true};
+    const LinearArgs product{
+        .x = normed, .y = {logits.data(), DType::kF32, tokens, experts}, .weight = &weight};
+    const bool biased = params.method == ops::GateParams::Method::kNoAuxTc;
+    const GateArgs gate_args{.logits = logits.data(),
+                             .bias = biased ? bias.data() : nullptr,
+                             .params = params,
+                             .tokens = tokens,
+                             .ids = ids.data(),
+                             .weights = chosen.data()};
+    const ExpertSortArgs sort_args{.ids = ids.data(),
+                                   .tokens = tokens,
+                                   .experts = params.experts,
+                                   .top_k = params.top_k,
+                                   .sort = {offsets.data(), sorted.data(), places.data()}};
+    if (parts == 1) return gate_product_and_sort(stream, product, gate_args, sort_args, workspace.data());
+    linear(stream, product);
+    if (parts == 2) gate_and_sort(stream, gate_args, sort_args);
+  };
+  const auto row = [&](const char* what, int parts) {
+    report(fmt::format("{} {}", model, what).c_str(), tokens, sets, parts > 0 ? bytes : 0,
+           [&](int i) { run(parts, i); });
+  };
+  row("norm", 0);
+  row("norm, product", 3);
+  row("and gate, sort", 2);
+  row("in one launch", 1);
+}
+
 }  // namespace
 
 int main() {
@@ -191,6 +242,25 @@ int main() {
     bench_norm(tokens);
     bench_attention_inputs(tokens);
     bench_moe(tokens);
+  }
+  for (const int64_t tokens : {1, 2, 4, 8, 16}) {
+    bench_gate_product("V2-Lite", {.experts = 64, .top_k = 6}, 2048, tokens);
+    bench_gate_product("V2",
+                       {.method = ops::GateParams::Method::kGroupLimitedGreedy,
+                        .experts = 160,
+                        .top_k = 6,
+                        .groups = 8,
+                        .top_groups = 3},
+                       5120, tokens);
+    bench_gate_product("V3",
+                       {.scoring = ops::GateParams::Scoring::kSigmoid,
+                        .method = ops::GateParams::Method::kNoAuxTc,
+                        .experts = 256,
+                        .top_k = 8,
+                        .groups = 8,
+                        .top_groups = 4,
+                        .normalise = true},
+                       7168, tokens);
   }
   FATHOM_CHECK(test_stream()->status().ok(), "{}", test_stream()->status().error().message);
   return 0;
