@@ -56,7 +56,7 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
     dense_block(step, beside ? step.beside.fork(step.stream) : step.stream, weights.shared, x, shared);
   }
   const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
-  ops::cuda::linear(step.stream, {.x = x.plain, .y = logits, .weight = &weights.gate});
+  const ops::cuda::LinearArgs product{.x = x.plain, .y = logits, .weight = &weights.gate};
   const ops::cuda::GateArgs gate{.logits = work.gate_logits,
                                  .bias = weights.bias,
                                  .params = c.gate,
@@ -73,6 +73,7 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
                                        .sort = work.sort,
                                        .workspace = work.sort_scratch};
   if (placed) {
+    ops::cuda::linear(step.stream, product);
     ops::cuda::gate(step.stream, gate);
     place_experts(step.stream, {.logits = work.gate_logits,
                                 .positions = positions,
@@ -83,7 +84,7 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
                                 .ids = work.expert_ids});
     ops::cuda::expert_sort(step.stream, sort);
   } else {
-    ops::cuda::gate_and_sort(step.stream, gate, sort);
+    ops::cuda::gate_product_and_sort(step.stream, product, gate, sort, work.gate_scratch);
   }
 
   ops::cuda::GroupedLinearArgs up;
