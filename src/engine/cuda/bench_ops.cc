@@ -13,6 +13,7 @@
 #include "ops/linear/cuda.h"
 #include "ops/linear/cuda_packing.h"
 #include "ops/mla_decode/cuda.h"
+#include "ops/moe/cuda.h"
 #include "ops/rms_norm/cuda.h"
 #include "sample/cuda/gpu_sampler.h"
 
@@ -332,6 +333,79 @@ Result<void> bench_small(Bench& bench) {
   return {};
 }
 
+// A gate's product, choice and sort in one launch; its peer is the same in two calls, measured here.
+Result<void> bench_gate_products(Bench& bench) {
+  using Params = ops::GateParams;
+  struct Case {
+    int32_t experts, top_k, groups, top_groups;
+    int64_t k;
+    Params::Scoring scoring;
+    Params::Method method;
+  };
+  constexpr Case kCases[] = {
+      {64, 6, 1, 1, 2048, Params::Scoring::kSoftmax, Params::Method::kGreedy},
+      {160, 6, 8, 3, 5120, Params::Scoring::kSoftmax, Params::Method::kGroupLimitedGreedy},
+      {256, 8, 8, 4, 7168, Params::Scoring::kSigmoid, Params::Method::kNoAuxTc},
+  };
+  FATHOM_ASSIGN(
+      const auto workspace,
+      DeviceBuffer::allocate(sizeof(int32_t) * static_cast<size_t>(ops::cuda::gate_product_workspace(256))));
+  bench.stream().fill(workspace.data(), 0, workspace.size());
+  auto* ints = static_cast<int32_t*>(bench.out());
+  auto* floats = static_cast<float*>(bench.out()) + 65536;
+  for (const Case& c : kCases) {
+    for (const int64_t tokens : {1, 4, 16}) {
+      Params params;
+      params.scoring = c.scoring;
+      params.method = c.method;
+      params.experts = c.experts;
+      params.top_k = c.top_k;
+      params.groups = c.groups;
+      params.top_groups = c.top_groups;
+      const auto call = [&](bool together, int64_t i) {
+        const int64_t bytes = int64_t{c.experts} * c.k * 2;
+        const Weight weight{.data = bench.operand(bytes, i),
+                            .dtype = DType::kBF16,
+                            .n = c.experts,
+                            .k = c.k,
+                            .k_stride = c.k,
+                            .parted = true};
+        const ops::cuda::LinearArgs product{.x = Matrix(bench.activations(), DType::kBF16, tokens, c.k),
+                                            .y = Matrix(floats, DType::kF32, tokens, c.experts),
+                                            .weight = &weight};
+        const bool biased = c.method == Params::Method::kNoAuxTc;
+        const ops::cuda::GateArgs gate{
+            .logits = floats,
+            .bias = biased ? static_cast<const float*>(bench.activations()) : nullptr,
+            .params = params,
+            .tokens = tokens,
+            .ids = ints,
+            .weights = floats + 65536};
+        const ops::cuda::ExpertSortArgs sort{.ids = ints,
+                                             .tokens = tokens,
+                                             .experts = c.experts,
+                                             .top_k = c.top_k,
+                                             .sort = {ints + 1024, ints + 2048, ints + 4096}};
+        if (together) {
+          ops::cuda::gate_product_and_sort(bench.stream(), product, gate, sort,
+                                           static_cast<int32_t*>(workspace.data()));
+        } else {
+          ops::cuda::linear(bench.stream(), product);
+          ops::cuda::gate_and_sort(bench.stream(), gate, sort);
+        }
+      };
+      OpFigure figure;
+      FATHOM_ASSIGN(figure.us, bench.time(5.0, [&](int64_t i) { call(true, i); }));
+      FATHOM_ASSIGN(figure.peer_us, bench.time(8.0, [&](int64_t i) { call(false, i); }));
+      figure.op = "gate_product_and_sort";
+      figure.shape = fmt::format("{} x {}, {} tokens", c.experts, c.k, tokens);
+      figure.peer = "linear, gate_and_sort";
+      bench.report(figure, static_cast<double>(c.experts * c.k * 2), 0.0);
+    }
+  }
+  return {};
+}
+
 Result<void> bench_sampling(Bench& bench) {
   constexpr int64_t kRows = 128;
   constexpr int64_t kVocab = 129280;
@@ -449,6 +523,7 @@ Result<void> bench_ops(const std::function<void(const OpCeilings&)>& begin,
   FATHOM_TRY(bench_decode(*bench, kDecodeCases));
   FATHOM_TRY(bench_extend(*bench));
   FATHOM_TRY(bench_small(*bench));
+  FATHOM_TRY(bench_gate_products(*bench));
   return bench_sampling(*bench);
 }
 
