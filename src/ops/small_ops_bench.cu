@@ -189,8 +189,8 @@ void bench_gate_product(const char* model, const ops::GateParams& params, int64_
   const DeviceArray<float> residual(random_floats(tokens * k)), norm(random_floats(k)),
       bias(random_floats(experts)), logits(tokens * experts), chosen(tokens * params.top_k);
   const DeviceArray<int32_t> ids(tokens * params.top_k), offsets(experts + 1), sorted(tokens * params.top_k),
-      places(tokens * params.top_k),
-      workspace(std::vector<int32_t>(static_cast<size_t>(gate_product_workspace(params.experts)), 0));
+      places(tokens * params.top_k);
+  const DeviceArray<uint64_t> workspace(gate_product_workspace(params.experts) / 8);  // all 0xff
   const auto run = [&](int parts, int i) {
     Stream& stream = *test_stream();
     const Matrix normed(x.data(), DType::kBF16, tokens, k);

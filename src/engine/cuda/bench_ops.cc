@@ -347,10 +347,9 @@ Result<void> bench_gate_products(Bench& bench) {
       {160, 6, 8, 3, 5120, Params::Scoring::kSoftmax, Params::Method::kGroupLimitedGreedy},
       {256, 8, 8, 4, 7168, Params::Scoring::kSigmoid, Params::Method::kNoAuxTc},
   };
-  FATHOM_ASSIGN(
-      const auto workspace,
-      DeviceBuffer::allocate(sizeof(int32_t) * static_cast<size_t>(ops::cuda::gate_product_workspace(256))));
-  bench.stream().fill(workspace.data(), 0, workspace.size());
+  FATHOM_ASSIGN(const auto workspace,
+                DeviceBuffer::allocate(static_cast<size_t>(ops::cuda::gate_product_workspace(256))));
+  bench.stream().fill(workspace.data(), 0xff, workspace.size());
   auto* ints = static_cast<int32_t*>(bench.out());
   auto* floats = static_cast<float*>(bench.out()) + 65536;
   for (const Case& c : kCases) {
@@ -388,7 +387,7 @@ Result<void> bench_gate_products(Bench& bench) {
                                              .sort = {ints + 1024, ints + 2048, ints + 4096}};
         if (together) {
           ops::cuda::gate_product_and_sort(bench.stream(), product, gate, sort,
-                                           static_cast<int32_t*>(workspace.data()));
+                                           static_cast<uint64_t*>(workspace.data()));
         } else {
           ops::cuda::linear(bench.stream(), product);
           ops::cuda::gate_and_sort(bench.stream(), gate, sort);

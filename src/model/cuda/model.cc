@@ -262,9 +262,8 @@ Result<std::unique_ptr<Model>> Model::build(const ModelConfig& config, const Loa
   }
   if (s.splits_tokens()) clear(s.work.all_normed);
   if (s.work.gate_scratch != nullptr) {
-    stream.fill(s.work.gate_scratch, 0,
-                sizeof(int32_t) * static_cast<size_t>(ops::cuda::gate_product_workspace(
-                                      static_cast<int32_t>(config.num_experts))));
+    const auto experts = static_cast<int32_t>(config.num_experts);
+    stream.fill(s.work.gate_scratch, 0xff, static_cast<size_t>(ops::cuda::gate_product_workspace(experts)));
   }
 
   const auto& layer = s.weights.layers.back();

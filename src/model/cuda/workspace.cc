@@ -110,8 +110,8 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
     const int64_t copies = moe_tokens * c.gate.top_k;
     widest = std::max(widest, shape.shard.shared.count);
     w.gate_logits = take.array<float>(moe_tokens * c.num_experts);
-    w.gate_scratch =
-        take.array<int32_t>(ops::cuda::gate_product_workspace(static_cast<int32_t>(c.num_experts)));
+    w.gate_scratch = static_cast<uint64_t*>(
+        take.take(ops::cuda::gate_product_workspace(static_cast<int32_t>(c.num_experts))));
     w.expert_ids = take.array<int32_t>(copies);
     w.expert_weights = take.array<float>(copies);
     w.sort.offsets = take.array<int32_t>(c.num_experts + 1);

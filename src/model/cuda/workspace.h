@@ -50,7 +50,7 @@ struct Workspace {
   Matrix all_delta;                  // [dp T, H] F32
   int32_t* all_positions = nullptr;  // [dp T]
   float* gate_logits = nullptr;      // [T, E]
-  int32_t* gate_scratch = nullptr;   // gate_product_workspace() ints; zero before the first step
+  uint64_t* gate_scratch = nullptr;  // gate_product_workspace() bytes; all 0xff before the first step
   int32_t* expert_ids = nullptr;     // [T, K]
   float* expert_weights = nullptr;   // [T, K]
   ops::cuda::ExpertSort sort;

@@ -6,12 +6,10 @@
 namespace fathom::ops::cuda {
 
 inline constexpr int kMostGateProductTokens = 16;
-// Ints of the workspace before the scores: how many CTAs have arrived, on a line of its own.
-inline constexpr int kGateProductScores = 32;
 
 // False when the call is not for it: it takes up to kMostGateProductTokens rows of BF16, a parted weight of
 // up to 256 rows and 8192 columns, on Hopper.
 bool gate_product_sm90(device::cuda::Stream& stream, const LinearArgs& product, const GateArgs& gate,
-                       const ExpertSortArgs& sort, int32_t* workspace);
+                       const ExpertSortArgs& sort, uint64_t* workspace);
 
 }  // namespace fathom::ops::cuda

@@ -4,8 +4,9 @@
 // A cluster has 16 rows of the weight, its CTAs different parts of k (Weight::parted), a warp a part of 512:
 // every chain of products of the whole gate runs at once, over weights that came while the kernel before this
 // one still ran. The parts meet in the first CTA of the cluster, which adds them up in their order (the sums
-// of ops/linear/mma_parts.cu) and scores them. Whichever cluster is the last to have written its scores
-// chooses for all tokens, a warp each, and sorts.
+// of ops/linear/mma_parts.cu) and scores them. The first CTA of all waits for the scores of the others,
+// chooses for all tokens, a warp each, and sorts. A score is a message of its own: where none has come yet
+// there is kNothing, and so it is again once it was read.
 #include "base/check.h"
 #include "base/math.h"
 #include "device/cuda/launch_kernel.h"
@@ -28,6 +29,7 @@ constexpr int kMostParts = kCluster * kMostEach;  // of k
 constexpr int kRows = 16;                         // of the weight
 constexpr int kTokens = kMostGateProductTokens;
 constexpr int kMostExperts = 256;
+constexpr uint64_t kNothing = ~uint64_t{0};  // two NaNs
 constexpr int kHalf = kSumPart / 2;  // of a part: its products begin when this much of the tokens is there
 
 static_assert(kTokens <= kWarps && kTokens <= 32 && kMostExperts <= kThreads);
@@ -38,8 +40,7 @@ struct Call {
   int64_t x_stride, k_stride;
   int32_t k, tokens;
   int32_t parts, each;  // of k: in all, and of a CTA
-  uint32_t* arrived;    // clusters that have written their scores
-  float2* scores;       // [T, E] score and choice, or (softmax) the logit
+  uint64_t* scores;     // [T, E] score and choice, or (softmax) the logit; or kNothing
   GateArgs gate;
   ExpertSortArgs sort;
 
@@ -48,7 +49,7 @@ struct Call {
   __host__ __device__ int pitch() const { return each * kSumPart * 2 + 16; }
 };
 
-// A CTA's part of shared memory when it chooses and sorts.
+// The first CTA's shared memory when it chooses and sorts.
 struct Last {
   double* exponentials;  // [T, E], softmax only
   float* rows;           // [T, gate_words]
@@ -100,25 +101,39 @@ __device__ void store_at(uint32_t to, uint32_t barrier, const float (&v)[4]) {
       "r"(barrier), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
       : "memory");
 }
-// One more; whoever gets `count` - 1 sees what all others wrote before theirs.
-__device__ uint32_t arrive(uint32_t* count) {
-  uint32_t before;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");
-  return before;
+__device__ void store_score(uint64_t* to, uint64_t value) {
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+}
+__device__ uint64_t load_score(const uint64_t* from) {
+  uint64_t value;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ uint64_t pack(float score, float choice) {
+  const uint64_t both = uint64_t{__float_as_uint(choice)} << 32 | __float_as_uint(score);
+  return both != kNothing ? both : kNothing >> 1;  // a NaN as well
 }
 
-// All tokens' scores and choices into their rows, and ends with a barrier. The sums of softmax are those of
-// gate_detail::score: of each 32 experts by halves, then in order.
+// All tokens' scores and choices, as they come, into their rows; ends with a barrier. The sums of softmax are
+// those of gate_detail::score: of each 32 experts by halves, then in order.
 __device__ void gather_scores(const Call& call, const Last& last) {
   const GateParams& params = call.gate.params;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int count = call.tokens * params.experts, words = gate_words(params);
   const auto row_of = [&](int token) { return gate_detail::row_in(last.rows + token * words, params); };
   constexpr int kMost = kTokens * kMostExperts / kThreads;
-  float2 scores[kMost];
+  uint64_t scores[kMost];
 #pragma unroll
-  for (int i = 0; i < kMost; ++i) {
-    if (thread + i * kThreads < count) scores[i] = __ldcg(call.scores + thread + i * kThreads);
+  for (int i = 0; i < kMost; ++i) scores[i] = thread + i * kThreads < count ? kNothing : 0;
+  bool waits = true;
+  while (waits) {
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) {
+      if (scores[i] == kNothing) scores[i] = load_score(call.scores + thread + i * kThreads);
+    }
+    waits = false;
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) waits = waits || scores[i] == kNothing;
   }
 #pragma unroll
   for (int i = 0; i < kMost; ++i) {
@@ -126,8 +141,9 @@ __device__ void gather_scores(const Call& call, const Last& last) {
     if (at >= count) break;
     const int token = at / params.experts, e = at - token * params.experts;
     const Row row = row_of(token);
-    row.scores[e] = scores[i].x;
-    row.choice[e] = scores[i].y;
+    row.scores[e] = __uint_as_float(static_cast<uint32_t>(scores[i]));
+    row.choice[e] = __uint_as_float(static_cast<uint32_t>(scores[i] >> 32));
+    store_score(call.scores + at, kNothing);
   }
   __syncthreads();
   if (params.scoring == Scoring::kSigmoid) return;
@@ -214,7 +230,6 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
   extern __shared__ __align__(16) uint8_t memory[];  // lines of weights, then of tokens; then Last
   __shared__ float4 parts[kMostParts][kTokens / 8][32];
   __shared__ uint64_t parts_there;
-  __shared__ bool is_last;
   device::cuda::let_next_start();
 
   const GateParams& params = call.gate.params;
@@ -244,7 +259,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
   const bool scores_one = rank == 0 && own_row < params.experts && own_token < call.tokens;
   const float bias = scores_one && call.gate.bias != nullptr ? call.gate.bias[own_row] : 0.0F;
   int32_t slot = thread;
-  if (rank == 0 && call.sort.slots != nullptr && thread < params.experts) slot = call.sort.slots[thread];
+  const bool chooses = blockIdx.x == 0;
+  if (chooses && call.sort.slots != nullptr && thread < params.experts) slot = call.sort.slots[thread];
   if (rank == 0 && thread == 0) {
     barrier_init(&parts_there, 1);
     barrier_init_fence();
@@ -269,7 +285,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
     copy_async_commit();
   }
   const bool padding =
-      call.sort.positions != nullptr && thread < call.tokens && call.sort.positions[thread] < 0;
+      chooses && call.sort.positions != nullptr && thread < call.tokens && call.sort.positions[thread] < 0;
 
   // A warp multiplies a part of eight tokens; lines past the last token's are its own once more.
   const int first_token = warp / kMostEach * 8;
@@ -296,26 +312,22 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
     constexpr int kStep = kTokens / 8 * 128;
     float total = part[0];
     for (int p = 1; p < call.parts; ++p) total += part[p * kStep];
-    float2 result{total, 0.0F};
+    uint64_t result = pack(total, 0.0F);
     if (params.scoring == Scoring::kSigmoid) {
-      result.x = gate_detail::sigmoid(total);
-      result.y = params.method == GateParams::Method::kNoAuxTc ? result.x + bias : result.x;
+      const float score = gate_detail::sigmoid(total);
+      result = pack(score, params.method == GateParams::Method::kNoAuxTc ? score + bias : score);
     }
-    call.scores[own_token * params.experts + own_row] = result;
+    store_score(call.scores + own_token * params.experts + own_row, result);
   }
-  __syncthreads();
-  if (thread == 0) {
-    is_last = arrive(call.arrived) == gridDim.x / kCluster - 1;
-    if (is_last) *call.arrived = 0;  // for the next call
-  }
-  __syncthreads();
-  if (is_last) choose_and_sort<kItems>(call, memory, slot, padding);
+  if (!chooses) return;
+  __syncthreads();  // the products are done, whose memory the choice takes
+  choose_and_sort<kItems>(call, memory, slot, padding);
 }
 
 }  // namespace
 
 bool gate_product_sm90(device::cuda::Stream& stream, const LinearArgs& product, const GateArgs& gate,
-                       const ExpertSortArgs& sort, int32_t* workspace) {
+                       const ExpertSortArgs& sort, uint64_t* workspace) {
   const Weight& w = *product.weight;
   const Matrix& x = product.x;
   const auto parts = static_cast<int32_t>(ceil_div<int64_t>(w.k, kSumPart));
@@ -333,8 +345,7 @@ bool gate_product_sm90(device::cuda::Stream& stream, const LinearArgs& product, 
   call.tokens = static_cast<int32_t>(x.rows);
   call.parts = parts;
   call.each = ceil_div(parts, kCluster);
-  call.arrived = reinterpret_cast<uint32_t*>(workspace);
-  call.scores = reinterpret_cast<float2*>(workspace + kGateProductScores);
+  call.scores = workspace;
   call.gate = gate;
   call.sort = sort;
   constexpr int kMostBytes = (kRows + kTokens) * (kMostEach * kSumPart * 2 + 16);

@@ -54,11 +54,11 @@ void gate_and_sort(device::cuda::Stream& stream, const GateArgs& gate_args, cons
 }
 
 int64_t gate_product_workspace(int32_t experts) {
-  return kGateProductScores + int64_t{2} * kMostGateProductTokens * experts;
+  return int64_t{kMostGateProductTokens} * experts * static_cast<int64_t>(sizeof(uint64_t));
 }
 
 void gate_product_and_sort(device::cuda::Stream& stream, const LinearArgs& product, const GateArgs& gate_args,
-                           const ExpertSortArgs& sort, int32_t* workspace) {
+                           const ExpertSortArgs& sort, uint64_t* workspace) {
   check_both(gate_args, sort);
   const Matrix& y = product.y;
   FATHOM_CHECK(y.data == gate_args.logits && y.dtype == device::DType::kF32 && y.rows == gate_args.tokens &&
