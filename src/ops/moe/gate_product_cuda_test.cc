@@ -63,7 +63,8 @@ struct Routes {
         ids(tokens * shape.top_k),
         offsets(here + 1),
         tokens_of_rows(tokens * shape.top_k),
-        places(tokens * shape.top_k) {}
+        places(tokens * shape.top_k),
+        scratch(std::max<int64_t>(expert_sort_workspace(tokens, here, shape.top_k), 1)) {}
 
   void poison() const {
     const auto fill = [](const auto& array) {
@@ -80,7 +81,7 @@ struct Routes {
   }
 
   DeviceArray<float> logits, weights;
-  DeviceArray<int32_t> ids, offsets, tokens_of_rows, places;
+  DeviceArray<int32_t> ids, offsets, tokens_of_rows, places, scratch;
 };
 
 void expect_equal(const Routes& got, const Routes& want, const std::string& what) {
@@ -136,7 +137,8 @@ class Case {
                               .tokens = x.rows,
                               .experts = here,
                               .top_k = shape_.top_k,
-                              .sort = {to.offsets.data(), to.tokens_of_rows.data(), to.places.data()}};
+                              .sort = {to.offsets.data(), to.tokens_of_rows.data(), to.places.data()},
+                              .workspace = to.scratch.data()};
     if (together) {
       gate_product_and_sort(stream, product, gate, sort, workspace_.data());
     } else {
