@@ -59,7 +59,9 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     part.branches = args.branches.from(begin);
     const SplitWorkspace workspace = split_workspace(split_part, part.batch.tokens, args.heads, args.latent,
                                                      args.max_context, units, wanted);
-    if (wide)
+    if (wide && mla_decode_few_takes(gpu, part))
+      mla_decode_few(stream, part, workspace);
+    else if (wide)
       mla_decode_wide(stream, part, workspace, args.workspace);
     else if (narrow)
       mla_decode_narrow(stream, part, workspace);

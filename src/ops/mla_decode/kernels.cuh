@@ -25,5 +25,8 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
 bool mla_decode_wide_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args);
 int64_t mla_decode_wide_items(const device::cuda::Gpu& gpu, int64_t heads);
 int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu);  // bytes
+// The same, bit for bit, for so few queries that there are four CTAs for each CTA's work.
+void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace);
+bool mla_decode_few_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args);
 
 }  // namespace fathom::ops::cuda

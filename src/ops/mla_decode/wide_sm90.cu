@@ -5,24 +5,17 @@
 #include <type_traits>
 
 #include "base/check.h"
-#include "base/math.h"
 #include "device/cuda/shared_memory.h"
-#include "device/cuda/tensor_map.h"
-#include "ops/attention/hopper.cuh"
-#include "ops/attention/tails.cuh"
-#include "ops/attention/values.cuh"
-#include "ops/mla_decode/kernels.cuh"
+#include "ops/mla_decode/wide.cuh"
 
 namespace fathom::ops::cuda {
 namespace {
 
-constexpr int kHeads = 64, kLatent = 512, kWidth = 576;
-constexpr int kKeys = kSplitTile;
+using namespace wide;  // NOLINT: its own
+
 constexpr int kConsumers = 256;
 constexpr int kThreads = kConsumers + 128;
 constexpr int kStages = 2;
-constexpr int kBlockBytes = 64 * 128;  // 64 rows of 64 columns, swizzled
-constexpr int kBlocks = kWidth / 64;
 constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its weights take this one's place
 
 struct Shared {
@@ -36,29 +29,6 @@ struct Shared {
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
 static_assert(kSharedBytes <= 227 << 10);
-
-struct Params {
-  CUtensorMap queries;  // matrices of a token's heads, in boxes of 64
-  CUtensorMap cache;    // entries, in boxes of box_rows places
-  CUtensorMap entries;  // the same, one by one
-  __nv_bfloat16* out;
-  int64_t out_stride;
-  int page_size, box_rows;
-  const int32_t* positions;
-  const int32_t* slots;
-  const int32_t* block_tables;
-  int64_t table_stride;
-  Branches branches;
-  int tokens, heads, groups;
-  float scale;  // for base 2
-  SplitWorkspace workspace;
-  float4* scratch;  // [CTAs, 32, kConsumers]: what is folded so far
-};
-
-// Byte 16 * chunk of a row of a swizzled block.
-__device__ inline int swizzled(int row, int chunk) {
-  return row * 128 + ((chunk ^ (row & 7)) * 16);
-}
 
 // What the CTAs of a cluster do in turns: items for as many groups of heads as there are CTAs.
 template <int kCluster>
@@ -103,29 +73,13 @@ __device__ void produce(Shared& shared, const Params& params) {
     const TokenTail tail = tail_of(params.branches, item.token);
     for (int begin = item.begin; begin < item.end; begin += kKeys, ++tile) {
       const int stage = tile % kStages;
-      int page = table[begin / params.page_size];
+      const int page = table[begin / params.page_size];
       barrier_wait(&shared.empty[stage], (static_cast<uint32_t>(tile / kStages) & 1U) ^ 1);
-      const int places = min(kKeys, item.end - begin);
-      // From the box on in which the branch begins, entries come one by one: they lie anywhere.
-      const bool branches = tail.has(begin + places - 1);
-      const int boxes = branches ? max(tail.start - begin, 0) / params.box_rows
-                                 : (places + params.box_rows - 1) / params.box_rows;
-      const int singles = branches ? places - boxes * params.box_rows : 0;
-      barrier_expect(&shared.full[stage],
-                     static_cast<uint32_t>((boxes * params.box_rows + singles) * kWidth * 2));
-      for (int box = 0; box < boxes; ++box) {
-        const int place = begin + box * params.box_rows;
-        if (box > 0) page = table[place / params.page_size];
-        copy(shared.keys[stage], box * params.box_rows * 128, &params.cache, &shared.full[stage],
-             page * params.page_size + place % params.page_size);
-      }
-      for (int place = begin + places - singles; place < begin + places; ++place) {
-        const int64_t row = tail.has(place) ? tail.entry(place)
-                                            : int64_t{table[place / params.page_size]} * params.page_size +
-                                                  place % params.page_size;
-        copy(shared.keys[stage], (place - begin) * 128, &params.entries, &shared.full[stage],
-             static_cast<int32_t>(row));
-      }
+      const TileCopies copies(params, tail, begin, item.end);
+      barrier_expect(&shared.full[stage], copies.bytes(params));
+      copies.run(params, tail, table, page, [&](int offset, const CUtensorMap* map, int32_t row) {
+        copy(shared.keys[stage], offset, map, &shared.full[stage], row);
+      });
       if (begin > item.begin) continue;
       // Once the last item's scores are there, while its outputs are still summed.
       barrier_wait(&shared.q_empty, (items & 1) ^ 1);
@@ -143,9 +97,10 @@ __device__ void produce(Shared& shared, const Params& params) {
 template <int kCluster>
 class Consumer {
  public:
-  __device__ Consumer(Shared& shared, const Params& params)
+  __device__ Consumer(Shared& shared, const Params& params, float4* aside)
       : shared_(shared),
         params_(params),
+        aside_(aside + int64_t{blockIdx.x} * 32 * kConsumers + threadIdx.x),
         group_(static_cast<int>(threadIdx.x) / 128),
         lane_(static_cast<int>(threadIdx.x) % 32),
         row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4),
@@ -305,11 +260,8 @@ class Consumer {
     for (int i = 0; i < 2; ++i) sum[i] = shared_.sums[0][row_ + 8 * i] + shared_.sums[1][row_ + 8 * i];
   }
 
-  __device__ float4* aside() const {
-    return params_.scratch + int64_t{blockIdx.x} * 32 * kConsumers + threadIdx.x;
-  }
   __device__ void put_aside(const float (&values)[2][64]) const {
-    float4* to = aside();
+    float4* to = aside_;
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
       const float* from = values[i / 16] + i % 16 * 4;
@@ -320,7 +272,7 @@ class Consumer {
   __device__ void fold(float (&values)[2][64], float (&top)[2], float (&sum)[2], const float (&unit_top)[2],
                        const float (&unit_sum)[2]) const {
     const Fold folds[2] = {Fold(top[0], unit_top[0]), Fold(top[1], unit_top[1])};
-    const float4* from = aside();
+    const float4* from = aside_;
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
       const float4 old = load_kept(from + i * kConsumers);
@@ -366,6 +318,7 @@ class Consumer {
 
   Shared& shared_;
   const Params& params_;
+  float4* aside_;  // what is folded so far: [CTAs, 32, kConsumers]
   const int group_, lane_, row_;
   const uint32_t their_empty_;
   int tile_ = 0;                 // of the CTA
@@ -375,7 +328,7 @@ class Consumer {
 
 template <int kCluster>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
-    mla_decode_wide_kernel(const __grid_constant__ Params params) {
+    mla_decode_wide_kernel(const __grid_constant__ Params params, float4* aside) {
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
@@ -395,7 +348,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     if (threadIdx.x == kConsumers) produce<kCluster>(shared, params);
   } else {
     more_registers<240>();
-    Consumer<kCluster>(shared, params).run();
+    Consumer<kCluster>(shared, params, aside).run();
   }
 }
 
@@ -419,29 +372,8 @@ int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu) {
 
 void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace,
                      void* scratch) {
-  Params params;
-  params.page_size = static_cast<int>(args.cache.page_size);
-  params.box_rows = std::min(params.page_size, kKeys);
-  // How many pages there are is not known here; block tables name none that is not.
-  params.cache = device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2,
-                                              params.box_rows, 64);
-  params.entries =
-      device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2, 1, 64);
-  params.queries = device::cuda::tiles_map_16bit(stream, args.q.data, args.batch.tokens, args.heads, kWidth,
-                                                 args.q.stride * 2, kWidth * 2, kHeads, 64);
-  params.out = static_cast<__nv_bfloat16*>(args.out.data);
-  params.out_stride = args.out.stride;
-  params.positions = args.batch.positions;
-  params.slots = args.batch.slots;
-  params.block_tables = args.batch.block_tables;
-  params.table_stride = args.batch.table_stride;
-  params.branches = args.branches;
-  params.tokens = static_cast<int>(args.batch.tokens);
-  params.heads = static_cast<int>(args.heads);
-  params.groups = static_cast<int>(ceil_div<int64_t>(args.heads, kHeads));
-  params.scale = args.scale * kLog2E;
-  params.workspace = workspace;
-  params.scratch = static_cast<float4*>(scratch);
+  const Params params = make_params(stream, args, workspace);
+  auto* aside = static_cast<float4*>(scratch);
   const int64_t most_items = workspace.units.most * args.batch.tokens * params.groups;
   const auto launch = [&]<int kCluster>(std::integral_constant<int, kCluster>) {
     auto* kernel = &mla_decode_wide_kernel<kCluster>;
@@ -449,7 +381,7 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
     if (!memory.allow(stream, kernel, kSharedBytes)) return;
     const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items) / kCluster * kCluster;
     device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
-                               kSharedBytes, params);
+                               kSharedBytes, params, aside);
   };
   if (params.groups % 2 == 0)
     launch(std::integral_constant<int, 2>());
