@@ -13,11 +13,11 @@ namespace {
 using namespace wide;  // NOLINT: its own
 
 constexpr int kCluster = 4;
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kGroups = kThreads / 128;                 // warpgroups
 constexpr int kTiles = kCluster * kGroups;              // of a round
 constexpr int kColumnBlocks = kLatent / 64 / kCluster;  // of a CTA: one a warpgroup
-static_assert(kColumnBlocks == kGroups);
+static_assert(kColumnBlocks == kGroups && kWarps == kTiles);
 
 struct Shared {
   // The queries; once all scores of a round are known, the weights of its tiles and the sums of these.
@@ -37,7 +37,7 @@ constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
 static_assert(kSharedBytes <= 227 << 10);
 
 // To the same place of another CTA of the cluster, counted by its barrier.
-__device__ void push(const void* from, uint32_t bytes, uint64_t* barrier, uint32_t cta) {
+__device__ void push_to(uint32_t cta, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
           cluster_address(from, cta)),
@@ -76,6 +76,7 @@ class Unit {
         first_head_(first_head),
         rank_(static_cast<int>(rank_in_cluster())),
         group_(static_cast<int>(threadIdx.x) / 128),
+        warp_(static_cast<int>(threadIdx.x) / 32),
         lane_(static_cast<int>(threadIdx.x) % 32),
         row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4),
         own_(rank_ * kGroups + group_) {}
@@ -86,22 +87,25 @@ class Unit {
     for (int first = 0; first < tiles; first += kTiles) {
       const int here = min(tiles - first, kTiles);
       const uint32_t parity = static_cast<uint32_t>(first / kTiles) & 1U;
+      // Looked up long before it is needed.
+      const int page = lane_ == 0 && warp_ < here ? page_of(first + warp_) : 0;
       expect_and_load(first, here);
-      float scores[32];
+      float scores[32], rescale[kTiles][2];
       if (own_ < here) score(scores, first, parity);
       fence_async();
       __syncthreads();  // neither queries nor entries are read any more
       // Whoever has no tile says so, too, that it is done with the last round.
-      push_all(shared_.tops[parity][own_], sizeof(shared_.tops[0][0]), &shared_.tops_full);
-      load_columns(first, here);
+      push(0, shared_.tops[parity][own_], sizeof(shared_.tops[0][0]), &shared_.tops_full);
+      load_columns(first, here, page);
       barrier_wait(&shared_.tops_full, parity);
       if (own_ < here) weigh(scores, parity);
+      follow_tops(rescale, first, here, parity);
       barrier_wait(&shared_.weights_full, parity);
       barrier_wait(&shared_.columns_full, parity);
       clear_columns(first, here);
       fence_async();
       __syncthreads();  // and the CTA's own weights are there
-      add(values, first, here, parity);
+      add(values, rescale, first, here);
       __syncthreads();  // what the next round brings takes their place
     }
     float sum[2];
@@ -110,39 +114,41 @@ class Unit {
   }
 
  private:
-  __device__ bool leads() const { return threadIdx.x % 128 == 0; }
   __device__ int begin_of(int tile) const { return item_.begin + tile * kKeys; }
+  __device__ int page_of(int tile) const { return table_[begin_of(tile) / params_.page_size]; }
+  __device__ TileCopies copies_of(int tile) const {
+    return TileCopies(params_, tail_, begin_of(tile), item_.end);
+  }
 
-  // Tile `tile` of the round's `here` ones that others compute: how many.
+  // Of the `here` tiles of a round, how many others compute.
   __device__ uint32_t of_others(int here) const {
     return static_cast<uint32_t>(here - min(max(here - rank_ * kGroups, 0), kGroups));
   }
 
+  // Every warp brings a part: what one thread does for a copy takes its time.
   __device__ void expect_and_load(int first, int here) {
-    if (!leads()) return;
-    if (group_ == 0) {
+    if (lane_ != 0) return;
+    if (warp_ == 0) {
       barrier_expect(&shared_.tops_full,
                      (kTiles - kGroups) * static_cast<uint32_t>(sizeof(shared_.tops[0][0])));
       barrier_expect(&shared_.weights_full,
                      of_others(here) * static_cast<uint32_t>(kBlockBytes + sizeof(shared_.sums()[0])));
     }
-    if (own_ >= here) return;
-    if (group_ == 0) {
-      barrier_expect(&shared_.queries_full, kBlocks * kBlockBytes);
-#pragma unroll 1
-      for (int i = 0; i < kBlocks; ++i)
+    if (rank_ * kGroups < here) {
+      if (warp_ == 0) barrier_expect(&shared_.queries_full, kBlocks * kBlockBytes);
+      for (int i = warp_; i < kBlocks; i += kWarps)
         copy_tile(shared_.queries[i], &params_.queries, &shared_.queries_full, i * 64, first_head_,
                   item_.token);
     }
-    const TileCopies copies(params_, tail_, begin_of(first + own_), item_.end);
-    barrier_expect(&shared_.entries_full[group_], copies.bytes(params_));
-    copies.run(params_, tail_, table_, table_[copies.begin / params_.page_size],
-               [&](int offset, const CUtensorMap* map, int32_t row) {
-#pragma unroll 1
-                 for (int i = 0; i < kBlocks; ++i)
-                   copy_tile(shared_.entries[group_][i] + offset, map, &shared_.entries_full[group_], i * 64,
-                             row);
-               });
+    if (own_ >= here) return;
+    constexpr int kEach = kWarps / kGroups;  // warps of a tile
+    const TileCopies copies = copies_of(first + own_);
+    if (warp_ % kEach == 0) barrier_expect(&shared_.entries_full[group_], copies.bytes(params_));
+    copies.run(
+        params_, tail_, table_, page_of(first + own_), [&](int offset, const CUtensorMap* map, int32_t row) {
+          for (int i = warp_ % kEach; i < kBlocks; i += kEach)
+            copy_tile(shared_.entries[group_][i] + offset, map, &shared_.entries_full[group_], i * 64, row);
+        });
   }
 
   // Where the CTA's block `block` of columns of a tile lies: an own tile's where it is, others' in blocks
@@ -158,35 +164,25 @@ class Unit {
   }
   static_assert((kTiles - kGroups) / kGroups * kColumnBlocks <= kBlocks - kColumnBlocks);
 
-  // Of the tiles that are not the CTA's own, every other one by each leader.
-  __device__ void load_columns(int first, int here) {
-    if (!leads()) return;
-    const auto each = [&](const auto& take) {
-      for (int tile = group_; tile < here; tile += kGroups) {
-        if (tile / kGroups != rank_)
-          take(tile, TileCopies(params_, tail_, begin_of(first + tile), item_.end));
+  // A warp brings those of a tile, if that is not the CTA's own. `page`: of the tile's first place.
+  __device__ void load_columns(int first, int here, int page) {
+    if (lane_ != 0) return;
+    const bool brings = warp_ < here && warp_ / kGroups != rank_;
+    const TileCopies copies = copies_of(brings ? first + warp_ : first);
+    barrier_expect(&shared_.columns_full, brings ? copies.bytes(params_) / kBlocks * kColumnBlocks : 0);
+    if (!brings) return;
+    copies.run(params_, tail_, table_, page, [&](int offset, const CUtensorMap* map, int32_t row) {
+      for (int i = 0; i < kColumnBlocks; ++i) {
+        copy_tile(columns_of(warp_, i) + offset, map, &shared_.columns_full, (rank_ * kColumnBlocks + i) * 64,
+                  row);
       }
-    };
-    uint32_t bytes = 0;
-    each([&](int, const TileCopies& copies) { bytes += copies.bytes(params_) / kBlocks * kColumnBlocks; });
-    barrier_expect(&shared_.columns_full, bytes);
-    each([&](int tile, const TileCopies& copies) {
-      copies.run(params_, tail_, table_, table_[copies.begin / params_.page_size],
-                 [&](int offset, const CUtensorMap* map, int32_t row) {
-#pragma unroll 1
-                   for (int i = 0; i < kColumnBlocks; ++i) {
-                     copy_tile(columns_of(tile, i) + offset, map, &shared_.columns_full,
-                               (rank_ * kColumnBlocks + i) * 64, row);
-                   }
-                 });
     });
   }
 
-  __device__ void push_all(const void* from, uint32_t bytes, uint64_t* barrier) const {
-    if (!leads()) return;
-    for (int cta = 0; cta < kCluster; ++cta) {
-      if (cta != rank_) push(from, bytes, barrier, static_cast<uint32_t>(cta));
-    }
+  // To the same place of the other CTAs, counted by their barriers; by a warp of the warpgroup, a lane each.
+  __device__ void push(int by, const void* from, uint32_t bytes, uint64_t* barrier) const {
+    if (warp_ % (kWarps / kGroups) == by && lane_ < kCluster && lane_ != rank_)
+      push_to(static_cast<uint32_t>(lane_), from, bytes, barrier);
   }
 
   // The scores of the warpgroup's tile, and their maxima.
@@ -223,9 +219,18 @@ class Unit {
     }
   }
 
-  // The maximum of the unit up to a tile of the round, for one of the thread's rows.
-  __device__ float top_with(float old, int tile, int half, uint32_t parity) const {
-    return fmaxf(shared_.tops[parity][tile][row_ + 8 * half], old);
+  // For the thread's rows, the factors that bring what was summed before a tile to the maximum with it.
+  __device__ void follow_tops(float (&rescale)[kTiles][2], int first, int here, uint32_t parity) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        float top = top_[half];
+        if (tile < here) top = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], top);
+        rescale[tile][half] = first + tile > 0 ? exp2_fast(top_[half] - top) : 0.0F;
+        top_[half] = top;
+      }
+    }
   }
 
   // The warpgroup's tile's weights, to all.
@@ -235,7 +240,10 @@ class Unit {
     for (int half = 0; half < 2; ++half) {
       const int row = row_ + 8 * half;
       float top = top_[half];
-      for (int tile = 0; tile <= own_; ++tile) top = top_with(top, tile, half, parity);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        if (tile <= own_) top = fmaxf(shared_.tops[parity][tile][row], top);
+      }
       float sum = 0;
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
@@ -248,8 +256,8 @@ class Unit {
     }
     fence_async();
     named_barrier_sync(1 + group_, 128);
-    push_all(weights, kBlockBytes, &shared_.weights_full);
-    push_all(shared_.sums()[own_], sizeof(shared_.sums()[0]), &shared_.weights_full);
+    push(0, weights, kBlockBytes, &shared_.weights_full);
+    push(1, shared_.sums()[own_], sizeof(shared_.sums()[0]), &shared_.weights_full);
   }
 
   // Places after the sequence's end have weight zero, but must not meet a NaN there.
@@ -261,22 +269,22 @@ class Unit {
       *reinterpret_cast<uint4*>(columns + swizzled(count + i / 8, i % 8)) = uint4{};
   }
 
-  __device__ void add(float (&values)[32], int first, int here, uint32_t parity) {
-    for (int tile = 0; tile < here; ++tile) {
+  __device__ void add(float (&values)[32], const float (&rescale)[kTiles][2], int first, int here) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      if (tile >= here) break;
       const bool fresh = first + tile == 0;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float top = top_with(top_[half], tile, half, parity);
-        const float rescale = fresh ? 0.0F : exp2_fast(top_[half] - top);
-        top_[half] = top;
+        const float factor = rescale[tile][half];
         if (tile % kGroups == group_) {
-          sum_[half] = fmaf(sum_[half], rescale, shared_.sums()[tile][row_ + 8 * half][lane_ % 4]);
+          sum_[half] = fmaf(sum_[half], factor, shared_.sums()[tile][row_ + 8 * half][lane_ % 4]);
         } else if (!fresh) {
-          sum_[half] *= rescale;
+          sum_[half] *= factor;
         }
         if (fresh) continue;
 #pragma unroll
-        for (int j = 0; j < 16; ++j) values[j / 2 * 4 + half * 2 + j % 2] *= rescale;
+        for (int j = 0; j < 16; ++j) values[j / 2 * 4 + half * 2 + j % 2] *= factor;
       }
       const uint64_t weights = wgmma_tile(shared_.queries[tile]);
       const uint64_t columns = wgmma_columns_tile(columns_of(tile, group_), kBlockBytes);
@@ -337,7 +345,7 @@ class Unit {
   const SplitItem item_;
   const TokenTail tail_;
   const int32_t* table_;
-  const int first_head_, rank_, group_, lane_, row_;
+  const int first_head_, rank_, group_, warp_, lane_, row_;
   const int own_;                          // the warpgroup's tile of a round
   float top_[2] = {-INFINITY, -INFINITY};  // of the unit so far
   float sum_[2] = {0.0F, 0.0F};            // of the weights of every other tile, the thread's share
@@ -351,7 +359,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     barrier_init(&shared.queries_full, 1);
     for (uint64_t& barrier : shared.entries_full) barrier_init(&barrier, 1);
     barrier_init(&shared.tops_full, 1);
-    barrier_init(&shared.columns_full, kGroups);
+    barrier_init(&shared.columns_full, kWarps);
     barrier_init(&shared.weights_full, 1);
     barrier_init_fence();
   }

@@ -264,10 +264,12 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
   if (rank == 0 && thread == 0) {
     barrier_init(&parts_there, 1);
     barrier_init_fence();
+  }
+  cluster_sync();  // before anything is written into another CTA's memory
+  if (rank == 0 && thread == 0) {
     barrier_expect(&parts_there,
                    static_cast<uint32_t>(call.parts * ceil_div(call.tokens, 8)) * sizeof(parts[0][0]));
   }
-  cluster_sync();  // before anything is written into another CTA's memory
   device::cuda::wait_for_previous();
 
   // A warp brings a part of every fourth token, half after half.
