@@ -225,6 +225,13 @@ TEST(MlaDecodeCuda, ATokensBitsDependOnItsOwnSequenceAloneWithManyHeads) {
   const Shape shape{128, 512, 64, 64, DType::kBF16, DType::kBF16};
   expect_same_bits(shape, {20000, 512, 513, 1025, 128, 2048, 2049, 9000}, 40960, {1, 2, 5, 31});
   expect_same_bits(shape, {512, 100}, 1024, {1, 3, 20, 128});
+  // Few queries alone are another kernel's: groups of 64 heads that are not full, every size of page.
+  for (const Shape& other :
+       {Shape{64, 512, 64, 32, DType::kBF16, DType::kBF16}, Shape{72, 512, 64, 8, DType::kBF16, DType::kBF16},
+        Shape{56, 512, 64, 16, DType::kBF16, DType::kBF16},
+        Shape{128, 512, 64, 128, DType::kBF16, DType::kBF16}}) {
+    expect_same_bits(other, {3000, 1, 65, 513, 130, 4100}, 8192, {1, 6});
+  }
 }
 
 // The bits of a branch are those of the sequence it stands for, wherever its entries lie.
@@ -248,6 +255,12 @@ TEST(MlaDecodeCuda, ABranchSeesItsOwnEntries) {
     }
     const auto plain = decode.run(which, 8192), same = decode.run(which, 8192, own);
     const auto elsewhere = decode.run(which, 8192, other);
+    for (size_t t = 0; t < which.size(); ++t) {
+      if (which[t] < 0) continue;
+      ASSERT_EQ(decode.row(decode.run({which[t]}, 8192, {other[t]}), 0),
+                decode.row(elsewhere, static_cast<int64_t>(t)))
+          << describe(shape) << " token " << t << " alone";
+    }
     for (size_t t = 0; t < which.size(); ++t) {
       const auto at = static_cast<int64_t>(t);
       ASSERT_EQ(decode.row(same, at), decode.row(plain, at)) << describe(shape) << " token " << t;
