@@ -37,18 +37,19 @@ struct Stripes {
   double rows, few, some, many;
 };
 constexpr std::array kStripes = {
-    Stripes{16, 1350, 1860, 2820},
-    Stripes{64, 980, 1340, 2200},
-    Stripes{128, 760, 1400, 2300},
+    Stripes{16, 2400, 2600, 2950},
+    Stripes{64, 1670, 2750, 2950},
+    Stripes{128, 1870, 2450, 2620},
 };
 // From 17 rows on a product costs as much as so many more of k (24576 x 1536).
 constexpr double kShortSum = 200;
 constexpr double kFewStripes = 33, kSomeStripes = 64, kManyStripes = 112;
 // More rows: 512 and 4096 of all shapes; and nanoseconds for each of k, by 2112 x 7168 at 512 rows.
-constexpr double kManyTflops = 1000;
-constexpr double kChain = 4.0;
+constexpr double kManyTflops = 1200;
+constexpr double kChain = 2.1;
 constexpr double kWidenedTflops = 542;  // activations as they are: 7168 x 16384 at 4096 rows
 constexpr double kSortedRows = 512;     // from about so many on, tokens are gathered in the experts' order
+constexpr double kGatedAtOnce = 16;     // rows whose gate's product, choice and sort are one launch
 constexpr double kBf16Tflops = 505;     // 3648 x 2048 at 4096 rows
 // GB/s of an expert's weights by its rows, H100, products of 7168; those of 2048 are 3 % slower.
 constexpr std::array<Point, 4> kExperts = {{{4, 3000}, {16, 2945}, {64, 2845}, {128, 2700}}};
@@ -64,7 +65,9 @@ double tile_rows(double average) {
   if (average > 32) return 128;
   return std::max(8.0, std::exp2(std::ceil(std::log2(2 * average))));
 }
-constexpr double kH200Experts = 1.09;  // 2.9 TB/s instead of 2.66 with four rows an expert
+// An H200 reads faster: from whole steps of nine layers at 16 to 128 sequences, for want of its products
+// timed alone.
+constexpr double kH200Experts = 1.40, kH200Products = 1.15;
 constexpr double kH100Read = 3070;
 // Of the read bandwidth, by products that only read (102400 x 2048).
 constexpr double kReadShare = 0.95;
@@ -74,10 +77,10 @@ struct Attention {
   double batch, begin16, place16, begin128, place128;
 };
 constexpr std::array kAttention = {
-    Attention{1, 9.2, 0.0010, 19.7, 0.0050},
-    Attention{16, 11.2, 0.0084, 33.9, 0.0086},
-    Attention{64, 25.1, 0.0256, 29.5, 0.0356},
-    Attention{128, 26.0, 0.0480, 54.0, 0.0679},
+    Attention{1, 6.4, 0.0007, 8.1, 0.0036},
+    Attention{16, 12.3, 0.0065, 21.1, 0.0075},
+    Attention{64, 15.6, 0.0239, 33.0, 0.0311},
+    Attention{128, 13.2, 0.0475, 50.0, 0.0626},
 };
 // A tile of 64 entries takes 3.14 us with 16 heads where memory sets the pace and 2.2 where it does not.
 constexpr double kNarrowOwnPace = 2.2 / 3.14;
@@ -100,7 +103,8 @@ double KernelTimes::linear_fp8(int64_t n, int64_t k, double rows) const {
                                        {kSomeStripes, pick(&Stripes::some)},
                                        {kManyStripes, pick(&Stripes::many)}}};
   // Fewer stripes than were measured: in proportion.
-  const double rate = at(rates, stripes) * std::min(1.0, stripes / kFewStripes);
+  const double faster = read_gbs_ > kH100Read ? kH200Products : 1.0;
+  const double rate = at(rates, stripes) * std::min(1.0, stripes / kFewStripes) * faster;
   double us = weights / rate * 1e-3;
   if (rows > kStripes.front().rows) us *= 1 + kShortSum / width;
   if (rows > kStripes.back().rows) us = std::max(width * kChain * 1e-3, 2e-6 * weights * rows / kManyTflops);
@@ -144,12 +148,12 @@ double KernelTimes::mla_decode(double batch, double context, int64_t heads) cons
   // Up to 48 heads: tiles of 16, each of which reads the cache.
   if (heads <= 48) {
     const auto tiles = static_cast<double>(ceil_div<int64_t>(heads, 16));
-    return pick(&Attention::begin16) + pick(&Attention::place16) * more * pace * tiles * context;
+    return more * (pick(&Attention::begin16) + pick(&Attention::place16) * pace * tiles * context);
   }
   // Fewer than 128 heads gain nothing where few sequences leave multiprocessors idle.
   const double half = static_cast<double>(heads) / 128;
   const double share = at(std::array<Point, 2>{{{1, 1.0}, {64, half}}}, batch);
-  return pick(&Attention::begin128) + pick(&Attention::place128) * more * share * context;
+  return more * (pick(&Attention::begin128) + pick(&Attention::place128) * share * context);
 }
 
 double KernelTimes::extend_attention(double tokens, double length, int64_t heads, int64_t query_dim,
@@ -169,7 +173,8 @@ double KernelTimes::attention_small(double rows) const {
   return 2 * kLaunch + kProductStart + 0.06 * rows;
 }
 double KernelTimes::moe_small(double rows) const {
-  return 5 * kLaunch + 2 * kProductStart + 0.075 * rows + 0.13 * std::max(0.0, rows - kSortedRows);
+  const double launches = rows <= kGatedAtOnce ? 4 : 5;
+  return launches * kLaunch + 2 * kProductStart + 0.075 * rows + 0.13 * std::max(0.0, rows - kSortedRows);
 }
 double KernelTimes::dense_small(double rows) const {
   return kLaunch + kProductStart + 0.08 * rows;

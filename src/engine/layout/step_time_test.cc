@@ -54,8 +54,9 @@ TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
     int64_t layers, batch;
     double tokens_a_second;
   } measured[] = {
-      {"h100", 6, 1, 413},   {"h100", 6, 16, 2603},  {"h100", 6, 32, 3782},
-      {"h100", 6, 64, 6161}, {"h100", 6, 128, 9916}, {"h100", 6, 256, 15580},
+      {"h100", 6, 1, 453},     {"h100", 6, 16, 2726},   {"h100", 6, 32, 3909},   {"h100", 6, 64, 6347},
+      {"h100", 6, 128, 10109}, {"h100", 6, 256, 16029}, {"h200", 9, 16, 2060},   {"h200", 9, 32, 2857},
+      {"h200", 9, 64, 4580},   {"h200", 9, 128, 6885},  {"h200", 9, 256, 10650},
   };
   for (const auto& m : measured) {
     auto c = config("deepseek_v3_slice9");
@@ -69,14 +70,16 @@ TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
         << " head " << step.head;
   }
   // On two, whose launches and sums cost a little more than counted: 512 tokens of prompt and 48 of output.
-  for (const auto& [batch, rate] : {std::pair{1, 628.0}, {32, 6468.0}, {128, 17004.0}}) {
+  for (const auto& [gpu, layers, batch, rate] :
+       {std::tuple{"h100", 6, 32, 6468.0}, {"h100", 6, 128, 17004.0}, {"h200", 9, 128, 11760.0}}) {
     auto c = config("deepseek_v3_slice9");
-    c.num_layers = 6;
-    auto times = times_of(c, "h100", kDummyBias);
+    c.num_layers = layers;
+    auto times = times_of(c, gpu, kDummyBias);
     const double predicted = 1e6 * batch / times.decode({.split = {.tp = 2}}, batch, 512 + 24).total();
-    EXPECT_NEAR(predicted / rate, 1.06, 0.1) << batch << " on two GPUs: " << predicted << " of " << rate;
+    EXPECT_NEAR(predicted / rate, 1.06, 0.1)
+        << batch << " on two " << gpu << ": " << predicted << " of " << rate;
   }
-  for (const auto& [gpu, layers, rate] : {std::tuple{"h100", 6, 82000.0}}) {
+  for (const auto& [gpu, layers, rate] : {std::tuple{"h100", 6, 88000.0}, {"h200", 9, 58500.0}}) {
     auto c = config("deepseek_v3_slice9");
     c.num_layers = layers;
     auto times = times_of(c, gpu, kDummyBias);
@@ -114,30 +117,33 @@ TEST(KernelTimes, AreThoseOfTheBenchmarks) {
   const auto near = [](double predicted, double measured) {
     EXPECT_NEAR(predicted / measured, 1.0, 0.12) << measured;
   };
-  near(times.linear_fp8(2112, 7168, 1), 12.5);
-  near(times.linear_fp8(2112, 7168, 128), 21.3);
-  near(times.linear_fp8(2112, 7168, 512), 30.6);
-  near(times.linear_fp8(24576, 1536, 1), 14.7);
-  near(times.linear_fp8(24576, 1536, 128), 21.0);
-  near(times.linear_fp8(4096, 7168, 1), 17.1);
-  near(times.linear_fp8(4096, 7168, 128), 22.3);
-  near(times.linear_fp8(7168, 16384, 1), 43.0);
-  near(times.linear_fp8(7168, 16384, 64), 53.6);
-  near(times.linear_fp8(7168, 16384, 128), 48.1);
-  near(times.linear_fp8(7168, 16384, 4096), 941);
-  near(times.linear_fp8(7168, 18432, 64), 67.3);
-  near(times.linear_fp8(36864, 7168, 1), 91.3);
-  near(times.linear_fp8(36864, 7168, 512), 253.1);
+  near(times.linear_fp8(2112, 7168, 1), 7.6);
+  near(times.linear_fp8(2112, 7168, 128), 9.6);
+  near(times.linear_fp8(2112, 7168, 512), 16.4);
+  near(times.linear_fp8(24576, 1536, 1), 13.2);
+  near(times.linear_fp8(24576, 1536, 128), 17.7);
+  near(times.linear_fp8(4096, 7168, 1), 13.3);
+  near(times.linear_fp8(4096, 7168, 128), 13.6);
+  near(times.linear_fp8(7168, 16384, 1), 40.3);
+  near(times.linear_fp8(7168, 16384, 64), 42.3);
+  near(times.linear_fp8(7168, 16384, 128), 46.6);
+  near(times.linear_fp8(7168, 16384, 4096), 748);
+  near(times.linear_fp8(7168, 18432, 64), 47.0);
+  near(times.linear_fp8(36864, 7168, 1), 87.8);
+  near(times.linear_fp8(36864, 7168, 512), 213);
   near(times.linear_bf16(102400, 2048, 1), 144.8);
   const std::vector<int32_t> four(32, 4), many(32, 64), most(32, 512);
   near(times.experts_fp8(four, 4096, 7168), 311);
-  near(times.experts_fp8(many, 4096, 7168), 347);
-  near(times.experts_fp8(four, 7168, 2048), 160);
-  near(times.experts_fp8(many, 7168, 2048), 177);
+  near(times.experts_fp8(many, 4096, 7168), 330);
+  near(times.experts_fp8(four, 7168, 2048), 159);
+  near(times.experts_fp8(many, 7168, 2048), 172);
   near(times.experts_fp8(most, 4096, 7168), 889);
-  near(times.mla_decode(128, 4096, 128), 327.1);
-  near(times.mla_decode(128, 1024, 16), 75.2);
-  near(times.mla_decode(1, 4096, 16), 13.1);
+  near(times.mla_decode(128, 4096, 128), 321);
+  near(times.mla_decode(128, 1024, 16), 61.8);
+  near(times.mla_decode(1, 4096, 16), 9.4);
+  near(times.mla_decode(1, 1024, 128), 11.7);
+  near(times.mla_decode(1, 8192, 128), 37.2);
+  near(times.mla_decode(16, 4096, 128), 52.1);
   // As long with half the heads (docs/benchmarks.md, two GPUs).
   EXPECT_EQ(times.mla_decode(1, 1024, 64), times.mla_decode(1, 1024, 128));
   EXPECT_LT(times.mla_decode(128, 1024, 64), times.mla_decode(128, 1024, 128));
