@@ -1,4 +1,5 @@
-// The warp-level matrix instructions and asynchronous copies of sm_80 and later, by their PTX names.
+// The warp-level matrix instructions, asynchronous copies and named barriers of sm_80 and later, by their PTX
+// names.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,6 +10,14 @@ namespace fathom::ops::cuda {
 
 __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// Of `threads` threads of the CTA; id 0 is __syncthreads'.
+__device__ inline void named_barrier_sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ inline void named_barrier_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 // Of shared memory; kept in order among asynchronous copies and matrix instructions.

@@ -10,7 +10,7 @@
 namespace fathom::engine {
 namespace {
 
-// Beside what its weights take, a launch takes about this (docs/benchmarks.md, "What falls short").
+// Beside what its weights take, a launch takes about this (docs/benchmarks.md, "What limits batch 1").
 constexpr double kLaunch = 4.0;
 
 struct Point {

@@ -5,14 +5,6 @@
 
 namespace fathom::ops::cuda {
 
-// Of `threads` threads of the CTA; id 0 is __syncthreads'.
-__device__ inline void named_barrier_sync(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ inline void named_barrier_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 // Makes the thread's own writes to shared memory visible to the tensor cores and the copy engine; a barrier
 // between the threads follows.
 __device__ inline void fence_async() {
@@ -141,6 +133,21 @@ __device__ inline void wgmma_shared_values_n128(float (&d)[64], uint64_t a, uint
       "%64, %65, add, 1, 1, 0, 1;\n"
       "}\n"
       : FATHOM_F64
+      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
+}
+
+// The same of 64 columns.
+__device__ inline void wgmma_shared_values_n64(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, add, 1, 1, 0, 1;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
       : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
 }
 

@@ -73,6 +73,16 @@ inline void check_latent(const LatentWriteArgs& args) {
                "a copy [{}, {}] of kv_a [{}, {}]", args.copy.rows, args.copy.columns, x.rows, x.columns);
 }
 
+// The same of queries and entries that are made at once.
+inline void check_together(const RopeArgs& q, const LatentWriteArgs& latent) {
+  check_rope(q);
+  check_latent(latent);
+  FATHOM_CHECK(q.x.rows == latent.kv_a.rows && q.positions == latent.batch.positions &&
+                   q.table.half == latent.rope.half && q.table.cos == latent.rope.cos,
+               "q [{}, {}] and kv_a [{}, {}] of different batches or tables", q.x.rows, q.x.columns,
+               latent.kv_a.rows, latent.kv_a.columns);
+}
+
 inline int64_t latent_parts(const LatentWriteArgs& args) {
   const int64_t rope = 2 * args.rope.half;
   return parts_of(args.kv_a.columns - rope) + parts_of(rope);

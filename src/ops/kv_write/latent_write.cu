@@ -65,12 +65,7 @@ void latent_write(device::cuda::Stream& stream, const LatentWriteArgs& args) {
 }
 
 void rope_and_latent_write(device::cuda::Stream& stream, const RopeArgs& q, const LatentWriteArgs& latent) {
-  check_rope(q);
-  check_latent(latent);
-  FATHOM_CHECK(q.x.rows == latent.kv_a.rows && q.positions == latent.batch.positions &&
-                   q.table.half == latent.rope.half && q.table.cos == latent.rope.cos,
-               "q [{}, {}] and kv_a [{}, {}] of different batches or tables", q.x.rows, q.x.columns,
-               latent.kv_a.rows, latent.kv_a.columns);
+  check_together(q, latent);
   const device::DType dtype = q.x.dtype;
   const bool one_dtype = q.y.dtype == dtype && latent.kv_a.dtype == dtype &&
                          (latent.copy.data == nullptr || latent.copy.dtype == dtype);

@@ -45,25 +45,6 @@ __device__ void push_to(uint32_t cta, const void* from, uint32_t bytes, uint64_t
       : "memory");
 }
 
-// d [64, 64] (+)= a [64, 16] b [16, 64]: both in shared memory, b with its columns contiguous.
-__device__ void wgmma_shared_values_n64(float (&d)[32], uint64_t a, uint64_t b, bool add) {
-#define FATHOM_F8(i)                                                                          \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-      "+f"(d[i + 6]), "+f"(d[i + 7])
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, 1;\n"
-      "}\n"
-      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-#undef FATHOM_F8
-}
-
 // A thread has rows lane / 4 and that + 8 of its warp's sixteen, as in mla_decode_wide.
 class Unit {
  public:

@@ -33,10 +33,6 @@ struct Params {
   LatentView<bf16, C, bf16> latent;
 };
 
-__device__ void barrier(int name, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
-}
-
 template <int kTiles, bool kFp8, class C>
 __device__ void multiply(const Params<C>& p, uint8_t* memory, int head, int stripe) {
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
@@ -55,7 +51,7 @@ __device__ void multiply(const Params<C>& p, uint8_t* memory, int head, int stri
   }
   copy_async_commit();
   copy_async_wait<0>();
-  barrier(1, kProductThreads);
+  named_barrier_sync(1, kProductThreads);
 
   for (int row = warp * 16; row < p.weight.rows; row += kProductWarps * 16) {
     float sums[kTiles][4];
@@ -88,7 +84,7 @@ __device__ void rotate_and_write(const Params<C>& p, int head, bool rotates) {
       float* parts = sums[turn++ % 2];  // the last token's may still be read
       value = warp_sum(value);
       if (thread % 32 == 0) parts[thread / 32] = value;
-      barrier(2, kOtherThreads);
+      named_barrier_sync(2, kOtherThreads);
       float sum = 0.0F;
       for (int w = 0; w < kOtherThreads / 32; ++w) sum += parts[w];
       return sum;
@@ -159,16 +155,11 @@ bool takes(const device::cuda::Gpu& gpu, const MlaQueriesArgs& args) {
 
 bool mla_queries(device::cuda::Stream& stream, const MlaQueriesArgs& args) {
   const Weight& w = *args.weight;
-  check_rope(args.q);
-  check_latent(args.latent);
+  check_together(args.q, args.latent);
   const int64_t rope = 2 * args.q.table.half;
   FATHOM_CHECK(w.groups == args.q.heads && w.k == args.q.width - rope && w.n == args.q.y_offset,
                "w_kc: {} of [{}, {}] for {} heads of {}, rotated to column {}", w.groups, w.n, w.k,
                args.q.heads, args.q.width, args.q.y_offset);
-  FATHOM_CHECK(args.q.x.rows == args.latent.kv_a.rows && args.q.positions == args.latent.batch.positions &&
-                   args.q.table.half == args.latent.rope.half && args.q.table.cos == args.latent.rope.cos,
-               "q [{}, {}] and kv_a [{}, {}] of different batches or tables", args.q.x.rows, args.q.x.columns,
-               args.latent.kv_a.rows, args.latent.kv_a.columns);
   if (args.q.x.rows == 0) return true;
   if (!takes(stream.gpu(), args)) return false;
   with_cache_type(args.latent.cache.dtype, [&]<class C>(C*) {
