@@ -168,34 +168,13 @@ class Unit {
 
   // The scores of the warpgroup's tile, and their maxima.
   __device__ void score(float (&scores)[32], int first, uint32_t parity) {
-    const uint64_t q = wgmma_tile(shared_.queries[0]), k = wgmma_tile(shared_.entries[group_][0]);
-    settle(scores);
     barrier_wait(&shared_.queries_full, parity);
     barrier_wait(&shared_.entries_full[group_], parity);
-    wgmma_fence();
-#pragma unroll
-    for (int step = 0; step < kWidth / 16; ++step) {
-      const uint64_t offset = step / 4 * (kBlockBytes / 16) + step % 4 * 2;
-      wgmma_shared(scores, q + offset, k + offset, step > 0);
-    }
-    wgmma_commit();
-    wgmma_wait<0>();
-    settle(scores);
-    const int count = item_.end - begin_of(first + own_);
-    if (count < kKeys) {
-#pragma unroll
-      for (int j = 0; j < 32; ++j) {
-        if (j / 4 * 8 + lane_ % 4 * 2 + j % 2 >= count) scores[j] = -INFINITY;
-      }
-    }
+    score_tile(scores, shared_.queries[0], shared_.entries[group_][0], item_.end - begin_of(first + own_),
+               lane_);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float top = -INFINITY;
-#pragma unroll
-      for (int j = 0; j < 8; ++j)
-        top = fmaxf(top, fmaxf(scores[4 * j + 2 * half], scores[4 * j + 2 * half + 1]));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
+      const float top = top_of(scores, half);
       if (lane_ % 4 == 0) shared_.tops[parity][own_][row_ + 8 * half] = top * params_.scale;
     }
   }
@@ -225,15 +204,8 @@ class Unit {
       for (int tile = 0; tile < kTiles; ++tile) {
         if (tile <= own_) top = fmaxf(shared_.tops[parity][tile][row], top);
       }
-      float sum = 0;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], params_.scale, -top));
-        const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], params_.scale, -top));
-        sum += a + b;
-        *reinterpret_cast<uint32_t*>(weights + swizzled(row, j) + lane_ % 4 * 4) = pack_bf16(a, b);
-      }
-      shared_.sums()[own_][row][lane_ % 4] = sum;
+      shared_.sums()[own_][row][lane_ % 4] =
+          store_weights(weights, row, lane_, scores, half, params_.scale, top);
     }
     fence_async();
     named_barrier_sync(1 + group_, 128);

@@ -40,6 +40,50 @@ __device__ inline int swizzled(int row, int chunk) {
   return row * 128 + ((chunk ^ (row & 7)) * 16);
 }
 
+// The scores of 64 heads with a tile's entries, of which the first `count` are places; by a warpgroup. Of
+// rows row and row + 8 a thread has columns 8 j + lane % 4 * 2 and the next (wgmma_shared).
+__device__ inline void score_tile(float (&scores)[32], const unsigned char* queries,
+                                  const unsigned char* keys, int count, int lane) {
+  const uint64_t q = wgmma_tile(queries), k = wgmma_tile(keys);
+  settle(scores);
+  wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < kWidth / 16; ++step) {
+    const uint64_t offset = step / 4 * (kBlockBytes / 16) + step % 4 * 2;
+    wgmma_shared(scores, q + offset, k + offset, step > 0);
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+  settle(scores);
+  if (count < kKeys) {
+#pragma unroll
+    for (int j = 0; j < 32; ++j) {
+      if (j / 4 * 8 + lane % 4 * 2 + j % 2 >= count) scores[j] = -INFINITY;
+    }
+  }
+}
+// The largest of a row's scores; half: 0 for `row`, 1 for row + 8.
+__device__ inline float top_of(const float (&scores)[32], int half) {
+  float top = -INFINITY;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) top = fmaxf(top, fmaxf(scores[4 * j + 2 * half], scores[4 * j + 2 * half + 1]));
+  top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
+  return fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
+}
+// A row's weights into a swizzled block, and the sum of the thread's.
+__device__ inline float store_weights(unsigned char* block, int row, int lane, const float (&scores)[32],
+                                      int half, float scale, float top) {
+  float sum = 0;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], scale, -top));
+    const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], scale, -top));
+    sum += a + b;
+    *reinterpret_cast<uint32_t*>(block + swizzled(row, j) + lane % 4 * 4) = pack_bf16(a, b);
+  }
+  return sum;
+}
+
 // Of a tile of entries [begin, begin + places) of a query: whole boxes, and entries that come one by one.
 struct TileCopies {
   int begin, boxes, singles, first_single;

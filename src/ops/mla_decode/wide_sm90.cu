@@ -196,47 +196,18 @@ class Consumer {
   // The weights of tile i of the unit, the first `count` of whose places count.
   __device__ void weigh(unsigned char (&keys)[kBlocks][kBlockBytes], int i, int count) {
     float scores[32];
-    const uint64_t q = wgmma_tile(shared_.q[0]), k = wgmma_tile(keys[0]);
-    settle(scores);
-    wgmma_fence();
-#pragma unroll
-    for (int step = 0; step < kWidth / 16; ++step) {
-      const uint64_t offset = step / 4 * (kBlockBytes / 16) + step % 4 * 2;
-      wgmma_shared(scores, q + offset, k + offset, step > 0);
-    }
-    wgmma_commit();
-    wgmma_wait<0>();
-    settle(scores);
-    if (count < kKeys) {
-#pragma unroll
-      for (int j = 0; j < 32; ++j) {
-        if (j / 4 * 8 + lane_ % 4 * 2 + j % 2 >= count) scores[j] = -INFINITY;
-      }
-    }
+    score_tile(scores, shared_.q[0], keys[0], count, lane_);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = row_ + 8 * half;
-      float top = -INFINITY;
-#pragma unroll
-      for (int j = 0; j < 8; ++j)
-        top = fmaxf(top, fmaxf(scores[4 * j + 2 * half], scores[4 * j + 2 * half + 1]));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
-      top *= params_.scale;
+      float top = top_of(scores, half) * params_.scale;
       float rescale = 0;
       if (i > 0) {
         const float old = shared_.tops[(i - 1) % 2][row];
         top = fmaxf(top, old);
         rescale = exp2_fast(old - top);
       }
-      float sum = 0;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], params_.scale, -top));
-        const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], params_.scale, -top));
-        sum += a + b;
-        *reinterpret_cast<uint32_t*>(keys[kRopeBlock] + swizzled(row, j) + lane_ % 4 * 4) = pack_bf16(a, b);
-      }
+      const float sum = store_weights(keys[kRopeBlock], row, lane_, scores, half, params_.scale, top);
       sum_[half] = fmaf(sum_[half], rescale, sum);
       if (lane_ % 4 == 0) {
         shared_.tops[i % 2][row] = top;
