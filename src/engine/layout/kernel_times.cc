@@ -77,10 +77,10 @@ struct Attention {
   double batch, begin16, place16, begin128, place128;
 };
 constexpr std::array kAttention = {
-    Attention{1, 6.4, 0.0007, 8.1, 0.0036},
-    Attention{16, 12.3, 0.0065, 21.1, 0.0075},
-    Attention{64, 15.6, 0.0239, 33.0, 0.0311},
-    Attention{128, 13.2, 0.0475, 50.0, 0.0626},
+    Attention{1, 6.4, 0.0007, 7.8, 0.0029},
+    Attention{16, 12.3, 0.0065, 18.1, 0.0075},
+    Attention{64, 15.6, 0.0239, 32.0, 0.0307},
+    Attention{128, 13.2, 0.0475, 50.0, 0.0616},
 };
 // A tile of 64 entries takes 3.14 us with 16 heads where memory sets the pace and 2.2 where it does not.
 constexpr double kNarrowOwnPace = 2.2 / 3.14;

@@ -63,17 +63,20 @@ __device__ inline uint64_t keep_policy() {
   asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
-__device__ inline void store_kept(float4* to, const float4& value) {
+// Four values, kBytes after an address: a constant, so that many places take one address.
+template <int kBytes>
+__device__ inline void store_kept(void* to, const float* values, uint64_t policy) {
   asm volatile(
-      "st.global.L2::cache_hint.v4.f32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(__cvta_generic_to_global(to)),
-      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "l"(keep_policy())
+      "st.global.L2::cache_hint.v4.f32 [%0 + %6], {%1, %2, %3, %4}, %5;" ::"l"(__cvta_generic_to_global(to)),
+      "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "l"(policy), "n"(kBytes)
       : "memory");
 }
-__device__ inline float4 load_kept(const float4* from) {
+template <int kBytes>
+__device__ inline float4 load_kept(const void* from, uint64_t policy) {
   float4 value;
-  asm volatile("ld.global.L2::cache_hint.v4.f32 {%0, %1, %2, %3}, [%4], %5;"
+  asm volatile("ld.global.L2::cache_hint.v4.f32 {%0, %1, %2, %3}, [%4 + %6], %5;"
                : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-               : "l"(__cvta_generic_to_global(from)), "l"(keep_policy())
+               : "l"(__cvta_generic_to_global(from)), "l"(policy), "n"(kBytes)
                : "memory");
   return value;
 }

@@ -1,8 +1,10 @@
 // mla_decode for many heads and few queries: the work of a CTA of mla_decode_wide's, one unit of a query for
-// 64 heads, shared by a cluster of four, and the same bits. Eight tiles at a time: each warpgroup computes
-// the scores of one of them; their maxima, and then the tiles' weights, go to all four CTAs, each of which
-// sums 128 columns of the values, tile by tile in order. A unit of 512 places so takes as long as two tiles'
-// scores and a quarter of the outputs.
+// 64 heads, shared by a cluster of four or eight, and the same bits. Eight tiles at a time: a warpgroup
+// computes the scores of one of them; their maxima, and then the tiles' weights, go to all CTAs of the
+// cluster, each of which sums its share of the values' columns, tile by tile in order. A unit of 512 places
+// so takes as long as one or two tiles' scores and an eighth or a quarter of the outputs.
+#include <type_traits>
+
 #include "base/check.h"
 #include "device/cuda/shared_memory.h"
 #include "ops/mla_decode/wide.cuh"
@@ -12,29 +14,43 @@ namespace {
 
 using namespace wide;  // NOLINT: its own
 
-constexpr int kCluster = 4;
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr int kGroups = kThreads / 128;                 // warpgroups
-constexpr int kTiles = kCluster * kGroups;              // of a round
-constexpr int kColumnBlocks = kLatent / 64 / kCluster;  // of a CTA: one a warpgroup
-static_assert(kColumnBlocks == kGroups && kWarps == kTiles);
+constexpr int kGroups = kThreads / 128;  // warpgroups
+constexpr int kTiles = 8;                // of a round
+static_assert(kWarps == kTiles);
 
+// With 8 CTAs a tile and 64 columns each, with 4 two of both.
+template <int kCluster>
+struct Share {
+  static constexpr int kOwn = kTiles / kCluster;                 // tiles of a round, one a warpgroup
+  static constexpr int kColumnBlocks = kLatent / 64 / kCluster;  // one a warpgroup
+  static constexpr int kAhead = kCluster == 8 ? 1 : 0;           // rounds whose tile is brought beforehand
+  static constexpr int kFirstSummer = kGroups - kColumnBlocks;   // warpgroup
+  static_assert(kOwn <= kGroups && kColumnBlocks <= kGroups);
+};
+
+// A tile's weights and the sums of these, by row and thread of the row, as they are sent.
+struct Weights {
+  unsigned char block[kBlockBytes];
+  float sums[kHeads][4];
+};
+
+template <int kCluster>
 struct Shared {
-  // The queries; once all scores of a round are known, the weights of its tiles and the sums of these.
-  unsigned char queries[kBlocks][kBlockBytes];
-  // The entries of the warpgroups' own tiles; once the scores are known, the CTA's columns of all tiles.
+  union {
+    unsigned char queries[kBlocks][kBlockBytes];
+    Weights weights[kTiles];  // once all scores of a round are known
+  };
+  // The entries of the CTA's own tiles; once the scores are known, its columns of all tiles.
   unsigned char entries[kGroups][kBlocks][kBlockBytes];
   float tops[2][kTiles][kHeads];  // of a tile's scores; by the round's parity
-  float group_sums[kGroups][kHeads];
   uint64_t queries_full, entries_full[kGroups], tops_full, columns_full, weights_full;
   SplitPlan plan;
-
-  using Sums = float[kTiles][kHeads][4];  // of a tile's weights, by row and thread of the row
-  __device__ Sums& sums() { return *reinterpret_cast<Sums*>(queries[kTiles]); }
 };
-static_assert(kTiles < kBlocks && sizeof(Shared::Sums) <= kBlockBytes);
-constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
-static_assert(kSharedBytes <= 227 << 10);
+static_assert(sizeof(Weights) % 1024 == 0 && kTiles * sizeof(Weights) <= kBlocks * kBlockBytes);
+template <int kCluster>
+constexpr int kSharedBytes = sizeof(Shared<kCluster>) + 1024;  // and room to align
+static_assert(kSharedBytes<4> <= 227 << 10 && kSharedBytes<8> <= 227 << 10);
 
 // To the same place of another CTA of the cluster, counted by its barrier.
 __device__ void push_to(uint32_t cta, const void* from, uint32_t bytes, uint64_t* barrier) {
@@ -46,9 +62,12 @@ __device__ void push_to(uint32_t cta, const void* from, uint32_t bytes, uint64_t
 }
 
 // A thread has rows lane / 4 and that + 8 of its warp's sixteen, as in mla_decode_wide.
+template <int kCluster>
 class Unit {
+  using S = Share<kCluster>;
+
  public:
-  __device__ Unit(Shared& shared, const Params& params, const SplitItem& item, int first_head)
+  __device__ Unit(Shared<kCluster>& shared, const Params& params, const SplitItem& item, int first_head)
       : shared_(shared),
         params_(params),
         item_(item),
@@ -60,7 +79,11 @@ class Unit {
         warp_(static_cast<int>(threadIdx.x) / 32),
         lane_(static_cast<int>(threadIdx.x) % 32),
         row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4),
-        own_(rank_ * kGroups + group_) {}
+        scores_(group_ < S::kOwn),
+        sums_(group_ >= S::kFirstSummer),
+        block_(group_ - S::kFirstSummer),
+        own_(rank_ * S::kOwn + group_),
+        sent_(rank_ * S::kOwn + group_ % S::kOwn) {}
 
   __device__ void run() {
     const int tiles = (item_.end - item_.begin + kKeys - 1) / kKeys;
@@ -71,27 +94,37 @@ class Unit {
       // Looked up long before it is needed.
       const int page = lane_ == 0 && warp_ < here ? page_of(first + warp_) : 0;
       expect_and_load(first, here);
+      if (S::kAhead == 0 || first == 0) load_own(first, tiles);
       float scores[32], rescale[kTiles][2];
-      if (own_ < here) score(scores, first, parity);
+      if (scores_ && own_ < here) score(scores, first, parity);
+      if (S::kAhead > 0) load_own(first + kTiles, tiles);
       fence_async();
       __syncthreads();  // neither queries nor entries are read any more
       // Whoever has no tile says so, too, that it is done with the last round.
-      push(0, shared_.tops[parity][own_], sizeof(shared_.tops[0][0]), &shared_.tops_full);
+      push(shared_.tops[parity][sent_], sizeof(shared_.tops[0][0]), &shared_.tops_full);
       load_columns(first, here, page);
       barrier_wait(&shared_.tops_full, parity);
-      if (own_ < here) weigh(scores, parity);
+      if (scores_ && own_ < here) weigh(scores, parity);
+      if (sent_ < here) {
+        fence_async();
+        synchronize_senders();
+        push(&shared_.weights[sent_], sizeof(Weights), &shared_.weights_full);
+      }
       follow_tops(rescale, first, here, parity);
       barrier_wait(&shared_.weights_full, parity);
       barrier_wait(&shared_.columns_full, parity);
-      clear_columns(first, here);
+      if (sums_) clear_columns(first, here);
       fence_async();
       __syncthreads();  // and the CTA's own weights are there
-      add(values, rescale, first, here);
+      if (sums_) add(values, rescale, first, here);
       __syncthreads();  // what the next round brings takes their place
     }
-    float sum[2];
-    finish(sum);
-    write(values, sum);
+#pragma unroll
+    for (float& sum : sum_) {
+      sum += __shfl_xor_sync(0xffffffffU, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffU, sum, 2);
+    }
+    if (sums_) write(values);
   }
 
  private:
@@ -103,7 +136,7 @@ class Unit {
 
   // Of the `here` tiles of a round, how many others compute.
   __device__ uint32_t of_others(int here) const {
-    return static_cast<uint32_t>(here - min(max(here - rank_ * kGroups, 0), kGroups));
+    return static_cast<uint32_t>(here - min(max(here - rank_ * S::kOwn, 0), S::kOwn));
   }
 
   // Every warp brings a part: what one thread does for a copy takes its time.
@@ -111,72 +144,95 @@ class Unit {
     if (lane_ != 0) return;
     if (warp_ == 0) {
       barrier_expect(&shared_.tops_full,
-                     (kTiles - kGroups) * static_cast<uint32_t>(sizeof(shared_.tops[0][0])));
-      barrier_expect(&shared_.weights_full,
-                     of_others(here) * static_cast<uint32_t>(kBlockBytes + sizeof(shared_.sums()[0])));
+                     (kTiles - S::kOwn) * static_cast<uint32_t>(sizeof(shared_.tops[0][0])));
+      barrier_expect(&shared_.weights_full, of_others(here) * static_cast<uint32_t>(sizeof(Weights)));
     }
-    if (rank_ * kGroups < here) {
+    if (rank_ * S::kOwn < here) {
       if (warp_ == 0) barrier_expect(&shared_.queries_full, kBlocks * kBlockBytes);
-      for (int i = warp_; i < kBlocks; i += kWarps)
+      // By those who have nothing else to bring, if there are any.
+      constexpr int kFirstWarp = S::kOwn < kGroups ? 4 : 0;
+      for (int i = warp_ - kFirstWarp; i >= 0 && i < kBlocks; i += kWarps - kFirstWarp)
         copy_tile(shared_.queries[i], &params_.queries, &shared_.queries_full, i * 64, first_head_,
                   item_.token);
     }
-    if (own_ >= here) return;
+  }
+
+  // Where the entries of the warpgroup's tile of a round are.
+  __device__ int buffer_of(int first) const { return S::kAhead > 0 ? first / kTiles % 2 : group_; }
+
+  // The warpgroup's tile of the round that begins with tile `first`, if there is one.
+  __device__ void load_own(int first, int tiles) {
+    const int tile = first + own_;
+    if (!scores_ || tile >= tiles || lane_ != 0) return;
+    const int page = first == 0 ? page_of(tile) : next_page_;
+    // Looked up now, for the next time.
+    if (tile + kTiles < tiles) next_page_ = page_of(tile + kTiles);
     constexpr int kEach = kWarps / kGroups;  // warps of a tile
-    const TileCopies copies = copies_of(first + own_);
-    if (warp_ % kEach == 0) barrier_expect(&shared_.entries_full[group_], copies.bytes(params_));
-    copies.run(
-        params_, tail_, table_, page_of(first + own_), [&](int offset, const CUtensorMap* map, int32_t row) {
-          for (int i = warp_ % kEach; i < kBlocks; i += kEach)
-            copy_tile(shared_.entries[group_][i] + offset, map, &shared_.entries_full[group_], i * 64, row);
-        });
+    uint64_t* full = &shared_.entries_full[buffer_of(first)];
+    const TileCopies copies = copies_of(tile);
+    if (warp_ % kEach == 0) barrier_expect(full, copies.bytes(params_));
+    copies.run(params_, tail_, table_, page, [&](int offset, const CUtensorMap* map, int32_t row) {
+      for (int i = warp_ % kEach; i < kBlocks; i += kEach)
+        copy_tile(shared_.entries[buffer_of(first)][i] + offset, map, full, i * 64, row);
+    });
   }
 
   // Where the CTA's block `block` of columns of a tile lies: an own tile's where it is, others' in blocks
   // that are no longer needed.
-  __device__ unsigned char* columns_of(int tile, int block) {
-    const int first_own = rank_ * kGroups, first_block = rank_ * kColumnBlocks;
-    if (tile >= first_own && tile < first_own + kGroups)
-      return shared_.entries[tile - first_own][first_block + block];
-    const int other = tile < first_own ? tile : tile - kGroups;
-    constexpr int kEach = (kTiles - kGroups) / kGroups;  // others' tiles among an own one's blocks
-    const int free = other % kEach * kColumnBlocks + block;
-    return shared_.entries[other / kEach][free < first_block ? free : free + kColumnBlocks];
+  __device__ unsigned char* columns_of(int first, int tile, int block) {
+    const int first_own = rank_ * S::kOwn, first_block = rank_ * S::kColumnBlocks;
+    if (tile >= first_own && tile < first_own + S::kOwn)
+      return entries_of(first, tile - first_own)[first_block + block];
+    const int other = tile < first_own ? tile : tile - S::kOwn;
+    constexpr int kEach = (kTiles - S::kOwn) / S::kOwn;  // others' tiles among an own one's blocks
+    const int free = other % kEach * S::kColumnBlocks + block;
+    return entries_of(first, other / kEach)[free < first_block ? free : free + S::kColumnBlocks];
   }
-  static_assert((kTiles - kGroups) / kGroups * kColumnBlocks <= kBlocks - kColumnBlocks);
+  __device__ unsigned char (&entries_of(int first, int own))[kBlocks][kBlockBytes] {
+    return shared_.entries[S::kAhead > 0 ? first / kTiles % 2 : own];
+  }
+  static_assert((kTiles - S::kOwn) / S::kOwn * S::kColumnBlocks <= kBlocks - S::kColumnBlocks);
 
   // A warp brings those of a tile, if that is not the CTA's own. `page`: of the tile's first place.
   __device__ void load_columns(int first, int here, int page) {
     if (lane_ != 0) return;
-    const bool brings = warp_ < here && warp_ / kGroups != rank_;
+    const bool brings = warp_ < here && warp_ / S::kOwn != rank_;
     const TileCopies copies = copies_of(brings ? first + warp_ : first);
-    barrier_expect(&shared_.columns_full, brings ? copies.bytes(params_) / kBlocks * kColumnBlocks : 0);
+    barrier_expect(&shared_.columns_full, brings ? copies.bytes(params_) / kBlocks * S::kColumnBlocks : 0);
     if (!brings) return;
     copies.run(params_, tail_, table_, page, [&](int offset, const CUtensorMap* map, int32_t row) {
-      for (int i = 0; i < kColumnBlocks; ++i) {
-        copy_tile(columns_of(warp_, i) + offset, map, &shared_.columns_full, (rank_ * kColumnBlocks + i) * 64,
-                  row);
+      for (int i = 0; i < S::kColumnBlocks; ++i) {
+        copy_tile(columns_of(first, warp_, i) + offset, map, &shared_.columns_full,
+                  (rank_ * S::kColumnBlocks + i) * 64, row);
       }
     });
   }
 
-  // To the same place of the other CTAs, counted by their barriers; by a warp of the warpgroup, a lane each.
-  __device__ void push(int by, const void* from, uint32_t bytes, uint64_t* barrier) const {
-    if (warp_ % (kWarps / kGroups) == by && lane_ < kCluster && lane_ != rank_)
-      push_to(static_cast<uint32_t>(lane_), from, bytes, barrier);
+  // Of what is sent of the tile sent_, to the same place of the other CTAs and counted by their barriers, a
+  // warp's share: what one thread does for a copy takes 500 cycles.
+  __device__ void push(const void* from, uint32_t bytes, uint64_t* barrier) const {
+    constexpr int kSenders = kWarps / S::kOwn;
+    static_assert(kSenders >= kCluster);
+    const int cta = warp_ % kSenders;
+    if (lane_ == 0 && cta < kCluster && cta != rank_)
+      push_to(static_cast<uint32_t>(cta), from, bytes, barrier);
   }
+  // The warps that send a tile's.
+  __device__ void synchronize_senders() const { named_barrier_sync(1 + sent_ % S::kOwn, kThreads / S::kOwn); }
 
   // The scores of the warpgroup's tile, and their maxima.
   __device__ void score(float (&scores)[32], int first, uint32_t parity) {
     barrier_wait(&shared_.queries_full, parity);
-    barrier_wait(&shared_.entries_full[group_], parity);
-    score_tile(scores, shared_.queries[0], shared_.entries[group_][0], item_.end - begin_of(first + own_),
+    const int buffer = buffer_of(first);
+    barrier_wait(&shared_.entries_full[buffer],
+                 S::kAhead > 0 ? static_cast<uint32_t>(first / kTiles / 2) & 1U : parity);
+    score_tile(scores, shared_.queries[0], shared_.entries[buffer][0], item_.end - begin_of(first + own_),
                lane_);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float top = top_of(scores, half);
-      if (lane_ % 4 == 0) shared_.tops[parity][own_][row_ + 8 * half] = top * params_.scale;
-    }
+    float tops[2];
+    tops_of(tops, scores);
+    if (lane_ % 4 != 0) return;
+    shared_.tops[parity][own_][row_] = tops[0] * params_.scale;
+    shared_.tops[parity][own_][row_ + 8] = tops[1] * params_.scale;
   }
 
   // For the thread's rows, the factors that bring what was summed before a tile to the maximum with it.
@@ -195,29 +251,27 @@ class Unit {
 
   // The warpgroup's tile's weights, to all.
   __device__ void weigh(const float (&scores)[32], uint32_t parity) {
-    unsigned char* weights = shared_.queries[own_];
+    Weights& weights = shared_.weights[own_];
+    float tops[2] = {top_[0], top_[1]}, sums[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = row_ + 8 * half;
-      float top = top_[half];
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        if (tile <= own_) top = fmaxf(shared_.tops[parity][tile][row], top);
+        if (tile <= own_) tops[half] = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], tops[half]);
       }
-      shared_.sums()[own_][row][lane_ % 4] =
-          store_weights(weights, row, lane_, scores, half, params_.scale, top);
     }
-    fence_async();
-    named_barrier_sync(1 + group_, 128);
-    push(0, weights, kBlockBytes, &shared_.weights_full);
-    push(1, shared_.sums()[own_], sizeof(shared_.sums()[0]), &shared_.weights_full);
+    uint32_t pairs[2][8];
+    weights_of(pairs, sums, scores, params_.scale, tops);
+    store_weights(weights.block, row_, lane_, pairs);
+    weights.sums[row_][lane_ % 4] = sums[0];
+    weights.sums[row_ + 8][lane_ % 4] = sums[1];
   }
 
   // Places after the sequence's end have weight zero, but must not meet a NaN there.
   __device__ void clear_columns(int first, int here) {
     const int count = item_.end - begin_of(first + here - 1);
     if (count >= kKeys) return;
-    unsigned char* columns = columns_of(here - 1, group_);
+    unsigned char* columns = columns_of(first, here - 1, block_);
     for (int i = static_cast<int>(threadIdx.x) % 128; i < (kKeys - count) * 8; i += 128)
       *reinterpret_cast<uint4*>(columns + swizzled(count + i / 8, i % 8)) = uint4{};
   }
@@ -230,17 +284,13 @@ class Unit {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float factor = rescale[tile][half];
-        if (tile % kGroups == group_) {
-          sum_[half] = fmaf(sum_[half], factor, shared_.sums()[tile][row_ + 8 * half][lane_ % 4]);
-        } else if (!fresh) {
-          sum_[half] *= factor;
-        }
+        sum_[half] = fmaf(sum_[half], factor, shared_.weights[tile].sums[row_ + 8 * half][lane_ % 4]);
         if (fresh) continue;
 #pragma unroll
         for (int j = 0; j < 16; ++j) values[j / 2 * 4 + half * 2 + j % 2] *= factor;
       }
-      const uint64_t weights = wgmma_tile(shared_.queries[tile]);
-      const uint64_t columns = wgmma_columns_tile(columns_of(tile, group_), kBlockBytes);
+      const uint64_t weights = wgmma_tile(shared_.weights[tile].block);
+      const uint64_t columns = wgmma_columns_tile(columns_of(first, tile, block_), kBlockBytes);
       settle(values);
       wgmma_fence();
 #pragma unroll
@@ -252,29 +302,16 @@ class Unit {
     }
   }
 
-  __device__ void finish(float (&sum)[2]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float part = sum_[half];
-      part += __shfl_xor_sync(0xffffffffU, part, 1);
-      part += __shfl_xor_sync(0xffffffffU, part, 2);
-      if (lane_ % 4 == 0) shared_.group_sums[group_][row_ + 8 * half] = part;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      sum[half] = shared_.group_sums[0][row_ + 8 * half] + shared_.group_sums[1][row_ + 8 * half];
-  }
-
-  __device__ void write(const float (&values)[32], const float (&sum)[2]) const {
+  __device__ void write(const float (&values)[32]) const {
     const int heads = min(kHeads, params_.heads - first_head_);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = row_ + 8 * half;
       if (row >= heads) continue;
       const int head = first_head_ + row;
-      const int64_t column = int64_t{head} * kLatent + (rank_ * kColumnBlocks + group_) * 64 + lane_ % 4 * 2;
-      const float inverse = __frcp_rn(sum[half]);
+      const int64_t column =
+          int64_t{head} * kLatent + (rank_ * S::kColumnBlocks + block_) * 64 + lane_ % 4 * 2;
+      const float inverse = __frcp_rn(sum_[half]);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const float a = values[j * 4 + half * 2], b = values[j * 4 + half * 2 + 1];
@@ -287,27 +324,32 @@ class Unit {
               make_float2(a, b);
         }
       }
-      if (item_.slot >= 0 && rank_ == 0 && group_ == 0 && lane_ % 4 == 0)
+      if (item_.slot >= 0 && rank_ == 0 && block_ == 0 && lane_ % 4 == 0)
         params_.workspace.stats[int64_t{item_.slot} * params_.heads + head] =
-            make_float2(top_[half], sum[half]);
+            make_float2(top_[half], sum_[half]);
     }
   }
 
-  Shared& shared_;
+  Shared<kCluster>& shared_;
   const Params& params_;
   const SplitItem item_;
   const TokenTail tail_;
   const int32_t* table_;
   const int first_head_, rank_, group_, warp_, lane_, row_;
+  int next_page_ = 0;                      // of the next tile to be brought
+  const bool scores_, sums_;               // whether the warpgroup does
+  const int block_;                        // of columns that it sums
   const int own_;                          // the warpgroup's tile of a round
+  const int sent_;                         // that whose weights the warp helps to send
   float top_[2] = {-INFINITY, -INFINITY};  // of the unit so far
-  float sum_[2] = {0.0F, 0.0F};            // of the weights of every other tile, the thread's share
+  float sum_[2] = {0.0F, 0.0F};            // of the weights, the thread's share
 };
 
+template <int kCluster>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     mla_decode_few_kernel(const __grid_constant__ Params params) {
   extern __shared__ unsigned char memory[];
-  auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
+  auto& shared = *reinterpret_cast<Shared<kCluster>*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
     barrier_init(&shared.queries_full, 1);
     for (uint64_t& barrier : shared.entries_full) barrier_init(&barrier, 1);
@@ -322,18 +364,25 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   const int index = static_cast<int>(blockIdx.x) / kCluster;
   if (index >= shared.plan.items * params.groups) return;  // the whole cluster
   const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
-  Unit(shared, params, item, index % params.groups * kHeads).run();
+  Unit<kCluster>(shared, params, item, index % params.groups * kHeads).run();
   cluster_sync();  // the others have what they were sent from here
 }
 
-int64_t blocks(const MlaDecodeArgs& args, SplitUnits units) {
-  return kCluster * units.most * args.batch.tokens * ceil_div<int64_t>(args.heads, kHeads);
+// That run side by side: a few multiprocessors of each part of the GPU are left over (on an H100 with 132, 30
+// clusters of four and 15 of eight find room).
+int64_t clusters(const device::cuda::Gpu& gpu, int64_t ctas) {
+  return gpu.multiprocessors * 7 / 8 / ctas;
+}
+
+// Units of all queries at most, for 64 heads each.
+int64_t most_works(const MlaDecodeArgs& args, SplitUnits units) {
+  return units.most * args.batch.tokens * ceil_div<int64_t>(args.heads, kHeads);
 }
 
 }  // namespace
 
 bool mla_decode_few_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
-  return mla_decode_wide_takes(gpu, args) && blocks(args, kLargeUnits) <= gpu.multiprocessors;
+  return mla_decode_wide_takes(gpu, args) && most_works(args, kLargeUnits) <= clusters(gpu, 4);
 }
 
 void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args,
@@ -342,11 +391,18 @@ void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   // So few queries that each unit is an item.
   FATHOM_CHECK(workspace.units.most * args.batch.tokens < workspace.items_wanted,
                "{} tokens, {} items wanted", args.batch.tokens, workspace.items_wanted);
-  static device::cuda::SharedMemory memory;
-  if (!memory.allow(stream, &mla_decode_few_kernel, kSharedBytes)) return;
-  device::cuda::launch_early(stream, &mla_decode_few_kernel,
-                             dim3(static_cast<unsigned>(blocks(args, workspace.units))), dim3(kThreads),
-                             kSharedBytes, params);
+  const int64_t works = most_works(args, workspace.units);
+  const auto launch = [&]<int kCluster>(std::integral_constant<int, kCluster>) {
+    auto* kernel = &mla_decode_few_kernel<kCluster>;
+    static device::cuda::SharedMemory memory;
+    if (!memory.allow(stream, kernel, kSharedBytes<kCluster>)) return;
+    device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(works * kCluster)), dim3(kThreads),
+                               kSharedBytes<kCluster>, params);
+  };
+  if (works <= clusters(stream.gpu(), 8))
+    launch(std::integral_constant<int, 8>());
+  else
+    launch(std::integral_constant<int, 4>());
   stream.launched("mla_decode");
 }
 

@@ -18,6 +18,13 @@ inline constexpr int kKeys = kSplitTile;
 inline constexpr int kBlockBytes = 64 * 128;  // 64 rows of 64 columns, swizzled
 inline constexpr int kBlocks = kWidth / 64;
 
+// A tile's columns count for its scores in this order of blocks: the first kFirstBlocks are those that the
+// values' sums are done with first (wide_sm90.cu).
+inline constexpr int kFirstBlocks = 4;
+__host__ __device__ constexpr int block_in_order(int i) {
+  return i < kFirstBlocks ? i + i / 2 * 2 : i < kBlocks - 1 ? i - 2 + i / 6 * 2 : i;
+}
+
 struct Params {
   CUtensorMap queries;  // matrices of a token's heads, in boxes of 64
   CUtensorMap cache;    // entries, in boxes of box_rows places
@@ -40,6 +47,14 @@ __device__ inline int swizzled(int row, int chunk) {
   return row * 128 + ((chunk ^ (row & 7)) * 16);
 }
 
+// Of a tile's scores, those of its first `count` entries stay.
+__device__ inline void mask_scores(float (&scores)[32], int count, int lane) {
+  if (count >= kKeys) return;
+#pragma unroll
+  for (int j = 0; j < 32; ++j) {
+    if (j / 4 * 8 + lane % 4 * 2 + j % 2 >= count) scores[j] = -INFINITY;
+  }
+}
 // The scores of 64 heads with a tile's entries, of which the first `count` are places; by a warpgroup. Of
 // rows row and row + 8 a thread has columns 8 j + lane % 4 * 2 and the next (wgmma_shared).
 __device__ inline void score_tile(float (&scores)[32], const unsigned char* queries,
@@ -49,39 +64,61 @@ __device__ inline void score_tile(float (&scores)[32], const unsigned char* quer
   wgmma_fence();
 #pragma unroll
   for (int step = 0; step < kWidth / 16; ++step) {
-    const uint64_t offset = step / 4 * (kBlockBytes / 16) + step % 4 * 2;
+    const uint64_t offset = block_in_order(step / 4) * (kBlockBytes / 16) + step % 4 * 2;
     wgmma_shared(scores, q + offset, k + offset, step > 0);
   }
   wgmma_commit();
   wgmma_wait<0>();
   settle(scores);
-  if (count < kKeys) {
+  mask_scores(scores, count, lane);
+}
+// The largest of the scores of the thread's rows, `row` and row + 8.
+__device__ inline void tops_of(float (&tops)[2], const float (&scores)[32]) {
 #pragma unroll
-    for (int j = 0; j < 32; ++j) {
-      if (j / 4 * 8 + lane % 4 * 2 + j % 2 >= count) scores[j] = -INFINITY;
+  for (int half = 0; half < 2; ++half) {
+    float pairs[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) pairs[j] = fmaxf(scores[4 * j + 2 * half], scores[4 * j + 2 * half + 1]);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) pairs[j] = fmaxf(pairs[j], pairs[j + 4]);
+    tops[half] = fmaxf(fmaxf(pairs[0], pairs[2]), fmaxf(pairs[1], pairs[3]));
+  }
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+    const float others[2] = {__shfl_xor_sync(0xffffffffU, tops[0], lanes),
+                             __shfl_xor_sync(0xffffffffU, tops[1], lanes)};
+    tops[0] = fmaxf(tops[0], others[0]);
+    tops[1] = fmaxf(tops[1], others[1]);
+  }
+}
+// The rows' weights, in pairs, and the sums of the thread's.
+__device__ inline void weights_of(uint32_t (&weights)[2][8], float (&sums)[2], const float (&scores)[32],
+                                  float scale, const float (&tops)[2]) {
+  sums[0] = sums[1] = 0;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], scale, -tops[half]));
+      const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], scale, -tops[half]));
+      sums[half] += a + b;
+      weights[half][j] = pack_bf16(a, b);
     }
   }
 }
-// The largest of a row's scores; half: 0 for `row`, 1 for row + 8.
-__device__ inline float top_of(const float (&scores)[32], int half) {
-  float top = -INFINITY;
-#pragma unroll
-  for (int j = 0; j < 8; ++j) top = fmaxf(top, fmaxf(scores[4 * j + 2 * half], scores[4 * j + 2 * half + 1]));
-  top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
-  return fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
-}
-// A row's weights into a swizzled block, and the sum of the thread's.
-__device__ inline float store_weights(unsigned char* block, int row, int lane, const float (&scores)[32],
-                                      int half, float scale, float top) {
-  float sum = 0;
+// Into a swizzled block.
+__device__ inline void store_weights(unsigned char* block, int row, int lane,
+                                     const uint32_t (&weights)[2][8]) {
+  // One register for all eight chunks of a row.
+  const uint32_t first = kept(shared_address(block) + static_cast<uint32_t>(swizzled(row, 0) + lane % 4 * 4));
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], scale, -top));
-    const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], scale, -top));
-    sum += a + b;
-    *reinterpret_cast<uint32_t*>(block + swizzled(row, j) + lane % 4 * 4) = pack_bf16(a, b);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t to = (first ^ static_cast<uint32_t>(j * 16)) + static_cast<uint32_t>(half * 1024);
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(weights[half][j]) : "memory");
+    }
   }
-  return sum;
 }
 
 // Of a tile of entries [begin, begin + places) of a query: whole boxes, and entries that come one by one.

@@ -1,8 +1,10 @@
 // mla_decode for many heads (V3: 128), where the tensor cores are what binds: 64 heads are the rows of wgmma
-// tiles. One thread brings tiles of 64 entries with the copy engine, two at a time. Two warpgroups take turns
-// in computing a tile's weights, and each has half of the 512 columns of the values. Two CTAs with different
+// tiles of 64 entries. Of four warpgroups one brings tiles with the copy engine, two at a time; one turns a
+// tile into weights; two sum half of the 512 columns of the values each, of the tile before it. A tile comes
+// and goes in two parts, so that the next one's scores begin before it is whole. Two CTAs with different
 // heads of one query form a cluster and share the tiles that they bring.
 #include <type_traits>
+#include <utility>
 
 #include "base/check.h"
 #include "device/cuda/shared_memory.h"
@@ -13,113 +15,269 @@ namespace {
 
 using namespace wide;  // NOLINT: its own
 
-constexpr int kConsumers = 256;
-constexpr int kThreads = kConsumers + 128;
+constexpr int kThreads = 512;
+constexpr int kSummers = 256;  // threads that sum values
 constexpr int kStages = 2;
+constexpr int kParts = 2;                // of a tile: what the summers are done with first, and the rest
 constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its weights take this one's place
+constexpr int kFolded = 8;               // groups of four values that come back at once to be folded
+constexpr int kKept = 16;                // steps of the queries' columns that the weigher keeps in registers
+
+// Named barriers: of the weigher's threads, and kSummer + a warpgroup's index of those of one that sums.
+constexpr int kWeighers = 1, kSummer = 2;
 
 struct Shared {
   unsigned char q[kBlocks][kBlockBytes];
-  unsigned char keys[kStages][kBlocks][kBlockBytes];
-  float tops[2][kHeads], rescale[2][kHeads];  // by the tile's parity
-  float sums[2][kHeads];                      // by warpgroup
-  uint64_t full[kStages], empty[kStages];
+  unsigned char tiles[kStages][kBlocks][kBlockBytes];
+  float rescale[kStages][kHeads];          // what was summed before the stage's tile is multiplied by it
+  float tops[2][kHeads], sums[2][kHeads];  // of a unit; by its parity
+  uint64_t full[kStages][kParts], empty[kStages][kParts], weighed[kStages];
   uint64_t q_full, q_empty;
   SplitPlan plan;
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
 static_assert(kSharedBytes <= 227 << 10);
 
-// What the CTAs of a cluster do in turns: items for as many groups of heads as there are CTAs.
+// What the CTAs of a cluster do in turns: items for as many groups of heads as there are CTAs; where there
+// are few, two clusters each, for half of the values' columns, which both need all scores for.
 template <int kCluster>
 struct Turns {
   const Params& params;
   const int rank, pairs, first, step;
+  const int parts;  // that an item's columns are cut into
 
-  __device__ explicit Turns(const Params& all)
+  __device__ Turns(const Params& all, const SplitPlan& plan)
       : params(all),
         rank(kCluster > 1 ? static_cast<int>(rank_in_cluster()) : 0),
         pairs(all.groups / kCluster),
         first(static_cast<int>(blockIdx.x) / kCluster),
-        step(static_cast<int>(gridDim.x) / kCluster) {}
+        step(static_cast<int>(gridDim.x) / kCluster),
+        parts(2 * plan.items * pairs <= step ? 2 : 1) {}
 
-  __device__ bool has(const SplitPlan& plan, int index) const { return index < plan.items * pairs; }
+  __device__ bool has(const SplitPlan& plan, int index) const { return index < plan.items * pairs * parts; }
   __device__ SplitItem item(const SplitPlan& plan, int index) const {
-    return split_item(plan, params.tokens, index / pairs);
+    return split_item(plan, params.tokens, index / parts / pairs);
   }
-  __device__ int first_head(int index) const { return (index % pairs * kCluster + rank) * kHeads; }
+  __device__ int first_head(int index) const { return (index / parts % pairs * kCluster + rank) * kHeads; }
+  __device__ int part(int index) const { return index % parts; }
 };
 
-// Of two CTAs each brings half of a tile's columns to both.
+// By one lane of each of four warps, which share out a tile's blocks of columns; of two CTAs each brings half
+// of them to both.
 template <int kCluster>
-__device__ void produce(Shared& shared, const Params& params) {
-  const Turns<kCluster> turns(params);
-  const auto copy = [&](unsigned char(&to)[kBlocks][kBlockBytes], int offset, const CUtensorMap* map,
-                        uint64_t* full, int32_t row) {
-#pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-      if (i % kCluster != turns.rank) continue;
-      if constexpr (kCluster > 1)
-        copy_tile_to_cluster_once(to[i] + offset, map, full, i * 64, row, (1 << kCluster) - 1);
-      else
-        copy_tile_once(to[i] + offset, map, full, i * 64, row);
-    }
-  };
-  int tile = 0;
-  uint32_t items = 0;
-  for (int index = turns.first; turns.has(shared.plan, index); index += turns.step, ++items) {
-    const SplitItem item = turns.item(shared.plan, index);
-    const int32_t* table = params.block_tables + item.sequence * params.table_stride;
-    const TokenTail tail = tail_of(params.branches, item.token);
-    for (int begin = item.begin; begin < item.end; begin += kKeys, ++tile) {
-      const int stage = tile % kStages;
-      const int page = table[begin / params.page_size];
-      barrier_wait(&shared.empty[stage], (static_cast<uint32_t>(tile / kStages) & 1U) ^ 1);
-      const TileCopies copies(params, tail, begin, item.end);
-      barrier_expect(&shared.full[stage], copies.bytes(params));
-      copies.run(params, tail, table, page, [&](int offset, const CUtensorMap* map, int32_t row) {
-        copy(shared.keys[stage], offset, map, &shared.full[stage], row);
-      });
-      if (begin > item.begin) continue;
-      // Once the last item's scores are there, while its outputs are still summed.
-      barrier_wait(&shared.q_empty, (items & 1) ^ 1);
-      barrier_expect(&shared.q_full, kBlocks * kBlockBytes);
-#pragma unroll
-      for (int i = 0; i < kBlocks; ++i) {
-        copy_tile(shared.q[i], &params.queries, &shared.q_full, i * 64, turns.first_head(index), item.token);
+class Producer {
+ public:
+  __device__ Producer(Shared& shared, const Params& params)
+      : shared_(shared), params_(params), warp_(static_cast<int>(threadIdx.x) % 128 / 32) {}
+
+  __device__ void run() {
+    const Turns<kCluster> turns(params_, shared_.plan);
+    uint32_t items = 0;
+    for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step, ++items) {
+      const SplitItem item = turns.item(shared_.plan, index);
+      const int32_t* table = params_.block_tables + item.sequence * params_.table_stride;
+      const TokenTail tail = tail_of(params_.branches, item.token);
+      // The place that `begin` is in its page, and that page's entry of the table.
+      int in_page = item.begin % params_.page_size;
+      const int32_t* page = table + item.begin / params_.page_size;
+      for (int begin = item.begin; begin < item.end; begin += kKeys) {
+        if (params_.box_rows == kKeys && min(begin + kKeys, item.end) <= tail.start) {
+          const int row = *page * params_.page_size + in_page;
+          bring(kKeys * 128, turns.rank, [&](const auto& copy) { copy(0, &params_.cache, row); });
+        } else {
+          const TileCopies copies(params_, tail, begin, item.end);
+          bring(copies.bytes(params_) / kBlocks, turns.rank,
+                [&](const auto& copy) { copies.run(params_, tail, table, *page, copy); });
+        }
+        in_page += kKeys;
+        while (in_page >= params_.page_size) {
+          in_page -= params_.page_size;
+          ++page;
+        }
+        if (begin > item.begin) continue;
+        // Once the last item's scores are there, while its outputs are still summed.
+        barrier_wait(&shared_.q_empty, (items & 1) ^ 1);
+        if (warp_ == 0) barrier_expect(&shared_.q_full, kBlocks * kBlockBytes);
+        for (int i = warp_; i < kBlocks; i += 4)
+          copy_tile(shared_.q[i], &params_.queries, &shared_.q_full, i * 64, turns.first_head(index),
+                    item.token);
       }
     }
+    if constexpr (kCluster > 1) {
+      if (warp_ == 0) wait_for_last_releases();
+    }
   }
-  if constexpr (kCluster > 1) wait_for_releases<kStages>(shared.empty, tile);
-}
 
-// A thread has rows lane / 4 and that + 8 of its warp's sixteen.
+ private:
+  // The warp's share of a tile of block_bytes a block: run(copy) copies all of a block's rows.
+  template <class Run>
+  __device__ void bring(uint32_t block_bytes, int rank, const Run& run) {
+    uint64_t* full = shared_.full[ring_.stage];
+    uint64_t* empty = shared_.empty[ring_.stage];
+    if (warp_ == 0) {
+      barrier_wait(&empty[0], ring_.phase ^ 1);
+      barrier_expect(&full[0], block_bytes * kFirstBlocks);
+    }
+#pragma unroll 1
+    for (int at = warp_ * kCluster + rank; at < kBlocks; at += 4 * kCluster) {
+      const int part = at < kFirstBlocks ? 0 : 1, block = block_in_order(at);
+      unsigned char* to = shared_.tiles[ring_.stage][block];
+      barrier_wait(&empty[part], ring_.phase ^ 1);
+      run([&](int offset, const CUtensorMap* map, int32_t row) {
+        if constexpr (kCluster > 1)
+          copy_tile_to_cluster_once(to + offset, map, &full[part], block * 64, row, (1 << kCluster) - 1);
+        else
+          copy_tile_once(to + offset, map, &full[part], block * 64, row);
+      });
+    }
+    if (warp_ == 0) {
+      barrier_wait(&empty[1], ring_.phase ^ 1);
+      barrier_expect(&full[1], block_bytes * (kBlocks - kFirstBlocks));
+    }
+    ring_.next();
+    ++tiles_;
+  }
+
+  // As wait_for_releases (ops/wgmma.cuh).
+  __device__ void wait_for_last_releases() const {
+    for (int part = 0; part < kParts; ++part) {
+      for (int tile = max(tiles_ - kStages, 0); tile < tiles_; ++tile)
+        barrier_wait(&shared_.empty[tile % kStages][part], static_cast<uint32_t>(tile / kStages) & 1U);
+    }
+  }
+
+  Shared& shared_;
+  const Params& params_;
+  const int warp_;
+  Ring<kStages> ring_;
+  int tiles_ = 0;
+};
+
+// Of the 64 heads, a thread has rows lane / 4 and that + 8 of its warp's sixteen.
 template <int kCluster>
-class Consumer {
+class Weigher {
  public:
-  __device__ Consumer(Shared& shared, const Params& params, float4* aside)
+  __device__ Weigher(Shared& shared, const Params& params)
       : shared_(shared),
         params_(params),
-        aside_(aside + int64_t{blockIdx.x} * 32 * kConsumers + threadIdx.x),
-        group_(static_cast<int>(threadIdx.x) / 128),
+        lane_(static_cast<int>(threadIdx.x) % 32),
+        row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4) {}
+
+  __device__ void run() {
+    const Turns<kCluster> turns(params_, shared_.plan);
+    uint32_t items = 0, units = 0;
+    for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step, ++items) {
+      const SplitItem item = turns.item(shared_.plan, index);
+      barrier_wait(&shared_.q_full, items & 1U);
+      const int row = row_ - lane_ / 4 + lane_ % 16;
+#pragma unroll
+      for (int i = 0; i < kKept; ++i) {
+        load_matrix4(queries_[i], shared_address(shared_.q[block_in_order(i / 4)]) +
+                                      static_cast<uint32_t>(swizzled(row, i % 4 * 2 + lane_ / 16)));
+      }
+      for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units)
+        weigh_unit(begin, min(begin + item.unit_places, item.end), item.end, units % 2);
+    }
+  }
+
+ private:
+  __device__ void weigh_unit(int begin, int end, int item_end, uint32_t parity) {
+    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    for (int place = begin; place < end; place += kKeys) {
+      float scores[32];
+      score(scores);
+      // All warps have read the tile and the queries: the weights take the rope columns' place.
+      named_barrier_sync(kWeighers, 128);
+      if (place + kKeys >= item_end && threadIdx.x % 128 == 0) barrier_arrive(&shared_.q_empty);
+      mask_scores(scores, item_end - place, lane_);
+      float rescale[2], parts[2], tops[2];
+      tops_of(tops, scores);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float old = top[half];
+        top[half] = fmaxf(tops[half] * params_.scale, old);
+        rescale[half] = place > begin ? exp2_fast(old - top[half]) : 0.0F;
+      }
+      uint32_t weights[2][8];
+      weights_of(weights, parts, scores, params_.scale, top);
+      store_weights(shared_.tiles[ring_.stage][kRopeBlock], row_, lane_, weights);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        sum[half] = fmaf(sum[half], rescale[half], parts[half]);
+        if (lane_ % 4 == 0) shared_.rescale[ring_.stage][row_ + 8 * half] = rescale[half];
+      }
+      if (place + kKeys >= end) publish(top, sum, parity);
+      fence_async();
+      __syncwarp();
+      if (lane_ == 0) barrier_arrive(&shared_.weighed[ring_.stage]);
+      ring_.next();
+    }
+  }
+
+  __device__ void score(float (&scores)[32]) {
+    const uint64_t q = wgmma_tile(shared_.q[0]), k = wgmma_tile(shared_.tiles[ring_.stage][0]);
+    barrier_wait(&shared_.full[ring_.stage][0], ring_.phase);
+    settle(scores);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kWidth / 16; ++i) {
+      const uint64_t at = block_in_order(i / 4) * (kBlockBytes / 16) + i % 4 * 2;
+      if (i == kFirstBlocks * 4) barrier_wait(&shared_.full[ring_.stage][1], ring_.phase);
+      if (i < kKept)
+        wgmma_registers(scores, queries_[i], k + at, i > 0);
+      else
+        wgmma_shared(scores, q + at, k + at, true);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    settle(scores);
+  }
+
+  // A unit's maxima and sums.
+  __device__ void publish(const float (&top)[2], const float (&sum)[2], uint32_t parity) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float all = sum[half];
+      all += __shfl_xor_sync(0xffffffffU, all, 1);
+      all += __shfl_xor_sync(0xffffffffU, all, 2);
+      if (lane_ % 4 != 0) continue;
+      shared_.tops[parity][row_ + 8 * half] = top[half];
+      shared_.sums[parity][row_ + 8 * half] = all;
+    }
+  }
+
+  Shared& shared_;
+  const Params& params_;
+  const int lane_, row_;
+  Ring<kStages> ring_;
+  uint32_t queries_[kKept][4];
+};
+
+// Sums kHalves * 256 columns of the values, half of them each warpgroup. Rows as a Weigher's.
+template <int kCluster, int kHalves>
+class Summer {
+ public:
+  __device__ Summer(Shared& shared, const Params& params, float4* aside)
+      : shared_(shared),
+        params_(params),
+        aside_(aside + int64_t{blockIdx.x} * 32 * kSummers + threadIdx.x % kSummers),
+        group_(static_cast<int>(threadIdx.x) % kSummers / 128),
         lane_(static_cast<int>(threadIdx.x) % 32),
         row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4),
         their_empty_(cluster_address(shared.empty, static_cast<uint32_t>(lane_ % kCluster))) {}
 
   __device__ void run() {
-    float values[2][64];  // of the warpgroup's columns, the lower and the upper 128
-    const Turns<kCluster> turns(params_);
+    float values[kHalves][64];
+    const Turns<kCluster> turns(params_, shared_.plan);
+    uint32_t units = 0;
     for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step) {
       const SplitItem item = turns.item(shared_.plan, index);
-      const int first_head = turns.first_head(index);
-      const int heads = min(kHeads, params_.heads - first_head);
-      barrier_wait(&shared_.q_full, items_++ & 1);
+      first_block_ = (turns.part(index) * 2 + group_) * 2 * kHalves;
       float top[2], sum[2];  // folded
-      for (int begin = item.begin; begin < item.end; begin += item.unit_places) {
+      for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units) {
         const int end = min(begin + item.unit_places, item.end);
-        add_unit(values, begin, end, end == item.end);
         float unit_top[2], unit_sum[2];
-        finish_unit((end - begin + kKeys - 1) / kKeys, unit_top, unit_sum);
+        add_unit(values, unit_top, unit_sum, end - begin, units % 2);
         if (begin > item.begin) {
           fold(values, top, sum, unit_top, unit_sum);
         } else {
@@ -128,131 +286,103 @@ class Consumer {
         }
         if (end < item.end) put_aside(values);
       }
-      write(values, top, sum, item, first_head, heads);
+      write(values, top, sum, item, turns.first_head(index));
     }
   }
 
  private:
-  __device__ void synchronize() const { named_barrier_sync(1, kConsumers); }
-
-  __device__ void add_unit(float (&values)[2][64], int begin, int end, bool last_of_item) {
-    sum_[0] = sum_[1] = 0;
-    for (int i = 0; begin + i * kKeys < end; ++i) {
-      const int stage = tile_ % kStages;
-      const int count = end - begin - i * kKeys;
-      unsigned char(&keys)[kBlocks][kBlockBytes] = shared_.keys[stage];
-      barrier_wait(&shared_.full[stage], static_cast<uint32_t>(tile_ / kStages) & 1U);
-      const bool mine = i % 2 == group_;
-      if (mine)
-        weigh(keys, i, count);
-      else if (count < kKeys)
-        clear_rows(keys, count);
-      fence_async();
-      synchronize();
-      if (last_of_item && count <= kKeys && threadIdx.x == 0) barrier_arrive(&shared_.q_empty);
-      if (i > 0) {
+  __device__ void add_unit(float (&values)[kHalves][64], float (&top)[2], float (&sum)[2], int places,
+                           uint32_t parity) {
+    for (int done = 0; done < places; done += kKeys) {
+      unsigned char(&tile)[kBlocks][kBlockBytes] = shared_.tiles[ring_.stage];
+      barrier_wait(&shared_.full[ring_.stage][0], ring_.phase);
+      barrier_wait(&shared_.full[ring_.stage][1], ring_.phase);
+      barrier_wait(&shared_.weighed[ring_.stage], ring_.phase);
+      if (places - done < kKeys) clear_rows(tile, places - done);
+      const float rescale[2] = {shared_.rescale[ring_.stage][row_], shared_.rescale[ring_.stage][row_ + 8]};
+      const uint64_t weights = wgmma_tile(tile[kRopeBlock]);
 #pragma unroll
-        for (int row = 0; row < 2; ++row) {
-          const float rescale = shared_.rescale[i % 2][row_ + 8 * row];
-          if (!mine) sum_[row] *= rescale;
+      for (int half = 0; half < kHalves; ++half) {
+        if (done > 0) {
 #pragma unroll
-          for (int j = 0; j < 32; ++j) {
-            const int at = j / 2 * 4 + row * 2 + j % 2;
-            values[0][at] *= rescale;
-            values[1][at] *= rescale;
-          }
+          for (int i = 0; i < 64; ++i) values[half][i] *= rescale[i / 2 % 2];
         }
-      }
-      const uint64_t weights = wgmma_tile(keys[kRopeBlock]);
-      settle(values[0]);
-      settle(values[1]);
-      wgmma_fence();
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint64_t columns = wgmma_columns_tile(keys[group_ * 4 + half * 2], kBlockBytes);
+        const uint64_t columns = wgmma_columns_tile(tile[first_block_ + half * 2], kBlockBytes);
+        settle(values[half]);
+        wgmma_fence();
 #pragma unroll
         for (int k = 0; k < kKeys / 16; ++k) {
-          wgmma_shared_values_n128(values[half], weights + k * 2, columns + k * (2048 / 16), i > 0 || k > 0);
+          wgmma_shared_values_n128(values[half], weights + k * 2, columns + k * (2048 / 16),
+                                   done > 0 || k > 0);
+        }
+        wgmma_commit();
+      }
+      wgmma_wait<kHalves - 1>();
+      settle(values[0]);
+      release(0);
+      if constexpr (kHalves > 1) {
+        wgmma_wait<0>();
+        settle(values[1]);
+      }
+      if (done + kKeys >= places) {
+        // Before the stage is given back: the next unit but one takes their place.
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          top[half] = shared_.tops[parity][row_ + 8 * half];
+          sum[half] = shared_.sums[parity][row_ + 8 * half];
         }
       }
-      wgmma_commit();
-      wgmma_wait<0>();
-      settle(values[0]);
-      settle(values[1]);
-      if (lane_ < kCluster) barrier_arrive_at(their_empty_ + static_cast<uint32_t>(stage * sizeof(uint64_t)));
-      ++tile_;
+      release(1);
+      ring_.next();
     }
   }
 
-  // Places after the sequence's end have weight zero, but must not meet a NaN there.
-  __device__ void clear_rows(unsigned char (&keys)[kBlocks][kBlockBytes], int count) const {
-    for (int i = static_cast<int>(threadIdx.x) % 128; i < (kKeys - count) * 8 * (kLatent / 64); i += 128) {
-      const int block = i % (kLatent / 64), chunk = i / (kLatent / 64) % 8;
-      const int row = count + i / (kLatent / 8);
-      *reinterpret_cast<uint4*>(keys[block] + swizzled(row, chunk)) = uint4{};
-    }
+  // A part of the tile, to all that bring it.
+  __device__ void release(int part) const {
+    __syncwarp();
+    if (lane_ < kCluster)
+      barrier_arrive_at(their_empty_ +
+                        static_cast<uint32_t>((ring_.stage * kParts + part) * sizeof(uint64_t)));
   }
 
-  // The weights of tile i of the unit, the first `count` of whose places count.
-  __device__ void weigh(unsigned char (&keys)[kBlocks][kBlockBytes], int i, int count) {
-    float scores[32];
-    score_tile(scores, shared_.q[0], keys[0], count, lane_);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = row_ + 8 * half;
-      float top = top_of(scores, half) * params_.scale;
-      float rescale = 0;
-      if (i > 0) {
-        const float old = shared_.tops[(i - 1) % 2][row];
-        top = fmaxf(top, old);
-        rescale = exp2_fast(old - top);
-      }
-      const float sum = store_weights(keys[kRopeBlock], row, lane_, scores, half, params_.scale, top);
-      sum_[half] = fmaf(sum_[half], rescale, sum);
-      if (lane_ % 4 == 0) {
-        shared_.tops[i % 2][row] = top;
-        shared_.rescale[i % 2][row] = rescale;
-      }
+  // Places after the sequence's end have weight zero, but must not meet a NaN there. The warpgroup's columns.
+  __device__ void clear_rows(unsigned char (&tile)[kBlocks][kBlockBytes], int count) const {
+    constexpr int kEach = 16 * kHalves;  // 16 bytes each
+    for (int i = static_cast<int>(threadIdx.x) % 128; i < (kKeys - count) * kEach; i += 128) {
+      unsigned char* block = tile[first_block_ + i % kEach / 8];
+      *reinterpret_cast<uint4*>(block + swizzled(count + i / kEach, i % 8)) = uint4{};
     }
+    fence_async();
+    named_barrier_sync(kSummer + group_, 128);
   }
 
-  // The maxima and sums of a unit of `tiles` tiles.
-  __device__ void finish_unit(int tiles, float (&top)[2], float (&sum)[2]) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float part = sum_[i];
-      part += __shfl_xor_sync(0xffffffffU, part, 1);
-      part += __shfl_xor_sync(0xffffffffU, part, 2);
-      if (lane_ % 4 == 0) shared_.sums[group_][row_ + 8 * i] = part;
-      top[i] = shared_.tops[(tiles - 1) % 2][row_ + 8 * i];
-    }
-    synchronize();
-#pragma unroll
-    for (int i = 0; i < 2; ++i) sum[i] = shared_.sums[0][row_ + 8 * i] + shared_.sums[1][row_ + 8 * i];
-  }
+  // Groups of four values: group i is values[i / 16][i % 16 * 4] and the next three.
+  using Groups = std::make_integer_sequence<int, 16 * kHalves>;
+  static constexpr int kGroupStride = kSummers * 16;  // bytes between a thread's groups aside
 
-  __device__ void put_aside(const float (&values)[2][64]) const {
-    float4* to = aside_;
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      const float* from = values[i / 16] + i % 16 * 4;
-      store_kept(to + i * kConsumers, make_float4(from[0], from[1], from[2], from[3]));
-    }
+  __device__ void put_aside(const float (&values)[kHalves][64]) const {
+    const uint64_t policy = keep_policy();
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+      (store_kept<i * kGroupStride>(aside_, values[i / 16] + i % 16 * 4, policy), ...);
+    }(Groups());
   }
   // What was put aside, with the unit in `values` folded into it.
-  __device__ void fold(float (&values)[2][64], float (&top)[2], float (&sum)[2], const float (&unit_top)[2],
-                       const float (&unit_sum)[2]) const {
+  __device__ void fold(float (&values)[kHalves][64], float (&top)[2], float (&sum)[2],
+                       const float (&unit_top)[2], const float (&unit_sum)[2]) const {
     const Fold folds[2] = {Fold(top[0], unit_top[0]), Fold(top[1], unit_top[1])};
-    const float4* from = aside_;
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      const float4 old = load_kept(from + i * kConsumers);
+    const uint64_t policy = keep_policy();
+    const auto fold_group = [&]<int i>(std::integral_constant<int, i>) {
+      if constexpr (i % kFolded == 0) __syncwarp();  // no more of them in registers at once
+      const float4 old = load_kept<i * kGroupStride>(aside_, policy);
       float* value = values[i / 16] + i % 16 * 4;
       value[0] = folds[0](old.x, value[0]);
       value[1] = folds[0](old.y, value[1]);
       value[2] = folds[1](old.z, value[2]);
       value[3] = folds[1](old.w, value[3]);
-    }
+    };
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+      (fold_group(std::integral_constant<int, i>()), ...);
+    }(Groups());
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       sum[i] = folds[i](sum[i], unit_sum[i]);
@@ -260,41 +390,65 @@ class Consumer {
     }
   }
 
-  __device__ void write(const float (&values)[2][64], const float (&top)[2], const float (&sum)[2],
-                        const SplitItem& item, int first_head, int heads) const {
+  __device__ void write(const float (&values)[kHalves][64], const float (&top)[2], const float (&sum)[2],
+                        const SplitItem& item, int first_head) const {
+    const int heads = min(kHeads, params_.heads - first_head);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int row = row_ + 8 * i;
-      if (row >= heads) continue;
-      const int head = first_head + row;
-      const int64_t column = int64_t{head} * kLatent + group_ * 256 + lane_ % 4 * 2;
-      const float inverse = __frcp_rn(sum[i]);
+      const int row = row_ + 8 * i, head = first_head + row;
+      if (item.slot < 0) {
+        // Four lanes together have eight columns of a row in each of four places; each gets those of one
+        // place.
+        const float inverse = __frcp_rn(sum[i]);
+        __nv_bfloat16* to = params_.out + item.token * params_.out_stride + int64_t{head} * kLatent +
+                            first_block_ * 64 + lane_ % 4 * 8;
 #pragma unroll
-      for (int j = 0; j < 32; ++j) {
-        const float a = values[j / 16][j % 16 * 4 + i * 2], b = values[j / 16][j % 16 * 4 + i * 2 + 1];
-        if (item.slot < 0) {
-          *reinterpret_cast<uint32_t*>(params_.out + item.token * params_.out_stride + column + j * 8) =
-              pack_bf16(__fmul_rn(a, inverse), __fmul_rn(b, inverse));
-        } else {
-          *reinterpret_cast<float2*>(params_.workspace.partial +
-                                     int64_t{item.slot} * params_.heads * kLatent + column + j * 8) =
-              make_float2(a, b);
+        for (int j = 0; j < 16 * kHalves; j += 4) {
+          uint32_t words[4];
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            const float* value = values[j / 16] + (j + k) % 16 * 4 + i * 2;
+            words[k] = pack_bf16(__fmul_rn(value[0], inverse), __fmul_rn(value[1], inverse));
+          }
+          transpose_quad(words);
+          if (row < heads)
+            *reinterpret_cast<uint4*>(to + j * 8) = make_uint4(words[0], words[1], words[2], words[3]);
         }
+      } else if (row < heads) {
+        float* to = params_.workspace.partial + (int64_t{item.slot} * params_.heads + head) * kLatent +
+                    first_block_ * 64 + lane_ % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < 16 * kHalves; ++j) {
+          const float* value = values[j / 16] + j % 16 * 4 + i * 2;
+          *reinterpret_cast<float2*>(to + j * 8) = make_float2(value[0], value[1]);
+        }
+        if (first_block_ == 0 && lane_ % 4 == 0)
+          params_.workspace.stats[int64_t{item.slot} * params_.heads + head] = make_float2(top[i], sum[i]);
       }
-      if (item.slot >= 0 && group_ == 0 && lane_ % 4 == 0) {
-        params_.workspace.stats[int64_t{item.slot} * params_.heads + head] = make_float2(top[i], sum[i]);
+    }
+  }
+
+  // Of four lanes in a row, lane i gets word i of each, in their order.
+  __device__ void transpose_quad(uint32_t (&words)[4]) const {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+      const bool upper = (lane_ & step) != 0;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if ((k & step) != 0) continue;
+        const uint32_t other = __shfl_xor_sync(0xffffffffU, upper ? words[k] : words[k + step], step);
+        (upper ? words[k] : words[k + step]) = other;
       }
     }
   }
 
   Shared& shared_;
   const Params& params_;
-  float4* aside_;  // what is folded so far: [CTAs, 32, kConsumers]
+  float4* aside_;  // what is folded so far: [CTAs, 32, kSummers]
   const int group_, lane_, row_;
   const uint32_t their_empty_;
-  int tile_ = 0;                 // of the CTA
-  uint32_t items_ = 0;           // the same
-  float sum_[2] = {0.0F, 0.0F};  // of the thread's share of the weights it computed
+  int first_block_ = 0;  // of the warpgroup's columns
+  Ring<kStages> ring_;
 };
 
 template <int kCluster>
@@ -304,8 +458,11 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
-      barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], kConsumers / 32 * kCluster);
+      for (int part = 0; part < kParts; ++part) {
+        barrier_init(&shared.full[i][part], 1);
+        barrier_init(&shared.empty[i][part], kSummers / 32 * kCluster);
+      }
+      barrier_init(&shared.weighed[i], 4);
     }
     barrier_init(&shared.q_full, 1);
     barrier_init(&shared.q_empty, 1);
@@ -314,12 +471,19 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   if constexpr (kCluster > 1) cluster_sync();
   device::cuda::let_next_start();  // as mla_decode_narrow_kernel
   make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
-  if (threadIdx.x >= kConsumers) {
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  if (group == 0) {
     fewer_registers<24>();
-    if (threadIdx.x == kConsumers) produce<kCluster>(shared, params);
+    if (threadIdx.x % 32 == 0) Producer<kCluster>(shared, params).run();
+  } else if (group == 1) {
+    more_registers<136>();
+    Weigher<kCluster>(shared, params).run();
   } else {
-    more_registers<240>();
-    Consumer<kCluster>(shared, params, aside).run();
+    more_registers<176>();
+    if (Turns<kCluster>(params, shared.plan).parts == 1)
+      Summer<kCluster, 2>(shared, params, aside).run();
+    else
+      Summer<kCluster, 1>(shared, params, aside).run();
   }
 }
 
@@ -330,7 +494,8 @@ bool mla_decode_wide_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& ar
   const int64_t page = args.cache.page_size;
   return gpu.hopper() && args.heads > 48 && args.latent == kLatent && args.cache.width == kWidth &&
          args.q.dtype == DType::kBF16 && args.out.dtype == DType::kBF16 && args.cache.dtype == DType::kBF16 &&
-         args.q.stride % 8 == 0 && args.out.stride % 2 == 0 &&
+         args.q.stride % 8 == 0 && args.out.stride % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(args.out.data) % 16 == 0 &&
          (page == 8 || page == 16 || page == 32 || page % 64 == 0);
 }
 
@@ -350,7 +515,8 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
     auto* kernel = &mla_decode_wide_kernel<kCluster>;
     static device::cuda::SharedMemory memory;
     if (!memory.allow(stream, kernel, kSharedBytes)) return;
-    const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items) / kCluster * kCluster;
+    const int64_t grid =
+        std::min<int64_t>(stream.gpu().multiprocessors, 2 * most_items) / kCluster * kCluster;
     device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
                                kSharedBytes, params, aside);
   };
