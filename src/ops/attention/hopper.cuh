@@ -126,34 +126,6 @@ __device__ inline void wgmma_values_n128(float (&d)[64], const uint32_t* a, uint
       : FATHOM_F64
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int32_t>(add)));
 }
-// The same with a in shared memory.
-__device__ inline void wgmma_shared_values_n128(float (&d)[64], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " FATHOM_D64
-      "%64, %65, add, 1, 1, 0, 1;\n"
-      "}\n"
-      : FATHOM_F64
-      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
-}
-
-// The same of 64 columns.
-__device__ inline void wgmma_shared_values_n64(float (&d)[32], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, 1;\n"
-      "}\n"
-      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
-      : "l"(a), "l"(b), "r"(static_cast<int32_t>(add)));
-}
-
 #undef FATHOM_F8
 #undef FATHOM_F64
 #undef FATHOM_D64

@@ -209,7 +209,7 @@ class Unit {
   }
 
   // Of what is sent of the tile sent_, to the same place of the other CTAs and counted by their barriers, a
-  // warp's share: what one thread does for a copy takes 500 cycles.
+  // warp's share.
   __device__ void push(const void* from, uint32_t bytes, uint64_t* barrier) const {
     constexpr int kSenders = kWarps / S::kOwn;
     static_assert(kSenders >= kCluster);
@@ -295,7 +295,7 @@ class Unit {
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kKeys / 16; ++k)
-        wgmma_shared_values_n64(values, weights + k * 2, columns + k * (2048 / 16), !fresh || k > 0);
+        wgmma_shared<true>(values, weights + k * 2, columns + k * (2048 / 16), !fresh || k > 0);
       wgmma_commit();
       wgmma_wait<0>();
       settle(values);
@@ -368,12 +368,6 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   cluster_sync();  // the others have what they were sent from here
 }
 
-// That run side by side: a few multiprocessors of each part of the GPU are left over (on an H100 with 132, 30
-// clusters of four and 15 of eight find room).
-int64_t clusters(const device::cuda::Gpu& gpu, int64_t ctas) {
-  return gpu.multiprocessors * 7 / 8 / ctas;
-}
-
 // Units of all queries at most, for 64 heads each.
 int64_t most_works(const MlaDecodeArgs& args, SplitUnits units) {
   return units.most * args.batch.tokens * ceil_div<int64_t>(args.heads, kHeads);
@@ -382,7 +376,7 @@ int64_t most_works(const MlaDecodeArgs& args, SplitUnits units) {
 }  // namespace
 
 bool mla_decode_few_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
-  return mla_decode_wide_takes(gpu, args) && most_works(args, kLargeUnits) <= clusters(gpu, 4);
+  return mla_decode_wide_takes(gpu, args) && 4 * most_works(args, kLargeUnits) <= gpu.multiprocessors;
 }
 
 void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args,
@@ -399,7 +393,9 @@ void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args,
     device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(works * kCluster)), dim3(kThreads),
                                kSharedBytes<kCluster>, params);
   };
-  if (works <= clusters(stream.gpu(), 8))
+  // Each part of the GPU has some multiprocessors left over: of its 132 an H100 has room for 15 clusters of
+  // eight and 30 of four at a time.
+  if (8 * works <= stream.gpu().multiprocessors * 7 / 8)
     launch(std::integral_constant<int, 8>());
   else
     launch(std::integral_constant<int, 4>());

@@ -312,8 +312,7 @@ class Summer {
         wgmma_fence();
 #pragma unroll
         for (int k = 0; k < kKeys / 16; ++k) {
-          wgmma_shared_values_n128(values[half], weights + k * 2, columns + k * (2048 / 16),
-                                   done > 0 || k > 0);
+          wgmma_shared<true>(values[half], weights + k * 2, columns + k * (2048 / 16), done > 0 || k > 0);
         }
         wgmma_commit();
       }
