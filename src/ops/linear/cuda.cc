@@ -64,9 +64,9 @@ void run(device::cuda::Stream& stream, const TileCall& call, const Weight& weigh
   const bool fp8 = call.weight_dtype == DType::kF8E4M3;
   if (parted && call.max_rows <= 16) return linear_mma_parts(stream, call);
   if (stream.gpu().hopper()) {
-    if (fp8 ? linear_wgmma_fp8(stream, call)
-            : linear_wgmma_few(stream, call) || linear_wgmma_experts(stream, call) ||
-                  linear_wgmma(stream, call))
+    if (fp8 ? linear_wgmma_fp8_heads(stream, call) || linear_wgmma_fp8(stream, call)
+            : linear_wgmma_parts(stream, call) || linear_wgmma_few(stream, call) ||
+                  linear_wgmma_experts(stream, call) || linear_wgmma(stream, call))
       return;
   }
   fp8 ? linear_mma_fp8(stream, call) : linear_mma(stream, call);

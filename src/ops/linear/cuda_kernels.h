@@ -55,6 +55,8 @@ void linear_mma(device::cuda::Stream& stream, const TileCall& call);   // BF16 x
 // The same for parted weights and up to 16 rows.
 void linear_mma_parts(device::cuda::Stream& stream, const TileCall& call);
 void linear_mma_fp8(device::cuda::Stream& stream, const TileCall& call);  // BF16 x, FP8 weights
+// The same for 17 to 1024 rows; sm_90a, k % 64 == 0. False when the shape is not for it.
+bool linear_wgmma_parts(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, 17 to 128 rows, not grouped. False when the shape is not for it.
 bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, grouped, up to 32 rows of a group on average. False when the shape
@@ -64,7 +66,10 @@ bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call);
 bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x, FP8 weights, gather null, not batched. False when the shape is not for it.
 bool linear_wgmma_fp8(device::cuda::Stream& stream, const TileCall& call);
-// The same for up to 64 rows (of a group); linear_wgmma_fp8 chooses it.
+// sm_90a; BF16 x and y, FP8 weights, batched, n % 128 == 0, k % 128 == 0, more than 16 rows. False when the
+// shape is not for it.
+bool linear_wgmma_fp8_heads(device::cuda::Stream& stream, const TileCall& call);
+// As linear_wgmma_fp8 for up to 64 rows (of a group); it chooses this one.
 void linear_wgmma_fp8_turns(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; FP8 x and weights (Weight::fp8_x), any shape; not batched.
 void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call);

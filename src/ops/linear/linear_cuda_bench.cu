@@ -18,7 +18,8 @@ using device::cuda::testing::DeviceArray;
 struct Case {
   const char* name;
   int64_t groups, n, k;
-  int64_t top_k;  // experts: copies of a token; 0: dense
+  int64_t top_k;  // experts: copies of a token; 0: dense, or groups are heads
+  bool parted = false;
 };
 
 __global__ void fill_kernel(uint32_t* data, int64_t count, uint32_t seed, uint32_t mask, uint32_t base) {
@@ -49,10 +50,12 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
   DeviceArray<float> scales(
       std::vector<float>(static_cast<size_t>(c.groups * ((c.k + 127) / 128) * ((c.n + 7) / 8)), 0.01F));
   const int64_t rows = c.top_k > 0 ? tokens * c.top_k : tokens;
-  DeviceArray<uint8_t> x(rows * c.k * 2);
+  const int64_t heads = c.top_k > 0 ? 1 : c.groups;
+  DeviceArray<uint8_t> x(rows * heads * c.k * 2);
   fill(stream, x.data(), x.size(), rounded, 2);
   const DeviceArray<float> x_scales(std::vector<float>(static_cast<size_t>((c.k + 127) / 128 * rows), 0.01F));
-  DeviceArray<uint8_t> y(rows * c.n * 2);
+  const DType y_type = c.parted ? DType::kF32 : DType::kBF16;
+  DeviceArray<uint8_t> y(rows * heads * c.n * device::size_of(y_type));
   std::vector<int32_t> offsets{0};
   int64_t active = c.groups;
   if (c.top_k > 0) {
@@ -66,8 +69,8 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
   }
   DeviceArray<int32_t> device_offsets(offsets);
   const double bytes = static_cast<double>(active * c.n * c.k * device::size_of(type) +
-                                           rows * (c.k * (rounded ? 1 : 2) + c.n * 2));
-  const double flops = 2.0 * static_cast<double>(rows * c.n * c.k);
+                                           rows * heads * (c.k * (rounded ? 1 : 2) + c.n * 2));
+  const double flops = 2.0 * static_cast<double>(rows * heads * c.n * c.k);
   const int calls = std::clamp(static_cast<int>(3000 / (bytes * 4e-7 + flops * 1e-9)), 4, 200);
   int64_t turn = 0;
   const double us =
@@ -83,12 +86,15 @@ void run(device::cuda::Stream& stream, const Case& c, DType type, int64_t tokens
                             c.k,
                             c.groups,
                             rounded,
-                            rounded};
-              LinearArgs args{.x = Matrix(x.data(), DType::kBF16, rows, c.k),
-                              .y = Matrix(y.data(), DType::kBF16, rows, c.n),
+                            rounded,
+                            c.parted};
+              LinearArgs args{.x = Matrix(x.data(), DType::kBF16, rows, c.k, heads * c.k),
+                              .y = Matrix(y.data(), y_type, rows, c.n, heads * c.n),
                               .weight = &weight,
                               .x8 = {x.data(), x_scales.data(), rows, c.k, c.k, rows}};
-              if (c.top_k == 0) {
+              if (heads > 1) {
+                batched_linear(stream, {.linear = args, .x_step = c.k, .y_step = c.n});
+              } else if (c.top_k == 0) {
                 linear(stream, args);
               } else {
                 grouped_linear(stream, {.linear = args, .offsets = device_offsets.data(), .max_rows = rows});
@@ -132,6 +138,17 @@ int main(int count, char** words) {
       run(*stream, c, DType::kBF16, tokens);
     }
   }
+  const Case gates[] = {{"v2-lite gate", 1, 64, 2048, 0, true}, {"v3 gate", 1, 256, 7168, 0, true}};
+  for (const auto& c : gates) {
+    if (only == "fp8" || only == "w8a8") break;
+    for (const int64_t tokens : {1, 17, 32, 64, 128, 256, 512, 1024, 4096})
+      run(*stream, c, DType::kBF16, tokens);
+  }
+  const Case heads[] = {{"v3 heads' keys", 128, 512, 128, 0}, {"v3 heads' values", 128, 128, 512, 0}};
+  for (const auto& c : heads) {
+    if (only == "bf16" || only == "w8a8") break;
+    for (const int64_t tokens : {1, 16, 17, 32, 64, 128, 256, 512}) run(*stream, c, DType::kF8E4M3, tokens);
+  }
   const Case v3[] = {{"v3 qkv_a", 1, 2112, 7168, 0},
                      {"v3 q_b", 1, 24576, 1536, 0},
                      {"v3 out", 1, 7168, 16384, 0},
@@ -148,7 +165,10 @@ int main(int count, char** words) {
                        {"v3 dense down", 1, 7168, 18432, 0}};
   const Case experts[] = {{"v3 experts up (32)", 32, 4096, 7168, 1},
                           {"v3 experts down (32)", 32, 7168, 2048, 1}};
-  const Case all_experts[] = {{"v3 experts up", 256, 4096, 7168, 8}, {"v3 experts down", 256, 7168, 2048, 8}};
+  const Case all_experts[] = {{"v3 experts up", 256, 4096, 7168, 8},
+                              {"v3 experts down", 256, 7168, 2048, 8},
+                              {"v3 experts up / 2", 256, 2048, 7168, 8},
+                              {"v3 experts down / 2", 256, 7168, 1024, 8}};
   if (only == "bf16" || only == "fp8" || !stream->gpu().hopper()) return stream->synchronize().ok() ? 0 : 1;
   for (const auto& c : w8a8) {
     for (const int64_t tokens : {1, 16, 64, 128, 512, 4096}) run(*stream, c, DType::kF8E4M3, tokens, true);

@@ -136,8 +136,13 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{136, 576}, {40, 7168}, {8600, 136}})
       cases.push_back({DType::kBF16, w, 300, n, k});
   }
-  for (const auto& [n, k] :
-       {std::pair<int64_t, int64_t>{256, 7168}, {64, 2048}, {40, 1472}, {136, 576}, {24, 1000}})
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{256, 7168},
+                             {64, 2048},
+                             {160, 5120},
+                             {96, 4096},
+                             {40, 1472},
+                             {136, 576},
+                             {24, 1000}})
     cases.push_back({DType::kBF16, DType::kBF16, 300, n, k, true});
   if (small()) {
     std::erase_if(cases, [](const Case& c) { return c.n * c.k > 160'000; });
@@ -393,6 +398,50 @@ TEST(CudaLinear, HeadsAreIndependent) {
             }
             ASSERT_NEAR(value, wanted, 1e-4)
                 << to_string(w) << " rows " << rows << " row " << r << " head " << h << " column " << c;
+          }
+        }
+      }
+    }
+  }
+}
+
+// However many rows there are, a head's are the bits that one row alone has; in BF16, as the model has them.
+TEST(CudaLinear, AHeadsRowsDoNotDependOnTheirNumber) {
+  auto* stream = test_stream();
+  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  for (const DType w : {DType::kBF16, DType::kF8E4M3}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{512, 128}, {128, 512}, {256, 384}, {96, 128}}) {
+      for (const int64_t heads : {1, 3, 64}) {
+        if (small() && (heads > 3 || n > 256)) continue;
+        const int64_t x_step = k + 64, y_step = n + 64;
+        TestWeight weight(53, w, heads, n, k);
+        const int64_t most = small() ? 70 : 300;
+        const TestRows x(54, DType::kBF16, most, heads * x_step);
+        const auto run = [&](int64_t first, int64_t rows) {
+          DeviceArray<uint16_t> y(rows * heads * y_step);
+          batched_linear(*stream, {.linear = {.x = x.matrix.row_range(first, first + rows).slice(0, k),
+                                              .y = Matrix(y.data(), DType::kBF16, rows, n, heads * y_step),
+                                              .weight = &weight.weight},
+                                   .x_step = x_step,
+                                   .y_step = y_step});
+          EXPECT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+          return y.get();
+        };
+        for (const int64_t rows : {16, 17, 32, 33, 64, 65, 128, 129, 300}) {
+          if (rows > most) continue;
+          const std::vector<uint16_t> got = run(0, rows);
+          for (const int64_t row : {int64_t{0}, rows / 2, rows - 1}) {
+            const std::vector<uint16_t> want = run(row, 1);
+            for (int64_t i = 0; i < heads * y_step; ++i) {
+              const uint16_t value = got[static_cast<size_t>(row * heads * y_step + i)];
+              if (i % y_step >= n) {
+                ASSERT_TRUE(std::isnan(device::bf16_to_f32(value))) << "wrote beside head " << i / y_step;
+                continue;
+              }
+              ASSERT_EQ(value, want[static_cast<size_t>(i)])
+                  << to_string(w) << " [" << n << ", " << k << "], " << heads << " heads, " << rows
+                  << " rows, row " << row << " head " << i / y_step << " column " << i % y_step;
+            }
           }
         }
       }
