@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,9 @@ class Stream {
 
   cudaStream_t handle() const { return handle_; }
   const Gpu& gpu() const { return gpu_; }
+  // A word of device memory for kernels of this stream whose CTAs share out their work: 0 between them, so
+  // whoever takes the last piece sets it back.
+  uint32_t* counter() const { return counter_; }
 
   // Notes the outcome of the call or launch that was just made; `what` (a literal) names the op.
   void note(cudaError_t status, const char* what) {
@@ -60,6 +64,7 @@ class Stream {
 
   Gpu gpu_;
   cudaStream_t handle_ = nullptr;
+  uint32_t* counter_ = nullptr;
   cudaError_t fault_ = cudaSuccess;
   const char* fault_op_ = "";
   Trace* trace_ = nullptr;

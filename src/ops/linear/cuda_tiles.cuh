@@ -16,29 +16,45 @@ struct RowTile {
   int32_t group, first, count;
 };
 
-// The tile of number `index` among all groups' tiles of `height` rows; count 0 when there are fewer. All
-// threads of the first warp call it.
+// The tile of number `index` among all groups' tiles of `height` rows; count 0 when there are fewer. By whole
+// warps. A lane looks at several groups that follow each other, so that all offsets come at once.
 __device__ inline RowTile find_row_tile(const TileArgs& args, int32_t index, int32_t height) {
+  constexpr int kEach = 8;
   const int lane = static_cast<int>(threadIdx.x % 32);
-  for (int32_t base = 0; base < args.groups; base += 32) {
-    const int32_t group = base + lane;
-    const int32_t begin = group < args.groups ? args.offsets[group] : 0;
-    const int32_t end = group < args.groups ? args.offsets[group + 1] : 0;
-    const int32_t mine = (end - begin + height - 1) / height;
-    int32_t upto = mine;  // tiles of the groups base .. group
+  for (int32_t base = 0; base < args.groups; base += 32 * kEach) {
+    const int32_t group = base + lane * kEach;
+    int32_t offsets[kEach + 1];
+#pragma unroll
+    for (int i = 0; i <= kEach; ++i) offsets[i] = args.offsets[min(group + i, args.groups)];
+    const auto tiles_of = [&](int i) { return (offsets[i + 1] - offsets[i] + height - 1) / height; };
+    int32_t mine = 0;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) mine += tiles_of(i);
+    int32_t upto = mine;  // tiles of the lanes 0 .. lane
+#pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const int32_t before = __shfl_up_sync(0xffffffffU, upto, step);
       if (lane >= step) upto += before;
     }
     const unsigned past = __ballot_sync(0xffffffffU, upto > index);
-    if (past != 0) {
-      const int owner = __ffs(static_cast<int>(past)) - 1;
-      const int32_t within = index - __shfl_sync(0xffffffffU, upto - mine, owner);
-      const int32_t first = __shfl_sync(0xffffffffU, begin, owner) + within * height;
-      const int32_t left = __shfl_sync(0xffffffffU, end, owner) - first;
-      return {base + owner, first, left < height ? left : height};
+    if (past == 0) {
+      index -= __shfl_sync(0xffffffffU, upto, 31);
+      continue;
     }
-    index -= __shfl_sync(0xffffffffU, upto, 31);
+    // As the owner's lane sees it: the others' results are not taken.
+    int32_t within = index - (upto - mine);
+    RowTile tile{};
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      if (0 <= within && within < tiles_of(i)) {
+        tile = {group + i, offsets[i] + within * height, 0};
+        tile.count = min(offsets[i + 1] - tile.first, height);
+      }
+      within -= tiles_of(i);
+    }
+    const int from = __ffs(static_cast<int>(past)) - 1;
+    return {__shfl_sync(0xffffffffU, tile.group, from), __shfl_sync(0xffffffffU, tile.first, from),
+            __shfl_sync(0xffffffffU, tile.count, from)};
   }
   return {0, 0, 0};
 }

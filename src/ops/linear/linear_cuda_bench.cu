@@ -177,7 +177,7 @@ int main(int count, char** words) {
     for (const int64_t rows : {1, 4, 16, 64, 128, 512}) run(*stream, c, DType::kF8E4M3, 32 * rows, true);
   }
   for (const auto& c : all_experts) {
-    for (const int64_t tokens : {1, 16, 128, 4096}) run(*stream, c, DType::kF8E4M3, tokens, true);
+    for (const int64_t tokens : {1, 16, 128, 256, 4096}) run(*stream, c, DType::kF8E4M3, tokens, true);
   }
   return stream->synchronize().ok() ? 0 : 1;
 }

@@ -5,10 +5,11 @@
 // in the order of k, as in mma.cu, and so are the bits.
 #include <algorithm>
 
+#include "base/check.h"
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
-#include "ops/linear/cuda_tiles.cuh"
+#include "ops/linear/group_tiles.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -19,64 +20,29 @@ constexpr int kDepth = 64;  // of k a stage: 128 bytes
 constexpr int kRowBytes = kDepth * 2;
 constexpr int kThreads = 128 + 32;
 constexpr int kResident = 2;  // CTAs a multiprocessor
-constexpr int kMaxGroups = 1024;
+// The next tile is drawn when so many steps of this one are under way, which is longer than drawing takes.
+constexpr int kStepsBeforeDraw = 4;
 
 template <int kTokens>
 struct Shape {
   static constexpr int kWeightBytes = kRows * kRowBytes;
   static constexpr int kStageBytes = kWeightBytes + kTokens * kRowBytes;
   static constexpr int kStages =
-      (224 / kResident - 6) * 1024 / kStageBytes;  // 6 KB: the groups' tiles, and room to align
+      (224 / kResident - 8) * 1024 / kStageBytes;  // 8 KB: the groups' tiles, and room to align
   static constexpr int kBytes = kStages * kStageBytes + 1024;
   static constexpr int kRowsOfLane = (kTokens + 31) / 32;
 };
 
-// upto[g]: tiles of `height` rows of the groups 0 .. g. By the whole CTA.
-__device__ void count_tiles(const TileArgs& args, int height, int32_t* upto) {
-  for (int g = static_cast<int>(threadIdx.x); g < args.groups; g += kThreads)
-    upto[g] = (args.offsets[g + 1] - args.offsets[g] + height - 1) / height;
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    int32_t before = 0;
-    for (int base = 0; base < args.groups; base += 32) {
-      const int g = base + static_cast<int>(threadIdx.x);
-      int32_t sum = g < args.groups ? upto[g] : 0;
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const int32_t other = __shfl_up_sync(0xffffffffU, sum, step);
-        if (static_cast<int>(threadIdx.x) >= step) sum += other;
-      }
-      sum += before;
-      if (g < args.groups) upto[g] = sum;
-      before = __shfl_sync(0xffffffffU, sum, 31);
-    }
-  }
-  __syncthreads();
-}
-
-// The tile of number `index` among all groups'. By whole warps.
-__device__ RowTile tile_of(const TileArgs& args, int height, const int32_t* upto, int index) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  int group = 0;
-  for (int base = 0;; base += 32) {
-    const unsigned past = __ballot_sync(0xffffffffU, base + lane >= args.groups || upto[base + lane] > index);
-    if (past == 0) continue;
-    group = base + __ffs(static_cast<int>(past)) - 1;
-    break;
-  }
-  const int32_t within = index - (group > 0 ? upto[group - 1] : 0);
-  const int32_t first = args.offsets[group] + within * height;
-  return {group, first, min(args.offsets[group + 1] - first, height)};
-}
-
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads, kResident)
     wgmma_experts_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
-                         const __grid_constant__ CUtensorMap weight_map) {
+                         const __grid_constant__ CUtensorMap weight_map, uint32_t* counter) {
   using S = Shape<kTokens>;
+  static_assert(S::kStages < TileTurns::kSlots);
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
-  __shared__ int32_t upto[kMaxGroups];
+  __shared__ GroupTiles groups;
+  __shared__ TileTurns turns;
   uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
 
   const int thread = static_cast<int>(threadIdx.x);
@@ -88,19 +54,20 @@ __global__ void __launch_bounds__(kThreads, kResident)
     }
     barrier_init_fence();
   }
+  turns.begin();
   device::cuda::let_next_start();
   device::cuda::wait_for_previous();  // the groups' offsets may be its output
-  count_tiles(args, kTokens, upto);
+  groups.count<kThreads>(args, kTokens);
 
   const int stripes = (args.n + kRows - 1) / kRows;
-  const int tiles = upto[args.groups - 1] * stripes;
+  const int tiles = groups.tiles(args) * stripes;
   const int steps = args.k / kDepth;
   const bool gathers = args.gather != nullptr;
   Ring<S::kStages> ring;
   if (thread >= 128) {
     bool again = false;  // the ring has gone round
-    for (int index = static_cast<int>(blockIdx.x); index < tiles; index += static_cast<int>(gridDim.x)) {
-      const RowTile tile = tile_of(args, kTokens, upto, index / stripes);
+    for (int index = static_cast<int>(blockIdx.x), turn = 1; index < tiles; index = turns.at(turn++)) {
+      const RowTile tile = groups.at(args, kTokens, index / stripes);
       const int32_t weight_row = tile.group * args.n + index % stripes * kRows;
       int32_t rows[S::kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
 #pragma unroll
@@ -127,6 +94,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
                       rows[i]);
         }
         if (s == S::kStages - 1) again = true;
+        if (lane == 0 && step == min(steps, kStepsBeforeDraw) - 1) turns.draw(counter, tiles, turn);
       }
     }
     return;
@@ -135,8 +103,8 @@ __global__ void __launch_bounds__(kThreads, kResident)
   const auto release = [&](int s) {
     if (lane == 0) barrier_arrive(&empty[s]);
   };
-  for (int index = static_cast<int>(blockIdx.x); index < tiles; index += static_cast<int>(gridDim.x)) {
-    const RowTile tile = tile_of(args, kTokens, upto, index / stripes);
+  for (int index = static_cast<int>(blockIdx.x), turn = 1; index < tiles; index = turns.at(turn++)) {
+    const RowTile tile = groups.at(args, kTokens, index / stripes);
     float sum[kTokens / 2];  // set by the first product
     int last = 0;
     for (int step = 0; step < steps; ++step, ring.next()) {
@@ -170,10 +138,11 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
   const auto kernel = wgmma_experts_kernel<kTokens>;
   static device::cuda::SharedMemory memory;
   memory.allow(stream, kernel, S::kBytes);
+  FATHOM_CHECK(call.row_tiles(kTokens) <= GroupTiles::kMostTiles, "{} tiles", call.row_tiles(kTokens));
   const int64_t tiles = ceil_div<int64_t>(args.n, kRows) * call.row_tiles(kTokens);
   const int64_t ctas = std::min<int64_t>(tiles, kResident * stream.gpu().multiprocessors);
   device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(kThreads), S::kBytes,
-                             args, x_map, weight_map);
+                             args, x_map, weight_map, stream.counter());
 }
 
 }  // namespace
@@ -183,8 +152,8 @@ bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call) {
   // Groups differ in their rows: room for twice the average, where that costs nothing but tensor work.
   const int64_t rows = call.rows_of_a_group() * 2;
   const bool fits = call.weight_dtype == device::DType::kBF16 && args.offsets != nullptr &&
-                    args.groups <= kMaxGroups && args.k % kDepth == 0 && args.k_stride == args.k &&
-                    reinterpret_cast<uintptr_t>(args.weight) % 16 == 0;
+                    args.groups <= GroupTiles::kMostGroups && args.k % kDepth == 0 &&
+                    args.k_stride == args.k && reinterpret_cast<uintptr_t>(args.weight) % 16 == 0;
   if (!fits || rows > 64) return false;
   if (rows <= 8) {
     launch<8>(stream, call);

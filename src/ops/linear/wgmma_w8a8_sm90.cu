@@ -1,19 +1,25 @@
-// FP8 weights and FP8 activations on Hopper, up to 64 tokens: one warp brings tiles of 128 of k with the bulk
-// copy engine, and a warpgroup multiplies 64 rows of weights with the tile's tokens, both from shared memory.
-// Tokens stand on the narrow side (8 to 64), so that few of them waste little. Each 128 of k is scaled by its
-// weights' and its token's scale and added to the sums, in the order of k: products of several blocks are
-// under way together. A token's bits do not depend on its batch: every kernel for FP8 activations has these
-// products and this order.
+// FP8 weights and FP8 activations on Hopper, up to 64 tokens of a group: one warp brings tiles of 128 of k
+// with the bulk copy engine, and a warpgroup multiplies 64 rows of weights with the tile's tokens, both from
+// shared memory. A CTA does one tile after another, and the ring of stages goes on filling while results go
+// out. Tokens stand on the narrow side (8 to 64), so that few of them waste little. Each 128 of k is scaled
+// by its weights' and its token's scale and added to the sums, in the order of k: products of several blocks
+// are under way together. A token's bits do not depend on its batch: every kernel for FP8 activations has
+// these products and this order.
+#include <algorithm>
+
+#include "base/check.h"
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
-#include "ops/linear/cuda_tiles.cuh"
+#include "ops/linear/group_tiles.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
 namespace {
 
 constexpr int kBlock = 128;  // of k that one scale holds for, and of a stage
+// The next tile is drawn when so many blocks of this one are under way, which is longer than drawing takes.
+constexpr int kBlocksBeforeDraw = 4;
 
 // kParts blocks are multiplied together.
 template <int kTokens>
@@ -30,7 +36,8 @@ struct Shape {
   static constexpr int kScales = 4 + kTokens;
   static constexpr int kScaleSlots = 2 * kParts;
   static constexpr int kScaleBytes = kScales * kScaleSlots * 4 * 4;
-  static constexpr int kStages = (224 / kResident * 1024 - kScaleBytes - 1024) / kStageBytes;
+  // 8 KB: the groups' tiles, and room to align.
+  static constexpr int kStages = ((224 / kResident - 8) * 1024 - kScaleBytes) / kStageBytes;
   static constexpr int kBytes = kStages * kStageBytes + kScaleBytes + 1024;  // and room to align
   static constexpr int kRowsOfLane = (kTokens + 31) / 32;
 };
@@ -38,14 +45,14 @@ struct Shape {
 template <int kTokens>
 __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kResident)
     wgmma_w8a8_few_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
-                          const __grid_constant__ CUtensorMap weight_map) {
+                          const __grid_constant__ CUtensorMap weight_map, uint32_t* counter) {
   using S = Shape<kTokens>;
+  static_assert(S::kStages < TileTurns::kSlots);
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
+  __shared__ GroupTiles groups;
+  __shared__ TileTurns turns;
   uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
-
-  const RowTile tile = row_tile_of_block(args, kTokens);
-  if (tile.count <= 0) return;
 
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
@@ -56,84 +63,81 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
     }
     barrier_init_fence();
   }
-  __syncthreads();
+  turns.begin();
+  device::cuda::let_next_start();
+  device::cuda::wait_for_previous();  // the groups' offsets may be its output
+  groups.count<S::kThreads>(args, kTokens);
 
-  const int n_first = static_cast<int>(blockIdx.x) * S::kRows;
+  const int stripes = (args.n + S::kRows - 1) / S::kRows;
+  const int tiles = groups.tiles(args) * stripes;
   const int blocks = (args.k + kBlock - 1) / kBlock;
   const bool gathers = args.gather != nullptr;
   if (thread >= 128) {
-    const int32_t weight_row = tile.group * args.n + n_first;
-    const auto bring_weights = [&](int s, int block) {
-      barrier_expect(&full[s], static_cast<uint32_t>(S::kWeightBytes +
-                                                     (gathers ? tile.count * kBlock : S::kTokenBytes)));
-      copy_tile(stages + s * S::kStageBytes, &weight_map, &full[s], block * kBlock, weight_row);
-    };
-    // The weights are nobody's output: they come while the kernel before this one still runs.
-    if (lane == 0) {
-      for (int block = 0; block < S::kStages && block < blocks; ++block) bring_weights(block, block);
-    }
-    device::cuda::let_next_start();
-    device::cuda::wait_for_previous();
-
-    if (gathers) {  // a lane brings the tile's lines lane, lane + 32 ..
-      int32_t rows[S::kRowsOfLane];
+    Ring<S::kStages> ring;
+    bool again = false;  // the ring has gone round
+    for (int index = static_cast<int>(blockIdx.x), turn = 1; index < tiles; index = turns.at(turn++)) {
+      const RowTile tile = groups.at(args, kTokens, index / stripes);
+      const int32_t weight_row = tile.group * args.n + index % stripes * S::kRows;
+      int32_t rows[S::kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
 #pragma unroll
       for (int i = 0; i < S::kRowsOfLane; ++i) {
         const int line = i * 32 + lane;
-        rows[i] = line < tile.count ? args.gather[tile.first + line] : -1;
+        rows[i] = gathers && line < tile.count ? args.gather[tile.first + line] : -1;
       }
-      Ring<S::kStages> ring;
+      const auto bytes =
+          static_cast<uint32_t>(S::kWeightBytes + (gathers ? tile.count * kBlock : S::kTokenBytes));
       for (int block = 0; block < blocks; ++block, ring.next()) {
         const int s = ring.stage;
-        if (block >= S::kStages) {
-          barrier_wait(&empty[s], ring.phase ^ 1U);
-          if (lane == 0) bring_weights(s, block);
+        uint8_t* stage = stages + s * S::kStageBytes;
+        if (again) barrier_wait(&empty[s], ring.phase ^ 1U);
+        if (lane == 0) {
+          barrier_expect(&full[s], bytes);
+          copy_tile(stage, &weight_map, &full[s], block * kBlock, weight_row);
+          if (!gathers) copy_tile(stage + S::kWeightBytes, &x_map, &full[s], block * kBlock, tile.first);
         }
-        uint8_t* x = stages + s * S::kStageBytes + S::kWeightBytes;
+        __syncwarp();
 #pragma unroll
         for (int i = 0; i < S::kRowsOfLane; ++i) {
           if (rows[i] >= 0)
-            copy_tile(x + (i * 32 + lane) * kBlock, &x_map, &full[s], block * kBlock, rows[i]);
+            copy_tile(stage + S::kWeightBytes + (i * 32 + lane) * kBlock, &x_map, &full[s], block * kBlock,
+                      rows[i]);
         }
-      }
-    } else if (lane == 0) {
-      Ring<S::kStages> ring;
-      for (int block = 0; block < blocks; ++block, ring.next()) {
-        const int s = ring.stage;
-        if (block >= S::kStages) {
-          barrier_wait(&empty[s], ring.phase ^ 1U);
-          bring_weights(s, block);
-        }
-        copy_tile(stages + s * S::kStageBytes + S::kWeightBytes, &x_map, &full[s], block * kBlock,
-                  tile.first);
+        if (s == S::kStages - 1) again = true;
+        if (lane == 0 && block == min(blocks, kBlocksBeforeDraw) - 1) turns.draw(counter, tiles, turn);
       }
     }
     return;
   }
 
   const int warp = thread / 32;
-  device::cuda::let_next_start();
-  device::cuda::wait_for_previous();
-  // The scales of a block, for this warp alone: of its 16 rows of weights, and of the tile's tokens.
+  // The scales of a block, for this warp alone: of its 16 rows of weights, and of the tile's tokens. They
+  // come kParts blocks at a time, those of the next tile while the last ones of this are used.
   float* slots =
       reinterpret_cast<float*>(stages + S::kStages * S::kStageBytes) + warp * S::kScaleSlots * S::kScales;
   const int scale_groups = (args.n + 7) / 8;
-  const int first_scale = n_first / 8 + warp * 2;
-  const bool has_rows = lane < 2 && first_scale + lane < scale_groups;
-  const float* of_rows =
-      has_rows ? args.scales + tile.group * args.scales_step + first_scale + lane : args.scales;
+  int still = 0;  // blocks of the tile whose scales come, that do not come yet
+  bool has_rows = false;
+  const float* of_rows = args.scales;
   const float* of_tokens[S::kRowsOfLane];
+  const auto begin_scales = [&](int index) {
+    if (index >= tiles) return;
+    const RowTile tile = groups.at(args, kTokens, index / stripes);
+    const int first_scale = index % stripes * (S::kRows / 8) + warp * 2;
+    has_rows = lane < 2 && first_scale + lane < scale_groups;
+    of_rows = has_rows ? args.scales + tile.group * args.scales_step + first_scale + lane : args.scales;
 #pragma unroll
-  for (int i = 0; i < S::kRowsOfLane; ++i) {
-    const int line = i * 32 + lane;
-    const int32_t row = line >= tile.count ? -1
-                        : gathers          ? args.gather[tile.first + line]
-                                           : tile.first + line;
-    of_tokens[i] = row >= 0 ? args.x_scales + row : nullptr;
-  }
-  const auto fetch_scales = [&](int block) {
-    if (block < blocks) {
-      float* to = slots + block % S::kScaleSlots * S::kScales;
+    for (int i = 0; i < S::kRowsOfLane; ++i) {
+      const int line = i * 32 + lane;
+      const int32_t row = line >= tile.count ? -1
+                          : gathers          ? args.gather[tile.first + line]
+                                             : tile.first + line;
+      of_tokens[i] = row >= 0 ? args.x_scales + row : nullptr;
+    }
+    still = blocks;
+  };
+  const auto fetch_scales = [&](int half) {
+    float* to = slots + half * S::kParts * S::kScales;
+    for (int part = 0; part < S::kParts && still > 0; ++part, --still, to += S::kScales) {
       if (lane < 2) copy_async_4(to + lane, of_rows, has_rows);
       of_rows += has_rows ? scale_groups : 0;
 #pragma unroll
@@ -144,29 +148,24 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
         if (inside) of_tokens[i] += args.x_scale_stride;
       }
     }
-  };
-  const auto fetch_group = [&](int first) {
-    for (int i = 0; i < S::kParts; ++i) fetch_scales(first + i);
     copy_async_commit();
   };
-  fetch_group(0);
+  begin_scales(static_cast<int>(blockIdx.x));
+  fetch_scales(0);
 
   const uint32_t full_barriers = kept(shared_address(full));
   const uint32_t empty_barriers = kept(shared_address(empty));
-  const uint32_t tiles = kept(wgmma_address(stages));
+  const uint32_t first_stage = kept(wgmma_address(stages));
   float sum[kTokens / 2];
   float parts[S::kParts][kTokens / 2];
-#pragma unroll
-  for (int i = 0; i < kTokens / 2; ++i) sum[i] = 0.0F;
   const auto multiply = [&](int s, float(&part)[kTokens / 2]) {
-    const uint32_t stage = tiles + static_cast<uint32_t>(s) * (S::kStageBytes / 16);
+    const uint32_t stage = first_stage + static_cast<uint32_t>(s) * (S::kStageBytes / 16);
     const uint64_t a = wgmma_tile_at(stage);
     const uint64_t b = wgmma_tile_at(stage + S::kWeightBytes / 16);
 #pragma unroll
     for (int k = 0; k < kBlock / 32; ++k) wgmma_e4m3(part, a + 2 * k, b + 2 * k, k > 0);
   };
-  const auto add = [&](int block, const float(&part)[kTokens / 2]) {
-    const float* scales = slots + block % S::kScaleSlots * S::kScales;
+  const auto add = [&](const float* scales, const float(&part)[kTokens / 2]) {
     const float2 row = *reinterpret_cast<const float2*>(scales);
 #pragma unroll
     for (int j = 0; j < kTokens / 8; ++j) {
@@ -178,50 +177,75 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
     }
   };
   Ring<S::kStages> ring;
-  int block = 0;
-#pragma unroll 1
-  for (; block + S::kParts <= blocks; block += S::kParts) {
-    int at[S::kParts];
-#pragma unroll
-    for (int i = 0; i < S::kParts; ++i, ring.next()) {
-      at[i] = ring.stage;
-      barrier_wait(full_barriers + static_cast<uint32_t>(ring.stage) * 8, ring.phase);
-    }
-    wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < S::kParts; ++i) multiply(at[i], parts[i]);
-    wgmma_commit();
-    fetch_group(block + S::kParts);
-    copy_async_wait<1>();
-    __syncwarp();
-    wgmma_wait<0>();
-    if (lane == 0) {
-#pragma unroll
-      for (int i = 0; i < S::kParts; ++i) barrier_arrive(empty_barriers + static_cast<uint32_t>(at[i]) * 8);
-    }
-#pragma unroll
-    for (int i = 0; i < S::kParts; ++i) add(block + i, parts[i]);
-    __syncwarp();
-  }
-  copy_async_wait<0>();
-  __syncwarp();
-#pragma unroll 1
-  for (; block < blocks; ++block, ring.next()) {
+  const auto wait_for_stage = [&] {
     barrier_wait(full_barriers + static_cast<uint32_t>(ring.stage) * 8, ring.phase);
-    wgmma_fence();
-    multiply(ring.stage, parts[0]);
-    wgmma_commit();
-    wgmma_wait<0>();
-    if (lane == 0) barrier_arrive(empty_barriers + static_cast<uint32_t>(ring.stage) * 8);
-    add(block, parts[0]);
+  };
+  const auto release = [&](int s) {
+    if (lane == 0) barrier_arrive(empty_barriers + static_cast<uint32_t>(s) * 8);
+  };
+  int half = 0;  // of the slots, that this block's scales are in
+  for (int index = static_cast<int>(blockIdx.x), next = 0, turn = 1; index < tiles; index = next, ++turn) {
+#pragma unroll
+    for (int i = 0; i < kTokens / 2; ++i) sum[i] = 0.0F;
+    const auto begin_next = [&] {
+      next = turns.at(turn);
+      begin_scales(next);
+    };
+    int block = 0;
+#pragma unroll 1
+    for (; block + S::kParts <= blocks; block += S::kParts, half ^= 1) {
+      if (block + S::kParts == blocks) begin_next();
+      int at[S::kParts];
+#pragma unroll
+      for (int i = 0; i < S::kParts; ++i, ring.next()) {
+        at[i] = ring.stage;
+        wait_for_stage();
+      }
+      wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < S::kParts; ++i) multiply(at[i], parts[i]);
+      wgmma_commit();
+      fetch_scales(half ^ 1);
+      copy_async_wait<1>();
+      __syncwarp();
+      wgmma_wait<0>();
+#pragma unroll
+      for (int i = 0; i < S::kParts; ++i) release(at[i]);
+      const float* scales = slots + half * S::kParts * S::kScales;
+#pragma unroll
+      for (int i = 0; i < S::kParts; ++i) add(scales + i * S::kScales, parts[i]);
+      __syncwarp();
+    }
+    if (block < blocks) {
+      begin_next();
+      fetch_scales(half ^ 1);
+      copy_async_wait<1>();
+      __syncwarp();
+      const float* scales = slots + half * S::kParts * S::kScales;
+#pragma unroll 1
+      for (; block < blocks; ++block, ring.next(), scales += S::kScales) {
+        wait_for_stage();
+        wgmma_fence();
+        multiply(ring.stage, parts[0]);
+        wgmma_commit();
+        wgmma_wait<0>();
+        release(ring.stage);
+        add(scales, parts[0]);
+      }
+      half ^= 1;
+      __syncwarp();
+    }
+    const RowTile tile = groups.at(args, kTokens, index / stripes);
+    store_sums(args, 0, tile, 0, index % stripes * S::kRows + warp * 16, sum);
   }
-  store_sums(args, 0, tile, 0, n_first + warp * 16, sum);
 }
 
 template <int kTokens>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
   using S = Shape<kTokens>;
   const auto& args = call.args;
+  FATHOM_CHECK(args.groups <= GroupTiles::kMostGroups && call.row_tiles(kTokens) <= GroupTiles::kMostTiles,
+               "{} groups, {} tiles", args.groups, call.row_tiles(kTokens));
   const int box_rows = args.gather != nullptr ? 1 : kTokens;
   const CUtensorMap x_map =
       device::cuda::tile_map_8bit(stream, args.x, call.x_rows, args.k, args.x_stride, box_rows);
@@ -230,9 +254,10 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
   const auto kernel = wgmma_w8a8_few_kernel<kTokens>;
   static device::cuda::SharedMemory memory;
   memory.allow(stream, kernel, S::kBytes);
-  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(args.n, S::kRows)),
-                  static_cast<unsigned>(call.row_tiles(kTokens)), 1);
-  device::cuda::launch_early(stream, kernel, grid, dim3(S::kThreads), S::kBytes, args, x_map, weight_map);
+  const int64_t tiles = ceil_div<int64_t>(args.n, S::kRows) * call.row_tiles(kTokens);
+  const int64_t ctas = std::min<int64_t>(tiles, S::kResident * stream.gpu().multiprocessors);
+  device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(S::kThreads), S::kBytes,
+                             args, x_map, weight_map, stream.counter());
 }
 
 }  // namespace
