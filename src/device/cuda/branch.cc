@@ -11,14 +11,14 @@ Result<Branch> Branch::create(const Gpu& gpu) {
 }
 
 Stream& Branch::fork(Stream& main) {
-  if (main.traced()) return main;
+  if (!forks(main)) return main;
   main.record(forked_);
   side_->wait(forked_);
   return *side_;
 }
 
 void Branch::join(Stream& main) {
-  if (main.traced()) return;
+  if (!forks(main)) return;
   side_->record(joined_);
   main.wait(joined_);
   main.adopt_fault(*side_);

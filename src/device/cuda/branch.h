@@ -13,12 +13,16 @@ class Branch {
   static Result<Branch> create(const Gpu& gpu);
 
   // What is queued on the answer from now on comes after what `main` holds already, and beside what it gets
-  // until join(). A traced stream, whose launches are timed one by one, is answered itself.
+  // until join(). A traced stream, whose launches are timed one by one, is answered itself; so is one of a
+  // GPU that ranks share, whose kernels wait for each other: a queue that stands behind another's would be a
+  // hang.
   Stream& fork(Stream& main);
   // What `main` gets from now on comes after both. A fault of the branch becomes main's.
   void join(Stream& main);
 
  private:
+  static bool forks(const Stream& main) { return !main.traced() && !main.gpu().shared; }
+
   std::unique_ptr<Stream> side_;
   Event forked_, joined_;
 };

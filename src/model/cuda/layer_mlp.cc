@@ -14,7 +14,8 @@ namespace {
 // gathers rows one by one, if at all.
 constexpr int64_t kSortedRows = 65;
 constexpr int64_t kSortedFp8Rows = 17;
-// For up to so many tokens the shared experts are computed beside the routed ones: neither fills the GPU.
+// For up to so many tokens the shared experts are computed beside the routed ones: neither fills the GPU. For
+// up to kMostBesideRows their products are in the same launches.
 constexpr int64_t kBesideTokens = 256;
 
 // The first columns of memory for wider rows, rows close together.
@@ -22,6 +23,16 @@ Workspace::Rounded narrower(Workspace::Rounded rows, int64_t columns) {
   rows.columns = columns;
   rows.stride = round_up<int64_t>(columns, 16);
   return rows;
+}
+
+// Whether the shared experts' products can be in the routed ones' launches: the inner rows of both are
+// rounded together.
+bool goes_together(const Step& step, const MoeWeights& weights, int64_t tokens) {
+  const ops::cuda::Weight& shared = weights.shared.down;
+  const ops::cuda::Weight& routed = weights.experts.down;
+  return step.config.num_shared_experts > 0 && tokens <= ops::cuda::kMostBesideRows &&
+         step.stream.gpu().hopper() && shared.dtype == routed.dtype && shared.fp8_x == routed.fp8_x &&
+         (!shared.fp8_x || shared.k == routed.k);
 }
 
 }  // namespace
@@ -50,9 +61,10 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
   const int64_t copies = t * c.gate.top_k;
   const auto experts = static_cast<int64_t>(step.shard.experts.size());
   Matrix shared;
-  const bool beside = c.num_shared_experts > 0 && t <= kBesideTokens;
-  if (c.num_shared_experts > 0) {
-    shared = work.shared_out.first_rows(t);
+  if (c.num_shared_experts > 0) shared = work.shared_out.first_rows(t);
+  const bool together = goes_together(step, weights, t);
+  const bool beside = c.num_shared_experts > 0 && !together && t <= kBesideTokens;
+  if (c.num_shared_experts > 0 && !together) {
     dense_block(step, beside ? step.beside.fork(step.stream) : step.stream, weights.shared, x, shared);
   }
   const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
@@ -64,6 +76,7 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
                                  .ids = work.expert_ids,
                                  .weights = work.expert_weights};
   const bool placed = weights.places.first != nullptr;
+  bool early = false;
   const ops::cuda::ExpertSortArgs sort{.ids = work.expert_ids,
                                        .positions = positions,
                                        .slots = placed ? nullptr : weights.slots,
@@ -84,7 +97,7 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
                                 .ids = work.expert_ids});
     ops::cuda::expert_sort(step.stream, sort);
   } else {
-    ops::cuda::gate_product_and_sort(step.stream, product, gate, sort, work.gate_scratch);
+    early = ops::cuda::gate_product_and_sort(step.stream, product, gate, sort, work.gate_scratch);
   }
 
   ops::cuda::GroupedLinearArgs up;
@@ -112,15 +125,33 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
     up.linear.x = sorted;
     up.gather = nullptr;
   }
+  const bool rounds = weights.experts.down.fp8_x;
+  const Matrix shared_inner = rounds && together
+                                  ? work.expert_inner.row_range(copies, copies + t)
+                                  : Matrix(work.inner.data, work.inner.dtype, t, weights.shared.down.k);
+  const ops::cuda::LinearArgs shared_up{
+      .x = x.plain, .y = shared_inner, .weight = &weights.shared.gate_up, .swiglu = true, .x8 = x.rounded};
+  if (together) {
+    up.beside = &shared_up;
+    up.beside_early = early;
+  }
   ops::cuda::grouped_linear(step.stream, up);
   ops::cuda::GroupedLinearArgs down;
   down.linear = {.x = work.expert_inner.first_rows(copies),
                  .y = work.expert_out.first_rows(copies),
                  .weight = &weights.experts.down};
-  if (weights.experts.down.fp8_x) {
-    down.linear.x8 = work.rounded_expert_inner.first_rows(copies);
-    ops::cuda::quantize(step.stream, {.x = down.linear.x, .y = down.linear.x8, .rows = sorted_rows});
+  ops::cuda::LinearArgs shared_down{.x = shared_inner, .y = shared, .weight = &weights.shared.down};
+  if (rounds) {
+    const int64_t all = copies + (together ? t : 0);
+    const Workspace::Rounded rounded = work.rounded_expert_inner.first_rows(all);
+    // Few rows are rounded wherever they are: those of no expert are nobody's.
+    ops::cuda::quantize(
+        step.stream,
+        {.x = work.expert_inner.first_rows(all), .y = rounded, .rows = together ? nullptr : sorted_rows});
+    down.linear.x8 = rounded.first_rows(copies);
+    if (together) shared_down.x8 = rounded.row_range(copies, all);
   }
+  if (together) down.beside = &shared_down;
   down.offsets = work.sort.offsets;
   down.max_rows = copies;
   ops::cuda::grouped_linear(step.stream, down);

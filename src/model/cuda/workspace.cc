@@ -121,12 +121,12 @@ Workspace take_all(const ModelConfig& c, const WorkspaceShape& shape, const devi
         ops::cuda::expert_sort_workspace(moe_tokens, static_cast<int32_t>(c.num_experts), c.gate.top_k));
     if (shape.fp8_x) {
       w.rounded_expert_in = take.rounded(copies, c.hidden_size);
-      w.rounded_expert_inner = take.rounded(copies, shape.shard.expert.count);
+      w.rounded_expert_inner = take.rounded(copies + ops::cuda::kMostBesideRows, shape.shard.expert.count);
       if (groups > 1) w.rounded_all = take.rounded(moe_tokens, c.hidden_size);
     } else {
       w.expert_in = take.matrix(copies, c.hidden_size);
     }
-    w.expert_inner = take.matrix(copies, shape.shard.expert.count);
+    w.expert_inner = take.matrix(copies + ops::cuda::kMostBesideRows, shape.shard.expert.count);
     w.expert_out = take.matrix(copies, c.hidden_size);
     if (c.num_shared_experts > 0) w.shared_out = take.matrix(moe_tokens, c.hidden_size);
   }

@@ -56,7 +56,7 @@ struct Workspace {
   ops::cuda::ExpertSort sort;
   int32_t* sort_scratch = nullptr;
   Matrix expert_in;     // [T K, H] A: tokens in the experts' order, for many of them
-  Matrix expert_inner;  // [T K, I] A
+  Matrix expert_inner;  // [T K + kMostBesideRows, I] A: the shared experts' rows may follow
   Matrix expert_out;    // [T K, H] A
   Matrix inner;         // [T, widest of the dense and shared MLPs] A
   Matrix shared_out;    // [T, H] A
@@ -75,7 +75,7 @@ struct Workspace {
   Rounded rounded_inner;         // [T, widest of the dense and shared MLPs]
   Rounded rounded_all;           // [dp T, H]
   Rounded rounded_expert_in;     // [T K, H]
-  Rounded rounded_expert_inner;  // [T K, I]
+  Rounded rounded_expert_inner;  // [T K + kMostBesideRows, I]
 };
 
 Result<Workspace> allocate_workspace(const ModelConfig& config, const WorkspaceShape& shape,

@@ -53,6 +53,14 @@ bool aligned(const TileCall& call) {
          t.k % 8 == 0;
 }
 
+bool takes_beside(device::cuda::Stream& stream, const TileCall& call, const Weight& weight,
+                  const Weight& beside) {
+  if (!stream.gpu().hopper() || call.max_rows == 0 || call.beside->max_rows == 0) return false;
+  if (weight.fp8_x || beside.fp8_x) return weight.fp8_x && beside.fp8_x && linear_wgmma_w8a8_beside(call);
+  const auto bf16 = [](const TileCall& c) { return c.x_dtype == DType::kBF16 && aligned(c); };
+  return bf16(call) && bf16(*call.beside) && linear_wgmma_experts_beside(call);
+}
+
 void run(device::cuda::Stream& stream, const TileCall& call, const Weight& weight) {
   const bool fp8_x = weight.fp8_x, parted = weight.parted;
   FATHOM_CHECK(!parted || (weight.dtype == DType::kBF16 && weight.groups == 1 && call.heads == 1),
@@ -85,6 +93,20 @@ void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args)
   TileCall call = make_call(args.linear, args.max_rows);
   call.args.offsets = args.offsets;
   call.args.gather = args.gather;
+  TileCall beside;
+  if (args.beside != nullptr) {
+    const Weight& weight = *args.beside->weight;
+    const int64_t rows = weight.fp8_x ? args.beside->x8.rows : args.beside->x.rows;
+    FATHOM_CHECK(rows <= kMostBesideRows && weight.groups == 1, "{} rows and {} groups beside", rows,
+                 weight.groups);
+    beside = make_call(*args.beside, rows);
+    call.beside = &beside;
+    call.beside_early = args.beside_early;
+    if (!takes_beside(stream, call, *args.linear.weight, weight)) {
+      call.beside = nullptr;
+      run(stream, beside, weight);
+    }
+  }
   run(stream, call, *args.linear.weight);
 }
 

@@ -54,7 +54,14 @@ struct GroupedLinearArgs {
   const int32_t* offsets = nullptr;  // [groups + 1] on the device
   const int32_t* gather = nullptr;   // [max_rows] on the device, or null
   int64_t max_rows = 0;              // offsets[groups] is never above it
+  // A dense product of up to kMostBesideRows rows, done in the same launch where a kernel takes both, else
+  // before it; the bits of linear() either way.
+  const LinearArgs* beside = nullptr;
+  // That one reads nothing of the kernel ahead of this call, which lets the next one start only once all
+  // before itself has ended: it begins beside that kernel.
+  bool beside_early = false;
 };
+inline constexpr int64_t kMostBesideRows = 16;
 void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args);
 
 // y[t, h] = x[t, h] W_h^T: group h's x begins at column h * x_step of the row, its y at h * y_step.

@@ -32,6 +32,9 @@ struct TileCall {
   int64_t max_rows = 0;  // of all groups together; of each head when batched
   int64_t heads = 1;     // batched
   int64_t x_rows = 0;    // of x, which need not be max_rows where rows are gathered
+  // A dense product in the same launch (GroupedLinearArgs), for the kernels that say that they take it.
+  const TileCall* beside = nullptr;
+  bool beside_early = false;
 
   // Tiles of `height` rows that cover any split of max_rows into groups.
   int64_t row_tiles(int64_t height) const {
@@ -62,6 +65,8 @@ bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, grouped, up to 32 rows of a group on average. False when the shape
 // is not for it.
 bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call);
+// Whether that takes call.beside too.
+bool linear_wgmma_experts_beside(const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, gather null. False when the shape is not for it.
 bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x, FP8 weights, gather null, not batched. False when the shape is not for it.
@@ -73,6 +78,8 @@ bool linear_wgmma_fp8_heads(device::cuda::Stream& stream, const TileCall& call);
 void linear_wgmma_fp8_turns(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; FP8 x and weights (Weight::fp8_x), any shape; not batched.
 void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call);
+// Whether that takes call.beside too, of such weights.
+bool linear_wgmma_w8a8_beside(const TileCall& call);
 // The same for up to 128 rows, not grouped; linear_wgmma_w8a8 chooses it. False when the shape is not for it.
 bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call);
 // The same for more than 64 rows (of a group); linear_wgmma_w8a8 chooses it. False when the shape is not for

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ops/linear/cuda_tiles.cuh"
+#include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
 
@@ -12,37 +13,55 @@ struct GroupTiles {
   static constexpr int kMostGroups = 1024;
   static constexpr int kMostTiles = 0xffff;
 
+  uint64_t counted;                 // a barrier
   int32_t firsts[kMostGroups + 1];  // the rows' offsets
   uint16_t upto[kMostGroups];       // tiles of the groups 0 .. g
 
-  // Of tiles of `height` rows. By the whole CTA of kThreads; the offsets are there.
-  template <int kThreads>
+  // By one thread; a barrier before anything else.
+  __device__ void begin() { barrier_init(&counted, 1); }
+
+  // Of tiles of `height` rows. By one whole warp, once the offsets are there.
   __device__ void count(const TileArgs& args, int height) {
-    static_assert(kThreads % 32 == 0);
-    __shared__ int32_t of_chunks[kMostGroups / 32 + 1];
-    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
-    const auto first_of = [&](int g) { return args.offsets != nullptr ? args.offsets[g] : g * args.rows; };
-    for (int base = thread - lane; base <= args.groups; base += kThreads) {
-      const int g = base + lane;
-      const int32_t first = first_of(min(g, args.groups)), end = first_of(min(g + 1, args.groups));
-      int32_t sum = (end - first + height - 1) / height;
+    constexpr int kChunks = 8;  // of 32 groups, at once
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const auto first_of = [&](int g) {
+      g = min(g, args.groups);
+      return args.offsets != nullptr ? args.offsets[g] : g * args.rows;
+    };
+    int32_t before = 0;
+    for (int base = 0; base < args.groups; base += 32 * kChunks) {
+      int32_t first[kChunks], sum[kChunks];
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        first[c] = first_of(base + c * 32 + lane);
+        sum[c] = first_of(base + c * 32 + lane + 1);
+      }
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) sum[c] = (sum[c] - first[c] + height - 1) / height;
 #pragma unroll
       for (int step = 1; step < 32; step *= 2) {
-        const int32_t other = __shfl_up_sync(0xffffffffU, sum, step);
-        if (lane >= step) sum += other;
+#pragma unroll
+        for (int c = 0; c < kChunks; ++c) {
+          const int32_t other = __shfl_up_sync(0xffffffffU, sum[c], step);
+          if (lane >= step) sum[c] += other;
+        }
       }
-      if (g <= args.groups) firsts[g] = first;
-      if (g < args.groups) upto[g] = static_cast<uint16_t>(sum);
-      if (lane == 31) of_chunks[base / 32] = sum;
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        const int g = base + c * 32 + lane;
+        if (g < args.groups) {
+          firsts[g] = first[c];
+          upto[g] = static_cast<uint16_t>(before + sum[c]);
+        }
+        before += __shfl_sync(0xffffffffU, sum[c], 31);
+      }
     }
-    __syncthreads();
-    for (int g = thread; g < args.groups; g += kThreads) {
-      int32_t before = 0;
-      for (int chunk = 0; chunk < g / 32; ++chunk) before += of_chunks[chunk];
-      upto[g] = static_cast<uint16_t>(upto[g] + before);
-    }
-    __syncthreads();
+    if (lane == 0) firsts[args.groups] = first_of(args.groups);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(&counted);
   }
+  // Until they are counted.
+  __device__ void wait() { barrier_wait(&counted, 0); }
 
   __device__ int tiles(const TileArgs& args) const { return upto[args.groups - 1]; }
 
@@ -64,29 +83,93 @@ struct GroupTiles {
 struct TileTurns {
   static constexpr int kSlots = 16;
 
-  volatile uint64_t slots[kSlots];  // the number of the CTA's tile << 32 | the tile
+  uint64_t drawn[kSlots];  // barriers
+  int32_t slots[kSlots];
 
-  // By the whole CTA, a barrier before anything else.
+  // By one thread; a barrier before anything else.
   __device__ void begin() {
-    if (threadIdx.x < kSlots) slots[threadIdx.x] = 0;
+    for (int s = 0; s < kSlots; ++s) barrier_init(&drawn[s], 1);
   }
   // The CTA's tile of this number, above 0, of `tiles` in all: by one thread, one number after another, to
   // one past the CTA's last.
   __device__ void draw(uint32_t* counter, int tiles, int number) {
-    const uint32_t drawn = atomicAdd(counter, 1U);
+    const uint32_t before = atomicAdd(counter, 1U);
     // As many are drawn as there are tiles: by those that take none at first, none; by the others, one too
     // many.
-    if (drawn + 1 == static_cast<uint32_t>(tiles)) atomicExch(counter, 0U);
-    const uint32_t tile = min(gridDim.x, static_cast<unsigned>(tiles)) + drawn;
-    slots[number % kSlots] = static_cast<uint64_t>(number) << 32 | tile;
+    if (before + 1 == static_cast<uint32_t>(tiles)) atomicExch(counter, 0U);
+    const int slot = (number - 1) % kSlots;
+    slots[slot] = static_cast<int32_t>(min(gridDim.x, static_cast<unsigned>(tiles)) + before);
+    barrier_arrive(&drawn[slot]);
   }
   // The same, once it is drawn; `tiles` or above when there is none.
-  __device__ int at(int number) const {
-    uint64_t slot;
-    do {
-      slot = slots[number % kSlots];
-    } while (static_cast<int>(slot >> 32) != number);
-    return static_cast<int>(static_cast<uint32_t>(slot));
+  __device__ int at(int number) {
+    const int slot = (number - 1) % kSlots;
+    barrier_wait(&drawn[slot], static_cast<uint32_t>((number - 1) / kSlots) & 1U);
+    return slots[slot];
+  }
+};
+
+struct TileMaps {
+  CUtensorMap x, weight;
+};
+// A dense product in the launch of a grouped one (GroupedLinearArgs::beside), or none.
+template <bool kThere>
+struct Beside;
+template <>
+struct Beside<true> {
+  TileArgs args;
+  TileMaps maps;
+  bool early;  // begins before the kernel ahead has ended
+
+  __device__ const TileArgs& args_or(const TileArgs& /*others*/) const { return args; }
+  __device__ const CUtensorMap* x_map_or(bool beside, const CUtensorMap* others) const {
+    return beside ? &maps.x : others;
+  }
+  __device__ const CUtensorMap* weight_map_or(bool beside, const CUtensorMap* others) const {
+    return beside ? &maps.weight : others;
+  }
+};
+template <>
+struct Beside<false> {
+  static constexpr bool early = false;
+
+  __device__ const TileArgs& args_or(const TileArgs& others) const { return others; }
+  __device__ const CUtensorMap* x_map_or(bool /*beside*/, const CUtensorMap* others) const { return others; }
+  __device__ const CUtensorMap* weight_map_or(bool /*beside*/, const CUtensorMap* others) const {
+    return others;
+  }
+};
+
+// The tiles of a launch, kHeight rows of tokens by kRows of weights: those of a dense product beside the
+// groups, if there is one, then the groups'.
+template <bool kBeside, int kHeight, int kRows>
+struct Pieces {
+  struct Piece {
+    bool beside;
+    RowTile tile;
+    int n_first;
+  };
+
+  const TileArgs& args;
+  const TileArgs& other;  // the dense one
+  GroupTiles& groups;
+  int stripes = ceil_div(args.n, kRows);
+  int other_stripes = kBeside ? ceil_div(other.n, kRows) : 0;
+  int others = kBeside ? other_stripes * ceil_div(other.rows, kHeight) : 0;
+
+  __device__ const TileArgs& args_of(const Piece& piece) const {
+    return kBeside && piece.beside ? other : args;
+  }
+  // Once the groups are counted.
+  __device__ int count() const { return others + groups.tiles(args) * stripes; }
+  // Tile `index`, below count(). By whole warps; those from `others` on once the groups are counted.
+  __device__ Piece at(int index) const {
+    if (kBeside && index < others) {
+      const int first = index / other_stripes * kHeight;
+      return {true, {0, first, min(other.rows - first, kHeight)}, index % other_stripes * kRows};
+    }
+    index -= others;
+    return {false, groups.at(args, kHeight, index / stripes), index % stripes * kRows};
   }
 };
 

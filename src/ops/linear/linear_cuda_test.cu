@@ -313,9 +313,10 @@ TEST(CudaLinear, AnExpertsRowsAreADenseProducts) {
   auto* stream = test_stream();
   if (stream == nullptr) GTEST_SKIP() << "no GPU";
   for (const DType w : {DType::kBF16, DType::kF8E4M3}) {
-    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{176, 1408}, {200, 704}, {64, 64}}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{176, 1408}, {200, 704}, {64, 64}, {4160, 64}}) {
       for (const int64_t mean : {1, 3, 7, 14, 30, 70}) {
-        if (small() && (k > 64 || mean > 14)) continue;
+        if (small() && (n * k > 4096 || mean > 14)) continue;
+        if (n > 4096 && mean > 7) continue;  // which has more tiles than CTAs
         const int64_t groups = 11;
         TestWeight weight(31, w, groups, n, k);
         std::vector<int32_t> offsets{0};
@@ -358,6 +359,50 @@ TEST(CudaLinear, AnExpertsRowsAreADenseProducts) {
             }
           }
         }
+      }
+    }
+  }
+}
+
+// A dense product in the launch of the groups' has the bits that it has alone, and so have theirs.
+TEST(CudaLinear, ADenseProductGoesBesideGroups) {
+  auto* stream = test_stream();
+  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  const int64_t groups = 11;
+  for (const DType w : {DType::kBF16, DType::kF8E4M3}) {
+    TestWeight weight(61, w, groups, 176, 192);
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1104, 576}, {48, 64}, {9024, 192}}) {
+      if (small() && n > 1104) continue;
+      TestWeight other(62, w, 1, n, k);
+      for (const int64_t tokens : {1, 8, 9, 16}) {
+        const int64_t rows = tokens * 4;
+        std::vector<int32_t> offsets{0};
+        for (int64_t g = 0; g < groups; ++g)
+          offsets.push_back(static_cast<int32_t>(g + 1 == groups ? rows : rows * (g + 1) / groups / 2));
+        const DeviceArray<int32_t> device_offsets(offsets);
+        const TestRows x(63, DType::kBF16, rows, 192), other_x(64, DType::kBF16, tokens, k);
+        const auto run = [&](const LinearArgs* beside) {
+          DeviceArray<uint16_t> y(rows * 88);
+          grouped_linear(*stream, {.linear = {.x = x.matrix,
+                                              .y = Matrix(y.data(), DType::kBF16, rows, 88),
+                                              .weight = &weight.weight,
+                                              .swiglu = true},
+                                   .offsets = device_offsets.data(),
+                                   .max_rows = rows,
+                                   .beside = beside,
+                                   .beside_early = tokens % 2 == 0});
+          EXPECT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+          return y.get();
+        };
+        DeviceArray<uint16_t> got(tokens * n), want(tokens * n);
+        LinearArgs beside{
+            .x = other_x.matrix, .y = Matrix(got.data(), DType::kBF16, tokens, n), .weight = &other.weight};
+        ASSERT_EQ(run(nullptr), run(&beside)) << to_string(w) << ", " << tokens << " tokens";
+        beside.y = Matrix(want.data(), DType::kBF16, tokens, n);
+        linear(*stream, beside);
+        ASSERT_TRUE(stream->synchronize().ok());
+        ASSERT_EQ(got.get(), want.get())
+            << to_string(w) << " [" << n << ", " << k << "], " << tokens << " tokens";
       }
     }
   }

@@ -212,10 +212,10 @@ TEST(CudaLinearW8A8, GroupsGiveTheirRowsBits) {
   auto* stream = test_stream();
   if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
   const int64_t groups = small() ? 5 : 24;
-  const int64_t n = 272;
   const int64_t k = 320;
   for (const int64_t scale : {1, 5, 12, 40, 150, 151}) {  // rows a group
     if (small() && scale > 12) continue;
+    const int64_t n = !small() && scale == 5 ? 1104 : 272;  // more tiles than CTAs
     const TestWeight weight(77, groups, n, k, scale % 2 != 0);
     std::vector<int32_t> offsets{0};
     for (int64_t g = 0; g < groups; ++g) {
@@ -263,6 +263,64 @@ TEST(CudaLinearW8A8, GroupsGiveTheirRowsBits) {
         }
         for (size_t i = static_cast<size_t>(rows * columns); i < got.size(); ++i)
           ASSERT_TRUE(std::isnan(got[i])) << "wrote past the rows";
+      }
+    }
+  }
+}
+
+// A dense product in the launch of the groups' has the bits that it has alone, and so have theirs.
+TEST(CudaLinearW8A8, ADenseProductGoesBesideGroups) {
+  auto* stream = test_stream();
+  if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
+  const int64_t groups = 24, k = 320;
+  const TestWeight weight(91, groups, 272, k, false);
+  // Wider and narrower than the groups' tiles, of a longer sum and of a shorter one.
+  for (const auto& [n, other_k] : {std::pair<int64_t, int64_t>{1104, 576}, {48, 128}, {9008, 320}}) {
+    if (small() && n > 1104) continue;
+    const TestWeight other(92, 1, n, other_k, false);
+    for (const int64_t tokens : {1, 5, 8, 9, 16}) {
+      for (const bool swiglu : {false, true}) {
+        for (const bool early : {false, true}) {
+          const int64_t rows = std::min<int64_t>(tokens * 6, groups * 8);
+          std::vector<int32_t> offsets{0};
+          for (int64_t g = 0; g < groups; ++g)
+            offsets.push_back(static_cast<int32_t>(g + 1 == groups ? rows : rows * (g + 1) / groups / 2));
+          const DeviceArray<int32_t> device_offsets(offsets);
+          const TestRows x(93, rows, k), other_x(94, tokens, other_k);
+          const int64_t columns = swiglu ? 136 : 272;
+          const auto run = [&](const LinearArgs* beside) {
+            DeviceArray<float> y(rows * columns);
+            grouped_linear(*stream, {.linear = {.x = {},
+                                                .y = Matrix(y.data(), DType::kF32, rows, columns),
+                                                .weight = &weight.weight,
+                                                .swiglu = swiglu,
+                                                .x8 = x.matrix},
+                                     .offsets = device_offsets.data(),
+                                     .max_rows = rows,
+                                     .beside = beside,
+                                     .beside_early = early});
+            EXPECT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+            return y.get();
+          };
+          const int64_t other_columns = swiglu ? n / 2 : n;
+          DeviceArray<float> got(tokens * other_columns);
+          const LinearArgs beside{.x = {},
+                                  .y = Matrix(got.data(), DType::kF32, tokens, other_columns),
+                                  .weight = &other.weight,
+                                  .swiglu = swiglu,
+                                  .x8 = other_x.matrix};
+          const std::vector<float> alone = run(nullptr), together = run(&beside);
+          for (size_t i = 0; i < alone.size(); ++i) {
+            ASSERT_EQ(std::bit_cast<uint32_t>(alone[i]), std::bit_cast<uint32_t>(together[i]))
+                << "groups, " << tokens << " tokens beside, at " << i;
+          }
+          const std::vector<float> want = product(*stream, other_x.matrix, other.weight, swiglu);
+          const std::vector<float> values = got.get();
+          for (size_t i = 0; i < want.size(); ++i) {
+            ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(want[i]))
+                << n << " x " << other_k << ", " << tokens << " tokens, swiglu " << swiglu << ", at " << i;
+          }
+        }
       }
     }
   }

@@ -33,10 +33,11 @@ struct Shape {
   static constexpr int kRowsOfLane = (kTokens + 31) / 32;
 };
 
-template <int kTokens>
+template <int kTokens, bool kBeside>
 __global__ void __launch_bounds__(kThreads, kResident)
     wgmma_experts_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
-                         const __grid_constant__ CUtensorMap weight_map, uint32_t* counter) {
+                         const __grid_constant__ CUtensorMap weight_map,
+                         const __grid_constant__ Beside<kBeside> beside, uint32_t* counter) {
   using S = Shape<kTokens>;
   static_assert(S::kStages < TileTurns::kSlots);
   extern __shared__ uint8_t shared_bytes[];
@@ -52,49 +53,64 @@ __global__ void __launch_bounds__(kThreads, kResident)
       barrier_init(&full[s], 1);
       barrier_init(&empty[s], 4);
     }
+    groups.begin();
+    turns.begin();
     barrier_init_fence();
   }
-  turns.begin();
   device::cuda::let_next_start();
-  device::cuda::wait_for_previous();  // the groups' offsets may be its output
-  groups.count<kThreads>(args, kTokens);
+  __syncthreads();
 
-  const int stripes = (args.n + kRows - 1) / kRows;
-  const int tiles = groups.tiles(args) * stripes;
-  const int steps = args.k / kDepth;
-  const bool gathers = args.gather != nullptr;
+  const Pieces<kBeside, kTokens, kRows> pieces{args, beside.args_or(args), groups};
+  int index = static_cast<int>(blockIdx.x);
   Ring<S::kStages> ring;
   if (thread >= 128) {
     bool again = false;  // the ring has gone round
-    for (int index = static_cast<int>(blockIdx.x), turn = 1; index < tiles; index = turns.at(turn++)) {
-      const RowTile tile = groups.at(args, kTokens, index / stripes);
-      const int32_t weight_row = tile.group * args.n + index % stripes * kRows;
+    bool counted = false;
+    const auto count = [&] {
+      device::cuda::wait_for_previous();  // the groups' offsets may be its output
+      groups.count(args, kTokens);
+      counted = true;
+    };
+    if (!beside.early || index >= pieces.others) count();
+    for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
+      const auto piece = pieces.at(index);
+      const TileArgs& a = pieces.args_of(piece);
+      const CUtensorMap* x = beside.x_map_or(piece.beside, &x_map);
+      const CUtensorMap* weight = beside.weight_map_or(piece.beside, &weight_map);
+      const bool gathers = a.gather != nullptr;
+      const int32_t weight_row = piece.tile.group * a.n + piece.n_first;
       int32_t rows[S::kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
 #pragma unroll
       for (int i = 0; i < S::kRowsOfLane; ++i) {
         const int line = i * 32 + lane;
-        rows[i] = gathers && line < tile.count ? args.gather[tile.first + line] : -1;
+        rows[i] = gathers && line < piece.tile.count ? a.gather[piece.tile.first + line] : -1;
       }
       const auto bytes =
-          static_cast<uint32_t>(S::kWeightBytes + (gathers ? tile.count : kTokens) * kRowBytes);
+          static_cast<uint32_t>(S::kWeightBytes + (gathers ? piece.tile.count : kTokens) * kRowBytes);
+      const int steps = a.k / kDepth;
       for (int step = 0; step < steps; ++step, ring.next()) {
         const int s = ring.stage;
         uint8_t* stage = stages + s * S::kStageBytes;
         if (again) barrier_wait(&empty[s], ring.phase ^ 1U);
         if (lane == 0) {
           barrier_expect(&full[s], bytes);
-          copy_tile(stage, &weight_map, &full[s], step * kDepth, weight_row);
-          if (!gathers) copy_tile(stage + S::kWeightBytes, &x_map, &full[s], step * kDepth, tile.first);
+          copy_tile(stage, weight, &full[s], step * kDepth, weight_row);
+          if (!gathers) copy_tile(stage + S::kWeightBytes, x, &full[s], step * kDepth, piece.tile.first);
         }
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < S::kRowsOfLane; ++i) {
           if (rows[i] >= 0)
-            copy_tile(stage + S::kWeightBytes + (i * 32 + lane) * kRowBytes, &x_map, &full[s], step * kDepth,
+            copy_tile(stage + S::kWeightBytes + (i * 32 + lane) * kRowBytes, x, &full[s], step * kDepth,
                       rows[i]);
         }
         if (s == S::kStages - 1) again = true;
-        if (lane == 0 && step == min(steps, kStepsBeforeDraw) - 1) turns.draw(counter, tiles, turn);
+        if (counted && lane == 0 && step == min(steps, kStepsBeforeDraw) - 1)
+          turns.draw(counter, pieces.count(), turn);
+      }
+      if (!counted) {
+        count();
+        if (lane == 0) turns.draw(counter, pieces.count(), turn);
       }
     }
     return;
@@ -103,8 +119,20 @@ __global__ void __launch_bounds__(kThreads, kResident)
   const auto release = [&](int s) {
     if (lane == 0) barrier_arrive(&empty[s]);
   };
-  for (int index = static_cast<int>(blockIdx.x), turn = 1; index < tiles; index = turns.at(turn++)) {
-    const RowTile tile = groups.at(args, kTokens, index / stripes);
+  bool counted = false;
+  const auto wait_for_groups = [&] {
+    if (!counted) {
+      groups.wait();
+      device::cuda::wait_for_previous();  // y may have been its output
+      counted = true;
+    }
+    return pieces.count();
+  };
+  if (index >= pieces.others) wait_for_groups();
+  for (int turn = 1; index < (counted ? pieces.count() : pieces.others); ++turn) {
+    const auto piece = pieces.at(index);
+    const TileArgs& a = pieces.args_of(piece);
+    const int steps = a.k / kDepth;
     float sum[kTokens / 2];  // set by the first product
     int last = 0;
     for (int step = 0; step < steps; ++step, ring.next()) {
@@ -122,47 +150,69 @@ __global__ void __launch_bounds__(kThreads, kResident)
     }
     wgmma_wait<0>();
     release(last);
-    store_sums(args, 0, tile, 0, index % stripes * kRows + thread / 32 * 16, sum);
+    store_sums(a, 0, piece.tile, 0, piece.n_first + thread / 32 * 16, sum);
+    index = turns.at(turn);
+    wait_for_groups();
   }
+}
+
+template <int kTokens, bool kBeside>
+void launch(device::cuda::Stream& stream, const TileCall& call) {
+  using S = Shape<kTokens>;
+  const auto maps_of = [&](const TileCall& c) {
+    const auto& a = c.args;
+    return TileMaps{device::cuda::tile_map_16bit(stream, a.x, c.x_rows, a.k, a.x_stride * 2,
+                                                 a.gather != nullptr ? 1 : kTokens, kDepth),
+                    device::cuda::tile_map_16bit(stream, a.weight, int64_t{a.groups} * a.n, a.k,
+                                                 a.k_stride * 2, kRows, kDepth)};
+  };
+  const auto kernel = wgmma_experts_kernel<kTokens, kBeside>;
+  static device::cuda::SharedMemory memory;
+  memory.allow(stream, kernel, S::kBytes);
+  FATHOM_CHECK(call.row_tiles(kTokens) <= GroupTiles::kMostTiles, "{} tiles", call.row_tiles(kTokens));
+  int64_t tiles = ceil_div<int64_t>(call.args.n, kRows) * call.row_tiles(kTokens);
+  Beside<kBeside> beside;
+  if constexpr (kBeside) {
+    beside = {call.beside->args, maps_of(*call.beside), call.beside_early};
+    tiles += ceil_div<int64_t>(call.beside->args.n, kRows) * call.beside->row_tiles(kTokens);
+  }
+  const int64_t ctas = std::min<int64_t>(tiles, kResident * stream.gpu().multiprocessors);
+  const TileMaps maps = maps_of(call);
+  device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(kThreads), S::kBytes,
+                             call.args, maps.x, maps.weight, beside, stream.counter());
 }
 
 template <int kTokens>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
-  using S = Shape<kTokens>;
+  call.beside != nullptr ? launch<kTokens, true>(stream, call) : launch<kTokens, false>(stream, call);
+}
+
+bool fits(const TileCall& call) {
   const auto& args = call.args;
-  const int box_rows = args.gather != nullptr ? 1 : kTokens;
-  const CUtensorMap x_map =
-      device::cuda::tile_map_16bit(stream, args.x, call.x_rows, args.k, args.x_stride * 2, box_rows, kDepth);
-  const CUtensorMap weight_map = device::cuda::tile_map_16bit(
-      stream, args.weight, int64_t{args.groups} * args.n, args.k, args.k_stride * 2, kRows, kDepth);
-  const auto kernel = wgmma_experts_kernel<kTokens>;
-  static device::cuda::SharedMemory memory;
-  memory.allow(stream, kernel, S::kBytes);
-  FATHOM_CHECK(call.row_tiles(kTokens) <= GroupTiles::kMostTiles, "{} tiles", call.row_tiles(kTokens));
-  const int64_t tiles = ceil_div<int64_t>(args.n, kRows) * call.row_tiles(kTokens);
-  const int64_t ctas = std::min<int64_t>(tiles, kResident * stream.gpu().multiprocessors);
-  device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(kThreads), S::kBytes,
-                             args, x_map, weight_map, stream.counter());
+  return call.weight_dtype == device::DType::kBF16 && args.groups <= GroupTiles::kMostGroups &&
+         args.part == args.k && args.k % kDepth == 0 && args.k_stride == args.k &&
+         reinterpret_cast<uintptr_t>(args.weight) % 16 == 0;
 }
 
 }  // namespace
+
+bool linear_wgmma_experts_beside(const TileCall& call) {
+  return fits(call) && fits(*call.beside) && call.rows_of_a_group() * 2 <= kMostBesideRows;
+}
 
 bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call) {
   const auto& args = call.args;
   // Groups differ in their rows: room for twice the average, where that costs nothing but tensor work.
   const int64_t rows = call.rows_of_a_group() * 2;
-  const bool fits = call.weight_dtype == device::DType::kBF16 && args.offsets != nullptr &&
-                    args.groups <= GroupTiles::kMostGroups && args.k % kDepth == 0 &&
-                    args.k_stride == args.k && reinterpret_cast<uintptr_t>(args.weight) % 16 == 0;
-  if (!fits || rows > 64) return false;
+  if (args.offsets == nullptr || !fits(call) || rows > 64) return false;
   if (rows <= 8) {
     launch<8>(stream, call);
   } else if (rows <= 16) {
     launch<16>(stream, call);
   } else if (rows <= 32) {
-    launch<32>(stream, call);
+    launch<32, false>(stream, call);
   } else {
-    launch<64>(stream, call);
+    launch<64, false>(stream, call);
   }
   stream.launched("linear (wgmma, experts)");
   return true;

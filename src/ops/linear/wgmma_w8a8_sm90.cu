@@ -42,10 +42,11 @@ struct Shape {
   static constexpr int kRowsOfLane = (kTokens + 31) / 32;
 };
 
-template <int kTokens>
+template <int kTokens, bool kBeside>
 __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kResident)
     wgmma_w8a8_few_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
-                          const __grid_constant__ CUtensorMap weight_map, uint32_t* counter) {
+                          const __grid_constant__ CUtensorMap weight_map,
+                          const __grid_constant__ Beside<kBeside> beside, uint32_t* counter) {
   using S = Shape<kTokens>;
   static_assert(S::kStages < TileTurns::kSlots);
   extern __shared__ uint8_t shared_bytes[];
@@ -61,49 +62,65 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
       barrier_init(&full[s], 1);
       barrier_init(&empty[s], 4);
     }
+    groups.begin();
+    turns.begin();
     barrier_init_fence();
   }
-  turns.begin();
   device::cuda::let_next_start();
-  device::cuda::wait_for_previous();  // the groups' offsets may be its output
-  groups.count<S::kThreads>(args, kTokens);
+  __syncthreads();
 
-  const int stripes = (args.n + S::kRows - 1) / S::kRows;
-  const int tiles = groups.tiles(args) * stripes;
-  const int blocks = (args.k + kBlock - 1) / kBlock;
-  const bool gathers = args.gather != nullptr;
+  const Pieces<kBeside, kTokens, S::kRows> pieces{args, beside.args_or(args), groups};
+  const auto blocks_of = [](const TileArgs& a) { return (a.k + kBlock - 1) / kBlock; };
+  int index = static_cast<int>(blockIdx.x);
   if (thread >= 128) {
     Ring<S::kStages> ring;
     bool again = false;  // the ring has gone round
-    for (int index = static_cast<int>(blockIdx.x), turn = 1; index < tiles; index = turns.at(turn++)) {
-      const RowTile tile = groups.at(args, kTokens, index / stripes);
-      const int32_t weight_row = tile.group * args.n + index % stripes * S::kRows;
+    bool counted = false;
+    const auto count = [&] {
+      device::cuda::wait_for_previous();  // the groups' offsets may be its output
+      groups.count(args, kTokens);
+      counted = true;
+    };
+    if (!beside.early || index >= pieces.others) count();
+    for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
+      const auto piece = pieces.at(index);
+      const TileArgs& a = pieces.args_of(piece);
+      const CUtensorMap* x = beside.x_map_or(piece.beside, &x_map);
+      const CUtensorMap* weight = beside.weight_map_or(piece.beside, &weight_map);
+      const bool gathers = a.gather != nullptr;
+      const int32_t weight_row = piece.tile.group * a.n + piece.n_first;
       int32_t rows[S::kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
 #pragma unroll
       for (int i = 0; i < S::kRowsOfLane; ++i) {
         const int line = i * 32 + lane;
-        rows[i] = gathers && line < tile.count ? args.gather[tile.first + line] : -1;
+        rows[i] = gathers && line < piece.tile.count ? a.gather[piece.tile.first + line] : -1;
       }
       const auto bytes =
-          static_cast<uint32_t>(S::kWeightBytes + (gathers ? tile.count * kBlock : S::kTokenBytes));
+          static_cast<uint32_t>(S::kWeightBytes + (gathers ? piece.tile.count * kBlock : S::kTokenBytes));
+      const int blocks = blocks_of(a);
       for (int block = 0; block < blocks; ++block, ring.next()) {
         const int s = ring.stage;
         uint8_t* stage = stages + s * S::kStageBytes;
         if (again) barrier_wait(&empty[s], ring.phase ^ 1U);
         if (lane == 0) {
           barrier_expect(&full[s], bytes);
-          copy_tile(stage, &weight_map, &full[s], block * kBlock, weight_row);
-          if (!gathers) copy_tile(stage + S::kWeightBytes, &x_map, &full[s], block * kBlock, tile.first);
+          copy_tile(stage, weight, &full[s], block * kBlock, weight_row);
+          if (!gathers) copy_tile(stage + S::kWeightBytes, x, &full[s], block * kBlock, piece.tile.first);
         }
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < S::kRowsOfLane; ++i) {
           if (rows[i] >= 0)
-            copy_tile(stage + S::kWeightBytes + (i * 32 + lane) * kBlock, &x_map, &full[s], block * kBlock,
+            copy_tile(stage + S::kWeightBytes + (i * 32 + lane) * kBlock, x, &full[s], block * kBlock,
                       rows[i]);
         }
         if (s == S::kStages - 1) again = true;
-        if (lane == 0 && block == min(blocks, kBlocksBeforeDraw) - 1) turns.draw(counter, tiles, turn);
+        if (counted && lane == 0 && block == min(blocks, kBlocksBeforeDraw) - 1)
+          turns.draw(counter, pieces.count(), turn);
+      }
+      if (!counted) {
+        count();
+        if (lane == 0) turns.draw(counter, pieces.count(), turn);
       }
     }
     return;
@@ -114,26 +131,37 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   // come kParts blocks at a time, those of the next tile while the last ones of this are used.
   float* slots =
       reinterpret_cast<float*>(stages + S::kStages * S::kStageBytes) + warp * S::kScaleSlots * S::kScales;
-  const int scale_groups = (args.n + 7) / 8;
   int still = 0;  // blocks of the tile whose scales come, that do not come yet
+  int scale_groups = 0;
   bool has_rows = false;
   const float* of_rows = args.scales;
   const float* of_tokens[S::kRowsOfLane];
-  const auto begin_scales = [&](int index) {
-    if (index >= tiles) return;
-    const RowTile tile = groups.at(args, kTokens, index / stripes);
-    const int first_scale = index % stripes * (S::kRows / 8) + warp * 2;
+  int64_t token_step = 0;
+  bool counted = false;
+  // Scales from now on are those of this tile, if it is one.
+  const auto begin_scales = [&](int coming) {
+    if (!counted && coming >= pieces.others) {
+      groups.wait();
+      device::cuda::wait_for_previous();  // y may have been its output
+      counted = true;
+    }
+    if (coming >= pieces.others && coming >= pieces.count()) return;
+    const auto piece = pieces.at(coming);
+    const TileArgs& a = pieces.args_of(piece);
+    scale_groups = (a.n + 7) / 8;
+    token_step = a.x_scale_stride;
+    const int first_scale = piece.n_first / 8 + warp * 2;
     has_rows = lane < 2 && first_scale + lane < scale_groups;
-    of_rows = has_rows ? args.scales + tile.group * args.scales_step + first_scale + lane : args.scales;
+    of_rows = has_rows ? a.scales + piece.tile.group * a.scales_step + first_scale + lane : a.scales;
 #pragma unroll
     for (int i = 0; i < S::kRowsOfLane; ++i) {
       const int line = i * 32 + lane;
-      const int32_t row = line >= tile.count ? -1
-                          : gathers          ? args.gather[tile.first + line]
-                                             : tile.first + line;
-      of_tokens[i] = row >= 0 ? args.x_scales + row : nullptr;
+      const int32_t row = line >= piece.tile.count ? -1
+                          : a.gather != nullptr    ? a.gather[piece.tile.first + line]
+                                                   : piece.tile.first + line;
+      of_tokens[i] = row >= 0 ? a.x_scales + row : nullptr;
     }
-    still = blocks;
+    still = blocks_of(a);
   };
   const auto fetch_scales = [&](int half) {
     float* to = slots + half * S::kParts * S::kScales;
@@ -145,12 +173,12 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
         const bool inside = of_tokens[i] != nullptr;
         if (i * 32 + lane < kTokens)
           copy_async_4(to + 4 + i * 32 + lane, inside ? of_tokens[i] : args.x_scales, inside);
-        if (inside) of_tokens[i] += args.x_scale_stride;
+        if (inside) of_tokens[i] += token_step;
       }
     }
     copy_async_commit();
   };
-  begin_scales(static_cast<int>(blockIdx.x));
+  begin_scales(index);
   fetch_scales(0);
 
   const uint32_t full_barriers = kept(shared_address(full));
@@ -184,7 +212,10 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
     if (lane == 0) barrier_arrive(empty_barriers + static_cast<uint32_t>(s) * 8);
   };
   int half = 0;  // of the slots, that this block's scales are in
-  for (int index = static_cast<int>(blockIdx.x), next = 0, turn = 1; index < tiles; index = next, ++turn) {
+  for (int next = 0, turn = 1; index < (counted ? pieces.count() : pieces.others); index = next, ++turn) {
+    const auto piece = pieces.at(index);
+    const TileArgs& a = pieces.args_of(piece);
+    const int blocks = blocks_of(a);
 #pragma unroll
     for (int i = 0; i < kTokens / 2; ++i) sum[i] = 0.0F;
     const auto begin_next = [&] {
@@ -235,36 +266,53 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
       half ^= 1;
       __syncwarp();
     }
-    const RowTile tile = groups.at(args, kTokens, index / stripes);
-    store_sums(args, 0, tile, 0, index % stripes * S::kRows + warp * 16, sum);
+    store_sums(a, 0, piece.tile, 0, piece.n_first + warp * 16, sum);
   }
+}
+
+template <int kTokens, bool kBeside>
+void launch(device::cuda::Stream& stream, const TileCall& call) {
+  using S = Shape<kTokens>;
+  FATHOM_CHECK(
+      call.args.groups <= GroupTiles::kMostGroups && call.row_tiles(kTokens) <= GroupTiles::kMostTiles,
+      "{} groups, {} tiles", call.args.groups, call.row_tiles(kTokens));
+  const auto maps_of = [&](const TileCall& c) {
+    const auto& a = c.args;
+    return TileMaps{
+        device::cuda::tile_map_8bit(stream, a.x, c.x_rows, a.k, a.x_stride,
+                                    a.gather != nullptr ? 1 : kTokens),
+        device::cuda::tile_map_8bit(stream, a.weight, int64_t{a.groups} * a.n, a.k, a.k_stride, S::kRows)};
+  };
+  const auto kernel = wgmma_w8a8_few_kernel<kTokens, kBeside>;
+  static device::cuda::SharedMemory memory;
+  memory.allow(stream, kernel, S::kBytes);
+  int64_t tiles = ceil_div<int64_t>(call.args.n, S::kRows) * call.row_tiles(kTokens);
+  Beside<kBeside> beside;
+  if constexpr (kBeside) {
+    beside = {call.beside->args, maps_of(*call.beside), call.beside_early};
+    tiles += ceil_div<int64_t>(call.beside->args.n, S::kRows) * call.beside->row_tiles(kTokens);
+  }
+  const int64_t ctas = std::min<int64_t>(tiles, S::kResident * stream.gpu().multiprocessors);
+  const TileMaps maps = maps_of(call);
+  device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(S::kThreads), S::kBytes,
+                             call.args, maps.x, maps.weight, beside, stream.counter());
 }
 
 template <int kTokens>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
-  using S = Shape<kTokens>;
-  const auto& args = call.args;
-  FATHOM_CHECK(args.groups <= GroupTiles::kMostGroups && call.row_tiles(kTokens) <= GroupTiles::kMostTiles,
-               "{} groups, {} tiles", args.groups, call.row_tiles(kTokens));
-  const int box_rows = args.gather != nullptr ? 1 : kTokens;
-  const CUtensorMap x_map =
-      device::cuda::tile_map_8bit(stream, args.x, call.x_rows, args.k, args.x_stride, box_rows);
-  const CUtensorMap weight_map = device::cuda::tile_map_8bit(
-      stream, args.weight, int64_t{args.groups} * args.n, args.k, args.k_stride, S::kRows);
-  const auto kernel = wgmma_w8a8_few_kernel<kTokens>;
-  static device::cuda::SharedMemory memory;
-  memory.allow(stream, kernel, S::kBytes);
-  const int64_t tiles = ceil_div<int64_t>(args.n, S::kRows) * call.row_tiles(kTokens);
-  const int64_t ctas = std::min<int64_t>(tiles, S::kResident * stream.gpu().multiprocessors);
-  device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(S::kThreads), S::kBytes,
-                             args, x_map, weight_map, stream.counter());
+  call.beside != nullptr ? launch<kTokens, true>(stream, call) : launch<kTokens, false>(stream, call);
 }
 
 }  // namespace
 
+bool linear_wgmma_w8a8_beside(const TileCall& call) {
+  return call.rows_of_a_group() * 2 <= kMostBesideRows;
+}
+
 void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call) {
   const auto& args = call.args;
-  if (linear_wgmma_w8a8_narrow(stream, call)) return stream.launched("linear (wgmma, fp8 x fp8)");
+  if (call.beside == nullptr && linear_wgmma_w8a8_narrow(stream, call))
+    return stream.launched("linear (wgmma, fp8 x fp8)");
   // Groups differ in their rows: room for twice the average, where that costs nothing but tensor work.
   const int64_t rows = args.offsets != nullptr ? call.rows_of_a_group() * 2 : call.max_rows;
   if (rows <= 8) {
@@ -272,9 +320,9 @@ void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call) {
   } else if (rows <= 16) {
     launch<16>(stream, call);
   } else if (rows <= 32) {
-    launch<32>(stream, call);
+    launch<32, false>(stream, call);
   } else if (rows <= 64 || !linear_wgmma_w8a8_many(stream, call)) {
-    launch<64>(stream, call);
+    launch<64, false>(stream, call);
   }
   stream.launched("linear (wgmma, fp8 x fp8)");
 }

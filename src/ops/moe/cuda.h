@@ -36,8 +36,9 @@ int64_t expert_sort_workspace(int64_t tokens, int32_t experts, int32_t top_k);
 void gate_and_sort(device::cuda::Stream& stream, const GateArgs& gate, const ExpertSortArgs& sort);
 // linear(product), whose y is the logits [T, E] of the gate, then gate_and_sort(); the same bits. One launch
 // for few tokens (gate_product.h); what y holds then is undefined. workspace: gate_product_workspace() bytes
-// that were all 0xff before the first call, and that nobody else writes.
-void gate_product_and_sort(device::cuda::Stream& stream, const LinearArgs& product, const GateArgs& gate,
+// that were all 0xff before the first call, and that nobody else writes. True where one launch did it all,
+// which lets the next kernel start once everything before it has ended (GroupedLinearArgs::beside_early).
+bool gate_product_and_sort(device::cuda::Stream& stream, const LinearArgs& product, const GateArgs& gate,
                            const ExpertSortArgs& sort, uint64_t* workspace);
 int64_t gate_product_workspace(int32_t experts);
 

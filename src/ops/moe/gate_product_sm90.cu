@@ -230,8 +230,6 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
   extern __shared__ __align__(16) uint8_t memory[];  // lines of weights, then of tokens; then Last
   __shared__ float4 parts[kMostParts][kTokens / 8][32];
   __shared__ uint64_t parts_there;
-  device::cuda::let_next_start();
-
   const GateParams& params = call.gate.params;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const auto rank = static_cast<int>(rank_in_cluster());
@@ -271,6 +269,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
                    static_cast<uint32_t>(call.parts * ceil_div(call.tokens, 8)) * sizeof(parts[0][0]));
   }
   device::cuda::wait_for_previous();
+  device::cuda::let_next_start();  // not before: the next one may count on all before this one (route.cu)
 
   // A warp brings a part of every fourth token, half after half.
   const int own_part = warp % kMostEach;

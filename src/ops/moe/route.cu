@@ -57,7 +57,7 @@ int64_t gate_product_workspace(int32_t experts) {
   return int64_t{kMostGateProductTokens} * experts * static_cast<int64_t>(sizeof(uint64_t));
 }
 
-void gate_product_and_sort(device::cuda::Stream& stream, const LinearArgs& product, const GateArgs& gate_args,
+bool gate_product_and_sort(device::cuda::Stream& stream, const LinearArgs& product, const GateArgs& gate_args,
                            const ExpertSortArgs& sort, uint64_t* workspace) {
   check_both(gate_args, sort);
   const Matrix& y = product.y;
@@ -70,9 +70,10 @@ void gate_product_and_sort(device::cuda::Stream& stream, const LinearArgs& produ
       product.x.rows == y.rows && product.x.columns == product.weight->k && product.weight->n == y.columns,
       "x [{}, {}], y [{}, {}], weight [{}, {}]", product.x.rows, product.x.columns, y.rows, y.columns,
       product.weight->n, product.weight->k);
-  if (gate_product_sm90(stream, product, gate_args, sort, workspace)) return;
+  if (gate_product_sm90(stream, product, gate_args, sort, workspace)) return true;
   linear(stream, product);
   gate_and_sort(stream, gate_args, sort);
+  return false;
 }
 
 }  // namespace fathom::ops::cuda
