@@ -217,7 +217,10 @@ void bench_gate_product(const char* model, const ops::GateParams& params, int64_
                                    .experts = params.experts,
                                    .top_k = params.top_k,
                                    .sort = {offsets.data(), sorted.data(), places.data()}};
-    if (parts == 1) return gate_product_and_sort(stream, product, gate_args, sort_args, workspace.data());
+    if (parts == 1) {
+      gate_product_and_sort(stream, product, gate_args, sort_args, workspace.data());
+      return;
+    }
     linear(stream, product);
     if (parts == 2) gate_and_sort(stream, gate_args, sort_args);
   };

@@ -18,7 +18,7 @@ struct GroupTiles {
   uint16_t upto[kMostGroups];       // tiles of the groups 0 .. g
 
   // By one thread; a barrier before anything else.
-  __device__ void begin() { barrier_init(&counted, 1); }
+  __device__ void begin() { barrier_init(&counted, 32); }
 
   // Of tiles of `height` rows. By one whole warp, once the offsets are there.
   __device__ void count(const TileArgs& args, int height) {
@@ -57,8 +57,7 @@ struct GroupTiles {
       }
     }
     if (lane == 0) firsts[args.groups] = first_of(args.groups);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(&counted);
+    barrier_arrive(&counted);
   }
   // Until they are counted.
   __device__ void wait() { barrier_wait(&counted, 0); }

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int kBlock = 128;  // of k that one scale holds for
 constexpr int kMostStages = 16;
+constexpr int64_t kRoomyRows = 32;
 
 // A CTA's tile: 64 kGroups tokens, kColumns rows of weights; a stage holds kDepth blocks. Clusters of kAcross
 // by kDown tiles, one of them 1.
@@ -32,9 +33,14 @@ struct Shape {
   static constexpr int kWeightBytes = kColumns * kBlock;              // of a block
   static constexpr int kScales = kRows + (kColumns / 8 + 3) / 4 * 4;  // of a block
   static constexpr int kOutBytes = 4 * kGroups * kStagedBytes;
-  // Short tiles leave room for the kernel behind this one, which brings its weights meanwhile.
+  // Short tiles leave room for the kernel behind this one, which brings its weights meanwhile; not those
+  // whose stages are mostly tokens, for two such stages are too few.
   static constexpr int kResident = kGroups == 1 ? 2 : 1;
-  static constexpr int kMostBytes = (kColumns / kDown <= 16 ? 112 : 200) * 1024;
+  static constexpr int kMostBytes = 200 * 1024;
+  static int most_bytes(int64_t rows) {
+    const bool roomy = kColumns / kDown <= 16 && (kDown > 1 || rows <= kRoomyRows);
+    return roomy ? 112 * 1024 : kMostBytes;
+  }
 };
 
 struct Geometry {
@@ -265,7 +271,7 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
   // Room to align, and for reading behind the last stage.
   const int fixed = S::kOutBytes + 1024 + S::kRows * kBlock - geometry.token_bytes;
   const int stage = S::kDepth * (S::kWeightBytes + geometry.token_bytes + S::kScales * 4);
-  geometry.stages = std::min(kMostStages, (S::kMostBytes - fixed) / stage);
+  geometry.stages = std::min(kMostStages, (S::most_bytes(call.max_rows) - fixed) / stage);
   const CUtensorMap x_map =
       device::cuda::tile_map_8bit(stream, args.x, call.x_rows, args.k, args.x_stride, geometry.rows);
   const CUtensorMap weight_map =

@@ -23,15 +23,16 @@ constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its 
 constexpr int kFolded = 8;               // groups of four values that come back at once to be folded
 constexpr int kKept = 16;                // steps of the queries' columns that the weigher keeps in registers
 
-// Named barriers: of the weigher's threads, and kSummer + a warpgroup's index of those of one that sums.
-constexpr int kWeighers = 1, kSummer = 2;
+// Named barriers: of the weigher's threads, kSummer + a warpgroup's index of those of one that sums, and of
+// all these: a tile's weights are there, and what went with the weights of the one before has been read.
+constexpr int kWeighers = 1, kSummer = 2, kMeeting = 4;
 
 struct Shared {
   unsigned char q[kBlocks][kBlockBytes];
   unsigned char tiles[kStages][kBlocks][kBlockBytes];
   float rescale[kStages][kHeads];          // what was summed before the stage's tile is multiplied by it
   float tops[2][kHeads], sums[2][kHeads];  // of a unit; by its parity
-  uint64_t full[kStages][kParts], empty[kStages][kParts], weighed[kStages];
+  uint64_t full[kStages][kParts], empty[kStages][kParts];
   uint64_t q_full, q_empty;
   SplitPlan plan;
 };
@@ -208,8 +209,7 @@ class Weigher {
       }
       if (place + kKeys >= end) publish(top, sum, parity);
       fence_async();
-      __syncwarp();
-      if (lane_ == 0) barrier_arrive(&shared_.weighed[ring_.stage]);
+      named_barrier_sync(kMeeting, 128 + kSummers);
       ring_.next();
     }
   }
@@ -297,7 +297,7 @@ class Summer {
       unsigned char(&tile)[kBlocks][kBlockBytes] = shared_.tiles[ring_.stage];
       barrier_wait(&shared_.full[ring_.stage][0], ring_.phase);
       barrier_wait(&shared_.full[ring_.stage][1], ring_.phase);
-      barrier_wait(&shared_.weighed[ring_.stage], ring_.phase);
+      named_barrier_sync(kMeeting, 128 + kSummers);
       if (places - done < kKeys) clear_rows(tile, places - done);
       const float rescale[2] = {shared_.rescale[ring_.stage][row_], shared_.rescale[ring_.stage][row_ + 8]};
       const uint64_t weights = wgmma_tile(tile[kRopeBlock]);
@@ -461,7 +461,6 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
         barrier_init(&shared.full[i][part], 1);
         barrier_init(&shared.empty[i][part], kSummers / 32 * kCluster);
       }
-      barrier_init(&shared.weighed[i], 4);
     }
     barrier_init(&shared.q_full, 1);
     barrier_init(&shared.q_empty, 1);
