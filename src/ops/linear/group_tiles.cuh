@@ -57,6 +57,7 @@ struct GroupTiles {
       }
     }
     if (lane == 0) firsts[args.groups] = first_of(args.groups);
+    __syncwarp();
     barrier_arrive(&counted);
   }
   // Until they are counted.
@@ -169,6 +170,86 @@ struct Pieces {
     }
     index -= others;
     return {false, groups.at(args, kHeight, index / stripes), index % stripes * kRows};
+  }
+};
+
+// The warp that fills the ring of a kernel whose CTAs do one piece after another: kStages stages of kDepth of
+// k, rows of 128 bytes, kRows of weights and then the tokens'. A dense product that may begin early does so
+// before the kernel ahead has ended; the groups are counted, and more pieces drawn, afterwards.
+template <int kStages, int kDepth, int kTokens, int kRows, bool kBeside>
+struct PieceProducer {
+  static_assert(kStages < TileTurns::kSlots);
+  static constexpr int kRowBytes = 128;
+  static constexpr int kStageBytes = (kRows + kTokens) * kRowBytes;
+  // The next piece is drawn when so many steps of this one are under way, which is longer than drawing takes.
+  static constexpr int kStepsBeforeDraw = 4;
+  static constexpr int kRowsOfLane = (kTokens + 31) / 32;
+
+  const Pieces<kBeside, kTokens, kRows>& pieces;
+  const Beside<kBeside>& beside;
+  const CUtensorMap& x_map;
+  const CUtensorMap& weight_map;
+  TileTurns& turns;
+  uint32_t* counter;
+  uint64_t* full;   // [kStages]
+  uint64_t* empty;  // [kStages]
+  uint8_t* stages;  // [kStages, kStageBytes]
+  Ring<kStages> ring = {};
+  bool again = false;  // the ring has gone round
+  bool counted = false;
+
+  __device__ void run() {
+    int index = static_cast<int>(blockIdx.x);
+    if (!beside.early || index >= pieces.others) count();
+    for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
+      bring(index, turn);
+      if (counted) continue;
+      count();
+      if (threadIdx.x % 32 == 0) turns.draw(counter, pieces.count(), turn);
+    }
+  }
+
+  __device__ void count() {
+    device::cuda::wait_for_previous();  // the groups' offsets may be its output
+    pieces.groups.count(pieces.args, kTokens);
+    counted = true;
+  }
+
+  __device__ void bring(int index, int turn) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const auto piece = pieces.at(index);
+    const TileArgs& args = pieces.args_of(piece);
+    const CUtensorMap* x = beside.x_map_or(piece.beside, &x_map);
+    const CUtensorMap* weight = beside.weight_map_or(piece.beside, &weight_map);
+    const bool gathers = args.gather != nullptr;
+    const int32_t weight_row = piece.tile.group * args.n + piece.n_first;
+    int32_t rows[kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
+#pragma unroll
+    for (int i = 0; i < kRowsOfLane; ++i) {
+      const int line = i * 32 + lane;
+      rows[i] = gathers && line < piece.tile.count ? args.gather[piece.tile.first + line] : -1;
+    }
+    const auto bytes = static_cast<uint32_t>((kRows + (gathers ? piece.tile.count : kTokens)) * kRowBytes);
+    const int steps = (args.k + kDepth - 1) / kDepth;
+    for (int step = 0; step < steps; ++step, ring.next()) {
+      const int s = ring.stage;
+      uint8_t* to = stages + s * kStageBytes;
+      if (again) barrier_wait(&empty[s], ring.phase ^ 1U);
+      if (lane == 0) {
+        barrier_expect(&full[s], bytes);
+        copy_tile(to, weight, &full[s], step * kDepth, weight_row);
+        if (!gathers) copy_tile(to + kRows * kRowBytes, x, &full[s], step * kDepth, piece.tile.first);
+      }
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kRowsOfLane; ++i) {
+        if (rows[i] >= 0)
+          copy_tile(to + (kRows + i * 32 + lane) * kRowBytes, x, &full[s], step * kDepth, rows[i]);
+      }
+      if (s == kStages - 1) again = true;
+      if (counted && lane == 0 && step == min(steps, kStepsBeforeDraw) - 1)
+        turns.draw(counter, pieces.count(), turn);
+    }
   }
 };
 

@@ -20,8 +20,6 @@ constexpr int kDepth = 64;  // of k a stage: 128 bytes
 constexpr int kRowBytes = kDepth * 2;
 constexpr int kThreads = 128 + 32;
 constexpr int kResident = 2;  // CTAs a multiprocessor
-// The next tile is drawn when so many steps of this one are under way, which is longer than drawing takes.
-constexpr int kStepsBeforeDraw = 4;
 
 template <int kTokens>
 struct Shape {
@@ -30,7 +28,6 @@ struct Shape {
   static constexpr int kStages =
       (224 / kResident - 8) * 1024 / kStageBytes;  // 8 KB: the groups' tiles, and room to align
   static constexpr int kBytes = kStages * kStageBytes + 1024;
-  static constexpr int kRowsOfLane = (kTokens + 31) / 32;
 };
 
 template <int kTokens, bool kBeside>
@@ -39,7 +36,6 @@ __global__ void __launch_bounds__(kThreads, kResident)
                          const __grid_constant__ CUtensorMap weight_map,
                          const __grid_constant__ Beside<kBeside> beside, uint32_t* counter) {
   using S = Shape<kTokens>;
-  static_assert(S::kStages < TileTurns::kSlots);
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
   __shared__ GroupTiles groups;
@@ -64,55 +60,9 @@ __global__ void __launch_bounds__(kThreads, kResident)
   int index = static_cast<int>(blockIdx.x);
   Ring<S::kStages> ring;
   if (thread >= 128) {
-    bool again = false;  // the ring has gone round
-    bool counted = false;
-    const auto count = [&] {
-      device::cuda::wait_for_previous();  // the groups' offsets may be its output
-      groups.count(args, kTokens);
-      counted = true;
-    };
-    if (!beside.early || index >= pieces.others) count();
-    for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
-      const auto piece = pieces.at(index);
-      const TileArgs& a = pieces.args_of(piece);
-      const CUtensorMap* x = beside.x_map_or(piece.beside, &x_map);
-      const CUtensorMap* weight = beside.weight_map_or(piece.beside, &weight_map);
-      const bool gathers = a.gather != nullptr;
-      const int32_t weight_row = piece.tile.group * a.n + piece.n_first;
-      int32_t rows[S::kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
-#pragma unroll
-      for (int i = 0; i < S::kRowsOfLane; ++i) {
-        const int line = i * 32 + lane;
-        rows[i] = gathers && line < piece.tile.count ? a.gather[piece.tile.first + line] : -1;
-      }
-      const auto bytes =
-          static_cast<uint32_t>(S::kWeightBytes + (gathers ? piece.tile.count : kTokens) * kRowBytes);
-      const int steps = a.k / kDepth;
-      for (int step = 0; step < steps; ++step, ring.next()) {
-        const int s = ring.stage;
-        uint8_t* stage = stages + s * S::kStageBytes;
-        if (again) barrier_wait(&empty[s], ring.phase ^ 1U);
-        if (lane == 0) {
-          barrier_expect(&full[s], bytes);
-          copy_tile(stage, weight, &full[s], step * kDepth, weight_row);
-          if (!gathers) copy_tile(stage + S::kWeightBytes, x, &full[s], step * kDepth, piece.tile.first);
-        }
-        __syncwarp();
-#pragma unroll
-        for (int i = 0; i < S::kRowsOfLane; ++i) {
-          if (rows[i] >= 0)
-            copy_tile(stage + S::kWeightBytes + (i * 32 + lane) * kRowBytes, x, &full[s], step * kDepth,
-                      rows[i]);
-        }
-        if (s == S::kStages - 1) again = true;
-        if (counted && lane == 0 && step == min(steps, kStepsBeforeDraw) - 1)
-          turns.draw(counter, pieces.count(), turn);
-      }
-      if (!counted) {
-        count();
-        if (lane == 0) turns.draw(counter, pieces.count(), turn);
-      }
-    }
+    PieceProducer<S::kStages, kDepth, kTokens, kRows, kBeside>{pieces,  beside, x_map, weight_map, turns,
+                                                               counter, full,   empty, stages}
+        .run();
     return;
   }
 
@@ -121,12 +71,10 @@ __global__ void __launch_bounds__(kThreads, kResident)
   };
   bool counted = false;
   const auto wait_for_groups = [&] {
-    if (!counted) {
-      groups.wait();
-      device::cuda::wait_for_previous();  // y may have been its output
-      counted = true;
-    }
-    return pieces.count();
+    if (counted) return;
+    groups.wait();
+    device::cuda::wait_for_previous();  // y may have been its output
+    counted = true;
   };
   if (index >= pieces.others) wait_for_groups();
   for (int turn = 1; index < (counted ? pieces.count() : pieces.others); ++turn) {

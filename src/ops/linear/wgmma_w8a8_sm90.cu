@@ -18,8 +18,6 @@ namespace fathom::ops::cuda {
 namespace {
 
 constexpr int kBlock = 128;  // of k that one scale holds for, and of a stage
-// The next tile is drawn when so many blocks of this one are under way, which is longer than drawing takes.
-constexpr int kBlocksBeforeDraw = 4;
 
 // kParts blocks are multiplied together.
 template <int kTokens>
@@ -48,7 +46,6 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
                           const __grid_constant__ CUtensorMap weight_map,
                           const __grid_constant__ Beside<kBeside> beside, uint32_t* counter) {
   using S = Shape<kTokens>;
-  static_assert(S::kStages < TileTurns::kSlots);
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
   __shared__ GroupTiles groups;
@@ -73,56 +70,9 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   const auto blocks_of = [](const TileArgs& a) { return (a.k + kBlock - 1) / kBlock; };
   int index = static_cast<int>(blockIdx.x);
   if (thread >= 128) {
-    Ring<S::kStages> ring;
-    bool again = false;  // the ring has gone round
-    bool counted = false;
-    const auto count = [&] {
-      device::cuda::wait_for_previous();  // the groups' offsets may be its output
-      groups.count(args, kTokens);
-      counted = true;
-    };
-    if (!beside.early || index >= pieces.others) count();
-    for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
-      const auto piece = pieces.at(index);
-      const TileArgs& a = pieces.args_of(piece);
-      const CUtensorMap* x = beside.x_map_or(piece.beside, &x_map);
-      const CUtensorMap* weight = beside.weight_map_or(piece.beside, &weight_map);
-      const bool gathers = a.gather != nullptr;
-      const int32_t weight_row = piece.tile.group * a.n + piece.n_first;
-      int32_t rows[S::kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
-#pragma unroll
-      for (int i = 0; i < S::kRowsOfLane; ++i) {
-        const int line = i * 32 + lane;
-        rows[i] = gathers && line < piece.tile.count ? a.gather[piece.tile.first + line] : -1;
-      }
-      const auto bytes =
-          static_cast<uint32_t>(S::kWeightBytes + (gathers ? piece.tile.count * kBlock : S::kTokenBytes));
-      const int blocks = blocks_of(a);
-      for (int block = 0; block < blocks; ++block, ring.next()) {
-        const int s = ring.stage;
-        uint8_t* stage = stages + s * S::kStageBytes;
-        if (again) barrier_wait(&empty[s], ring.phase ^ 1U);
-        if (lane == 0) {
-          barrier_expect(&full[s], bytes);
-          copy_tile(stage, weight, &full[s], block * kBlock, weight_row);
-          if (!gathers) copy_tile(stage + S::kWeightBytes, x, &full[s], block * kBlock, piece.tile.first);
-        }
-        __syncwarp();
-#pragma unroll
-        for (int i = 0; i < S::kRowsOfLane; ++i) {
-          if (rows[i] >= 0)
-            copy_tile(stage + S::kWeightBytes + (i * 32 + lane) * kBlock, x, &full[s], block * kBlock,
-                      rows[i]);
-        }
-        if (s == S::kStages - 1) again = true;
-        if (counted && lane == 0 && block == min(blocks, kBlocksBeforeDraw) - 1)
-          turns.draw(counter, pieces.count(), turn);
-      }
-      if (!counted) {
-        count();
-        if (lane == 0) turns.draw(counter, pieces.count(), turn);
-      }
-    }
+    PieceProducer<S::kStages, kBlock, kTokens, S::kRows, kBeside>{pieces,  beside, x_map, weight_map, turns,
+                                                                  counter, full,   empty, stages}
+        .run();
     return;
   }
 

@@ -23,9 +23,8 @@ constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its 
 constexpr int kFolded = 8;               // groups of four values that come back at once to be folded
 constexpr int kKept = 16;                // steps of the queries' columns that the weigher keeps in registers
 
-// Named barriers: of the weigher's threads, kSummer + a warpgroup's index of those of one that sums, and of
-// all these: a tile's weights are there, and what went with the weights of the one before has been read.
-constexpr int kWeighers = 1, kSummer = 2, kMeeting = 4;
+// Named barriers: of the weigher's threads, and kSummer + a warpgroup's index of those of one that sums.
+constexpr int kWeighers = 1, kSummer = 2;
 
 struct Shared {
   unsigned char q[kBlocks][kBlockBytes];
@@ -33,6 +32,7 @@ struct Shared {
   float rescale[kStages][kHeads];          // what was summed before the stage's tile is multiplied by it
   float tops[2][kHeads], sums[2][kHeads];  // of a unit; by its parity
   uint64_t full[kStages][kParts], empty[kStages][kParts];
+  uint64_t weighed[kStages], followed[kStages];  // what goes with the weights has been written, has been read
   uint64_t q_full, q_empty;
   SplitPlan plan;
 };
@@ -201,6 +201,7 @@ class Weigher {
       }
       uint32_t weights[2][8];
       weights_of(weights, parts, scores, params_.scale, top);
+      barrier_wait(&shared_.followed[ring_.stage], ring_.phase ^ 1);
       store_weights(shared_.tiles[ring_.stage][kRopeBlock], row_, lane_, weights);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -209,7 +210,8 @@ class Weigher {
       }
       if (place + kKeys >= end) publish(top, sum, parity);
       fence_async();
-      named_barrier_sync(kMeeting, 128 + kSummers);
+      __syncwarp();
+      if (lane_ % 4 == 0) barrier_arrive(&shared_.weighed[ring_.stage]);
       ring_.next();
     }
   }
@@ -297,9 +299,10 @@ class Summer {
       unsigned char(&tile)[kBlocks][kBlockBytes] = shared_.tiles[ring_.stage];
       barrier_wait(&shared_.full[ring_.stage][0], ring_.phase);
       barrier_wait(&shared_.full[ring_.stage][1], ring_.phase);
-      named_barrier_sync(kMeeting, 128 + kSummers);
+      barrier_wait(&shared_.weighed[ring_.stage], ring_.phase);
       if (places - done < kKeys) clear_rows(tile, places - done);
-      const float rescale[2] = {shared_.rescale[ring_.stage][row_], shared_.rescale[ring_.stage][row_ + 8]};
+      float rescale[2];
+      read_rows(rescale, shared_.rescale[ring_.stage]);
       const uint64_t weights = wgmma_tile(tile[kRopeBlock]);
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
@@ -325,14 +328,21 @@ class Summer {
       }
       if (done + kKeys >= places) {
         // Before the stage is given back: the next unit but one takes their place.
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          top[half] = shared_.tops[parity][row_ + 8 * half];
-          sum[half] = shared_.sums[parity][row_ + 8 * half];
-        }
+        read_rows(top, shared_.tops[parity]);
+        read_rows(sum, shared_.sums[parity]);
       }
+      if (lane_ % 4 == 0) barrier_arrive(&shared_.followed[ring_.stage]);
       release(1);
       ring_.next();
+    }
+  }
+
+  // Of the thread's two rows. Whoever reads says when it has, and one of the four threads of a row is enough.
+  __device__ void read_rows(float (&values)[2], const float (&rows)[kHeads]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float value = lane_ % 4 == 0 ? rows[row_ + 8 * half] : 0.0F;
+      values[half] = __shfl_sync(0xffffffffU, value, lane_ & ~3);
     }
   }
 
@@ -461,6 +471,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
         barrier_init(&shared.full[i][part], 1);
         barrier_init(&shared.empty[i][part], kSummers / 32 * kCluster);
       }
+      barrier_init(&shared.weighed[i], 4 * 8);
+      barrier_init(&shared.followed[i], kSummers / 32 * 8);
     }
     barrier_init(&shared.q_full, 1);
     barrier_init(&shared.q_empty, 1);
