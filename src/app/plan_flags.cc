@@ -99,7 +99,7 @@ void add_plan_flags(CLI::App& command, PlanArgs& args) {
   other
       ->add_option("--routing-bias", args.routing_bias,
                    "For --step-time: how much more than by chance tokens agree on their experts, as the "
-                   "deviation of a bias of the experts' scores; 0.05 as dummy weights; default: 0")
+                   "deviation of a bias of the experts' scores; 0.06 as dummy weights; default: 0")
       ->check(CLI::Range(0.0, 1.0))
       ->needs(step_time);
 }

@@ -53,8 +53,10 @@ constexpr double kGatedAtOnce = 16;     // rows whose gate's product, choice and
 constexpr double kBf16Tflops = 505;     // 3648 x 2048 at 4096 rows
 // GB/s of an expert's weights by its rows, H100, products of 7168; those of 2048 are 3 % slower.
 constexpr std::array<Point, 4> kExperts = {{{4, 3000}, {16, 2945}, {64, 2845}, {128, 2700}}};
-// A tile costs as much as so many more of k: what makes products of 2048 take 3 % longer than those of 7168.
-constexpr double kTileStart = 90;
+// A tile costs as much as so many more of k: 256 experts of 7168, 2048 and 1024, H200; and tiles of more rows
+// than kWideTile, by products of 2048 and 7168 on an H100.
+constexpr double kTileStart = 33, kWideTileStart = 90;
+constexpr double kWideTile = 64;
 constexpr double kMeasuredWidth = 7168;
 // GB/s of the same weights for the further tiles of an expert's rows, which lie in the L2 cache.
 constexpr double kTileAgain = 5000;
@@ -123,9 +125,10 @@ double KernelTimes::linear_bf16(int64_t n, int64_t k, double rows) const {
 double KernelTimes::experts_fp8(std::span<const int32_t> rows, int64_t n, int64_t k) const {
   const double weights = static_cast<double>(n) * static_cast<double>(k);
   const double few = read_gbs_ > kH100Read ? kH200Experts : 1.0;
-  const double narrow = (1 + kTileStart / kMeasuredWidth) / (1 + kTileStart / static_cast<double>(k));
   const double total = std::accumulate(rows.begin(), rows.end(), 0.0);
   const double tile = tile_rows(std::ceil(total / static_cast<double>(rows.size())));
+  const double start = tile > kWideTile ? kWideTileStart : kTileStart;
+  const double narrow = (1 + start / kMeasuredWidth) / (1 + start / static_cast<double>(k));
   double us = 0.0;
   for (const int32_t r : rows) {
     if (r == 0) continue;
