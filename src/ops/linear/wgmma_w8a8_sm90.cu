@@ -128,6 +128,9 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
     }
     copy_async_commit();
   };
+  // What an early product reads was there before this kernel began; scales from the last time may still lie
+  // in the L1 cache, which only a wait for the kernel ahead is known to empty.
+  if (beside.early && index < pieces.others) asm volatile("fence.acq_rel.gpu;" ::: "memory");
   begin_scales(index);
   fetch_scales(0);
 
