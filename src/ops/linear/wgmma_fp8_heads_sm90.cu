@@ -9,8 +9,8 @@
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/cuda_tiles.cuh"
-#include "ops/linear/fp8_words.cuh"
 #include "ops/linear/store_staged.cuh"
+#include "ops/linear/widened_rows.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -146,16 +146,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     return *reinterpret_cast<const float2*>(args.scales + tile.head * args.scales_step +
                                             turn % blocks * scale_groups + tile.n_first / 8 + warp * 2);
   };
-  // The weights' 16-byte lines lie swizzled by their row, as the copy engine left them.
-  uint32_t bytes[8][2];
+  WidenedRows weights;
   const auto read_weights = [&](int turn) {
-    const uint8_t* row = stages + turn % S::kStages * S::kStageBytes + (warp * 16 + lane / 4) * 128;
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      const int at = (k ^ (lane / 4)) * 16 + lane % 4 * 4;
-      bytes[k][0] = *reinterpret_cast<const uint32_t*>(row + at);
-      bytes[k][1] = *reinterpret_cast<const uint32_t*>(row + 8 * 128 + at);
-    }
+    weights.read(stages + turn % S::kStages * S::kStageBytes + warp * 16 * 128);
   };
   uint8_t* staged = stages + S::kStages * S::kStageBytes + consumer * S::kOutBytes;
   float sum[kTokens / 2], part[kTokens / 2];
@@ -168,15 +161,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int turn = 0; turn < turns; ++turn) {
     const int s = turn % S::kStages;
     const uint8_t* x = stages + s * S::kStageBytes + S::kWeightBytes;
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      uint32_t a[4];
-      fp8_word_to_bf16(bytes[k][0], a[0], a[2]);
-      fp8_word_to_bf16(bytes[k][1], a[1], a[3]);
-      wgmma_fence();
-      wgmma_registers(part, a, wgmma_tile(x + k / 4 * S::kHalfBytes) + 2 * (k % 4), k > 0);
-    }
-    wgmma_commit();
+    weights.multiply(part, x);
     float2 next_scale = scale;
     if (turn + 1 < turns) {
       next_scale = scales_of(turn + 1);

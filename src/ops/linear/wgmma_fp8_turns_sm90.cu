@@ -7,7 +7,7 @@
 #include "ops/attention/hopper.cuh"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/cuda_tiles.cuh"
-#include "ops/linear/fp8_words.cuh"
+#include "ops/linear/widened_rows.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -118,25 +118,10 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
       if (block < blocks) {
         const int s = block % S::kStages;
         barrier_wait(&full[s], static_cast<uint32_t>(block / S::kStages) & 1U);
-        // The weights' 16-byte lines lie swizzled by their row, as the copy engine left them.
-        const uint8_t* row = stages + s * S::kStageBytes + (warp * 16 + lane / 4) * 128;
-        uint32_t bytes[8][2];
-#pragma unroll
-        for (int k = 0; k < 8; ++k) {
-          const int at = (k ^ (lane / 4)) * 16 + lane % 4 * 4;
-          bytes[k][0] = *reinterpret_cast<const uint32_t*>(row + at);
-          bytes[k][1] = *reinterpret_cast<const uint32_t*>(row + 8 * 128 + at);
-        }
+        WidenedRows weights;
+        weights.read(stages + s * S::kStageBytes + warp * 16 * 128);
         const uint8_t* x = stages + s * S::kStageBytes + S::kWeightBytes;
-#pragma unroll
-        for (int k = 0; k < 8; ++k) {
-          uint32_t a[4];
-          fp8_word_to_bf16(bytes[k][0], a[0], a[2]);
-          fp8_word_to_bf16(bytes[k][1], a[1], a[3]);
-          wgmma_fence();
-          wgmma_registers(part, a, wgmma_tile(x + k / 4 * S::kHalfBytes) + 2 * (k % 4), k > 0);
-        }
-        wgmma_commit();
+        weights.multiply(part, x);
       }
       fetch_scales(pair + kScalesAhead);
       copy_async_wait<kScalesAhead>();
