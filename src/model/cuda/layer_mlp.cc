@@ -35,6 +35,44 @@ bool goes_together(const Step& step, const MoeWeights& weights, int64_t tokens) 
          (!shared.fp8_x || shared.k == routed.k);
 }
 
+// The gate: where each token's copies go, into the workspace. True where one launch did it all
+// (gate_product_and_sort).
+bool choose_experts(const Step& step, const MoeWeights& weights, const Activations& x,
+                    const int32_t* positions) {
+  const ModelConfig& c = step.config;
+  const Workspace& work = step.work;
+  const int64_t t = x.plain.rows;
+  const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
+  const ops::cuda::LinearArgs product{.x = x.plain, .y = logits, .weight = &weights.gate};
+  const ops::cuda::GateArgs gate{.logits = work.gate_logits,
+                                 .bias = weights.bias,
+                                 .params = c.gate,
+                                 .tokens = t,
+                                 .ids = work.expert_ids,
+                                 .weights = work.expert_weights};
+  const bool placed = weights.places.first != nullptr;
+  const ops::cuda::ExpertSortArgs sort{.ids = work.expert_ids,
+                                       .positions = positions,
+                                       .slots = placed ? nullptr : weights.slots,
+                                       .tokens = t,
+                                       .experts = static_cast<int32_t>(step.shard.experts.size()),
+                                       .top_k = c.gate.top_k,
+                                       .sort = work.sort,
+                                       .workspace = work.sort_scratch};
+  if (!placed) return ops::cuda::gate_product_and_sort(step.stream, product, gate, sort, work.gate_scratch);
+  ops::cuda::linear(step.stream, product);
+  ops::cuda::gate(step.stream, gate);
+  place_experts(step.stream, {.logits = work.gate_logits,
+                              .positions = positions,
+                              .places = weights.places,
+                              .tokens = t,
+                              .experts = static_cast<int32_t>(c.num_experts),
+                              .top_k = c.gate.top_k,
+                              .ids = work.expert_ids});
+  ops::cuda::expert_sort(step.stream, sort);
+  return false;
+}
+
 }  // namespace
 
 void dense_block(const Step& step, device::cuda::Stream& stream, const DenseWeights& weights,
@@ -67,38 +105,7 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
   if (c.num_shared_experts > 0 && !together) {
     dense_block(step, beside ? step.beside.fork(step.stream) : step.stream, weights.shared, x, shared);
   }
-  const Matrix logits(work.gate_logits, device::DType::kF32, t, c.num_experts);
-  const ops::cuda::LinearArgs product{.x = x.plain, .y = logits, .weight = &weights.gate};
-  const ops::cuda::GateArgs gate{.logits = work.gate_logits,
-                                 .bias = weights.bias,
-                                 .params = c.gate,
-                                 .tokens = t,
-                                 .ids = work.expert_ids,
-                                 .weights = work.expert_weights};
-  const bool placed = weights.places.first != nullptr;
-  bool early = false;
-  const ops::cuda::ExpertSortArgs sort{.ids = work.expert_ids,
-                                       .positions = positions,
-                                       .slots = placed ? nullptr : weights.slots,
-                                       .tokens = t,
-                                       .experts = static_cast<int32_t>(experts),
-                                       .top_k = c.gate.top_k,
-                                       .sort = work.sort,
-                                       .workspace = work.sort_scratch};
-  if (placed) {
-    ops::cuda::linear(step.stream, product);
-    ops::cuda::gate(step.stream, gate);
-    place_experts(step.stream, {.logits = work.gate_logits,
-                                .positions = positions,
-                                .places = weights.places,
-                                .tokens = t,
-                                .experts = static_cast<int32_t>(c.num_experts),
-                                .top_k = c.gate.top_k,
-                                .ids = work.expert_ids});
-    ops::cuda::expert_sort(step.stream, sort);
-  } else {
-    early = ops::cuda::gate_product_and_sort(step.stream, product, gate, sort, work.gate_scratch);
-  }
+  const bool early = choose_experts(step, weights, x, positions);
 
   ops::cuda::GroupedLinearArgs up;
   up.linear = {.x = x.plain,
