@@ -11,7 +11,7 @@ Result<std::unique_ptr<Stream>> Stream::create(const Gpu& gpu) {
   std::unique_ptr<Stream> stream(new Stream(gpu));
   FATHOM_TRY(check(cudaStreamCreateWithFlags(&stream->handle_, cudaStreamNonBlocking), "cudaStreamCreate"));
   FATHOM_TRY(check(cudaMalloc(reinterpret_cast<void**>(&stream->counter_), sizeof(uint32_t)), "cudaMalloc"));
-  FATHOM_TRY(check(cudaMemset(stream->counter_, 0, sizeof(uint32_t)), "cudaMemset"));
+  FATHOM_TRY(check(cudaMemsetAsync(stream->counter_, 0, sizeof(uint32_t), stream->handle_), "cudaMemset"));
   return stream;
 }
 
