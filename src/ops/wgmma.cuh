@@ -112,6 +112,10 @@ __device__ inline uint32_t rank_in_cluster() {
 __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+// The same, and what each wrote before it is visible to all after it: waits for all of memory.
+__device__ inline void cluster_sync_memory() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 // A ring of stages as one that goes round it sees it: the next stage, and the phase that its barriers are in.
 template <int kStages>
 struct Ring {

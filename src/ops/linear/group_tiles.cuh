@@ -78,9 +78,9 @@ struct GroupTiles {
   }
 };
 
-// Which tiles a CTA does, in shared memory: its first is blockIdx.x, the others it draws from the stream's
-// counter. A warp draws ahead of those that follow it through a ring of fewer than kSlots stages.
-struct TileTurns {
+// Which pieces (below) a CTA does, in shared memory: its first is blockIdx.x, the others it draws from the
+// stream's counter. A warp draws ahead of those that follow it through a ring of fewer than kSlots stages.
+struct PieceTurns {
   static constexpr int kSlots = 16;
 
   uint64_t drawn[kSlots];  // barriers
@@ -90,18 +90,18 @@ struct TileTurns {
   __device__ void begin() {
     for (int s = 0; s < kSlots; ++s) barrier_init(&drawn[s], 1);
   }
-  // The CTA's tile of this number, above 0, of `tiles` in all: by one thread, one number after another, to
+  // The CTA's piece of this number, above 0, of `pieces` in all: by one thread, one number after another, to
   // one past the CTA's last.
-  __device__ void draw(uint32_t* counter, int tiles, int number) {
+  __device__ void draw(uint32_t* counter, int pieces, int number) {
     const uint32_t before = atomicAdd(counter, 1U);
-    // As many are drawn as there are tiles: by those that take none at first, none; by the others, one too
+    // As many are drawn as there are pieces: by those that take none at first, none; by the others, one too
     // many.
-    if (before + 1 == static_cast<uint32_t>(tiles)) atomicExch(counter, 0U);
+    if (before + 1 == static_cast<uint32_t>(pieces)) atomicExch(counter, 0U);
     const int slot = (number - 1) % kSlots;
-    slots[slot] = static_cast<int32_t>(min(gridDim.x, static_cast<unsigned>(tiles)) + before);
+    slots[slot] = static_cast<int32_t>(min(gridDim.x, static_cast<unsigned>(pieces)) + before);
     barrier_arrive(&drawn[slot]);
   }
-  // The same, once it is drawn; `tiles` or above when there is none.
+  // The same, once it is drawn; `pieces` or above when there is none.
   __device__ int at(int number) {
     const int slot = (number - 1) % kSlots;
     barrier_wait(&drawn[slot], static_cast<uint32_t>((number - 1) / kSlots) & 1U);
@@ -140,8 +140,8 @@ struct Beside<false> {
   }
 };
 
-// The tiles of a launch, kHeight rows of tokens by kRows of weights: those of a dense product beside the
-// groups, if there is one, then the groups'.
+// The pieces of a launch, tiles of kHeight rows of tokens by kRows of weights: those of a dense product
+// beside the groups, if there is one, then the groups'.
 template <bool kBeside, int kHeight, int kRows>
 struct Pieces {
   struct Piece {
@@ -162,7 +162,7 @@ struct Pieces {
   }
   // Once the groups are counted.
   __device__ int count() const { return others + groups.tiles(args) * stripes; }
-  // Tile `index`, below count(). By whole warps; those from `others` on once the groups are counted.
+  // Piece `index`, below count(). By whole warps; those from `others` on once the groups are counted.
   __device__ Piece at(int index) const {
     if (kBeside && index < others) {
       const int first = index / other_stripes * kHeight;
@@ -178,7 +178,7 @@ struct Pieces {
 // before the kernel ahead has ended; the groups are counted, and more pieces drawn, afterwards.
 template <int kStages, int kDepth, int kTokens, int kRows, bool kBeside>
 struct PieceProducer {
-  static_assert(kStages < TileTurns::kSlots);
+  static_assert(kStages < PieceTurns::kSlots);
   static constexpr int kRowBytes = 128;
   static constexpr int kStageBytes = (kRows + kTokens) * kRowBytes;
   // The next piece is drawn when so many steps of this one are under way, which is longer than drawing takes.
@@ -189,7 +189,7 @@ struct PieceProducer {
   const Beside<kBeside>& beside;
   const CUtensorMap& x_map;
   const CUtensorMap& weight_map;
-  TileTurns& turns;
+  PieceTurns& turns;
   uint32_t* counter;
   uint64_t* full;   // [kStages]
   uint64_t* empty;  // [kStages]

@@ -10,11 +10,19 @@ namespace fathom::ops::cuda {
 constexpr int kStagedPitch = 128 + 16;  // bytes of a line, so that eight lines lie in different banks
 constexpr int kStagedBytes = 16 * kStagedPitch;  // of a warp
 
-// Four 8 x 8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8.
+// Four 8 x 8 matrices of 16-bit values, or these transposed; lane i gives the address of row i % 8 of matrix
+// i / 8.
+template <bool kTransposed = false>
 __device__ inline void store_matrix_x4(uint32_t row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(a), "r"(b),
-               "r"(c), "r"(d)
-               : "memory");
+  if constexpr (kTransposed) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(a),
+                 "r"(b), "r"(c), "r"(d)
+                 : "memory");
+  } else {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(a),
+                 "r"(b), "r"(c), "r"(d)
+                 : "memory");
+  }
 }
 
 // `rows` lines of kEights times 16 bytes, to `to` and every y_stride values on.

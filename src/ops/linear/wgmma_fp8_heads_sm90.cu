@@ -47,33 +47,25 @@ struct HeadTiles {
   }
 };
 
-// As store_matrix_x4, of the matrices transposed.
-__device__ inline void store_transposed_x4(uint32_t row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(a),
-               "r"(b), "r"(c), "r"(d)
-               : "memory");
-}
-
 // The sums of 64 rows of weights by kTokens tokens, by way of `staged` to `y`: a token's 64 outputs together.
 // Of the tokens, `count` are there. By a whole warpgroup; `barrier` is its own.
 template <int kTokens>
 __device__ void store_outputs_of(__nv_bfloat16* y, int64_t y_stride, int count, uint8_t* staged, int barrier,
                                  const float (&sums)[kTokens / 2]) {
   const int thread = static_cast<int>(threadIdx.x) % 128, lane = thread % 32;
-  const auto meet = [&] { asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory"); };
   const auto chunk_at = [&](int token, int chunk) { return token * kLine + (chunk ^ token % 8) * 16; };
-  meet();  // the tile before has been read
+  named_barrier_sync(barrier, 128);  // the tile before has been read
   const int matrix = lane / 8;
   const uint32_t first = shared_address(staged);
 #pragma unroll
   for (int j = 0; j < kTokens / 8; j += 2) {
     const int token = (j + matrix / 2) * 8 + lane % 8;
     const float* sum = sums + 4 * j;
-    store_transposed_x4(first + chunk_at(token, thread / 32 * 2 + matrix % 2), pack_outputs(sum[0], sum[1]),
-                        pack_outputs(sum[2], sum[3]), pack_outputs(sum[4], sum[5]),
-                        pack_outputs(sum[6], sum[7]));
+    store_matrix_x4<true>(first + chunk_at(token, thread / 32 * 2 + matrix % 2), pack_outputs(sum[0], sum[1]),
+                          pack_outputs(sum[2], sum[3]), pack_outputs(sum[4], sum[5]),
+                          pack_outputs(sum[6], sum[7]));
   }
-  meet();
+  named_barrier_sync(barrier, 128);
 #pragma unroll
   for (int i = 0; i < kTokens / 16; ++i) {
     const int token = i * 16 + thread / 8, chunk = thread % 8;

@@ -113,7 +113,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
     }
   }
   __syncwarp();
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  cluster_sync_memory();
 
   constexpr int kLines = kTokens / kCluster;  // that this CTA adds up
   constexpr int kFours = kRows / 4;
@@ -148,7 +148,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
     }
   }
   // Nobody leaves while others read here.
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  cluster_sync_memory();
 }
 
 template <int kCluster, int kEach, bool kLong>

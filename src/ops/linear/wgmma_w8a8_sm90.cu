@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
   __shared__ GroupTiles groups;
-  __shared__ TileTurns turns;
+  __shared__ PieceTurns turns;
   uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
 
   const int thread = static_cast<int>(threadIdx.x);

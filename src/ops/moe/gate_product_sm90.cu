@@ -269,7 +269,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
                    static_cast<uint32_t>(call.parts * ceil_div(call.tokens, 8)) * sizeof(parts[0][0]));
   }
   device::cuda::wait_for_previous();
-  device::cuda::let_next_start();  // not before: the next one may count on all before this one (route.cu)
+  device::cuda::let_next_start();  // not before: the next one may count on all before this one (cuda.h)
 
   // A warp brings a part of every fourth token, half after half.
   const int own_part = warp % kMostEach;
