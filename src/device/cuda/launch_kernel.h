@@ -21,20 +21,34 @@ __device__ inline void let_next_start() {
 #endif
 }
 
+// `cluster`: CTAs of the grid's first dimension that are one.
 template <class... Parameters, class... Arguments>
-void launch_early(Stream& stream, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes,
-                  const Arguments&... arguments) {
+void launch_early_clusters(Stream& stream, void (*kernel)(Parameters...), unsigned cluster, dim3 grid,
+                           dim3 block, int shared_bytes, const Arguments&... arguments) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream.handle();
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = stream.gpu().major >= 9 && !stream.gpu().shared ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
+  const auto next = [&](cudaLaunchAttributeID id) -> cudaLaunchAttributeValue& {
+    attributes[config.numAttrs].id = id;
+    return attributes[config.numAttrs++].val;
+  };
+  if (stream.gpu().major >= 9 && !stream.gpu().shared)
+    next(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
+  if (cluster > 1) {
+    auto& size = next(cudaLaunchAttributeClusterDimension).clusterDim;
+    size.x = cluster;
+    size.y = size.z = 1;
+  }
   stream.note(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "early launch");
+}
+template <class... Parameters, class... Arguments>
+void launch_early(Stream& stream, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes,
+                  const Arguments&... arguments) {
+  launch_early_clusters(stream, kernel, 1, grid, block, shared_bytes, arguments...);
 }
 #endif
 
