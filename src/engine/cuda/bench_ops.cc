@@ -123,7 +123,8 @@ Result<void> bench_linear(Bench& bench, DType type, bool rounded, const char* pe
     const auto* scales = static_cast<const float*>(bench.activations());
     OpFigure figure;
     FATHOM_ASSIGN(figure.us, bench.time(static_cast<double>(bytes) / 2e6 + 5.0, [&](int64_t i) {
-      const Weight weight{bench.operand(bytes, i), scales, type, c.n, c.k, c.k, 1, rounded, rounded};
+      Weight weight{bench.operand(bytes, i), scales, type, c.n, c.k, c.k, 1, rounded, rounded};
+      weight.parted = weight.pays_in_parts();
       ops::cuda::linear(bench.stream(), {.x = Matrix(bench.activations(), DType::kBF16, c.rows, c.k),
                                          .y = Matrix(bench.out(), DType::kBF16, c.rows, c.n),
                                          .weight = &weight,

@@ -42,6 +42,7 @@ TileCall make_call(const LinearArgs& args, int64_t max_rows) {
   t.accumulate = args.accumulate;
   t.swiglu = args.swiglu;
   t.paired_scales = w.paired_scales;
+  t.offsets_early = false;
   t.part = w.parted ? kSumPart : t.k;
   return call;
 }
@@ -73,8 +74,8 @@ void run(device::cuda::Stream& stream, const TileCall& call, const Weight& weigh
   if (parted && call.max_rows <= 16) return linear_mma_parts(stream, call);
   if (stream.gpu().hopper()) {
     if (fp8 ? linear_wgmma_fp8_heads(stream, call) || linear_wgmma_fp8(stream, call)
-            : linear_wgmma_parts(stream, call) || linear_wgmma_few(stream, call) ||
-                  linear_wgmma_experts(stream, call) || linear_wgmma(stream, call))
+            : linear_wgmma_parts(stream, call) || linear_wgmma_experts(stream, call) ||
+                  linear_wgmma_few(stream, call) || linear_wgmma(stream, call))
       return;
   }
   fp8 ? linear_mma_fp8(stream, call) : linear_mma(stream, call);
@@ -93,6 +94,7 @@ void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args)
   TileCall call = make_call(args.linear, args.max_rows);
   call.args.offsets = args.offsets;
   call.args.gather = args.gather;
+  call.args.offsets_early = args.offsets_early;
   TileCall beside;
   if (args.beside != nullptr) {
     const Weight& weight = *args.beside->weight;

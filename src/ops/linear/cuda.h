@@ -31,6 +31,12 @@ struct Weight {
   // of one chain over all of k: for a weight of few rows, whose reading takes less time than the chain.
   bool parted = false;
 
+  // Whether it should be.
+  constexpr bool pays_in_parts() const {
+    constexpr int64_t kMostRows = 4096;
+    return dtype == device::DType::kBF16 && groups == 1 && n <= kMostRows;
+  }
+
   constexpr int64_t group_bytes() const { return n * k_stride * device::size_of(dtype); }
   constexpr int64_t scales_per_group() const { return (k + 127) / 128 * ((n + 7) / 8); }
 };
@@ -60,6 +66,10 @@ struct GroupedLinearArgs {
   // That one reads nothing of the kernel ahead of this call, which lets the next one start only once all
   // before itself has ended: it begins beside that kernel.
   bool beside_early = false;
+  // The offsets are not the kernel's ahead of this call, and whoever wrote them had ended before that one let
+  // this one start: weights come while it still runs. So do those of a call behind another with the same
+  // offsets, which lets the next one start only once all before itself has ended.
+  bool offsets_early = false;
 };
 inline constexpr int64_t kMostBesideRows = 16;
 void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args);

@@ -20,6 +20,7 @@ struct TileArgs {
   int64_t k_stride;
   int32_t rows, n, k, groups;
   bool y_is_f32, accumulate, swiglu, paired_scales;
+  bool offsets_early;      // GroupedLinearArgs
   int32_t part;            // of k, that is one chain of products: kSumPart, or all of it
   const float* x_scales;   // with Weight::fp8_x: x is FP8, x_stride in bytes
   int64_t x_scale_stride;  // from block to block of 128
@@ -58,12 +59,13 @@ void linear_mma(device::cuda::Stream& stream, const TileCall& call);   // BF16 x
 // The same for parted weights and up to 16 rows.
 void linear_mma_parts(device::cuda::Stream& stream, const TileCall& call);
 void linear_mma_fp8(device::cuda::Stream& stream, const TileCall& call);  // BF16 x, FP8 weights
-// The same for 17 to 1024 rows; sm_90a, k % 64 == 0. False when the shape is not for it.
+// The same for 17 to 128 rows, or 1024 of a weight of up to 1024; sm_90a, k % 64 == 0. False when the shape
+// is not for it.
 bool linear_wgmma_parts(device::cuda::Stream& stream, const TileCall& call);
 // sm_90a; BF16 x and weights, k % 64 == 0, 17 to 128 rows, not grouped. False when the shape is not for it.
 bool linear_wgmma_few(device::cuda::Stream& stream, const TileCall& call);
-// sm_90a; BF16 x and weights, k % 64 == 0, grouped, up to 32 rows of a group on average. False when the shape
-// is not for it.
+// sm_90a; BF16 x and weights, k % 64 == 0, grouped, up to 32 rows of a group on average; or dense, up to 32
+// rows and a weight of more tiles than CTAs. False when the shape is not for it.
 bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call);
 // Whether that takes call.beside too.
 bool linear_wgmma_experts_beside(const TileCall& call);
@@ -82,6 +84,9 @@ void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call);
 bool linear_wgmma_w8a8_beside(const TileCall& call);
 // The same for up to 128 rows, not grouped; linear_wgmma_w8a8 chooses it. False when the shape is not for it.
 bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call);
+// The same for up to 8 rows, not grouped, of a weight whose sums over k are what takes its time;
+// linear_wgmma_w8a8 chooses it. False when the shape is not for it.
+bool linear_wgmma_w8a8_chain(device::cuda::Stream& stream, const TileCall& call);
 // The same for more than 64 rows (of a group); linear_wgmma_w8a8 chooses it. False when the shape is not for
 // it.
 bool linear_wgmma_w8a8_many(device::cuda::Stream& stream, const TileCall& call);

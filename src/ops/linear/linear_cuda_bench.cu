@@ -127,16 +127,27 @@ int main(int count, char** words) {
     if (std::string(c.name).starts_with(name) && (one_size == 0 || one_size == tokens))
       fathom::ops::cuda::run(on, c, type, tokens, rounded);
   };
-  const Case lite[] = {{"v2-lite qkv_a", 1, 3648, 2048, 0},        {"v2-lite out", 1, 2048, 2048, 0},
-                       {"v2-lite shared up", 1, 5632, 2048, 0},    {"v2-lite shared down", 1, 2048, 2816, 0},
-                       {"v2-lite head", 1, 102400, 2048, 0},       {"v2-lite experts up", 64, 2816, 2048, 6},
-                       {"v2-lite experts down", 64, 2048, 1408, 6}};
+  const Case lite[] = {{"v2-lite qkv_a", 1, 3648, 2048, 0},
+                       {"v2-lite out", 1, 2048, 2048, 0},
+                       {"v2-lite shared up", 1, 5632, 2048, 0},
+                       {"v2-lite shared down", 1, 2048, 2816, 0},
+                       {"v2-lite head", 1, 102400, 2048, 0},
+                       {"v2-lite experts up", 64, 2816, 2048, 6},
+                       {"v2-lite experts down", 64, 2048, 1408, 6},
+                       {"v2-lite dense up", 1, 21888, 2048, 0},
+                       {"v3 head", 1, 129280, 7168, 0}};
   for (const auto& c : lite) {
     if (only == "fp8" || only == "w8a8") break;
     for (const int64_t tokens : {1, 16, 64, 128, 4096}) {
       if (c.n > 50000 && tokens > 128) continue;
       run(*stream, c, DType::kBF16, tokens);
     }
+  }
+  const Case parted[] = {{"v2-lite qkv_a, in parts", 1, 3648, 2048, 0, true},
+                         {"v2-lite out, in parts", 1, 2048, 2048, 0, true}};
+  for (const auto& c : parted) {
+    if (only == "fp8" || only == "w8a8") break;
+    for (const int64_t tokens : {1, 16, 64, 128, 1024, 4096}) run(*stream, c, DType::kBF16, tokens);
   }
   const Case gates[] = {{"v2-lite gate", 1, 64, 2048, 0, true}, {"v3 gate", 1, 256, 7168, 0, true}};
   for (const auto& c : gates) {

@@ -131,6 +131,8 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
   }
   // So many tiles that the widest kernel is chosen.
   cases.push_back({DType::kBF16, DType::kBF16, 520, 16896, 64});
+  // So many that a CTA has several of few rows.
+  cases.push_back({DType::kBF16, DType::kBF16, 130, 17032, 192});
   // Part of a block of scales, an odd number of them, the longest sums, and enough columns for wide tiles.
   for (const DType w : {DType::kBF16, DType::kF8E4M3}) {
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{136, 576}, {40, 7168}, {8600, 136}})
@@ -142,6 +144,7 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
                              {96, 4096},
                              {40, 1472},
                              {136, 576},
+                             {1160, 1024},
                              {24, 1000}})
     cases.push_back({DType::kBF16, DType::kBF16, 300, n, k, true});
   if (small()) {

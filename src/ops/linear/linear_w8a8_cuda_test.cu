@@ -9,6 +9,7 @@
 #include "device/cuda/testing.h"
 #include "ops/linear/cuda.h"
 #include "ops/linear/f8_encode.h"
+#include "ops/quantize/cuda.h"
 #include "ops/quantize/ref.h"
 
 namespace fathom::ops::cuda {
@@ -135,11 +136,12 @@ TEST(CudaLinearW8A8, MatchesTheReferenceAndItself) {
   struct Case {
     int64_t rows, n, k;
   };
-  std::vector<Case> cases = {{300, 160, 64},    {300, 104, 48},    {300, 24, 1408},  {300, 384, 2048},
-                             {300, 136, 576},   {300, 136, 576},   {300, 40, 7168},  {300, 8600, 136},
-                             {1100, 2112, 256}, {1100, 2112, 256}, {600, 2816, 128}, {600, 2816, 128},
-                             {140, 7168, 256},  {140, 24576, 128}, {140, 36864, 128}};
-  if (small()) cases = {{140, 104, 48}, {140, 136, 576}, {140, 136, 384}};
+  std::vector<Case> cases = {{300, 160, 64},    {300, 104, 48},    {300, 24, 1408},   {300, 384, 2048},
+                             {300, 136, 576},   {300, 136, 576},   {300, 40, 7168},   {300, 8600, 136},
+                             {1100, 2112, 256}, {1100, 2112, 256}, {600, 2816, 128},  {600, 2816, 128},
+                             {140, 7168, 256},  {140, 24576, 128}, {140, 36864, 128}, {40, 200, 4224},
+                             {40, 648, 5120}};
+  if (small()) cases = {{140, 104, 48}, {140, 136, 576}, {140, 136, 384}, {9, 24, 4224}};
   uint64_t seed = 1;
   for (const Case& c : cases) {
     const std::string what = fmt::format("[{}, {}, {}]", c.rows, c.n, c.k);
@@ -322,6 +324,88 @@ TEST(CudaLinearW8A8, ADenseProductGoesBesideGroups) {
           }
         }
       }
+    }
+  }
+}
+
+// A kernel that begins while those ahead of it still run takes what they leave, not what was there before:
+// the experts' two products and the rounding between them, queued at once behind something long, and one by
+// one.
+TEST(CudaLinearW8A8, AProductThatBeginsEarlyWaitsForWhatItReads) {
+  auto* stream = test_stream();
+  if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
+  const int64_t groups = 24, hidden = 576, inner = 384, before = small() ? 40 : 1000;
+  const TestWeight long_weight(41, 1, 9008, 640, false);
+  const TestRows long_x(42, before, 640);
+  const DeviceArray<float> long_y(before * 9008);
+  const TestWeight up(43, groups, 2 * inner, hidden, false), down(44, groups, hidden, inner, false);
+  const TestWeight shared_up(45, 1, 2 * inner, hidden, false), shared_down(46, 1, hidden, inner, false);
+  for (const int64_t tokens : {1, 4, 16}) {
+    const int64_t copies = tokens * 6, all = copies + tokens;
+    std::vector<int32_t> offsets{0}, gather;
+    for (int64_t g = 1; g <= groups; ++g) offsets.push_back(static_cast<int32_t>(copies * g / groups));
+    for (int64_t i = 0; i < copies; ++i) gather.push_back(static_cast<int32_t>(i % tokens));
+    const DeviceArray<int32_t> device_offsets(offsets), device_gather(gather);
+    const TestRows x(47, tokens, hidden);
+    // Poisoned before each run.
+    DeviceArray<uint16_t> inner_rows(all * inner), y(all * hidden);
+    DeviceArray<uint8_t> values(all * inner);
+    DeviceArray<float> scales(blocks_of(inner) * all);
+    const QuantizedMatrix rounded{values.data(), scales.data(), all, inner, inner, all};
+    const auto rows_of = [&](DeviceArray<uint16_t>& rows, int64_t first, int64_t count, int64_t columns) {
+      return Matrix(rows.data() + first * columns, DType::kBF16, count, columns);
+    };
+    const auto run = [&](bool at_once) {
+      for (DeviceArray<uint16_t>* rows : {&inner_rows, &y})
+        stream->fill(rows->data(), 0xff, 2 * rows->size());
+      stream->fill(values.data(), 0xff, values.size());
+      stream->fill(scales.data(), 0xff, 4 * scales.size());
+      EXPECT_TRUE(stream->synchronize().ok());
+      const auto next = [&] {
+        if (!at_once) EXPECT_TRUE(stream->synchronize().ok());
+      };
+      linear(*stream, {.x = {},
+                       .y = Matrix(long_y.data(), DType::kF32, before, 9008),
+                       .weight = &long_weight.weight,
+                       .x8 = long_x.matrix});
+      next();
+      const LinearArgs beside_up{.x = {},
+                                 .y = rows_of(inner_rows, copies, tokens, inner),
+                                 .weight = &shared_up.weight,
+                                 .swiglu = true,
+                                 .x8 = x.matrix};
+      grouped_linear(*stream, {.linear = {.x = {},
+                                          .y = rows_of(inner_rows, 0, copies, inner),
+                                          .weight = &up.weight,
+                                          .swiglu = true,
+                                          .x8 = x.matrix},
+                               .offsets = device_offsets.data(),
+                               .gather = device_gather.data(),
+                               .max_rows = copies,
+                               .beside = &beside_up});
+      next();
+      quantize(*stream, {.x = rows_of(inner_rows, 0, all, inner), .y = rounded});
+      next();
+      const LinearArgs beside_down{.x = {},
+                                   .y = rows_of(y, copies, tokens, hidden),
+                                   .weight = &shared_down.weight,
+                                   .x8 = rounded.row_range(copies, all)};
+      grouped_linear(*stream, {.linear = {.x = {},
+                                          .y = rows_of(y, 0, copies, hidden),
+                                          .weight = &down.weight,
+                                          .x8 = rounded.first_rows(copies)},
+                               .offsets = device_offsets.data(),
+                               .max_rows = copies,
+                               .beside = &beside_down,
+                               .offsets_early = true});
+      EXPECT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+      return y.get();
+    };
+    const std::vector<uint16_t> want = run(false), got = run(true);
+    for (size_t i = 0; i < want.size(); ++i) {
+      ASSERT_NE(want[i], 0xffff) << i;
+      ASSERT_EQ(got[i], want[i]) << tokens << " tokens, row " << i / static_cast<size_t>(hidden) << " column "
+                                 << i % static_cast<size_t>(hidden);
     }
   }
 }

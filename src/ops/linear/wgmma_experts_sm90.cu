@@ -1,8 +1,8 @@
-// BF16 and experts of few rows (up to 64) on Hopper, bound by reading the weights: one warp brings 64 rows of
-// weights and an expert's tokens with the bulk copy engine, gathered row by row where they lie apart, through
-// a ring as long as two CTAs of a multiprocessor have room for; a warpgroup multiplies. A CTA does one tile
-// after another, and the ring goes on filling while results go out. Each output is one chain of k16 products
-// in the order of k, as in mma.cu, and so are the bits.
+// BF16 and experts of few rows (up to 64) on Hopper, or a dense product that is as long to read (the head):
+// one warp brings 64 rows of weights and an expert's tokens with the bulk copy engine, gathered row by row
+// where they lie apart, through a ring as long as two CTAs of a multiprocessor have room for; a warpgroup
+// multiplies. A CTA does one tile after another, and the ring goes on filling while results go out. Each
+// output is one chain of k16 products in the order of k, as in mma.cu, and so are the bits.
 #include <algorithm>
 
 #include "base/check.h"
@@ -53,7 +53,6 @@ __global__ void __launch_bounds__(kThreads, kResident)
     turns.begin();
     barrier_init_fence();
   }
-  device::cuda::let_next_start();
   __syncthreads();
 
   const Pieces<kBeside, kTokens, kRows> pieces{args, beside.args_or(args), groups};
@@ -149,10 +148,14 @@ bool linear_wgmma_experts_beside(const TileCall& call) {
 }
 
 bool linear_wgmma_experts(device::cuda::Stream& stream, const TileCall& call) {
-  const auto& args = call.args;
+  const bool grouped = call.args.offsets != nullptr;
   // Groups differ in their rows: room for twice the average, where that costs nothing but tensor work.
-  const int64_t rows = call.rows_of_a_group() * 2;
-  if (args.offsets == nullptr || !fits(call) || rows > 64) return false;
+  const int64_t rows = grouped ? call.rows_of_a_group() * 2 : call.max_rows;
+  if (!fits(call) || rows > 64) return false;
+  // A dense product of few rows where CTAs have more than one tile each.
+  const int64_t tiles = ceil_div<int64_t>(call.args.n, kRows);
+  if (!grouped && (call.heads > 1 || rows > 32 || tiles <= kResident * stream.gpu().multiprocessors))
+    return false;
   if (rows <= 8) {
     launch<8>(stream, call);
   } else if (rows <= 16) {

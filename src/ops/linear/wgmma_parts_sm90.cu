@@ -1,4 +1,4 @@
-// BF16 parted weights (`Weight::parted`: gates) and more than 16 rows on Hopper. Their sums are chains over
+// BF16 parted weights (`Weight::parted`) and more than 16 rows on Hopper. Their sums are chains over
 // 512 of k, which do not wait for each other: the CTAs of a cluster have different ones, for the same 64
 // tokens and 64 of the weight's rows, and leave them in shared memory, from where each adds up some tokens'
 // in their order. The bits are those of mma_parts.cu.
@@ -19,6 +19,7 @@ constexpr int kTileBytes = 64 * kDepth * 2;  // of tokens, and of weights
 constexpr int kStageBytes = 2 * kTileBytes;
 constexpr int kMostEach = 2;  // parts of a CTA
 constexpr int kMostCluster = 8;
+constexpr int64_t kFewRows = 1024;  // of a weight
 // Values from line to line of a part's sums: eight banks on, so that lanes meet no bank twice.
 constexpr int kPitch = kRows + 8;
 constexpr int kPartBytes = kTokens * kPitch * 4;
@@ -179,6 +180,8 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
 bool linear_wgmma_parts(device::cuda::Stream& stream, const TileCall& call) {
   const auto& args = call.args;
   const int64_t parts = ceil_div<int64_t>(args.k, kSumPart);
+  // Weights of more rows fill the GPU without clusters.
+  if (args.n > kFewRows && call.max_rows > 128) return false;
   const bool fits = args.part < args.k && args.offsets == nullptr && !args.swiglu && args.k % kDepth == 0 &&
                     args.k_stride == args.k && reinterpret_cast<uintptr_t>(args.weight) % 16 == 0;
   if (!fits || call.max_rows <= 16 || call.max_rows > 1024 || parts > kMostCluster * kMostEach) return false;

@@ -16,11 +16,11 @@ constexpr int kPart = 128;  // of y's columns in one product
 constexpr int kDepth = 64;  // of k a stage: 128 bytes
 
 // kParts parts of 128 columns: one with two CTAs on a multiprocessor, or two with one CTA, which reads less
-// for its products.
-template <int kConsumers, int kParts>
+// for its products. kParted: parts of k are added up (Weight::parted), which takes the registers of two CTAs.
+template <int kConsumers, int kParts, bool kParted>
 struct Shape {
   static constexpr int kColumns = kPart * kParts;
-  static constexpr int kCtas = kParts == 1 ? 2 : 1;  // on a multiprocessor
+  static constexpr int kCtas = kParts == 1 && !(kParted && kConsumers > 1) ? 2 : 1;  // on a multiprocessor
   static constexpr int kRows = 64 * kConsumers;
   static constexpr int kThreads = 128 * kConsumers + 32;
   static constexpr int kXBytes = kRows * kDepth * 2;
@@ -44,12 +44,12 @@ struct TileGrid {
   }
 };
 
-// kParted: parts of k are added up (Weight::parted).
 template <int kConsumers, int kParts, bool kParted>
-__global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kConsumers, kParts>::kCtas)
+__global__ void __launch_bounds__(Shape<kConsumers, kParts, kParted>::kThreads,
+                                  Shape<kConsumers, kParts, kParted>::kCtas)
     wgmma_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
                  const __grid_constant__ CUtensorMap weight_map, const TileGrid grid) {
-  using S = Shape<kConsumers, kParts>;
+  using S = Shape<kConsumers, kParts, kParted>;
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
   uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(Shape<kConsumers, kParts>::kThreads, Shape<kCo
 
 template <int kConsumers, int kParts, bool kParted = false>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
-  using S = Shape<kConsumers, kParts>;
+  using S = Shape<kConsumers, kParts, kParted>;
   const auto& args = call.args;
   const int64_t groups = args.offsets != nullptr ? args.groups : call.heads;
   const int64_t columns = (call.heads - 1) * args.x_step + args.k;
@@ -172,7 +172,7 @@ bool linear_wgmma(device::cuda::Stream& stream, const TileCall& call) {
       reinterpret_cast<uintptr_t>(args.y) % 8 == 0 && args.y_stride % 2 == 0 && args.y_step % 2 == 0;
   if (!fits || rows <= 64) return false;
   if (args.part < args.k) {
-    launch<1, 1, true>(stream, call);
+    launch<2, 1, true>(stream, call);
   } else if (rows <= 96) {
     launch<1, 1>(stream, call);
   } else if (ceil_div<int64_t>(args.n, 2 * kPart) * call.row_tiles(128) * call.heads >=

@@ -63,7 +63,6 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
     turns.begin();
     barrier_init_fence();
   }
-  device::cuda::let_next_start();
   __syncthreads();
 
   const Pieces<kBeside, kTokens, S::kRows> pieces{args, beside.args_or(args), groups};
@@ -92,7 +91,7 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   const auto begin_scales = [&](int coming) {
     if (!counted && coming >= pieces.others) {
       groups.wait();
-      device::cuda::wait_for_previous();  // y may have been its output
+      device::cuda::wait_for_previous();  // y and the scales may be its output
       counted = true;
     }
     if (coming >= pieces.others && coming >= pieces.count()) return;
@@ -130,7 +129,10 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   };
   // What an early product reads was there before this kernel began; scales from the last time may still lie
   // in the L1 cache, which only a wait for the kernel ahead is known to empty.
-  if (beside.early && index < pieces.others) asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  if (beside.early && index < pieces.others)
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  else
+    device::cuda::wait_for_previous();
   begin_scales(index);
   fetch_scales(0);
 
@@ -264,7 +266,8 @@ bool linear_wgmma_w8a8_beside(const TileCall& call) {
 
 void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call) {
   const auto& args = call.args;
-  if (call.beside == nullptr && linear_wgmma_w8a8_narrow(stream, call))
+  if (call.beside == nullptr &&
+      (linear_wgmma_w8a8_chain(stream, call) || linear_wgmma_w8a8_narrow(stream, call)))
     return stream.launched("linear (wgmma, fp8 x fp8)");
   // Groups differ in their rows: room for twice the average, where that costs nothing but tensor work.
   const int64_t rows = args.offsets != nullptr ? call.rows_of_a_group() * 2 : call.max_rows;
