@@ -3,63 +3,19 @@
 #include "base/check.h"
 #include "base/math.h"
 #include "ops/mla_decode/combine.cuh"
+#include "ops/mla_decode/fold_items.cuh"
 
 namespace fathom::ops::cuda {
 namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kFan = 4;  // items that a thread folds
-static_assert(1 << kSmallUnits.fan_bits == kFan && kLargeUnits.most <= kFan);
+constexpr int kFan = kItemFan;
 constexpr int kBlocksEach = 16;  // of a multiprocessor
 
-// Of one head, four columns of its values.
-struct Partial {
-  float top, sum;
-  float4 values;
-};
-
-__device__ Partial fold(const Partial& a, const Partial& b) {
-  const Fold fold(a.top, b.top);
-  return {fold.top,
-          fold(a.sum, b.sum),
-          {fold(a.values.x, b.values.x), fold(a.values.y, b.values.y), fold(a.values.z, b.values.z),
-           fold(a.values.w, b.values.w)}};
-}
-
-// Items [first, first + count) of one query, from the left; of more than kFan items the first kFan.
-__device__ Partial fold_items(const SplitCombineArgs& args, int first, int count, int column) {
-  const int64_t values = int64_t{args.heads} * args.latent;
-  Partial loaded[kFan];
-#pragma unroll
-  for (int i = 0; i < kFan; ++i) {
-    if (i >= count) continue;
-    const int64_t slot = first + i;
-    const float2* stats = args.workspace.stats + slot * args.heads + column / args.latent;
-    loaded[i].top = stats->x;
-    loaded[i].sum = stats->y;
-    loaded[i].values = *reinterpret_cast<const float4*>(args.workspace.partial + slot * values + column);
-  }
-  Partial result = loaded[0];
-#pragma unroll
-  for (int i = 1; i < kFan; ++i) {
-    if (i < count) result = fold(result, loaded[i]);
-  }
-  return result;
-}
-
-__device__ Partial of_lane(const Partial& partial, int lane) {
-  const auto from = [lane](float value) { return __shfl_sync(0xffffffffU, value, lane); };
-  return {from(partial.top),
-          from(partial.sum),
-          {from(partial.values.x), from(partial.values.y), from(partial.values.z), from(partial.values.w)}};
-}
-
 __device__ void write(const SplitCombineArgs& args, int token, int column, const Partial& result) {
-  const float inverse = __frcp_rn(result.sum);
   const int64_t to = token * args.out_stride + column;
-  const float4 values = {__fmul_rn(result.values.x, inverse), __fmul_rn(result.values.y, inverse),
-                         __fmul_rn(result.values.z, inverse), __fmul_rn(result.values.w, inverse)};
+  const float4 values = result.divided();
   if (args.whole_stores) {
     args.out.store4(to, values);
   } else {
@@ -92,16 +48,10 @@ __device__ void combine(const SplitCombineArgs& args, int token, int first, int 
     const int column = chunk * kColumns + place * 4;
     const int count = items - node * kFan;
     Partial result = {};
-    if (count > 0 && column < values) result = fold_items(args, first + node * kFan, count, column);
-    if constexpr (kParts > 1) {
-      Partial whole = of_lane(result, place);
-#pragma unroll
-      for (int i = 1; i < kFan; ++i) {
-        const Partial other = of_lane(result, place + i * (32 / kParts));
-        if (i < nodes_here) whole = fold(whole, other);
-      }
-      result = whole;
+    if (count > 0 && column < values) {
+      result = fold_items(args.workspace, args.heads, args.latent, first + node * kFan, count, column);
     }
+    if constexpr (kParts > 1) result = fold_lanes(result, nodes_here);
     if constexpr (kBlock) {
       if (part == 0) nodes[warp][place] = result;
       __syncthreads();

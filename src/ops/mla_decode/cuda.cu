@@ -26,6 +26,10 @@ void check_args(const MlaDecodeArgs& args) {
                args.max_context);
 }
 
+bool takes_narrow(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
+  return !mla_decode_wide_takes(gpu, args) && mla_decode_narrow_takes(gpu, args);
+}
+
 }  // namespace
 
 int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads, int64_t latent,
@@ -38,16 +42,30 @@ int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64
                    bytes(kLargeUnits, mla_decode_wide_items(gpu, heads)) + mla_decode_wide_scratch(gpu)});
 }
 
-void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
+SplitWorkspace mla_decode_items(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
   check_args(args);
+  FATHOM_CHECK(args.batch.tokens <= kSplitTokens, "{} queries at once", args.batch.tokens);
   const device::cuda::Gpu& gpu = stream.gpu();
-  const bool wide = mla_decode_wide_takes(gpu, args);
-  const bool narrow = !wide && mla_decode_narrow_takes(gpu, args);
+  const bool wide = mla_decode_wide_takes(gpu, args), narrow = takes_narrow(gpu, args);
   const SplitUnits units = wide ? kLargeUnits : kSmallUnits;
   const int64_t wanted = wide     ? mla_decode_wide_items(gpu, args.heads)
                          : narrow ? mla_decode_narrow_items(gpu, args.heads)
                                   : mla_decode_portable_items(gpu, args.heads);
   auto* split_part = static_cast<uint8_t*>(args.workspace) + (wide ? mla_decode_wide_scratch(gpu) : 0);
+  const SplitWorkspace workspace = split_workspace(split_part, args.batch.tokens, args.heads, args.latent,
+                                                   args.max_context, units, wanted);
+  if (wide && mla_decode_few_takes(gpu, args))
+    mla_decode_few(stream, args, workspace);
+  else if (wide)
+    mla_decode_wide(stream, args, workspace, args.workspace);
+  else if (narrow)
+    mla_decode_narrow(stream, args, workspace);
+  else
+    mla_decode_portable(stream, args, workspace);
+  return workspace;
+}
+
+void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
   for (int64_t begin = 0; begin < args.batch.tokens; begin += kSplitTokens) {
     const int64_t end = std::min<int64_t>(begin + kSplitTokens, args.batch.tokens);
     MlaDecodeArgs part = args;
@@ -57,18 +75,8 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     part.batch.positions += begin;
     part.batch.slots += begin;
     part.branches = args.branches.from(begin);
-    const SplitWorkspace workspace = split_workspace(split_part, part.batch.tokens, args.heads, args.latent,
-                                                     args.max_context, units, wanted);
-    if (wide && mla_decode_few_takes(gpu, part))
-      mla_decode_few(stream, part, workspace);
-    else if (wide)
-      mla_decode_wide(stream, part, workspace, args.workspace);
-    else if (narrow)
-      mla_decode_narrow(stream, part, workspace);
-    else
-      mla_decode_portable(stream, part, workspace);
     SplitCombineArgs combine;
-    combine.workspace = workspace;
+    combine.workspace = mla_decode_items(stream, part);
     combine.tokens = static_cast<int>(part.batch.tokens);
     combine.heads = static_cast<int>(args.heads);
     combine.latent = static_cast<int>(args.latent);
@@ -76,7 +84,7 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     combine.out_stride = part.out.stride;
     const auto four = static_cast<uintptr_t>(4 * device::size_of(part.out.dtype));
     combine.whole_stores = part.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(part.out.data) % four == 0;
-    split_combine(stream, combine, narrow || part.batch.tokens <= kFewTokens);
+    split_combine(stream, combine, takes_narrow(stream.gpu(), part) || part.batch.tokens <= kFewTokens);
   }
 }
 

@@ -1,10 +1,15 @@
-// The kernels behind mla_decode's front door. All take at most kSplitTokens queries at a time.
+// The kernels behind mla_decode's front door, and what chooses among them. All take at most kSplitTokens
+// queries at a time.
 #pragma once
 
 #include "ops/mla_decode/cuda.h"
 #include "ops/mla_decode/split.cuh"
 
 namespace fathom::ops::cuda {
+
+// All of mla_decode() but folding items: what is returned says where a query's items lie. One of a single
+// item has its output already.
+SplitWorkspace mla_decode_items(device::cuda::Stream& stream, const MlaDecodeArgs& args);
 
 // Any heads; Dc and Dr multiples of 8; every dtype of cache; float32 arithmetic.
 void mla_decode_portable(device::cuda::Stream& stream, const MlaDecodeArgs& args,
