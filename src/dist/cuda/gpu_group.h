@@ -28,6 +28,7 @@
 #include "device/cuda/stream.h"
 #include "dist/group.h"
 #include "ops/cuda_batch.h"
+#include "ops/moe/cuda.h"
 
 namespace fathom::dist::cuda {
 
@@ -55,7 +56,10 @@ enum class Way {
 // By Way::kMeet a rank keeps only its own share of the residual rows: all sums into one stream must have the
 // same T, and `cut`. `rows` and `y` must then be in shared memory.
 struct SumArgs {
-  ops::cuda::Matrix rows;     // F32 or BF16, not strided; W a multiple of 8, at most 32768
+  ops::cuda::Matrix rows;  // F32 or BF16, not strided; W a multiple of 8, at most 32768
+  // What expert_combine() is still to leave in `rows`, its y: done before, or in the same launch, and then
+  // `rows` stay as they are and a row of padding is as if all zeros.
+  std::optional<ops::cuda::ExpertCombineArgs> answers{};
   float* residual = nullptr;  // [T, W], or null
   bool fresh = false;
   const float* weight = nullptr;  // [W], or null

@@ -1,4 +1,5 @@
 // What a group of GPUs must do wherever they are (gpu_group_testing.h), against sums on the host.
+#include <array>
 #include <random>
 #include <thread>
 
@@ -138,6 +139,65 @@ void check_sum(GpuGroup& group, Stream& stream, uint64_t seed) {
     ops::cuda::expect_same(cut(got), cut(added), s.width, what + " residual");
   }
   ASSERT_TRUE(group.host().barrier().ok());
+}
+
+void check_answers(GpuGroup& group, Stream& stream) {
+  std::mt19937 random(static_cast<unsigned>(23 + group.rank()));
+  for (uint64_t round = 0; round < 48; ++round) {
+    const int64_t width = round % 3 == 0 ? 7168 : 256, tokens = std::array{1, 3, 40, 300}[round % 4];
+    const auto top_k = static_cast<int32_t>(std::array{8, 6, 4}[round / 4 % 3]);
+    const DType dtype = round % 5 == 4 ? DType::kF32 : DType::kBF16;
+    const auto matrix = [&](int64_t rows) {
+      const std::vector<float> values = ops::cuda::random_floats(rows * width, random);
+      return DeviceMatrix(dtype, rows, width, ops::cuda::rounded(dtype, values));
+    };
+    const DeviceMatrix answers = matrix(tokens * top_k), shared = matrix(tokens);
+    const DeviceArray<float> weights(ops::cuda::random_floats(tokens * top_k, random));
+    std::vector<int32_t> places, positions;
+    for (int64_t i = 0; i < tokens * top_k; ++i)
+      places.push_back(random() % 5 == 0 ? -1 : static_cast<int32_t>(random() % (tokens * top_k)));
+    for (int64_t t = 0; t < tokens; ++t) positions.push_back(tokens > 2 && t % 7 == 2 ? -1 : 5);
+    const DeviceArray<int32_t> device_places(places), device_positions(positions);
+    const DeviceArray<float> factors(ops::cuda::random_floats(width, random));
+    const DeviceMatrix zeros(DType::kF32, tokens, width, std::vector<float>(tokens * width, 0.0F));
+    ASSERT_TRUE(group.share(zeros.view().data, tokens * width * 4).ok());
+    ops::cuda::ExpertCombineArgs combine;
+    combine.rows = answers.view();
+    combine.weights = weights.data();
+    combine.places = device_places.data();
+    combine.positions = device_positions.data();
+    combine.top_k = top_k;
+    if (round % 2 == 0) combine.shared = shared.view();
+    combine.y = zeros.view();
+    // Answers added up within the sum, then before it (padding's rows are zeros by then, or still).
+    std::vector<float> y[2], residual[2];
+    for (const int turn : {0, 1}) {
+      const DeviceMatrix out(dtype, tokens, width);
+      ASSERT_TRUE(group.share(out.view().data, tokens * width * device::size_of(dtype)).ok());
+      const DeviceArray<float> stream_rows(std::vector<float>(static_cast<size_t>(tokens * width), 0.5F));
+      SumArgs args;
+      args.rows = zeros.view();
+      args.residual = stream_rows.data();
+      args.weight = factors.data();
+      args.y = out.view();
+      if (turn == 0)
+        args.answers = combine;
+      else
+        ops::cuda::expert_combine(stream, combine);
+      const auto share = group.share_of(args).value_or(RowRange{0, tokens});
+      group.sum(stream, args);
+      ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+      ASSERT_TRUE(group.state().ok()) << group.state().error().message;
+      y[turn] = out.get();
+      residual[turn] = stream_rows.get();
+      residual[turn].resize(static_cast<size_t>(share.end * width));
+      residual[turn].erase(residual[turn].begin(), residual[turn].begin() + share.first * width);
+      ASSERT_TRUE(group.host().barrier().ok());
+    }
+    const std::string what = fmt::format("round {}: {} tokens of {}, top {}", round, tokens, width, top_k);
+    ops::cuda::expect_same(y[0], y[1], width, what);
+    ops::cuda::expect_same(residual[0], residual[1], width, what + " residual");
+  }
 }
 
 void check_own_rows(GpuGroup& group, Stream& stream) {

@@ -40,6 +40,11 @@ TEST(GpuGroup, SumsHaveTheBitsOfOneGpuByEitherWay) {
   }
 }
 
+TEST(GpuGroup, ASumAddsUpExpertsAnswers) {
+  FATHOM_GPUS_OR_SKIP();
+  for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_answers);
+}
+
 TEST(GpuGroup, ARankAddsItsOwnRows) {
   FATHOM_GPUS_OR_SKIP();
   for (int size = 2; size <= device::cuda::gpu_count(); size *= 2) run_ranks(size, kPatient, check_own_rows);

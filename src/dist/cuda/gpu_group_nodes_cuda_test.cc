@@ -56,6 +56,11 @@ TEST(GpuGroupOverNodes, SumsHaveTheBitsOfOneGpuByEitherWay) {
   }
 }
 
+TEST(GpuGroupOverNodes, ASumAddsUpExpertsAnswers) {
+  FATHOM_NCCL_OR_SKIP();
+  run_nodes(device::cuda::gpu_count(), kPatient, 0, check_answers);
+}
+
 TEST(GpuGroupOverNodes, ARankAddsItsOwnRows) {
   FATHOM_NCCL_OR_SKIP();
   run_nodes(device::cuda::gpu_count(), kPatient, 0, check_own_rows);

@@ -29,6 +29,8 @@ void run_groups(Groups groups, const std::function<void(GpuGroup&, Stream&)>& fn
 
 // Random rows, taken by either way, as they are or with residual and norm: the bits of one GPU.
 void check_sum(GpuGroup& group, Stream& stream, uint64_t seed);
+// Experts' answers that the sum is to add up first: the bits of expert_combine() and a sum.
+void check_answers(GpuGroup& group, Stream& stream);
 // Each rank has rows of its own among all, perhaps none.
 void check_own_rows(GpuGroup& group, Stream& stream);
 // Lanes that have the same rows, and each a share of their residual: a sum by shares, and one of own rows.

@@ -17,7 +17,9 @@ inline int64_t most_blocks(const device::cuda::Gpu& gpu) {
   return gpu.shared ? gpu.multiprocessors / 8 : kMostBlocks;
 }
 
+// With args.answers: where it adds_answers(), they are added up by the same kernel, else they are in `rows`.
 void sum_by_post(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args);
+bool adds_answers(const SumArgs& args);
 // The rank adds rows [first, end), and sends their y wherever y is.
 struct Share {
   int64_t first = 0, end = 0, most = 0;  // most rows of any rank's share

@@ -230,6 +230,7 @@ class NcclGroup final : public GpuGroup {
     check_sum(args, size());
     const Matrix& rows = args.rows;
     if (rows.rows == 0 || ended()) return;
+    if (args.answers) ops::cuda::expert_combine(stream, *args.answers);
     const int64_t row_bytes = rows.columns * device::size_of(rows.dtype);
     const auto mine = share_of(args);
     ReceivedRows received{rank_, size(), me_.boxes->in.data(), 0, mine.value_or(RowRange{0, rows.rows})};

@@ -61,7 +61,9 @@ __global__ void __launch_bounds__(kThreads)
 template <class D, class Y, int kParts>
 __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
     add_kernel(const D* own, ReceivedRows received, After<Y> after, Y* y) {
-  __shared__ float shared[32];
+  using Row = ops::cuda::BlockRow<kParts>;
+  __shared__ typename Row::Shared shared;
+  const Row threads{shared};
   const int64_t width = after.width;
   for (int64_t row = received.rows.first + blockIdx.x; row < received.rows.end; row += gridDim.x) {
     Floats values[kParts];
@@ -70,7 +72,7 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
       const auto* box = static_cast<const std::byte*>(received.boxes) + r * received.box_bytes;
       return reinterpret_cast<const D*>(box) + (row - received.rows.first) * width;
     });
-    after.run(values, row, y + row * after.y_stride, shared);
+    after.run(threads, values, row, y + row * after.y_stride);
     __syncthreads();  // `shared` is free again
   }
 }

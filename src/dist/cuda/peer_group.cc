@@ -333,6 +333,7 @@ void PeerGroup::sum(device::cuda::Stream& stream, const SumArgs& args) {
   check_sum(args, s.peers.size);
   if (rows.rows == 0) return;
   const auto mine = share_of(args);
+  if (args.answers && (mine || !adds_answers(args))) ops::cuda::expert_combine(stream, *args.answers);
   if (!mine) return sum_by_post(stream, s.peers, args);
   SumArgs whole = args;
   whole.rounded = {};  // a rank writes its share of y alone, for all

@@ -36,17 +36,17 @@ struct After {
   bool fresh;
   const float* weight;
   float eps;
-  int64_t width, y_stride;
+  int64_t rows, width, y_stride;
   ops::cuda::QuantizedMatrix rounded;
 
-  // values: the sum. Leaves the row of y in `out`; `shared` [32] is not in use.
-  template <int kParts>
-  __device__ void run(Floats (&values)[kParts], int64_t row, Y* out, float* shared) const {
+  // values: the sum of row `index`, which `row`'s threads hold. Leaves the row of y in `out`.
+  template <class Row>
+  __device__ void run(const Row& row, Floats (&values)[Row::kHeld], int64_t index, Y* out) const {
     if (residual != nullptr) {
-      float* stream = residual + row * width;
+      float* stream = residual + index * width;
 #pragma unroll
-      for (int p = 0; p < kParts; ++p) {
-        const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
+      for (int p = 0; p < Row::kHeld; ++p) {
+        const int64_t first = row.first(p);
         if (!fresh) {
           const Floats before = ops::cuda::load_part<true>(stream, first, width);
 #pragma unroll
@@ -56,13 +56,12 @@ struct After {
       }
     }
     if (weight != nullptr) {
-      return ops::cuda::norm_row<kParts, true>(values, weight, eps, width, out,
-                                               ops::cuda::row_of(rounded, row), shared);
+      return ops::cuda::norm_row<true>(row, values, weight, eps, width, out,
+                                       ops::cuda::row_of(rounded, index));
     }
 #pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
-      ops::cuda::store_part<true>(out, first, width, values[p]);
+    for (int p = 0; p < Row::kHeld; ++p) {
+      ops::cuda::store_part<true>(out, row.first(p), width, values[p]);
     }
   }
 };
@@ -89,7 +88,8 @@ template <class Y>
 After<Y> after_of(const SumArgs& args) {
   FATHOM_CHECK(ops::cuda::takes_parts(args.rows) && ops::cuda::takes_parts(args.y), "rows or y not aligned");
   FATHOM_CHECK(args.rows.columns <= ops::cuda::kMostNormWidth, "width {}", args.rows.columns);
-  return {args.residual, args.fresh, args.weight, args.eps, args.rows.columns, args.y.stride, args.rounded};
+  return {args.residual,  args.fresh,        args.weight,   args.eps,
+          args.rows.rows, args.rows.columns, args.y.stride, args.rounded};
 }
 
 }  // namespace fathom::dist::cuda

@@ -142,8 +142,9 @@ struct CombineShape {
   int32_t top_k;
   std::string name() const { return fmt::format("{}x{} top {}", tokens, width, top_k); }
 };
-constexpr CombineShape kCombineShapes[] = {{1, 7168, 8}, {5, 7168, 8}, {3, 2048, 6}, {9, 64, 2},
-                                           {4, 13, 3},   {3, 1032, 5}, {2, 2050, 8}, {2, 8200, 8}};
+constexpr CombineShape kCombineShapes[] = {{1, 7168, 8},  {5, 7168, 8}, {3, 2048, 6}, {9, 64, 2},
+                                           {4, 13, 3},    {3, 1032, 5}, {2, 2050, 8}, {2, 8200, 8},
+                                           {16, 5120, 6}, {20, 7168, 8}};
 
 // What experts answered for some tokens, on the GPU. Copies of experts of another rank have no row, and some
 // tokens are padding.

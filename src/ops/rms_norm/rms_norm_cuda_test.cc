@@ -98,10 +98,11 @@ TEST(RmsNormCuda, AddNormAgreesWithTheReference) {
 TEST(RmsNormCuda, ATokensBitsDependOnItsRowAlone) {
   FATHOM_GPU_OR_SKIP(stream);
   std::mt19937 random(3);
-  for (const int64_t width : {512, 1536, 7168}) {
-    const auto x = rounded(DType::kBF16, random_floats(9 * width, random));
+  constexpr int64_t kRows = 40;  // more than clusters take
+  for (const int64_t width : {512, 1536, 2048, 5120, 7168, 8192}) {
+    const auto x = rounded(DType::kBF16, random_floats(kRows * width, random));
     const DeviceArray<float> weight(random_floats(width, random));
-    const DeviceMatrix batch(DType::kBF16, 9, width, x), batch_y(DType::kBF16, 9, width);
+    const DeviceMatrix batch(DType::kBF16, kRows, width, x), batch_y(DType::kBF16, kRows, width);
     rms_norm(stream, {.x = batch.view(), .y = batch_y.view(), .weight = weight.data()});
     const auto want = batch_y.get();
     for (const int64_t gap : {0, 3}) {

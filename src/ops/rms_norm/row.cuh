@@ -23,19 +23,49 @@ constexpr int norm_threads(int parts) {
 }
 
 #ifdef __CUDACC__
+// A row by a block, whose threads hold kParts parts each.
+template <int kParts>
+struct BlockRow {
+  static constexpr int kHeld = kParts;
+  struct Shared {
+    float sums[32];
+  };
+  Shared& shared;  // not in use
+
+  __device__ int64_t index() const { return blockIdx.x; }
+  __device__ int64_t first(int p) const {
+    return (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
+  }
+  // The sum of the row's squares, for every thread; all threads call it.
+  __device__ float squares(const Floats (&values)[kParts]) const {
+    float sum = 0.0F;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) sum = add_squares(values[p], sum);
+    return block_sum(sum, shared.sums);
+  }
+};
+
 // y = values / sqrt(mean(values^2) + eps) * weight, and what y holds once more in FP8 where `rounded` has a
-// place; the whole block calls it. `shared` [32] is not in use.
-template <int kParts, bool kVectors, class Y>
-__device__ void norm_row(const Floats (&values)[kParts], const float* weight, float eps, int64_t width,
-                         Y* y_row, const QuantizedRowView& rounded, float* shared) {
-  float sum = 0.0F;
+// place; all threads of the row (BlockRow, ClusterRow) call it.
+template <bool kVectors, class Row, class Y>
+__device__ void norm_row(const Row& row, const Floats (&values)[Row::kHeld], const float* weight, float eps,
+                         int64_t width, Y* y_row, const QuantizedRowView& rounded) {
+  // They come while the squares are added up, where registers last.
+  constexpr bool kSoon = Row::kHeld <= 2;
+  Floats soon[kSoon ? Row::kHeld : 1];
+  if constexpr (kSoon) {
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) sum = add_squares(values[p], sum);
-  const float scale = 1.0F / sqrtf(block_sum(sum, shared) / static_cast<float>(width) + eps);
+    for (int p = 0; p < Row::kHeld; ++p) soon[p] = load_part<kVectors>(weight, row.first(p), width);
+  }
+  const float scale = 1.0F / sqrtf(row.squares(values) / static_cast<float>(width) + eps);
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) {
-    const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
-    const Floats factors = load_part<kVectors>(weight, first, width);
+  for (int p = 0; p < Row::kHeld; ++p) {
+    const int64_t first = row.first(p);
+    Floats factors;
+    if constexpr (kSoon)
+      factors = soon[p];
+    else
+      factors = load_part<kVectors>(weight, first, width);
     Floats out;
 #pragma unroll
     for (int i = 0; i < kPart; ++i) out.v[i] = values[p].v[i] * scale * factors.v[i];
