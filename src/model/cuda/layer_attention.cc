@@ -4,6 +4,7 @@
 #include "ops/mha_attention/cuda.h"
 #include "ops/mla_decode/cuda.h"
 #include "ops/mla_decode/queries.h"
+#include "ops/mla_decode/values.h"
 #include "ops/quantize/cuda.h"
 #include "ops/rms_norm/cuda.h"
 
@@ -131,13 +132,11 @@ void absorb(const Step& step, const MlaWeights& weights, const Matrix& q, int64_
                                           .y_step = c.latent_width()});
 }
 
-// The absorbed queries are there.
-void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache, int64_t begin,
-            int64_t end) {
+// The absorbed queries are there. `rounded` of the values, if it is not empty; false: that is left to do.
+bool decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache, int64_t begin,
+            int64_t end, const Workspace::Rounded& rounded) {
   const ModelConfig& c = step.config;
-  const Matrix absorbed = step.work.absorbed_q.first_rows(end - begin);
-  const Matrix latent_out = step.work.latent_out.first_rows(end - begin);
-  ops::cuda::mla_decode(step.stream, {.q = absorbed,
+  const ops::cuda::MlaDecodeArgs args{.q = step.work.absorbed_q.first_rows(end - begin),
                                       .cache = cache,
                                       .batch = part_of(step.batch.view, begin, end),
                                       .branches = step.batch.branches.from(begin),
@@ -146,13 +145,19 @@ void decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheV
                                       .scale = step.softmax_scale,
                                       .max_context = step.max_context,
                                       .workspace = step.work.decode_scratch,
-                                      .out = latent_out});
-  ops::cuda::batched_linear(step.stream,
-                            {.linear = {.x = latent_out.slice(0, c.kv_lora_rank),
-                                        .y = step.work.attention.row_range(begin, end).slice(0, c.value_dim),
-                                        .weight = &weights.absorb_value},
-                             .x_step = c.kv_lora_rank,
-                             .y_step = c.value_dim});
+                                      .out = step.work.latent_out.first_rows(end - begin)};
+  const Matrix values = step.work.attention.row_range(begin, end);
+  if (ops::cuda::mla_values(
+          step.stream, {.decode = args, .weight = &weights.absorb_value, .y = values, .rounded = rounded})) {
+    return true;
+  }
+  ops::cuda::mla_decode(step.stream, args);
+  ops::cuda::batched_linear(step.stream, {.linear = {.x = args.out.slice(0, c.kv_lora_rank),
+                                                     .y = values.slice(0, c.value_dim),
+                                                     .weight = &weights.absorb_value},
+                                          .x_step = c.kv_lora_rank,
+                                          .y_step = c.value_dim});
+  return false;
 }
 
 ops::cuda::LatentWriteArgs latent_entries(const Step& step, const MlaWeights& weights,
@@ -167,8 +172,9 @@ ops::cuda::LatentWriteArgs latent_entries(const Step& step, const MlaWeights& we
   return latent;
 }
 
-void latent_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
-                      const Projected& projected) {
+// `rounded` of the values, if it is not empty; false: that is left to do.
+bool latent_attention(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
+                      const Projected& projected, const Workspace::Rounded& rounded) {
   const int64_t tokens = step.batch.view.tokens;
   const int64_t extend_tokens = step.batch.extend_tokens;
   const ops::cuda::LatentWriteArgs latent = latent_entries(step, weights, cache, projected.kv_a);
@@ -183,7 +189,7 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::cu
       absorb(step, weights, projected.q, 0, tokens);
       step.beside.join(step.stream);
     }
-    return decode(step, weights, cache, 0, tokens);
+    return decode(step, weights, cache, 0, tokens, rounded);
   }
   ops::cuda::latent_write(step.stream, latent);
   if (extend_tokens > 0) ops::cuda::rope(step.stream, rotation(step, projected.q, 0, extend_tokens));
@@ -192,8 +198,9 @@ void latent_attention(const Step& step, const MlaWeights& weights, const ops::cu
     const int64_t end = std::min(begin + step.decode_tokens, tokens);
     ops::cuda::rope(step.stream, absorbed_rotation(step, projected.q, begin, end));
     absorb(step, weights, projected.q, begin, end);
-    decode(step, weights, cache, begin, end);
+    decode(step, weights, cache, begin, end, {});
   }
+  return false;
 }
 
 void write_plain_entries(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache,
@@ -257,19 +264,18 @@ void write_entries(const Step& step, const MlaWeights& weights, const ops::cuda:
 }
 
 void attention_block(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache) {
-  const Projected projected = project(step, weights);
-  if (step.mla) {
-    latent_attention(step, weights, cache, projected);
-  } else {
-    plain_attention(step, weights, cache, projected);
-  }
   const int64_t t = step.batch.view.tokens;
   const Matrix attention = step.work.attention.first_rows(t);
   Workspace::Rounded rounded;
-  if (weights.out.fp8_x) {
-    rounded = step.work.rounded_attention.first_rows(t);
-    ops::cuda::quantize(step.stream, {.x = attention, .y = rounded});
+  if (weights.out.fp8_x) rounded = step.work.rounded_attention.first_rows(t);
+  const Projected projected = project(step, weights);
+  bool done = false;
+  if (step.mla) {
+    done = latent_attention(step, weights, cache, projected, rounded);
+  } else {
+    plain_attention(step, weights, cache, projected);
   }
+  if (weights.out.fp8_x && !done) ops::cuda::quantize(step.stream, {.x = attention, .y = rounded});
   ops::cuda::linear(
       step.stream,
       {.x = attention, .y = step.work.delta.first_rows(t), .weight = &weights.out, .x8 = rounded});

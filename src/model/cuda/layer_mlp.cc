@@ -160,6 +160,9 @@ ops::cuda::ExpertCombineArgs moe_block(const Step& step, const MoeWeights& weigh
   }
   if (together) down.beside = &shared_down;
   down.offsets = work.sort.offsets;
+  // As `up` has them: whoever wrote them has ended when that lets the next kernel start. With more tokens
+  // there are kernels beside these that early weights would hold up.
+  down.offsets_early = together;
   down.max_rows = copies;
   ops::cuda::grouped_linear(step.stream, down);
 

@@ -75,9 +75,11 @@ struct Model::State {
   }
   // What the ranks have left in work.delta goes into the residual stream, or is its beginning; y is its norm,
   // and `rounded` the same in FP8, or empty.
-  // `places`: of the group of requests that has most tokens, where there are several.
+  // `places`: of the group of requests that has most tokens, where there are several. `answers`: what
+  // expert_combine() is still to leave in work.delta of several ranks, or nothing.
   void add_norm(device::cuda::Stream& stream, int64_t t, int64_t places, bool fresh, const float* weight,
-                const Matrix& y, const Workspace::Rounded& rounded) const {
+                const Matrix& y, const Workspace::Rounded& rounded,
+                const std::optional<ops::cuda::ExpertCombineArgs>& answers) const {
     const auto eps = static_cast<float>(config.rms_norm_eps);
     const Matrix delta = work.delta.first_rows(t);
     if (!splits_heads()) {
@@ -92,6 +94,7 @@ struct Model::State {
     }
     if (t == 0) return;
     groups.sum(stream, {.rows = delta,
+                        .answers = answers,
                         .residual = work.residual,
                         .fresh = fresh,
                         .weight = weight,
@@ -116,8 +119,7 @@ struct Model::State {
     return all.row_range(first, first + t);
   }
   // work.normed, or this rank's rows of work.all_normed, through the experts of all ranks.
-  // The experts' answers, which the next norm is to add up; or none where they are in work.delta (or
-  // work.all_delta).
+  // The experts' answers, which the next norm is to add up; or none where they are in work.all_delta.
   std::optional<ops::cuda::ExpertCombineArgs> experts(const Step& step, const MoeWeights& moe);
   // Memory that others of the group read and write.
   Result<void> share_workspace();
@@ -324,7 +326,7 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
   const auto add = [&](bool fresh, const float* weight, const Matrix& y, const Workspace::Rounded& in_fp8) {
     if (of_all) {
       add_norm_of_all(stream, t, places, weight, y, in_fp8);
-    } else if (apart) {
+    } else if (apart && !splits_heads()) {
       ops::cuda::expert_combine_norm(stream, *apart,
                                      {.residual = work.residual,
                                       .delta = {},
@@ -332,10 +334,10 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
                                       .eps = static_cast<float>(config.rms_norm_eps),
                                       .y = y.first_rows(t),
                                       .rounded = in_fp8});
-      apart.reset();
     } else {
-      add_norm(stream, t, splits_tokens() ? places : 0, fresh, weight, y, in_fp8);
+      add_norm(stream, t, splits_tokens() ? places : 0, fresh, weight, y, in_fp8, apart);
     }
+    apart.reset();
     of_all = false;
   };
   for (size_t i = 0; i < layers.size(); ++i) {
@@ -374,10 +376,8 @@ std::optional<ops::cuda::ExpertCombineArgs> Model::State::experts(const Step& st
   if (!splits_tokens()) {
     ops::cuda::ExpertCombineArgs answers = moe_block(
         step, moe, {work.normed.first_rows(t), work.rounded_normed.first_rows(t)}, step.batch.view.positions);
-    if (!splits_heads()) return answers;
-    answers.y = work.delta.first_rows(t);
-    ops::cuda::expert_combine(step.stream, answers);
-    return {};
+    if (splits_heads()) answers.y = work.delta.first_rows(t);
+    return answers;
   }
   const int64_t places = step.batch.group_tokens;
   const int64_t all = shard.split.dp * places;

@@ -78,7 +78,9 @@ class Loader {
     FATHOM_ASSIGN(layer.attention_norm, norm(prefix + "post_attention_layernorm.weight", c_.hidden_size));
     layer.is_moe = c_.is_moe(index);
     if (layer.is_moe) return load_moe(prefix + "mlp.", layer.moe);
-    return load_dense(prefix + "mlp.", c_.intermediate_size, layer.dense);
+    FATHOM_TRY(load_dense(prefix + "mlp.", c_.intermediate_size, layer.dense));
+    layer.dense.down.parted = layer.dense.down.pays_in_parts();
+    return {};
   }
 
   Result<void> load_draft(DraftWeights& draft) {
@@ -109,6 +111,8 @@ class Loader {
                     supply_.heads(compute_, parts_.absorb_value(prefix, heads.first), heads.count, step));
     }
     FATHOM_ASSIGN(attention.out, projection(parts_.out(prefix)));
+    attention.qkv_a.parted = attention.qkv_a.pays_in_parts();
+    attention.out.parted = attention.out.pays_in_parts();
     return {};
   }
 
@@ -121,7 +125,7 @@ class Loader {
   Result<void> load_moe(const std::string& prefix, MoeWeights& moe) {
     const Group gate{parts_.gate(prefix)};
     FATHOM_ASSIGN(moe.gate, supply_.linear(Compute::kF32, std::span<const Group>(&gate, 1)));
-    moe.gate.parted = moe.gate.dtype == device::DType::kBF16;
+    moe.gate.parted = moe.gate.pays_in_parts();
     if (c_.gate.method == ops::GateParams::Method::kNoAuxTc) {
       FATHOM_ASSIGN(moe.bias,
                     supply_.vector(prefix + "gate.e_score_correction_bias", c_.num_experts, 0.0F, 0.05F));
