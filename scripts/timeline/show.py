@@ -30,6 +30,8 @@ def read(path, gpu):
 
 def main():
     words = [word for word in sys.argv[1:] if word != "--steps"]
+    if not words:
+        sys.exit(__doc__)
     rows = read(words[0], words[1] if len(words) > 1 else "0")
     begins = [i for i, row in enumerate(rows) if "resolve" in row[3]][-12:]
     if len(begins) < 3:

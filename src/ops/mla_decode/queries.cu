@@ -127,16 +127,6 @@ void launch(device::cuda::Stream& stream, const Params<C>& params) {
                              bytes_of<kFp8>(params.weight, kTiles), params);
 }
 
-// Stripes of a head: as many as multiprocessors have room for.
-int stripes_of(const device::cuda::Gpu& gpu, int64_t heads, int64_t rows) {
-  int stripes = 1;
-  while (heads * stripes * 2 <= gpu.multiprocessors && rows % (stripes * 2 * 16) == 0 &&
-         rows / (stripes * 2) >= kLeastRows) {
-    stripes *= 2;
-  }
-  return stripes;
-}
-
 bool takes(const device::cuda::Gpu& gpu, const MlaQueriesArgs& args) {
   using device::DType;
   const Weight& w = *args.weight;
@@ -144,7 +134,7 @@ bool takes(const device::cuda::Gpu& gpu, const MlaQueriesArgs& args) {
   const LatentWriteArgs& latent = args.latent;
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   return gpu.major >= 9 && q.x.rows <= kMostTokens && HeadMatrix::takes(w) &&
-         bytes_of<false>(HeadMatrix::of(w, stripes_of(gpu, w.groups, w.n)), kMostTokens / 8) <= kMostBytes &&
+         bytes_of<false>(HeadMatrix::in_stripes(w, gpu, kLeastRows), kMostTokens / 8) <= kMostBytes &&
          q.x.dtype == DType::kBF16 && q.y.dtype == DType::kBF16 && latent.kv_a.dtype == DType::kBF16 &&
          latent.copy.data == nullptr && aligned(q.x.data) && q.x.stride % 8 == 0 && q.width % 8 == 0 &&
          q.y.stride % 2 == 0 && q.y_head_stride % 2 == 0 && takes_parts(q) && latent_takes_parts(latent) &&
@@ -165,7 +155,7 @@ bool mla_queries(device::cuda::Stream& stream, const MlaQueriesArgs& args) {
   with_cache_type(args.latent.cache.dtype, [&]<class C>(C*) {
     Params<C> params;
     params.tokens = static_cast<int>(args.q.x.rows);
-    params.weight = HeadMatrix::of(w, stripes_of(stream.gpu(), w.groups, w.n));
+    params.weight = HeadMatrix::in_stripes(w, stream.gpu(), kLeastRows);
     params.q = static_cast<const bf16*>(args.q.x.data);
     params.q_stride = args.q.x.stride;
     params.q_step = args.q.width;

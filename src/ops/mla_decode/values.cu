@@ -143,16 +143,10 @@ void launch(device::cuda::Stream& stream, const Params& params) {
                              dim3(kThreads), bytes_of<kFp8>(params.weight, kTiles), params);
 }
 
-// Stripes of a head: as many as multiprocessors have room for, one where a CTA rounds a head's blocks.
-int stripes_of(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
-  const int64_t heads = args.weight->groups, rows = args.weight->n;
-  int stripes = 1;
-  if (args.rounded.values != nullptr) return stripes;
-  while (heads * stripes * 2 <= gpu.multiprocessors && rows % (stripes * 2 * 16) == 0 &&
-         rows / (stripes * 2) >= kLeastRows) {
-    stripes *= 2;
-  }
-  return stripes;
+// A CTA that rounds a head's blocks has all of its rows.
+HeadMatrix matrix_of(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
+  return args.rounded.values != nullptr ? HeadMatrix::of(*args.weight, 1)
+                                        : HeadMatrix::in_stripes(*args.weight, gpu, kLeastRows);
 }
 
 bool takes(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
@@ -165,8 +159,7 @@ bool takes(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
            m.stride * 2 % static_cast<int64_t>(bytes) == 0;
   };
   return gpu.hopper() && w.groups >= kLeastHeads && args.decode.batch.tokens <= kMostTokens &&
-         HeadMatrix::takes(w) &&
-         bytes_of<false>(HeadMatrix::of(w, stripes_of(gpu, args)), kMostTokens / 8) <= kMostBytes &&
+         HeadMatrix::takes(w) && bytes_of<false>(matrix_of(gpu, args), kMostTokens / 8) <= kMostBytes &&
          latents.dtype == DType::kBF16 && aligned(latents, 16) && args.y.dtype == DType::kBF16 &&
          aligned(args.y, 4) &&
          (rounded.values == nullptr || (w.n % kQuantizeBlock == 0 && rounded.stride % kPart == 0 &&
@@ -195,7 +188,7 @@ bool mla_values(device::cuda::Stream& stream, const MlaValuesArgs& args) {
   params.heads = static_cast<int>(w.groups);
   params.whole = static_cast<const bf16*>(latents.data);
   params.whole_stride = latents.stride;
-  params.weight = HeadMatrix::of(w, stripes_of(stream.gpu(), args));
+  params.weight = matrix_of(stream.gpu(), args);
   params.y = static_cast<bf16*>(args.y.data);
   params.y_stride = args.y.stride;
   params.rounded = args.rounded;
