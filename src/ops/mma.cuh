@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace fathom::ops::cuda {
 
@@ -69,13 +71,22 @@ __device__ inline void load_matrix_x2(uint32_t (&r)[2], const void* row) {
                : "r"(shared_address(row)));
 }
 
-// d [16, 8] += a [16, 16] b [16, 8], float32 sums.
+// d [16, 8] += a [16, 16] b [16, 8], float32 sums. T: bf16, or f16 (__half).
+template <class T>
+__device__ inline void mma_16bit(float (&d)[4], const uint32_t (&a)[4], const uint32_t* b) {
+#define FATHOM_MMA(TYPES)                                                             \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPES                         \
+               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                       \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+  if constexpr (std::is_same_v<T, __half>)
+    FATHOM_MMA("f16.f16");
+  else
+    FATHOM_MMA("bf16.bf16");
+#undef FATHOM_MMA
+}
 __device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t* b) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  mma_16bit<__nv_bfloat16>(d, a, b);
 }
 
 // Four E4M3 values to bf16, exactly: the bits moved into a bf16's places make the value times 2^-120

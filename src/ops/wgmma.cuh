@@ -5,6 +5,7 @@
 #include <cuda.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "ops/mma.cuh"
 
@@ -184,7 +185,7 @@ __device__ inline void wgmma_wait() {
 // d [64, N] = (add ? d : 0) + a [64, 16] b [N, 16]^T, N = 8, 16, 32, 64 or 128, both in shared memory. Thread
 // t of the warpgroup holds, of rows 16 (t / 32) + t % 32 / 4 and eight below, columns 8 j + t % 4 * 2 and the
 // next: d[4 j], d[4 j + 1] and d[4 j + 2], d[4 j + 3]. kColumns: + a b, b [16, N] with its columns contiguous
-// (ops/attention/hopper.cuh, wgmma_columns_tile).
+// (ops/attention/hopper.cuh, wgmma_columns_tile). T: bf16, or f16 (__half).
 #define FATHOM_F8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -224,37 +225,51 @@ __device__ inline void wgmma_shared(float (&d)[16], uint64_t a, uint64_t b, bool
       : FATHOM_F8(0), FATHOM_F8(8)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
-template <bool kColumns = false>
+#define FATHOM_WGMMA(TYPES)                                                               \
+  asm volatile(                                                                           \
+      "{\n"                                                                               \
+      ".reg .pred add;\n"                                                                 \
+      "setp.ne.b32 add, %34, 0;\n"                                                        \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES                                 \
+      " "                                                                                 \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+      "%32, %33, add, 1, 1, 0, %35;\n"                                                    \
+      "}\n"                                                                               \
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)                          \
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kColumns ? 1 : 0))
+template <bool kColumns = false, class T = __nv_bfloat16>
 __device__ inline void wgmma_shared(float (&d)[32], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, %35;\n"
-      "}\n"
-      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kColumns ? 1 : 0));
+  if constexpr (std::is_same_v<T, __half>)
+    FATHOM_WGMMA("f16.f16");
+  else
+    FATHOM_WGMMA("bf16.bf16");
 }
-template <bool kColumns = false>
+#undef FATHOM_WGMMA
+#define FATHOM_WGMMA(TYPES)                                                                     \
+  asm volatile(                                                                                 \
+      "{\n"                                                                                     \
+      ".reg .pred add;\n"                                                                       \
+      "setp.ne.b32 add, %66, 0;\n"                                                              \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPES                                      \
+      " "                                                                                       \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                 \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "        \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "        \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "       \
+      "%64, %65, add, 1, 1, 0, %67;\n"                                                          \
+      "}\n"                                                                                     \
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), \
+        FATHOM_F8(48), FATHOM_F8(56)                                                            \
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kColumns ? 1 : 0))
+template <bool kColumns = false, class T = __nv_bfloat16>
 __device__ inline void wgmma_shared(float (&d)[64], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "%64, %65, add, 1, 1, 0, %67;\n"
-      "}\n"
-      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48),
-        FATHOM_F8(56)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kColumns ? 1 : 0));
+  if constexpr (std::is_same_v<T, __half>)
+    FATHOM_WGMMA("f16.f16");
+  else
+    FATHOM_WGMMA("bf16.bf16");
 }
+#undef FATHOM_WGMMA
 
 // The same with a in registers: d = a b^T + (add ? d : 0). A warp gives its 16
 // rows as the a of mma_bf16.
@@ -274,19 +289,27 @@ __device__ inline void wgmma_registers(float (&d)[64], const uint32_t (&a)[4], u
         FATHOM_F8(56)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
 }
+#define FATHOM_WGMMA(TYPES)                                                               \
+  asm volatile(                                                                           \
+      "{\n"                                                                               \
+      ".reg .pred add;\n"                                                                 \
+      "setp.ne.b32 add, %37, 0;\n"                                                        \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES                                 \
+      " "                                                                                 \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n"                                        \
+      "}\n"                                                                               \
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)                          \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)))
+template <class T = __nv_bfloat16>
 __device__ inline void wgmma_registers(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n"
-      "}\n"
-      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+  if constexpr (std::is_same_v<T, __half>)
+    FATHOM_WGMMA("f16.f16");
+  else
+    FATHOM_WGMMA("bf16.bf16");
 }
+#undef FATHOM_WGMMA
 __device__ inline void wgmma_registers(float (&d)[16], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(
       "{\n"

@@ -23,15 +23,16 @@ Encode find_encode() {
 template <int kDimensions>
 CUtensorMap make_map(Stream& stream, CUtensorMapDataType type, const void* data,
                      const cuuint64_t (&size)[kDimensions], const cuuint64_t (&stride)[kDimensions - 1],
-                     const cuuint32_t (&box)[kDimensions]) {
+                     const cuuint32_t (&box)[kDimensions],
+                     CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_128B) {
   static const Encode encode = find_encode();
   CUtensorMap map{};
   cuuint32_t step[kDimensions];
   for (cuuint32_t& each : step) each = 1;
-  const bool ok = encode != nullptr && encode(&map, type, kDimensions, const_cast<void*>(data), size, stride,
-                                              box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                              CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  const bool ok =
+      encode != nullptr && encode(&map, type, kDimensions, const_cast<void*>(data), size, stride, box, step,
+                                  CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
   if (!ok) stream.note(cudaErrorInvalidValue, "tensor map");
   return map;
 }
@@ -54,6 +55,14 @@ CUtensorMap tile_map_16bit(Stream& stream, const void* data, int64_t rows, int64
 CUtensorMap tile_map_8bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
                           int box_rows) {
   return tile_map(stream, CU_TENSOR_MAP_DATA_TYPE_UINT8, data, rows, columns, row_bytes, box_rows, 128);
+}
+
+CUtensorMap plain_map_8bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int box_rows,
+                           int box_columns) {
+  return make_map<2>(
+      stream, CU_TENSOR_MAP_DATA_TYPE_UINT8, data,
+      {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)}, {static_cast<cuuint64_t>(columns)},
+      {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)}, CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
 CUtensorMap tiles_map_16bit(Stream& stream, const void* data, int64_t matrices, int64_t rows, int64_t columns,

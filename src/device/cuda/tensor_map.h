@@ -18,7 +18,11 @@ CUtensorMap tile_map_16bit(Stream& stream, const void* data, int64_t rows, int64
 // The same of bytes; rows of a box are 128.
 CUtensorMap tile_map_8bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int64_t row_bytes,
                           int box_rows);
-// Of `matrices` such matrices, matrix_bytes apart, boxes in one of them: a third coordinate.
+// Boxes of box_rows x box_columns bytes of a matrix whose rows follow each other in memory; in shared memory
+// a box's rows do, too, without a swizzle. columns and box_columns multiples of 16.
+CUtensorMap plain_map_8bit(Stream& stream, const void* data, int64_t rows, int64_t columns, int box_rows,
+                           int box_columns);
+// As tile_map_16bit, of `matrices` matrices, matrix_bytes apart, boxes in one of them: a third coordinate.
 CUtensorMap tiles_map_16bit(Stream& stream, const void* data, int64_t matrices, int64_t rows, int64_t columns,
                             int64_t matrix_bytes, int64_t row_bytes, int box_rows, int box_columns);
 // Boxes of box_rows whole rows of 16-bit values, which follow each other in memory; columns a multiple of 64.

@@ -106,9 +106,17 @@ class GpuSequences {
         for (int64_t d = 0; d < width; ++d) values_.draw(entry + d, random_);
       }
     }
-    device_values_ = std::make_unique<DeviceArray<uint8_t>>(values_.bytes());
+    upload();
     device_tables_ = std::make_unique<DeviceArray<int32_t>>(tables_);
   }
+
+  // A value of a sequence's entry of a place, as bytes of its type.
+  void set_bits(size_t sequence, int64_t place, int64_t column, uint32_t bits) {
+    const int64_t entry = table(sequence)[place / page_size_] * page_size_ + place % page_size_;
+    const int64_t size = device::size_of(values_.type());
+    std::memcpy(values_.bytes().data() + (entry * width_ + column) * size, &bits, static_cast<size_t>(size));
+  }
+  void upload() { device_values_ = std::make_unique<DeviceArray<uint8_t>>(values_.bytes()); }
 
   CacheView view() const { return {device_values_->data(), values_.type(), page_size_, width_}; }
   KvCache cache() {

@@ -29,6 +29,17 @@ __device__ inline void bulk_copy_once(void* to, const void* from, uint32_t bytes
       : "memory");
 }
 
+// The same to this place of every CTA of the cluster whose bit is in `ctas`.
+__device__ inline void bulk_copy_to_cluster_once(void* to, const void* from, uint32_t bytes,
+                                                 uint64_t* barrier, uint16_t ctas) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4, %5;" ::"r"(shared_address(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier)), "h"(ctas),
+      "l"(once_policy())
+      : "memory");
+}
+
 // As copy_tile (ops/wgmma.cuh), for what is read once.
 __device__ inline void copy_tile_once(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
                                       int32_t row) {

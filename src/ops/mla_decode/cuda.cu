@@ -56,8 +56,10 @@ SplitWorkspace mla_decode_items(device::cuda::Stream& stream, const MlaDecodeArg
                                                    args.max_context, units, wanted);
   if (wide && mla_decode_few_takes(gpu, args))
     mla_decode_few(stream, args, workspace);
-  else if (wide)
+  else if (wide && args.cache.dtype == device::DType::kBF16)
     mla_decode_wide(stream, args, workspace, args.workspace);
+  else if (wide)
+    mla_decode_wide_f8(stream, args, workspace, args.workspace);
   else if (narrow)
     mla_decode_narrow(stream, args, workspace);
   else

@@ -1,8 +1,8 @@
 // mla_decode for many heads and few queries: the work of a CTA of mla_decode_wide's, one unit of a query for
-// 64 heads, shared by a cluster of four or eight, and the same bits. Eight tiles at a time: a warpgroup
-// computes the scores of one of them; their maxima, and then the tiles' weights, go to all CTAs of the
-// cluster, each of which sums its share of the values' columns, tile by tile in order. A unit of 512 places
-// so takes as long as one or two tiles' scores and an eighth or a quarter of the outputs.
+// 64 heads, shared by a cluster of four or eight (FP8 cache: eight), and the same bits. Eight tiles at a
+// time: a warpgroup computes the scores of one of them; their maxima, and then the tiles' weights, go to all
+// CTAs of the cluster, each of which sums its share of the values' columns, tile by tile in order. A unit of
+// 512 places so takes as long as one or two tiles' scores and an eighth or a quarter of the outputs.
 #include <type_traits>
 
 #include "base/check.h"
@@ -19,14 +19,17 @@ constexpr int kGroups = kThreads / 128;  // warpgroups
 constexpr int kTiles = 8;                // of a round
 static_assert(kWarps == kTiles);
 
-// With 8 CTAs a tile and 64 columns each, with 4 two of both.
-template <int kCluster>
+// With 8 CTAs a tile and 64 columns each, with 4 two of both. Entries of another type than bf16 come as they
+// are and are widened once they are there.
+template <int kCluster, class T>
 struct Share {
+  static constexpr bool kWidens = sizeof(T) == 1;
   static constexpr int kOwn = kTiles / kCluster;                 // tiles of a round, one a warpgroup
   static constexpr int kColumnBlocks = kLatent / 64 / kCluster;  // one a warpgroup
   static constexpr int kAhead = kCluster == 8 ? 1 : 0;           // rounds whose tile is brought beforehand
   static constexpr int kFirstSummer = kGroups - kColumnBlocks;   // warpgroup
   static_assert(kOwn <= kGroups && kColumnBlocks <= kGroups);
+  static constexpr int kBuffers = kWidens ? kOwn : kGroups;  // of entries
 };
 
 // A tile's weights and the sums of these, by row and thread of the row, as they are sent.
@@ -35,22 +38,32 @@ struct Weights {
   float sums[kHeads][4];
 };
 
-template <int kCluster>
+// Blocks that are still to be widened.
+struct Raw {
+  unsigned char own[kBlocks][kRawBytes];
+  unsigned char columns[kTiles - 1][kRawBytes];  // of the others' tiles
+};
+struct Nothing {};
+
+template <int kCluster, class T>
 struct Shared {
+  using S = Share<kCluster, T>;
   union {
     unsigned char queries[kBlocks][kBlockBytes];
     Weights weights[kTiles];  // once all scores of a round are known
   };
   // The entries of the CTA's own tiles; once the scores are known, its columns of all tiles.
-  unsigned char entries[kGroups][kBlocks][kBlockBytes];
-  float tops[2][kTiles][kHeads];  // of a tile's scores; by the round's parity
+  unsigned char entries[S::kBuffers][kBlocks][kBlockBytes];
+  std::conditional_t<S::kWidens, Raw, Nothing> raw;
+  alignas(16) float tops[2][kTiles][kHeads];  // of a tile's scores; by the round's parity
   uint64_t queries_full, entries_full[kGroups], tops_full, columns_full, weights_full;
   SplitPlan plan;
 };
 static_assert(sizeof(Weights) % 1024 == 0 && kTiles * sizeof(Weights) <= kBlocks * kBlockBytes);
-template <int kCluster>
-constexpr int kSharedBytes = sizeof(Shared<kCluster>) + 1024;  // and room to align
-static_assert(kSharedBytes<4> <= 227 << 10 && kSharedBytes<8> <= 227 << 10);
+template <int kCluster, class T>
+constexpr int kSharedBytes = sizeof(Shared<kCluster, T>) + 1024;  // and room to align
+static_assert(kSharedBytes<4, __nv_bfloat16> <= 227 << 10 && kSharedBytes<8, __nv_bfloat16> <= 227 << 10 &&
+              kSharedBytes<8, __nv_fp8_e4m3> <= 227 << 10);
 
 // To the same place of another CTA of the cluster, counted by its barrier.
 __device__ void push_to(uint32_t cta, const void* from, uint32_t bytes, uint64_t* barrier) {
@@ -62,12 +75,13 @@ __device__ void push_to(uint32_t cta, const void* from, uint32_t bytes, uint64_t
 }
 
 // A thread has rows lane / 4 and that + 8 of its warp's sixteen, as in mla_decode_wide.
-template <int kCluster>
+template <int kCluster, class T>
 class Unit {
-  using S = Share<kCluster>;
+  using S = Share<kCluster, T>;
+  using P = ProductType<T>;
 
  public:
-  __device__ Unit(Shared<kCluster>& shared, const Params& params, const SplitItem& item, int first_head)
+  __device__ Unit(Shared<kCluster, T>& shared, const Params& params, const SplitItem& item, int first_head)
       : shared_(shared),
         params_(params),
         item_(item),
@@ -95,14 +109,23 @@ class Unit {
       const int page = lane_ == 0 && warp_ < here ? page_of(first + warp_) : 0;
       expect_and_load(first, here);
       if (S::kAhead == 0 || first == 0) load_own(first, tiles);
+      if constexpr (S::kWidens) {
+        load_columns(first, here, page);
+        if (rank_ < here) widen_own(first, parity);
+        load_own(first + kTiles, tiles);
+      }
       float scores[32], rescale[kTiles][2];
       if (scores_ && own_ < here) score(scores, first, parity);
-      if (S::kAhead > 0) load_own(first + kTiles, tiles);
+      if (S::kAhead > 0 && !S::kWidens) load_own(first + kTiles, tiles);
       fence_async();
       __syncthreads();  // neither queries nor entries are read any more
       // Whoever has no tile says so, too, that it is done with the last round.
       push(shared_.tops[parity][sent_], sizeof(shared_.tops[0][0]), &shared_.tops_full);
-      load_columns(first, here, page);
+      if constexpr (S::kWidens) {
+        if (sums_) widen_columns(first, here, parity);
+      } else {
+        load_columns(first, here, page);
+      }
       barrier_wait(&shared_.tops_full, parity);
       if (scores_ && own_ < here) weigh(scores, parity);
       if (sent_ < here) {
@@ -113,7 +136,7 @@ class Unit {
       follow_tops(rescale, first, here, parity);
       barrier_wait(&shared_.weights_full, parity);
       barrier_wait(&shared_.columns_full, parity);
-      if (sums_) clear_columns(first, here);
+      if (!S::kWidens && sums_) clear_columns(first, here);
       fence_async();
       __syncthreads();  // and the CTA's own weights are there
       if (sums_) add(values, rescale, first, here);
@@ -157,8 +180,25 @@ class Unit {
     }
   }
 
-  // Where the entries of the warpgroup's tile of a round are.
-  __device__ int buffer_of(int first) const { return S::kAhead > 0 ? first / kTiles % 2 : group_; }
+  // Where the entries of an own tile of a round are.
+  __device__ int buffer_of(int first, int own) const {
+    return S::kAhead > 0 && !S::kWidens ? first / kTiles % 2 : own;
+  }
+  // A block of the columns of `to_row` and the rows behind it.
+  __device__ void copy_rows(unsigned char* block, int to_row, int column_block, int32_t row, bool single,
+                            uint64_t* full) const {
+    if constexpr (!S::kWidens) {
+      copy_tile(block + to_row * 128, single ? &params_.entries : &params_.cache, full, column_block * 64,
+                row);
+    } else if (single) {
+      bulk_copy_once(
+          block + to_row * 64,
+          static_cast<const unsigned char*>(params_.cache_data) + int64_t{row} * kWidth + column_block * 64,
+          64, full);
+    } else {
+      copy_tile(block + to_row * 64, &params_.cache, full, column_block * 64, row);
+    }
+  }
 
   // The warpgroup's tile of the round that begins with tile `first`, if there is one.
   __device__ void load_own(int first, int tiles) {
@@ -168,12 +208,17 @@ class Unit {
     // Looked up now, for the next time.
     if (tile + kTiles < tiles) next_page_ = page_of(tile + kTiles);
     constexpr int kEach = kWarps / kGroups;  // warps of a tile
-    uint64_t* full = &shared_.entries_full[buffer_of(first)];
+    const int buffer = buffer_of(first, group_);
+    uint64_t* full = &shared_.entries_full[buffer];
     const TileCopies copies = copies_of(tile);
-    if (warp_ % kEach == 0) barrier_expect(full, copies.bytes(params_));
-    copies.run(params_, tail_, table_, page, [&](int offset, const CUtensorMap* map, int32_t row) {
-      for (int i = warp_ % kEach; i < kBlocks; i += kEach)
-        copy_tile(shared_.entries[buffer_of(first)][i] + offset, map, full, i * 64, row);
+    if (warp_ % kEach == 0) barrier_expect(full, copies.rows(params_) * kWidth * sizeof(T));
+    copies.run(params_, tail_, table_, page, [&](int to_row, int32_t row, bool single) {
+      for (int i = warp_ % kEach; i < kBlocks; i += kEach) {
+        if constexpr (S::kWidens)
+          copy_rows(shared_.raw.own[i], to_row, i, row, single, full);
+        else
+          copy_rows(shared_.entries[buffer][i], to_row, i, row, single, full);
+      }
     });
   }
 
@@ -189,7 +234,7 @@ class Unit {
     return entries_of(first, other / kEach)[free < first_block ? free : free + S::kColumnBlocks];
   }
   __device__ unsigned char (&entries_of(int first, int own))[kBlocks][kBlockBytes] {
-    return shared_.entries[S::kAhead > 0 ? first / kTiles % 2 : own];
+    return shared_.entries[buffer_of(first, own)];
   }
   static_assert((kTiles - S::kOwn) / S::kOwn * S::kColumnBlocks <= kBlocks - S::kColumnBlocks);
 
@@ -198,14 +243,48 @@ class Unit {
     if (lane_ != 0) return;
     const bool brings = warp_ < here && warp_ / S::kOwn != rank_;
     const TileCopies copies = copies_of(brings ? first + warp_ : first);
-    barrier_expect(&shared_.columns_full, brings ? copies.bytes(params_) / kBlocks * S::kColumnBlocks : 0);
+    constexpr uint32_t kBytes = 64 * S::kColumnBlocks * sizeof(T);  // of a row
+    barrier_expect(&shared_.columns_full, brings ? copies.rows(params_) * kBytes : 0);
     if (!brings) return;
-    copies.run(params_, tail_, table_, page, [&](int offset, const CUtensorMap* map, int32_t row) {
+    copies.run(params_, tail_, table_, page, [&](int to_row, int32_t row, bool single) {
       for (int i = 0; i < S::kColumnBlocks; ++i) {
-        copy_tile(columns_of(first, warp_, i) + offset, map, &shared_.columns_full,
-                  (rank_ * S::kColumnBlocks + i) * 64, row);
+        const int block = rank_ * S::kColumnBlocks + i;
+        if constexpr (S::kWidens)
+          copy_rows(raw_columns(warp_), to_row, block, row, single, &shared_.columns_full);
+        else
+          copy_rows(columns_of(first, warp_, i), to_row, block, row, single, &shared_.columns_full);
       }
     });
+  }
+
+  // Bytes of another's tile.
+  __device__ unsigned char* raw_columns(int tile) {
+    return shared_.raw.columns[tile - (tile > rank_ ? 1 : 0)];
+  }
+
+  // The queries, and the CTA's tile of the round, by all: each warp eight rows.
+  __device__ void widen_own(int first, uint32_t parity) {
+    static_assert(kWarps * 8 == kKeys);
+    barrier_wait(&shared_.queries_full, parity);
+    convert_queries<T, sizeof(shared_.queries) / 16>(shared_.queries[0], static_cast<int>(threadIdx.x),
+                                                     kThreads);
+    barrier_wait(&shared_.entries_full[0], parity);
+    const int count = item_.end - begin_of(first + rank_) - warp_ * 8;
+    widen_rows<T, kBlocks>(shared_.raw.own[0] + warp_ * 512, kRawBytes, shared_.entries[0][0] + warp_ * 1024,
+                           kBlockBytes, lane_, [&](int) { return count; });
+    fence_async();
+    __syncthreads();
+  }
+  // The CTA's columns of the others' tiles, by the warpgroup that sums them: each warp two tiles'.
+  __device__ void widen_columns(int first, int here, uint32_t parity) {
+    barrier_wait(&shared_.columns_full, parity);
+#pragma unroll 1
+    for (int tile = warp_ % 4; tile < here; tile += 4) {
+      if (tile == rank_) continue;
+      const int count = item_.end - begin_of(first + tile);
+      widen_rows<T, kKeys / 8>(raw_columns(tile), 512, columns_of(first, tile, 0), 1024, lane_,
+                               [&](int i) { return count - i * 8; });
+    }
   }
 
   // Of what is sent of the tile sent_, to the same place of the other CTAs and counted by their barriers, a
@@ -222,12 +301,14 @@ class Unit {
 
   // The scores of the warpgroup's tile, and their maxima.
   __device__ void score(float (&scores)[32], int first, uint32_t parity) {
-    barrier_wait(&shared_.queries_full, parity);
-    const int buffer = buffer_of(first);
-    barrier_wait(&shared_.entries_full[buffer],
-                 S::kAhead > 0 ? static_cast<uint32_t>(first / kTiles / 2) & 1U : parity);
-    score_tile(scores, shared_.queries[0], shared_.entries[buffer][0], item_.end - begin_of(first + own_),
-               lane_);
+    const int buffer = buffer_of(first, group_);
+    if constexpr (!S::kWidens) {
+      barrier_wait(&shared_.queries_full, parity);
+      barrier_wait(&shared_.entries_full[buffer],
+                   S::kAhead > 0 ? static_cast<uint32_t>(first / kTiles / 2) & 1U : parity);
+    }
+    score_tile<P>(scores, shared_.queries[0], shared_.entries[buffer][0], item_.end - begin_of(first + own_),
+                  lane_);
     float tops[2];
     tops_of(tops, scores);
     if (lane_ % 4 != 0) return;
@@ -261,7 +342,7 @@ class Unit {
       }
     }
     uint32_t pairs[2][8];
-    weights_of(pairs, sums, scores, params_.scale, tops);
+    weights_of<P>(pairs, sums, scores, params_.scale, tops);
     store_weights(weights.block, row_, lane_, pairs);
     weights.sums[row_][lane_ % 4] = sums[0];
     weights.sums[row_ + 8][lane_ % 4] = sums[1];
@@ -295,7 +376,7 @@ class Unit {
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kKeys / 16; ++k)
-        wgmma_shared<true>(values, weights + k * 2, columns + k * (2048 / 16), !fresh || k > 0);
+        wgmma_shared<true, P>(values, weights + k * 2, columns + k * (2048 / 16), !fresh || k > 0);
       wgmma_commit();
       wgmma_wait<0>();
       settle(values);
@@ -330,7 +411,7 @@ class Unit {
     }
   }
 
-  Shared<kCluster>& shared_;
+  Shared<kCluster, T>& shared_;
   const Params& params_;
   const SplitItem item_;
   const TokenTail tail_;
@@ -345,11 +426,12 @@ class Unit {
   float sum_[2] = {0.0F, 0.0F};            // of the weights, the thread's share
 };
 
-template <int kCluster>
+template <int kCluster, class T>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     mla_decode_few_kernel(const __grid_constant__ Params params) {
   extern __shared__ unsigned char memory[];
-  auto& shared = *reinterpret_cast<Shared<kCluster>*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
+  auto& shared =
+      *reinterpret_cast<Shared<kCluster, T>*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
     barrier_init(&shared.queries_full, 1);
     for (uint64_t& barrier : shared.entries_full) barrier_init(&barrier, 1);
@@ -364,7 +446,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   const int index = static_cast<int>(blockIdx.x) / kCluster;
   if (index >= shared.plan.items * params.groups) return;  // the whole cluster
   const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
-  Unit<kCluster>(shared, params, item, index % params.groups * kHeads).run();
+  Unit<kCluster, T>(shared, params, item, index % params.groups * kHeads).run();
   cluster_sync();  // the others have what they were sent from here
 }
 
@@ -372,11 +454,19 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 int64_t most_works(const MlaDecodeArgs& args, SplitUnits units) {
   return units.most * args.batch.tokens * ceil_div<int64_t>(args.heads, kHeads);
 }
+// Each part of the GPU has some multiprocessors left over: of its 132 an H100 has room for 15 clusters of
+// eight and 30 of four at a time.
+bool fits_eight(const device::cuda::Gpu& gpu, int64_t works) {
+  return 8 * works <= gpu.multiprocessors * 7 / 8;
+}
 
 }  // namespace
 
 bool mla_decode_few_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
-  return mla_decode_wide_takes(gpu, args) && 4 * most_works(args, kLargeUnits) <= gpu.multiprocessors;
+  const int64_t works = most_works(args, kLargeUnits);
+  return mla_decode_wide_takes(gpu, args) &&
+         (args.cache.dtype == device::DType::kBF16 ? 4 * works <= gpu.multiprocessors
+                                                   : fits_eight(gpu, works));
 }
 
 void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args,
@@ -386,19 +476,28 @@ void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   FATHOM_CHECK(workspace.units.most * args.batch.tokens < workspace.items_wanted,
                "{} tokens, {} items wanted", args.batch.tokens, workspace.items_wanted);
   const int64_t works = most_works(args, workspace.units);
-  const auto launch = [&]<int kCluster>(std::integral_constant<int, kCluster>) {
-    auto* kernel = &mla_decode_few_kernel<kCluster>;
+  const auto launch = [&]<int kCluster, class T>(std::integral_constant<int, kCluster>, const T*) {
+    auto* kernel = &mla_decode_few_kernel<kCluster, T>;
     static device::cuda::SharedMemory memory;
-    if (!memory.allow(stream, kernel, kSharedBytes<kCluster>)) return;
+    if (!memory.allow(stream, kernel, kSharedBytes<kCluster, T>)) return;
     device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(works * kCluster)), dim3(kThreads),
-                               kSharedBytes<kCluster>, params);
+                               kSharedBytes<kCluster, T>, params);
   };
-  // Each part of the GPU has some multiprocessors left over: of its 132 an H100 has room for 15 clusters of
-  // eight and 30 of four at a time.
-  if (8 * works <= stream.gpu().multiprocessors * 7 / 8)
-    launch(std::integral_constant<int, 8>());
-  else
-    launch(std::integral_constant<int, 4>());
+  constexpr std::integral_constant<int, 4> kFour;
+  constexpr std::integral_constant<int, 8> kEight;
+  switch (args.cache.dtype) {
+    case device::DType::kF8E4M3:
+      launch(kEight, static_cast<const __nv_fp8_e4m3*>(nullptr));
+      break;
+    case device::DType::kF8E5M2:
+      launch(kEight, static_cast<const __nv_fp8_e5m2*>(nullptr));
+      break;
+    default:
+      if (fits_eight(stream.gpu(), works))
+        launch(kEight, static_cast<const __nv_bfloat16*>(nullptr));
+      else
+        launch(kFour, static_cast<const __nv_bfloat16*>(nullptr));
+  }
   stream.launched("mla_decode");
 }
 

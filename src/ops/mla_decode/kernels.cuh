@@ -23,10 +23,12 @@ void mla_decode_narrow(device::cuda::Stream& stream, const MlaDecodeArgs& args,
 bool mla_decode_narrow_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args);
 int64_t mla_decode_narrow_items(const device::cuda::Gpu& gpu, int64_t heads);
 
-// Hopper, 512 + 64 values, bf16 activations and cache, groups of 64 heads: for many heads, which are bound by
-// the tensor cores. Pages of 8, 16, 32 or a multiple of 64 places; outputs aligned to 16 bytes.
+// Hopper, 512 + 64 values, bf16 activations, bf16 or FP8 cache, groups of 64 heads: for many heads, which are
+// bound by the tensor cores. Pages of 8, 16, 32 or a multiple of 64 places; outputs aligned to 16 bytes.
 void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace,
                      void* scratch);
+void mla_decode_wide_f8(device::cuda::Stream& stream, const MlaDecodeArgs& args,
+                        const SplitWorkspace& workspace, void* scratch);
 bool mla_decode_wide_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args);
 int64_t mla_decode_wide_items(const device::cuda::Gpu& gpu, int64_t heads);
 int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu);  // bytes

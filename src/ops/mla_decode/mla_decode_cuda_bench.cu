@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
+#include <string>
 
 #include "base/math.h"
 #include "device/cuda/testing.h"
@@ -21,7 +22,7 @@ constexpr int64_t kLatent = 512, kWidth = 576, kPage = 64;
 
 struct Case {
   int64_t heads, tokens, length;
-  double peer_us;  // of FlashMLA, bf16
+  double peer_us;  // of FlashMLA, bf16; 0: not measured
 };
 constexpr Case kCases[] = {
     {16, 1, 1024, 10.9},    {16, 1, 4096, 22.9},    {16, 1, 8192, 25.8},     {16, 16, 1024, 16.9},
@@ -30,6 +31,9 @@ constexpr Case kCases[] = {
     {128, 1, 1024, 14.4},   {128, 1, 4096, 20.8},   {128, 1, 8192, 26.2},    {128, 16, 1024, 24.2},
     {128, 16, 4096, 47.5},  {128, 16, 8192, 75.8},  {128, 64, 1024, 40.2},   {128, 64, 4096, 125.8},
     {128, 64, 8192, 239.6}, {128, 128, 1024, 75.3}, {128, 128, 4096, 246.6}, {128, 128, 8192, 518.8},
+    {32, 1, 1024, 0},       {32, 16, 1024, 0},      {32, 16, 4096, 0},       {32, 64, 4096, 0},
+    {32, 128, 1024, 0},     {32, 128, 4096, 0},     {64, 1, 1024, 0},        {64, 16, 4096, 0},
+    {64, 128, 1024, 0},     {64, 128, 4096, 0},     {128, 4, 1024, 0},       {128, 4, 4096, 0},
 };
 
 __global__ void fill_bf16(__nv_bfloat16* to, int64_t count, uint32_t seed) {
@@ -110,8 +114,10 @@ void measure(device::cuda::Stream& stream, const Case& c, DType dtype, const Dev
   cudaGraphDestroy(graph);
   const auto bytes = static_cast<double>(c.tokens * (c.length * entry + c.heads * (kWidth + kLatent) * 2));
   const double flops = 2.0 * static_cast<double>(c.tokens * c.length * c.heads * (kWidth + kLatent));
-  fmt::print("{:>5} {:>6} {:>6} {:>9.1f} {:>9.1f} {:>6.2f}x {:>7.0f} {:>7.0f}\n", c.heads, c.tokens, c.length,
-             us, c.peer_us, c.peer_us / us, bytes / us * 1e-3, flops / us * 1e-6);
+  const std::string peer =
+      c.peer_us > 0 ? fmt::format("{:.1f} {:>6.2f}x", c.peer_us, c.peer_us / us) : std::string("-       -");
+  fmt::print("{:>5} {:>6} {:>6} {:>9.1f} {:>17} {:>7.0f} {:>7.0f}\n", c.heads, c.tokens, c.length, us, peer,
+             bytes / us * 1e-3, flops / us * 1e-6);
 }
 
 int run(int argc, char** argv) {
@@ -121,7 +127,7 @@ int run(int argc, char** argv) {
     return 1;
   }
   const DType dtype = argc > 1 && std::strcmp(argv[1], "f8") == 0 ? DType::kF8E4M3 : DType::kBF16;
-  fmt::print("{}, cache {}\nheads  batch length        us  FlashMLA  ratio    GB/s  TFLOP/s\n",
+  fmt::print("{}, cache {}\nheads  batch length        us   FlashMLA  ratio    GB/s  TFLOP/s\n",
              stream->gpu().name, device::to_string(dtype));
   // One for all cases: what memory is pieced together from what others gave back shows in the times.
   const DeviceArray<uint8_t> cache(2 * int64_t{128 * 8192} * kWidth * device::size_of(dtype));

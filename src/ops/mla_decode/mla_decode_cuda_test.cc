@@ -23,6 +23,8 @@ class Decode {
     q_.draw_all(sequences_.random());
   }
 
+  GpuSequences& sequences() { return sequences_; }
+
   int64_t q_columns() const { return shape_.heads * (shape_.latent + shape_.rope); }
   int64_t q_stride() const { return q_columns() + 16; }
   int64_t out_columns() const { return shape_.heads * shape_.latent; }
@@ -146,15 +148,17 @@ std::string describe(const Shape& shape) {
 
 const std::vector<Shape>& shapes() {
   static const std::vector<Shape> list = {
-      {4, 32, 8, 16, DType::kF32, DType::kF32},        {4, 32, 8, 1, DType::kBF16, DType::kBF16},
-      {1, 8, 8, 7, DType::kBF16, DType::kF32},         {11, 64, 16, 5, DType::kF8E4M3, DType::kF32},
-      {3, 40, 24, 64, DType::kF8E5M2, DType::kBF16},   {16, 512, 64, 64, DType::kF32, DType::kF32},
-      {16, 512, 64, 64, DType::kBF16, DType::kBF16},   {16, 512, 64, 1, DType::kBF16, DType::kBF16},
-      {8, 512, 64, 48, DType::kBF16, DType::kBF16},    {16, 512, 64, 16, DType::kF8E4M3, DType::kBF16},
-      {16, 512, 64, 64, DType::kF8E5M2, DType::kBF16}, {128, 512, 64, 64, DType::kBF16, DType::kBF16},
-      {64, 512, 64, 32, DType::kBF16, DType::kBF16},   {128, 512, 64, 64, DType::kF8E4M3, DType::kBF16},
-      {20, 512, 64, 64, DType::kBF16, DType::kBF16},   {56, 512, 64, 64, DType::kBF16, DType::kBF16},
-      {72, 512, 64, 8, DType::kBF16, DType::kBF16},
+      {4, 32, 8, 16, DType::kF32, DType::kF32},         {4, 32, 8, 1, DType::kBF16, DType::kBF16},
+      {1, 8, 8, 7, DType::kBF16, DType::kF32},          {11, 64, 16, 5, DType::kF8E4M3, DType::kF32},
+      {3, 40, 24, 64, DType::kF8E5M2, DType::kBF16},    {16, 512, 64, 64, DType::kF32, DType::kF32},
+      {16, 512, 64, 64, DType::kBF16, DType::kBF16},    {16, 512, 64, 1, DType::kBF16, DType::kBF16},
+      {8, 512, 64, 48, DType::kBF16, DType::kBF16},     {16, 512, 64, 16, DType::kF8E4M3, DType::kBF16},
+      {16, 512, 64, 64, DType::kF8E5M2, DType::kBF16},  {128, 512, 64, 64, DType::kBF16, DType::kBF16},
+      {64, 512, 64, 32, DType::kBF16, DType::kBF16},    {128, 512, 64, 64, DType::kF8E4M3, DType::kBF16},
+      {20, 512, 64, 64, DType::kBF16, DType::kBF16},    {56, 512, 64, 64, DType::kBF16, DType::kBF16},
+      {72, 512, 64, 8, DType::kBF16, DType::kBF16},     {72, 512, 64, 8, DType::kF8E4M3, DType::kBF16},
+      {64, 512, 64, 128, DType::kF8E5M2, DType::kBF16}, {56, 512, 64, 16, DType::kF8E4M3, DType::kBF16},
+      {128, 512, 64, 5, DType::kF8E4M3, DType::kBF16},
   };
   return list;
 }
@@ -222,15 +226,62 @@ TEST(MlaDecodeCuda, ATokensBitsDependOnItsOwnSequenceAlone) {
 // With many heads: one unit and four, of few tiles and of many, whole and cut.
 TEST(MlaDecodeCuda, ATokensBitsDependOnItsOwnSequenceAloneWithManyHeads) {
   if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
-  const Shape shape{128, 512, 64, 64, DType::kBF16, DType::kBF16};
-  expect_same_bits(shape, {20000, 512, 513, 1025, 128, 2048, 2049, 9000}, 40960, {1, 2, 5, 31});
-  expect_same_bits(shape, {512, 100}, 1024, {1, 3, 20, 128});
+  for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
+    const Shape shape{128, 512, 64, 64, cache, DType::kBF16};
+    expect_same_bits(shape, {20000, 512, 513, 1025, 128, 2048, 2049, 9000}, 40960, {1, 2, 5, 31});
+    expect_same_bits(shape, {512, 100}, 1024, {1, 3, 20, 128});
+  }
   // Few queries alone are another kernel's: groups of 64 heads that are not full, every size of page.
   for (const Shape& other :
        {Shape{64, 512, 64, 32, DType::kBF16, DType::kBF16}, Shape{72, 512, 64, 8, DType::kBF16, DType::kBF16},
         Shape{56, 512, 64, 16, DType::kBF16, DType::kBF16},
-        Shape{128, 512, 64, 128, DType::kBF16, DType::kBF16}}) {
+        Shape{128, 512, 64, 128, DType::kBF16, DType::kBF16},
+        Shape{72, 512, 64, 8, DType::kF8E4M3, DType::kBF16},
+        Shape{64, 512, 64, 32, DType::kF8E5M2, DType::kBF16}}) {
     expect_same_bits(other, {3000, 1, 65, 513, 130, 4100}, 8192, {1, 6});
+  }
+}
+
+// The output of a sequence of one place is its values. One that has no number has none anywhere, and is alone
+// with it.
+TEST(MlaDecodeCuda, EveryFp8CodeIsItsValue) {
+  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  for (const DType cache : {DType::kF8E4M3, DType::kF8E5M2}) {
+    const uint32_t numbers = cache == DType::kF8E4M3 ? 0x7f : 0x7c;  // of either sign
+    for (const int64_t heads : {16, 128}) {
+      const Shape shape{heads, 512, 64, 16, cache, DType::kBF16};
+      Decode decode(shape, {1, 1, 700}, 9);
+      std::vector<uint16_t> codes(512);
+      for (uint32_t c = 0; c < 512; ++c) {
+        const auto code = static_cast<uint8_t>((c / numbers % 2) << 7 | c % numbers);
+        decode.sequences().set_bits(0, 0, c, code);
+        codes[c] = static_cast<uint16_t>(device::f32_to_bf16(device::load_as_f32(&code, cache, 0)));
+      }
+      decode.sequences().set_bits(1, 0, 500, 0x7f);
+      decode.sequences().upload();
+      for (const int copies : {0, 40}) {
+        std::vector<int32_t> which = {0};
+        for (int i = 0; i < copies; ++i) which.insert(which.end(), {1, 2, 0});
+        const auto out = decode.run(which, 1024);
+        const auto values_of = [&](size_t t) {
+          const auto row = decode.row(out, static_cast<int64_t>(t));
+          std::vector<uint16_t> values(row.size() / 2);
+          std::memcpy(values.data(), row.data(), row.size());
+          return values;
+        };
+        for (size_t t = 0; t < which.size(); ++t) {
+          const auto values = values_of(t);
+          for (size_t i = 0; i < values.size(); ++i) {
+            const float value = device::bf16_to_f32(values[i]);
+            if (which[t] == 0)
+              ASSERT_EQ(value, device::bf16_to_f32(codes[i % 512]))
+                  << describe(shape) << " token " << t << " at " << i;
+            else
+              ASSERT_EQ(std::isnan(value), which[t] == 1) << describe(shape) << " token " << t << " at " << i;
+          }
+        }
+      }
+    }
   }
 }
 

@@ -11,6 +11,7 @@
 #include "ops/attention/hopper.cuh"
 #include "ops/attention/tails.cuh"
 #include "ops/attention/values.cuh"
+#include "ops/attention/widen_f8.cuh"
 #include "ops/mla_decode/kernels.cuh"
 
 namespace fathom::ops::cuda {
@@ -31,7 +32,7 @@ constexpr int kQuarters = 4, kQuarterSteps = kWidth / 16 / kQuarters;  // of a s
 
 template <class T>
 struct Shared {
-  static constexpr bool kConverted = sizeof(T) == 1;  // FP8 entries are widened into a tile of their own
+  static constexpr bool kConverted = sizeof(T) == 1;  // FP8 entries are widened to f16 in a tile of their own
   static constexpr int kEntryBytes = kWidth * static_cast<int>(sizeof(T));
 
   unsigned char ring[kStages][kStageRows * kEntryBytes];
@@ -171,6 +172,7 @@ struct State {
 template <class T>
 class Consumer {
   using S = Shared<T>;
+  using P = ProductType<T>;
 
  public:
   __device__ Consumer(Shared<T>& shared, const Params& params)
@@ -230,6 +232,8 @@ class Consumer {
       const int head = i / kChunks, chunk = i % kChunks;
       uint4 bits = {};
       if (head < heads) bits = *reinterpret_cast<const uint4*>(q + head * kWidth + chunk * 8);
+      bits = make_uint4(query_pair<T>(bits.x), query_pair<T>(bits.y), query_pair<T>(bits.z),
+                        query_pair<T>(bits.w));
       *reinterpret_cast<uint4*>(shared_.q + head * kQueryPitch + chunk * 16) = bits;
     }
     named_barrier_sync(1, kConsumers);
@@ -296,27 +300,28 @@ class Consumer {
       }
       *reinterpret_cast<uint32_t*>(shared_.weights + (lane_ / 4 + 8 * i) * kWeightPitch +
                                    (warp_ * 8 + lane_ % 4 * 2) * 2) =
-          pack_bf16(exp2_fast(scores[2 * i] - all), exp2_fast(scores[2 * i + 1] - all));
+          pack_pair<P>(exp2_fast(scores[2 * i] - all), exp2_fast(scores[2 * i + 1] - all));
     }
     named_barrier_sync(1, kConsumers);
 
     // The warp's columns. The sums of the weights are a product with ones.
     const uint32_t weights = shared_address(shared_.weights) + lane_ % 16 * kWeightPitch + lane_ / 16 * 16;
     const int lane = recomputed(lane_);
-    const uint32_t ones[2] = {0x3f803f80U, 0x3f803f80U};
+    constexpr uint32_t kOnes = std::is_same_v<P, __half> ? 0x3c003c00U : 0x3f803f80U;
+    const uint32_t ones[2] = {kOnes, kOnes};
     float totals[4] = {state.sum[0], state.sum[0], state.sum[1], state.sum[1]};
 #pragma unroll
     for (int k = 0; k < kSplitTile / 16; ++k) {
       uint32_t a[4];
       load_matrix4(a, weights + k * 32);
-      mma_bf16(totals, a, ones);
+      mma_16bit<P>(totals, a, ones);
 #pragma unroll
       for (int n = 0; n < kColumns / 16; ++n) {
         uint32_t b[4];
         load_matrix4_transposed(
             b, halves[k / 2] + chunk_at(k % 2 * 16 + lane % 16, warp_ * 8 + n * 2 + lane / 16));
-        mma_bf16(state.values[2 * n], a, b);
-        mma_bf16(state.values[2 * n + 1], a, b + 2);
+        mma_16bit<P>(state.values[2 * n], a, b);
+        mma_16bit<P>(state.values[2 * n + 1], a, b + 2);
       }
     }
     state.sum[0] = totals[0];
@@ -341,8 +346,8 @@ class Consumer {
         const int row = pair * 16 + lane / 16 * 8 + lane % 8;
         uint32_t b[4];
         load_matrix4(b, keys + chunk_at(row, chunk));
-        mma_bf16(sums[k % 2][2 * pair], a, b);
-        mma_bf16(sums[k % 2][2 * pair + 1], a, b + 2);
+        mma_16bit<P>(sums[k % 2][2 * pair], a, b);
+        mma_16bit<P>(sums[k % 2][2 * pair + 1], a, b + 2);
       }
     }
 #pragma unroll
@@ -373,69 +378,29 @@ class Consumer {
     return reinterpret_cast<const uint4*>(shared_.ring[cursors[row / kStageRows].stage] +
                                           row % kStageRows * S::kEntryBytes + chunk * 16);
   }
-  // Sixteen values of a row are two chunks in bf16.
+  // Sixteen values of a row are two chunks in f16.
   __device__ uint4* widened(int row, int chunk, int half) {
     return reinterpret_cast<uint4*>(shared_.converted[row / kStageRows] +
                                     chunk_at(row % kStageRows, chunk * 2 + half));
   }
 
-  // FP8 entries of the two stages, into a tile of bf16; zeros after the first `count`.
+  // FP8 entries of the two stages, into a tile of f16; zeros after the first `count`.
   __device__ void convert(const Cursor (&cursors)[2], int count) {
     constexpr int kChunks = kWidth / 16, kSteps = kStageRows * kChunks * 2 / kConsumers;
     static_assert(kSteps * kConsumers == kStageRows * kChunks * 2);
     barrier_wait(&shared_.full[cursors[0].stage], cursors[0].parity);
     barrier_wait(&shared_.full[cursors[1].stage], cursors[1].parity);
-    bool special = false;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       const int i = static_cast<int>(threadIdx.x) + step * kConsumers;
       const int row = i / kChunks, chunk = i % kChunks;
       const uint4 bytes = row < count ? *stored(cursors, row, chunk) : uint4{};
       uint4 wide[2];
-      special |= widen(bytes.x, wide[0].x, wide[0].y);
-      special |= widen(bytes.y, wide[0].z, wide[0].w);
-      special |= widen(bytes.z, wide[1].x, wide[1].y);
-      special |= widen(bytes.w, wide[1].z, wide[1].w);
+      widen_f8x16<T>(bytes, wide);
       *widened(row, chunk, 0) = wide[0];
       *widened(row, chunk, 1) = wide[1];
     }
-    if (special) convert_specials(cursors, count);
     release(cursors);
-  }
-
-  // Four values to bf16; exact, but for the NaNs and infinities, where it answers true. The bits moved into a
-  // bf16's places make the value times a power of two.
-  __device__ static bool widen(uint32_t bytes, uint32_t& low, uint32_t& high) {
-    if constexpr (std::is_same_v<T, __nv_fp8_e4m3>) {
-      fp8x4_to_bf16x4(bytes, low, high);
-      return ((bytes & 0x7f7f7f7fU) + 0x01010101U & 0x80808080U) != 0;
-    } else {
-      const auto two = [](uint32_t pair) {  // bytes in bits 0-7 and 16-23
-        const uint32_t moved = (pair << 5 & 0x0fe00fe0U) | (pair << 8 & 0x80008000U);
-        constexpr uint32_t kFactor = 0x77807780U;  // 2^112
-        const __nv_bfloat162 value = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&moved),
-                                             *reinterpret_cast<const __nv_bfloat162*>(&kFactor));
-        return *reinterpret_cast<const uint32_t*>(&value);
-      };
-      low = two(__byte_perm(bytes, 0, 0x4140));
-      high = two(__byte_perm(bytes, 0, 0x4342));
-      return ((bytes & 0x7f7f7f7fU) + 0x04040404U & 0x80808080U) != 0;
-    }
-  }
-
-  // The thread's part of the tile again, by way of float32.
-  __device__ void convert_specials(const Cursor (&cursors)[2], int count) {
-    constexpr int kChunks = kWidth / 16;
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < min(2 * kStageRows, count) * kChunks; i += kConsumers) {
-      const int row = i / kChunks, chunk = i % kChunks;
-#pragma unroll 1
-      for (int half = 0; half < 2; ++half) {
-        float values[8];
-        load8(reinterpret_cast<const T*>(stored(cursors, row, chunk)) + half * 8, values);
-        store8(reinterpret_cast<__nv_bfloat16*>(widened(row, chunk, half)), values);
-      }
-    }
   }
 
   __device__ void write(const State& state, const SplitItem& item, int first_head, int heads) {
@@ -538,7 +503,7 @@ void mla_decode_narrow(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   params.tokens = static_cast<int>(args.batch.tokens);
   params.heads = static_cast<int>(args.heads);
   params.groups = static_cast<int>(ceil_div<int64_t>(args.heads, kHeads));
-  params.scale = args.scale * kLog2E;
+  params.scale = score_scale(args.scale * kLog2E, args.cache.dtype);
   params.workspace = workspace;
   params.workspace.weighed_groups = params.groups;
   const int64_t most_items = workspace.units.most * args.batch.tokens;

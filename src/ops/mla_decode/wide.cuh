@@ -9,6 +9,7 @@
 #include "ops/attention/hopper.cuh"
 #include "ops/attention/tails.cuh"
 #include "ops/attention/values.cuh"
+#include "ops/attention/widen_f8.cuh"
 #include "ops/mla_decode/kernels.cuh"
 
 namespace fathom::ops::cuda::wide {
@@ -26,9 +27,12 @@ __host__ __device__ constexpr int block_in_order(int i) {
 }
 
 struct Params {
-  CUtensorMap queries;  // matrices of a token's heads, in boxes of 64
-  CUtensorMap cache;    // entries, in boxes of box_rows places
-  CUtensorMap entries;  // the same, one by one
+  CUtensorMap queries;     // matrices of a token's heads, in boxes of 64
+  CUtensorMap cache;       // entries, in boxes of box_rows places
+  CUtensorMap entries;     // the same, one by one; bf16 alone
+  const __nv_bfloat16* q;  // what `queries` maps
+  const void* cache_data;  // what `cache` maps
+  int64_t q_stride;
   __nv_bfloat16* out;
   int64_t out_stride;
   int page_size, box_rows;
@@ -57,6 +61,7 @@ __device__ inline void mask_scores(float (&scores)[32], int count, int lane) {
 }
 // The scores of 64 heads with a tile's entries, of which the first `count` are places; by a warpgroup. Of
 // rows row and row + 8 a thread has columns 8 j + lane % 4 * 2 and the next (wgmma_shared).
+template <class P>
 __device__ inline void score_tile(float (&scores)[32], const unsigned char* queries,
                                   const unsigned char* keys, int count, int lane) {
   const uint64_t q = wgmma_tile(queries), k = wgmma_tile(keys);
@@ -65,7 +70,7 @@ __device__ inline void score_tile(float (&scores)[32], const unsigned char* quer
 #pragma unroll
   for (int step = 0; step < kWidth / 16; ++step) {
     const uint64_t offset = block_in_order(step / 4) * (kBlockBytes / 16) + step % 4 * 2;
-    wgmma_shared(scores, q + offset, k + offset, step > 0);
+    wgmma_shared<false, P>(scores, q + offset, k + offset, step > 0);
   }
   wgmma_commit();
   wgmma_wait<0>();
@@ -92,6 +97,7 @@ __device__ inline void tops_of(float (&tops)[2], const float (&scores)[32]) {
   }
 }
 // The rows' weights, in pairs, and the sums of the thread's.
+template <class P>
 __device__ inline void weights_of(uint32_t (&weights)[2][8], float (&sums)[2], const float (&scores)[32],
                                   float scale, const float (&tops)[2]) {
   sums[0] = sums[1] = 0;
@@ -102,7 +108,7 @@ __device__ inline void weights_of(uint32_t (&weights)[2][8], float (&sums)[2], c
       const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], scale, -tops[half]));
       const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], scale, -tops[half]));
       sums[half] += a + b;
-      weights[half][j] = pack_bf16(a, b);
+      weights[half][j] = pack_pair<P>(a, b);
     }
   }
 }
@@ -121,6 +127,47 @@ __device__ inline void store_weights(unsigned char* block, int row, int lane,
   }
 }
 
+// Bytes of a block of 64 columns of a tile of FP8 entries: rows of 64 bytes.
+inline constexpr int kRawBytes = kKeys * 64;
+
+// By a warp, of kCount groups of eight rows of such blocks: a lane has 16 bytes of each, widened in swizzled
+// blocks. Groups are raw_step and block_step bytes apart. count(i): of group i's rows, how many are places;
+// the others become zeros.
+template <class T, int kCount, class Rows>
+__device__ inline void widen_rows(const unsigned char* raw, int raw_step, unsigned char* block,
+                                  int block_step, int lane, const Rows& count) {
+  const unsigned char* from = raw + lane * 16;
+  unsigned char* to = block + swizzled(lane / 4, lane % 4 * 2);
+  const int second = (lane / 4 & 1) == 0 ? 16 : -16;  // the row's next chunk
+  constexpr int kAtOnce = 4;
+#pragma unroll
+  for (int first = 0; first < kCount; first += kAtOnce) {
+    uint4 bytes[kAtOnce];
+#pragma unroll
+    for (int i = first; i < kCount && i < first + kAtOnce; ++i)
+      bytes[i - first] = lane / 4 < count(i) ? *reinterpret_cast<const uint4*>(from + i * raw_step) : uint4{};
+#pragma unroll
+    for (int i = first; i < kCount && i < first + kAtOnce; ++i) {
+      uint4 wide[2];
+      widen_f8x16<T>(bytes[i - first], wide);
+      *reinterpret_cast<uint4*>(to + i * block_step) = wide[0];
+      *reinterpret_cast<uint4*>(to + i * block_step + second) = wide[1];
+    }
+  }
+}
+// Queries as the copy engine brought them, 16 bytes at once, in place: chunk `first` and every step-th behind
+// it.
+template <class T, int kChunks>
+__device__ inline void convert_queries(unsigned char* queries, int first, int step) {
+#pragma unroll 4
+  for (int i = first; i < kChunks; i += step) {
+    uint4* chunk = reinterpret_cast<uint4*>(queries) + i;
+    const uint4 pairs = *chunk;
+    *chunk = make_uint4(query_pair<T>(pairs.x), query_pair<T>(pairs.y), query_pair<T>(pairs.z),
+                        query_pair<T>(pairs.w));
+  }
+}
+
 // Of a tile of entries [begin, begin + places) of a query: whole boxes, and entries that come one by one.
 struct TileCopies {
   int begin, boxes, singles, first_single;
@@ -134,24 +181,24 @@ struct TileCopies {
     singles = branches ? places - boxes * params.box_rows : 0;
     first_single = begin + places - singles;
   }
-  // Of all columns.
-  __device__ uint32_t bytes(const Params& params) const {
-    return static_cast<uint32_t>((boxes * params.box_rows + singles) * kWidth * 2);
+  // That are copied: a box is always whole.
+  __device__ uint32_t rows(const Params& params) const {
+    return static_cast<uint32_t>(boxes * params.box_rows + singles);
   }
-  // copy(offset in a block, map, row) for each; `page`: the first place's.
+  // copy(row of the tile, row of the cache, whether it is a single one) for each; `page`: the first place's.
   template <class Copy>
   __device__ void run(const Params& params, const TokenTail& tail, const int32_t* table, int page,
                       const Copy& copy) const {
     for (int box = 0; box < boxes; ++box) {
       const int place = begin + box * params.box_rows;
       if (box > 0) page = table[place / params.page_size];
-      copy(box * params.box_rows * 128, &params.cache, page * params.page_size + place % params.page_size);
+      copy(box * params.box_rows, page * params.page_size + place % params.page_size, false);
     }
     for (int place = first_single; place < first_single + singles; ++place) {
       const int64_t row = tail.has(place) ? tail.entry(place)
                                           : int64_t{table[place / params.page_size]} * params.page_size +
                                                 place % params.page_size;
-      copy((place - begin) * 128, &params.entries, static_cast<int32_t>(row));
+      copy(place - begin, static_cast<int32_t>(row), true);
     }
   }
 };
@@ -162,10 +209,20 @@ inline Params make_params(device::cuda::Stream& stream, const MlaDecodeArgs& arg
   params.page_size = static_cast<int>(args.cache.page_size);
   params.box_rows = std::min(params.page_size, kKeys);
   // How many pages there are is not known here; block tables name none that is not.
-  params.cache = device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2,
-                                              params.box_rows, 64);
-  params.entries =
-      device::cuda::tile_map_16bit(stream, args.cache.data, int64_t{1} << 31, kWidth, kWidth * 2, 1, 64);
+  constexpr int64_t kAnyRows = int64_t{1} << 31;
+  if (args.cache.dtype == device::DType::kBF16) {
+    params.cache = device::cuda::tile_map_16bit(stream, args.cache.data, kAnyRows, kWidth, kWidth * 2,
+                                                params.box_rows, 64);
+    params.entries =
+        device::cuda::tile_map_16bit(stream, args.cache.data, kAnyRows, kWidth, kWidth * 2, 1, 64);
+  } else {
+    params.cache =
+        device::cuda::plain_map_8bit(stream, args.cache.data, kAnyRows, kWidth, params.box_rows, 64);
+    params.entries = CUtensorMap{};
+  }
+  params.q = static_cast<const __nv_bfloat16*>(args.q.data);
+  params.q_stride = args.q.stride;
+  params.cache_data = args.cache.data;
   params.queries = device::cuda::tiles_map_16bit(stream, args.q.data, args.batch.tokens, args.heads, kWidth,
                                                  args.q.stride * 2, kWidth * 2, kHeads, 64);
   params.out = static_cast<__nv_bfloat16*>(args.out.data);
@@ -178,7 +235,7 @@ inline Params make_params(device::cuda::Stream& stream, const MlaDecodeArgs& arg
   params.tokens = static_cast<int>(args.batch.tokens);
   params.heads = static_cast<int>(args.heads);
   params.groups = static_cast<int>(ceil_div<int64_t>(args.heads, kHeads));
-  params.scale = args.scale * kLog2E;
+  params.scale = score_scale(args.scale * kLog2E, args.cache.dtype);
   params.workspace = workspace;
   return params;
 }
