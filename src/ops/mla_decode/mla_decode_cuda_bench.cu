@@ -1,5 +1,5 @@
 // Time and rates of mla_decode on the GPU at the shapes of V2-Lite (16 heads) and V3 (128), beside FlashMLA's
-// on an H100:  ops_mla_decode_cuda_bench [bf16|f8] [heads [batch [length]]]
+// on an H100:  ops_mla_decode_cuda_bench [bf16|f8] [heads [batch [length [queries of a sequence]]]]
 #include <cuda_bf16.h>
 #include <fmt/format.h>
 
@@ -55,7 +55,9 @@ __global__ void fill_f8(uint8_t* to, int64_t count, uint32_t seed) {
   }
 }
 
-void measure(device::cuda::Stream& stream, const Case& c, DType dtype, const DeviceArray<uint8_t>& cache) {
+// `each`: queries of a sequence; its last places', as when guesses are verified.
+void measure(device::cuda::Stream& stream, const Case& c, DType dtype, const DeviceArray<uint8_t>& cache,
+             int64_t each) {
   // Several layers in turn, more than the L2 cache holds.
   const int64_t pages_each = ceil_div(c.length, kPage);
   const int64_t entry = kWidth * device::size_of(dtype);
@@ -74,8 +76,8 @@ void measure(device::cuda::Stream& stream, const Case& c, DType dtype, const Dev
   for (int64_t i = 0; i < pages; ++i) tables[static_cast<size_t>(i)] = static_cast<int32_t>(i * 7919 % pages);
   if (pages % 7919 == 0) std::iota(tables.begin(), tables.end(), 0);
   for (int64_t t = 0; t < c.tokens; ++t) {
-    positions.push_back(static_cast<int32_t>(c.length - 1));
-    slots.push_back(static_cast<int32_t>(t));
+    positions.push_back(static_cast<int32_t>(c.length - each + t % each));
+    slots.push_back(static_cast<int32_t>(t / each));
   }
   const DeviceArray<int32_t> device_tables(tables), device_positions(positions), device_slots(slots);
   const DeviceArray<uint8_t> workspace(mla_decode_workspace(stream.gpu(), c.tokens, c.heads, kLatent, 16384));
@@ -131,9 +133,12 @@ int run(int argc, char** argv) {
              stream->gpu().name, device::to_string(dtype));
   // One for all cases: what memory is pieced together from what others gave back shows in the times.
   const DeviceArray<uint8_t> cache(2 * int64_t{128 * 8192} * kWidth * device::size_of(dtype));
-  const auto asked = [&](int at, int64_t value) { return argc <= at || std::atoll(argv[at]) == value; };
+  const auto asked = [&](int at, int64_t value) {
+    return argc <= at || std::strcmp(argv[at], "-") == 0 || std::atoll(argv[at]) == value;
+  };
   for (const Case& c : kCases) {
-    if (asked(2, c.heads) && asked(3, c.tokens) && asked(4, c.length)) measure(*stream, c, dtype, cache);
+    if (asked(2, c.heads) && asked(3, c.tokens) && asked(4, c.length))
+      measure(*stream, c, dtype, cache, argc > 5 ? std::atoll(argv[5]) : 1);
   }
   return 0;
 }

@@ -158,7 +158,8 @@ const std::vector<Shape>& shapes() {
       {20, 512, 64, 64, DType::kBF16, DType::kBF16},    {56, 512, 64, 64, DType::kBF16, DType::kBF16},
       {72, 512, 64, 8, DType::kBF16, DType::kBF16},     {72, 512, 64, 8, DType::kF8E4M3, DType::kBF16},
       {64, 512, 64, 128, DType::kF8E5M2, DType::kBF16}, {56, 512, 64, 16, DType::kF8E4M3, DType::kBF16},
-      {128, 512, 64, 5, DType::kF8E4M3, DType::kBF16},
+      {128, 512, 64, 5, DType::kF8E4M3, DType::kBF16},  {32, 512, 64, 64, DType::kF8E4M3, DType::kBF16},
+      {20, 512, 64, 64, DType::kF8E5M2, DType::kBF16},
   };
   return list;
 }

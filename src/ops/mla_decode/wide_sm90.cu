@@ -175,7 +175,9 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 bool mla_decode_wide_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
   using device::DType;
   const int64_t page = args.cache.page_size;
-  return gpu.hopper() && args.heads > 48 && args.latent == kLatent && args.cache.width == kWidth &&
+  // What a few heads take in groups of 16 an FP8 cache's widening takes for each group.
+  const int64_t least = args.cache.dtype == DType::kBF16 ? 49 : 25;
+  return gpu.hopper() && args.heads >= least && args.latent == kLatent && args.cache.width == kWidth &&
          args.q.dtype == DType::kBF16 && args.out.dtype == DType::kBF16 && args.cache.dtype != DType::kF32 &&
          args.q.stride % 8 == 0 && args.out.stride % 8 == 0 &&
          reinterpret_cast<uintptr_t>(args.out.data) % 16 == 0 &&
