@@ -51,13 +51,13 @@ if [ "${1:-}" = --sanitize ]; then
   done
   step 'racecheck of sample' env FATHOM_TEST_SMALL=1 compute-sanitizer --tool racecheck --error-exitcode 1 \
     $build/sample_cuda_test --gtest_filter='-*DrawsEachTokenAsOftenAsItShould'
-  for room in ops sample; do
+  for room in device ops sample; do
     step "memcheck of $room" compute-sanitizer --tool memcheck --error-exitcode 1 $build/${room}_cuda_test
   done
   step 'memcheck of the demo model' compute-sanitizer --tool memcheck --error-exitcode 1 \
     $build/fathom verify --model-path models/demo --golden tests/golden/demo.safetensors --device cuda
 fi
-for room in ops sample model; do step "tests of $room" $build/${room}_cuda_test; done
+for room in device ops sample model; do step "tests of $room" $build/${room}_cuda_test; done
 step 'goldens' scripts/verify_goldens.sh --device cuda
 # What GPUs older than Hopper run, as far as this one can show it.
 step 'tests of ops, portable kernels' env FATHOM_PORTABLE_KERNELS=1 $build/ops_cuda_test

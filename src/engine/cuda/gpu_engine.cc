@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/math.h"
+#include "device/cuda/pinned_copy.h"
 #include "device/cuda/range.h"
 #include "engine/other_nodes.h"
 
@@ -379,7 +380,7 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
   }
   FATHOM_CHECK_LE(static_cast<size_t>(bytes), frame.input.size());
   stream_->record(frame.begun);
-  stream_->copy(device, pinned, static_cast<size_t>(bytes));
+  device::cuda::copy_pinned(*stream_, device, pinned, static_cast<size_t>(bytes));
   // The tokens that rows go on from, where they were chosen too late for the last pass.
   if (hands_back_later() && needed_ > handed_back_) model_->hand_back(*stream_, chosen_);
   handed_back_ = passes_ - 1;

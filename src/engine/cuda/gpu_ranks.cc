@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread_start.h"
+#include "device/cuda/pinned_copy.h"
 #include "engine/cuda/gpu_nodes.h"
 #include "engine/rank_world.h"
 
@@ -206,7 +207,7 @@ void GpuEngine::queue_idle_pass(const PassBoard::Pass& pass, Frame& frame) {
     auto* pinned = static_cast<std::byte*>(frame.input.data());
     const int64_t bytes = input_.write(layout, pinned, device, passes, &updates);
     guesses_.write(guesses, pinned);
-    stream_->copy(device, pinned, static_cast<size_t>(bytes));
+    device::cuda::copy_pinned(*stream_, device, pinned, static_cast<size_t>(bytes));
   }
   if (pass.graph_rows > 0) {
     if (drafts) graphs_.at({pass.graph_rows, width_, GraphKind::kDraft}).launch(*stream_);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "device/cuda/pinned_copy.h"
+
 namespace fathom::engine::cuda {
 
 using sample::cuda::GpuSampler;
@@ -46,7 +48,7 @@ Result<StepOutput> StepOutput::allocate(int64_t rows) {
 }
 
 void StepOutput::bring_tokens(device::cuda::Stream& stream, const int32_t* tokens, int64_t rows) {
-  stream.copy(tokens_, tokens, static_cast<size_t>(rows) * sizeof(int32_t));
+  device::cuda::copy_pinned(stream, tokens_, tokens, static_cast<size_t>(rows) * sizeof(int32_t));
 }
 
 void StepOutput::bring_logprobs(device::cuda::Stream& stream, const DeviceLogprobs& from, int64_t rows,

@@ -303,8 +303,6 @@ bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call
   const auto& args = call.args;
   const int64_t multiprocessors = stream.gpu().multiprocessors;
   if (args.offsets != nullptr || args.k % kBlock != 0 || call.max_rows > 128) return false;
-  // One round of short sums with next to no tokens: wgmma_w8a8_sm90.cu starts sooner.
-  if (call.max_rows <= 16 && args.k <= 2048 && args.n <= 64 * multiprocessors) return false;
   Choice best{nullptr, 0};
   const auto consider = [&](const Choice& other) {
     if (best.launch == nullptr || other.bytes < best.bytes) best = other;
