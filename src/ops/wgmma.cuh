@@ -271,6 +271,29 @@ __device__ inline void wgmma_shared(float (&d)[64], uint64_t a, uint64_t b, bool
 }
 #undef FATHOM_WGMMA
 
+// N = 256.
+__device__ inline void wgmma_shared(float (&d)[128], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %130, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
+      "%128, %129, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : FATHOM_F8(0), FATHOM_F8(8), FATHOM_F8(16), FATHOM_F8(24), FATHOM_F8(32), FATHOM_F8(40), FATHOM_F8(48),
+        FATHOM_F8(56), FATHOM_F8(64), FATHOM_F8(72), FATHOM_F8(80), FATHOM_F8(88), FATHOM_F8(96),
+        FATHOM_F8(104), FATHOM_F8(112), FATHOM_F8(120)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
 // The same with a in registers: d = a b^T + (add ? d : 0). A warp gives its 16
 // rows as the a of mma_bf16.
 __device__ inline void wgmma_registers(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
