@@ -131,6 +131,8 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
   }
   // So many tiles that the widest kernel is chosen.
   cases.push_back({DType::kBF16, DType::kBF16, 520, 16896, 64});
+  // Rows in two bands.
+  cases.push_back({DType::kBF16, DType::kBF16, 2200, 520, 64});
   // So many that a CTA has several of few rows.
   cases.push_back({DType::kBF16, DType::kBF16, 130, 17032, 192});
   // Part of a block of scales, an odd number of them, the longest sums, and enough columns for wide tiles.
@@ -145,6 +147,7 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
                              {40, 1472},
                              {136, 576},
                              {1160, 1024},
+                             {1032, 4160},
                              {24, 1000}})
     cases.push_back({DType::kBF16, DType::kBF16, 300, n, k, true});
   if (small()) {
@@ -176,7 +179,7 @@ TEST(CudaLinear, MatchesTheReferenceAndItself) {
     std::vector<float> whole;
     // Sizes that take each kernel: matrix instructions of every width, then warpgroups.
     for (const int64_t rows : {c.rows, int64_t{1}, int64_t{7}, int64_t{16}, int64_t{31}, int64_t{33},
-                               int64_t{64}, int64_t{65}, int64_t{96}, int64_t{130}}) {
+                               int64_t{64}, int64_t{65}, int64_t{96}, int64_t{128}, int64_t{130}}) {
       if (rows > c.rows) continue;
       DeviceArray<float> y(rows * c.n);
       linear(*stream, {.x = x.matrix.first_rows(rows),

@@ -40,6 +40,24 @@ __device__ float4 load_of_cluster(uint32_t address) {
   return v;
 }
 
+// Four neighbours of a line.
+__device__ void store_four(const TileArgs& args, int line, int column, const float4& values) {
+  const int64_t at = line * args.y_stride + column;
+  const bool whole = column + 4 <= args.n && !args.accumulate && args.y_stride % 4 == 0;
+  if (whole && args.y_is_f32 && reinterpret_cast<uintptr_t>(args.y) % 16 == 0) {
+    *reinterpret_cast<float4*>(static_cast<float*>(args.y) + at) = values;
+  } else if (whole && !args.y_is_f32 && reinterpret_cast<uintptr_t>(args.y) % 8 == 0) {
+    *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(args.y) + at) =
+        make_uint2(pack_outputs(values.x, values.y), pack_outputs(values.z, values.w));
+  } else {
+    const float each[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      if (column + c < args.n) store_output(args, 0, line, column + c, each[c]);
+    }
+  }
+}
+
 template <int kCluster, int kEach, bool kLong>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
     wgmma_parts_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
@@ -141,12 +159,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
       }
     }
     if (first_token + line >= args.rows) continue;
-    const float values[4] = {total.x, total.y, total.z, total.w};
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      if (n_first + column + c < args.n)
-        store_output(args, 0, first_token + line, n_first + column + c, values[c]);
-    }
+    store_four(args, first_token + line, n_first + column, total);
   }
   // Nobody leaves while others read here.
   cluster_sync_memory();

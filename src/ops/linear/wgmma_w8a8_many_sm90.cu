@@ -348,8 +348,9 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
 }
 
 //                   waves, columns, part, across, down
-using Tall = Shape<2, 128, 128, 2, 1>;     // experts' many rows: reads a third less for the same products
-using Square = Shape<1, 128, 128, 2, 1>;   // experts
+// Experts: their weights are read once for up to 256 rows, and with up to 128 the second wave is left out.
+using Tall = Shape<2, 128, 128, 2, 1>;
+using Square = Shape<1, 128, 128, 2, 1>;   // experts with other scales
 using Stacked = Shape<1, 128, 128, 1, 2>;  // dense
 using Wide = Shape<1, 192, 96, 1, 2>;
 using Slim = Shape<1, 64, 64, 1, 2>;  // few tiles
@@ -370,12 +371,7 @@ bool linear_wgmma_w8a8_many(device::cuda::Stream& stream, const TileCall& call) 
   if (args.gather != nullptr || args.y_stride % 2 != 0 || reinterpret_cast<uintptr_t>(args.y) % 8 != 0)
     return false;
   if (args.offsets != nullptr) {
-    const bool tall = call.rows_of_a_group() > 192;
-    if (args.paired_scales) {
-      tall ? launch<Tall, true>(stream, call) : launch<Square, true>(stream, call);
-    } else {
-      launch<Square, false>(stream, call);
-    }
+    args.paired_scales ? launch<Tall, true>(stream, call) : launch<Square, false>(stream, call);
     return true;
   }
   if (!args.paired_scales) {
