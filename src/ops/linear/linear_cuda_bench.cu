@@ -160,7 +160,8 @@ int main(int count, char** words) {
     if (only == "bf16" || only == "w8a8") break;
     for (const int64_t tokens : {1, 16, 17, 32, 64, 128, 256, 512}) run(*stream, c, DType::kF8E4M3, tokens);
   }
-  const Case v3[] = {{"v3 qkv_a", 1, 2112, 7168, 0},
+  const Case v3[] = {{"v3 kv_b", 1, 32768, 512, 0},
+                     {"v3 qkv_a", 1, 2112, 7168, 0},
                      {"v3 q_b", 1, 24576, 1536, 0},
                      {"v3 out", 1, 7168, 16384, 0},
                      {"v3 experts up (32)", 32, 4096, 7168, 8},
