@@ -80,6 +80,7 @@ void GpuEngine::forward(const StepLayout& layout, const GuessLayout& guesses,
   batch.view.block_tables = tables_.block_tables;
   batch.view.table_stride = tables_.stride;
   batch.token_ids = ids;
+  batch.most_places = tables_.most_places;
   batch.extend_tokens = extend_tokens;
   batch.passes = passes;
   batch.logit_rows = reinterpret_cast<const int32_t*>(base + layout.rows);
@@ -279,6 +280,7 @@ Result<void> GpuEngine::queue_step(BatchPlan& plan, Frame& frame) {
   width_ = pass_.width;
   FATHOM_TRY(count_pass());
   lay_out(plan);
+  tables_.most_places = bound_of(plan);
   catch_up_.clear();
   if (drafts_layer() && width_ == 1) lay_out_catch_up();
   needed_ = 0;
@@ -357,6 +359,20 @@ int64_t GpuEngine::graph_size(int64_t rows) const {
   return found == graph_rows_.end() ? 0 : *found;
 }
 
+int64_t GpuEngine::bound_of(const BatchPlan& plan) const {
+  if (brief_places_ == 0) return 0;
+  int64_t most = 0;
+  for (const BatchRow& row : plan.rows)
+    most = std::max<int64_t>(most, row.start + std::max<int64_t>(row.num_tokens(), widest_));
+  // The draft layer's passes go on from there.
+  return most + widest_ <= brief_places_ ? brief_places_ : 0;
+}
+
+void GpuEngine::launch_graph(int64_t rows, GraphKind kind) {
+  const bool brief = tables_.most_places > 0 && model_->brief_context(stream_->gpu(), rows * width_) > 0;
+  graphs_.at({rows, width_, kind, brief}).launch(*stream_);
+}
+
 Result<void> GpuEngine::queue_forward(Frame& frame) {
   const int64_t graph = pass_.graph_rows;
   const int64_t rows = graph > 0 ? graph : static_cast<int64_t>(input_.sampling.size());
@@ -391,16 +407,16 @@ Result<void> GpuEngine::queue_forward(Frame& frame) {
       chooses() && std::any_of(input_.row_slots.begin(), input_.row_slots.end(),
                                [&](int32_t slot) { return slots_[static_cast<size_t>(slot)].constrained; });
   if (graph > 0 && !masked) {
-    graphs_.at({graph, width_, draws ? GraphKind::kDraws : GraphKind::kGreedy}).launch(*stream_);
+    launch_graph(graph, draws ? GraphKind::kDraws : GraphKind::kGreedy);
     return stream_->status();
   }
   const bool drafts = drafts_layer() && (width_ > 1 || !guesses_.rows.empty());
   const bool guessed = drafts && width_ > 1;
-  if (drafts && graph > 0) graphs_.at({graph, width_, GraphKind::kDraft}).launch(*stream_);
+  if (drafts && graph > 0) launch_graph(graph, GraphKind::kDraft);
   if (drafts && graph == 0) draft(layout, guesses, draws, pass_.rows);
   if (guessed && masked) bring_guesses(frame, guesses);
   if (graph > 0) {
-    graphs_.at({graph, width_, GraphKind::kForward}).launch(*stream_);
+    launch_graph(graph, GraphKind::kForward);
   } else {
     forward(layout, guesses, passes, input_.extend_tokens, pass_.places);
   }

@@ -184,7 +184,10 @@ class GpuEngine final : public Engine {
   Result<void> load(const EngineOptions& options);
   Result<void> allocate_step_memory();
   Result<void> capture_graphs(const std::vector<int32_t>& sizes);
-  Result<void> capture_graph(int64_t rows, GraphKind kind, bool first);
+  Result<void> capture_graph(int64_t rows, GraphKind kind, bool brief, bool first);
+  void launch_graph(int64_t rows, GraphKind kind);
+  // GpuBatch::most_places of a step.
+  int64_t bound_of(const BatchPlan& plan) const;
 
   void launch_steps();
   std::optional<Work> next_work(bool alert);
@@ -279,10 +282,12 @@ class GpuEngine final : public Engine {
     int64_t rows;   // padded
     int32_t width;  // tokens of a row
     GraphKind kind;
+    bool brief;  // for steps whose sequences have at most brief_places_
     auto operator<=>(const GraphKey&) const = default;
   };
   std::map<GraphKey, device::cuda::Graph> graphs_;
   std::vector<int64_t> graph_rows_;  // ascending
+  int64_t brief_places_ = 0;         // Model::brief_context of a token
   sample::MaskWorkers masks_;
   std::vector<Slot> slots_;
 

@@ -210,8 +210,8 @@ void GpuEngine::queue_idle_pass(const PassBoard::Pass& pass, Frame& frame) {
     device::cuda::copy_pinned(*stream_, device, pinned, static_cast<size_t>(bytes));
   }
   if (pass.graph_rows > 0) {
-    if (drafts) graphs_.at({pass.graph_rows, width_, GraphKind::kDraft}).launch(*stream_);
-    graphs_.at({pass.graph_rows, width_, GraphKind::kForward}).launch(*stream_);
+    if (drafts) launch_graph(pass.graph_rows, GraphKind::kDraft);
+    launch_graph(pass.graph_rows, GraphKind::kForward);
   } else {
     if (drafts) draft_nothing(pass.rows);
     model::cuda::GpuBatch batch;

@@ -107,6 +107,7 @@ Result<void> GpuEngine::allocate_step_memory() {
   sizes.vocab = limits_.vocab_size;
   sizes.rows = choices;
   FATHOM_ASSIGN(sampler_, sample::cuda::GpuSampler::create(*stream_, arena_, sizes));
+  brief_places_ = model_->brief_context(stream_->gpu(), 1);
   tables_.stride = ceil_div(limits_.max_context, limits_.page_size);
   FATHOM_ASSIGN(tables_.block_tables, arena_.allocate_array<int32_t>(slots * tables_.stride));
   // Together, so that they are handed back as one.
@@ -178,7 +179,9 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
       for (const GraphKind kind :
            {GraphKind::kGreedy, GraphKind::kDraws, GraphKind::kDraft, GraphKind::kForward}) {
         if (kind == GraphKind::kDraft && !drafts_layer()) continue;
-        FATHOM_TRY(capture_graph(*rows, kind, rows == graph_rows_.rbegin()));
+        FATHOM_TRY(capture_graph(*rows, kind, false, rows == graph_rows_.rbegin()));
+        if (model_->brief_context(stream_->gpu(), *rows * width) > 0)
+          FATHOM_TRY(capture_graph(*rows, kind, true, false));
       }
     }
   }
@@ -189,7 +192,8 @@ Result<void> GpuEngine::capture_graphs(const std::vector<int32_t>& sizes) {
   return {};
 }
 
-Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) {
+Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool brief, bool first) {
+  tables_.most_places = brief ? brief_places_ : 0;
   StepLayout layout(rows * width_, rows * width_);
   const GuessLayout guesses(guess_sizes(rows, layout.tokens), layout.fixed_bytes);
   layout.fixed_bytes = guesses.end;
@@ -217,7 +221,7 @@ Result<void> GpuEngine::capture_graph(int64_t rows, GraphKind kind, bool first) 
     FATHOM_TRY(gather_ranks());
   }
   FATHOM_ASSIGN(auto graph, device::cuda::Graph::capture(*stream_, queue));
-  graphs_.emplace(GraphKey{rows, width_, kind}, std::move(graph));
+  graphs_.emplace(GraphKey{rows, width_, kind, brief}, std::move(graph));
   return {};
 }
 

@@ -61,6 +61,7 @@ void GpuEngine::draft_trees(const StepLayout& step, const GuessLayout& layout, b
       batch.token_ids = beams.ids;
       batch.branches = {beams.tail_starts, beams.tails, trees_.tail_stride()};
       batch.logit_rows = beams.logit_rows;
+      batch.most_places = tables_.most_places;
     }
     batch.logit_count = rows;
     batch.cache = &cache_;

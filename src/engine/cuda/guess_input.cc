@@ -149,6 +149,7 @@ model::cuda::GpuBatch batch_of(const DraftTokensAt& at, std::byte* base, int64_t
   batch.view.block_tables = tables.block_tables;
   batch.view.table_stride = tables.stride;
   batch.token_ids = reinterpret_cast<const int32_t*>(base + at.ids) + begin;
+  batch.most_places = tables.most_places;
   return batch;
 }
 

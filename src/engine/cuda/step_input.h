@@ -51,6 +51,7 @@ struct SlotTables {
   int32_t* block_tables = nullptr;  // [slots, stride]
   int64_t stride = 0;
   int32_t* last_tokens = nullptr;  // [slots]
+  int64_t most_places = 0;         // GpuBatch::most_places of the step
 };
 void apply_updates(device::cuda::Stream& stream, const SlotTables& tables, const SlotUpdate* updates,
                    int64_t count);

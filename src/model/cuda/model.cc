@@ -15,6 +15,7 @@
 #include "model/weight_names.h"
 #include "ops/embedding/cuda.h"
 #include "ops/gather_rows/cuda.h"
+#include "ops/mla_decode/cuda.h"
 #include "ops/quantize/cuda.h"
 #include "ops/rms_norm/cuda.h"
 
@@ -299,6 +300,13 @@ int64_t Model::max_context() const {
   return state_->max_context;
 }
 
+int64_t Model::brief_context(const device::cuda::Gpu& gpu, int64_t tokens) const {
+  const State& s = *state_;
+  if (!s.options.mla) return 0;
+  const int64_t places = ops::cuda::mla_decode_brief_context(gpu, tokens, s.shard.heads.count);
+  return places < s.max_context ? places : 0;
+}
+
 const float* Model::last_logits() const {
   return state_->work.logits;
 }
@@ -309,8 +317,9 @@ void Model::State::run_layers(device::cuda::Stream& stream, const GpuBatch& batc
                               std::span<const LayerWeights> layers, int64_t first, bool embedded,
                               const float* last_norm, const Matrix& out) {
   const int64_t t = batch.view.tokens;
+  const int64_t most_places = batch.most_places > 0 ? batch.most_places : max_context;
   const Step step{stream,      config,        shard,       work,  rope,  scale,
-                  options.mla, decode_tokens, max_context, batch, beside};
+                  options.mla, decode_tokens, most_places, batch, beside};
   const int64_t places = batch.group_tokens;
   if (splits_tokens()) {
     FATHOM_CHECK(t <= places && places <= options.max_tokens, "{} tokens of {}, most {}", t, places,

@@ -89,6 +89,8 @@ struct GpuBatch {
   // With groups of requests (Split::dp): the most tokens of any group in this pass, the same on all ranks; T
   // is at most that, and may be 0 where the group only takes its part in the experts.
   int64_t group_tokens = 0;
+  // No sequence has more places; 0: the model's max_context. The results do not depend on it.
+  int64_t most_places = 0;
 };
 
 // Bytes that the first rank of a model with these options takes beside its weights.
@@ -112,6 +114,8 @@ class Model {
   int64_t max_tokens() const;
   int64_t max_logit_rows() const;
   int64_t max_context() const;
+  // Passes of so many output tokens are quicker where GpuBatch::most_places is at most this; 0: they are not.
+  int64_t brief_context(const device::cuda::Gpu& gpu, int64_t tokens) const;
 
   // Queues the pass. Writes the tokens' cache entries, the hidden states, and logits [R, V] F32, valid until
   // the next forward() or logits().

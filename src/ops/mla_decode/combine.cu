@@ -26,8 +26,8 @@ __device__ void write(const SplitCombineArgs& args, int token, int column, const
   }
 }
 
-// How many threads share a query's items: a thread folds one node's (a flat tree has one node), four threads
-// of a warp fold four nodes, and so do four warps of a CTA.
+// How many threads share a query's items: a thread folds one node's, four threads of a warp fold four nodes,
+// and so do four warps of a CTA.
 enum class Share { kThread, kWarp, kBlock };
 
 // The columns of one query, in turns between warps, or between CTAs for kBlock.
@@ -85,9 +85,9 @@ __global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArg
 // A level is taken when the next one has fewer items than are wanted, so it has at most as many as those have
 // children; and there are never more than all queries' units.
 int64_t split_slots(int64_t tokens, int64_t max_context, SplitUnits units, int64_t items_wanted) {
-  const int64_t most = std::min<int64_t>(units.most, ceil_div<int64_t>(max_context, units.least));
-  const int64_t children = std::min(units.most, 1 << units.fan_bits);
-  return std::min(std::min<int64_t>(tokens, kSplitTokens) * most, children * items_wanted);
+  const int64_t most =
+      std::min<int64_t>(units.most_units(max_context), ceil_div<int64_t>(max_context, units.least));
+  return std::min(std::min<int64_t>(tokens, kSplitTokens) * most, kFan * items_wanted);
 }
 
 }  // namespace
@@ -95,8 +95,7 @@ int64_t split_slots(int64_t tokens, int64_t max_context, SplitUnits units, int64
 void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early) {
   FATHOM_CHECK(args.latent % 4 == 0, "latent {}", args.latent);
   const int64_t values = int64_t{args.heads} * args.latent;
-  const int64_t columns =
-      args.workspace.units.most > kFan * kFan ? 32 : kWarps * 128;  // of a CTA at once, the fewest
+  const int64_t columns = args.most_units > kFan * kFan ? 32 : kWarps * 128;  // of a CTA at once, the fewest
   const int64_t wave = ceil_div<int64_t>(kBlocksEach * stream.gpu().multiprocessors, args.tokens);
   const int64_t blocks = std::min(ceil_div(values, columns), wave);
   cudaLaunchAttribute attribute{};

@@ -11,6 +11,7 @@ namespace fathom::ops::cuda {
 // multiple of 4.
 struct SplitCombineArgs {
   SplitWorkspace workspace;
+  int most_units = 0;  // of a query
   int tokens = 0;
   int heads = 0, latent = 0;
   Activations out;

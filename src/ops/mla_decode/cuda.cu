@@ -79,6 +79,7 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     part.branches = args.branches.from(begin);
     SplitCombineArgs combine;
     combine.workspace = mla_decode_items(stream, part);
+    combine.most_units = combine.workspace.units.most_units(args.max_context);
     combine.tokens = static_cast<int>(part.batch.tokens);
     combine.heads = static_cast<int>(args.heads);
     combine.latent = static_cast<int>(args.latent);

@@ -23,6 +23,10 @@ struct MlaDecodeArgs {
 };
 void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args);
 
+// So few queries have kernels of their own where none has more than this many places: whoever knows that they
+// have not says so by max_context. The results are the same. 0: there are no such kernels.
+int64_t mla_decode_brief_context(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads);
+
 // Bytes of workspace for at most `tokens` queries; depends on nothing that changes from step to step.
 int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads, int64_t latent,
                              int64_t max_context);

@@ -452,7 +452,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 
 // Units of all queries at most, for 64 heads each.
 int64_t most_works(const MlaDecodeArgs& args, SplitUnits units) {
-  return units.most * args.batch.tokens * ceil_div<int64_t>(args.heads, kHeads);
+  return units.most_units(args.max_context) * args.batch.tokens * ceil_div<int64_t>(args.heads, kHeads);
 }
 // Each part of the GPU has some multiprocessors left over: of its 132 an H100 has room for 15 clusters of
 // eight and 30 of four at a time.
@@ -462,9 +462,19 @@ bool fits_eight(const device::cuda::Gpu& gpu, int64_t works) {
 
 }  // namespace
 
+int64_t mla_decode_brief_context(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads) {
+  MlaDecodeArgs args;
+  args.max_context = kLargeUnits.brief;
+  args.batch.tokens = tokens;
+  args.heads = heads;
+  const bool few = gpu.hopper() && heads > 24 && 4 * most_works(args, kLargeUnits) <= gpu.multiprocessors;
+  return few ? kLargeUnits.brief : 0;
+}
+
 bool mla_decode_few_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
   const int64_t works = most_works(args, kLargeUnits);
-  return mla_decode_wide_takes(gpu, args) &&
+  // Longer queries have units for all of the GPU, which mla_decode_wide gets through more of.
+  return mla_decode_wide_takes(gpu, args) && args.max_context <= kLargeUnits.brief &&
          (args.cache.dtype == device::DType::kBF16 ? 4 * works <= gpu.multiprocessors
                                                    : fits_eight(gpu, works));
 }
@@ -473,7 +483,7 @@ void mla_decode_few(device::cuda::Stream& stream, const MlaDecodeArgs& args,
                     const SplitWorkspace& workspace) {
   const Params params = make_params(stream, args, workspace);
   // So few queries that each unit is an item.
-  FATHOM_CHECK(workspace.units.most * args.batch.tokens < workspace.items_wanted,
+  FATHOM_CHECK(workspace.units.most_units(args.max_context) * args.batch.tokens < workspace.items_wanted,
                "{} tokens, {} items wanted", args.batch.tokens, workspace.items_wanted);
   const int64_t works = most_works(args, workspace.units);
   const auto launch = [&]<int kCluster, class T>(std::integral_constant<int, kCluster>, const T*) {

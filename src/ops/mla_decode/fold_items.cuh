@@ -6,8 +6,7 @@
 
 namespace fathom::ops::cuda {
 
-inline constexpr int kItemFan = 4;
-static_assert(1 << kSmallUnits.fan_bits == kItemFan && kLargeUnits.most <= kItemFan);
+inline constexpr int kItemFan = 1 << kSplitFanBits;
 
 // Of one head, four columns of its values.
 struct Partial {

@@ -18,7 +18,7 @@ namespace {
 using device::DType;
 using device::cuda::testing::DeviceArray;
 
-constexpr int64_t kLatent = 512, kWidth = 576, kPage = 64;
+constexpr int64_t kLatent = 512, kWidth = 576, kPage = 64, kMostPlaces = 131072;
 
 struct Case {
   int64_t heads, tokens, length;
@@ -34,6 +34,8 @@ constexpr Case kCases[] = {
     {32, 1, 1024, 0},       {32, 16, 1024, 0},      {32, 16, 4096, 0},       {32, 64, 4096, 0},
     {32, 128, 1024, 0},     {32, 128, 4096, 0},     {64, 1, 1024, 0},        {64, 16, 4096, 0},
     {64, 128, 1024, 0},     {64, 128, 4096, 0},     {128, 4, 1024, 0},       {128, 4, 4096, 0},
+    {128, 1, 32768, 0},     {128, 1, 65536, 0},     {128, 1, 131072, 0},     {128, 4, 65536, 0},
+    {128, 8, 32768, 0},     {128, 8, 65536, 0},     {128, 32, 32768, 0},
 };
 
 __global__ void fill_bf16(__nv_bfloat16* to, int64_t count, uint32_t seed) {
@@ -80,7 +82,8 @@ void measure(device::cuda::Stream& stream, const Case& c, DType dtype, const Dev
     slots.push_back(static_cast<int32_t>(t / each));
   }
   const DeviceArray<int32_t> device_tables(tables), device_positions(positions), device_slots(slots);
-  const DeviceArray<uint8_t> workspace(mla_decode_workspace(stream.gpu(), c.tokens, c.heads, kLatent, 16384));
+  const DeviceArray<uint8_t> workspace(
+      mla_decode_workspace(stream.gpu(), c.tokens, c.heads, kLatent, kMostPlaces));
 
   MlaDecodeArgs args;
   args.q = {q.data(), DType::kBF16, c.tokens, c.heads * kWidth};
@@ -92,7 +95,8 @@ void measure(device::cuda::Stream& stream, const Case& c, DType dtype, const Dev
   args.heads = c.heads;
   args.latent = kLatent;
   args.scale = 0.07F;
-  args.max_context = 16384;
+  const int64_t brief = mla_decode_brief_context(stream.gpu(), c.tokens, c.heads);
+  args.max_context = c.length <= brief ? brief : kMostPlaces;
   args.workspace = workspace.data();
   args.out = {out.data(), DType::kBF16, c.tokens, c.heads * kLatent};
   const auto run = [&](int64_t layer) {

@@ -506,7 +506,7 @@ void mla_decode_narrow(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   params.scale = score_scale(args.scale * kLog2E, args.cache.dtype);
   params.workspace = workspace;
   params.workspace.weighed_groups = params.groups;
-  const int64_t most_items = workspace.units.most * args.batch.tokens;
+  const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens;
   const int64_t grid = std::min<int64_t>(stream.gpu().multiprocessors, most_items * params.groups);
   with_cache_type(args.cache.dtype, [&]<class T>(const T*) {
     if constexpr (sizeof(T) <= 2) {

@@ -104,7 +104,7 @@ void mla_decode_portable(device::cuda::Stream& stream, const MlaDecodeArgs& args
                "mla_decode of latent {} and width {} needs {} bytes of shared memory", params.latent,
                params.width, shared);
   const int64_t groups = ceil_div<int64_t>(params.heads, kHeads);
-  const int64_t most_items = workspace.units.most * args.batch.tokens;
+  const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens;
   const int64_t grid = std::min<int64_t>(2 * stream.gpu().multiprocessors, most_items * groups);
   with_cache_type(args.cache.dtype, [&]<class T>(const T*) {
     auto* kernel = &mla_decode_portable_kernel<T>;

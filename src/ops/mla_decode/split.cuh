@@ -1,7 +1,7 @@
 // How the places of the batch's queries are cut into items of work, and how the items' results are merged.
 //
-// A query of `length` places is cut into at most 64 (4) units of equal length that begin at multiples of it;
-// the unit's length depends on the query's and on the kernel. Each unit is computed from nothing. Four units
+// A query of `length` places is cut into at most 64 units of equal length that begin at multiples of it; the
+// unit's length depends on the query's and on the kernel. Each unit is computed from nothing. Four units
 // in a row, from the left, are folded into a node, four nodes into a node of the next level, and so on: a
 // tree of fixed shape. A CTA computes one node of the level that gives the whole GPU work, whatever that is
 // today, and the combine kernel folds what is left of the tree; so the cut into items never shows in the
@@ -18,17 +18,26 @@ inline constexpr int kSplitTile = 64;     // places; units are multiples of it
 inline constexpr int kSplitTop = 3;       // level of the whole query: 4^3 units
 inline constexpr int kSplitTokens = 256;  // queries of one launch, at most
 
-// Units are `least` places or a multiple, and at most `most` of a query.
+inline constexpr int kSplitFanBits = 2;  // a node of the tree has four children
+
+// Units are `least` places or a multiple, and at most `most` of a query; of one of more than `brief` places
+// long_least and long_most.
 struct SplitUnits {
   int least = 0, most = 0;
-  int fan_bits = 0;  // 2^fan_bits children of a node of the tree
+  int brief = 0x7fffffff;
+  int long_least = 0, long_most = 0;
 
-  __host__ __device__ int nodes(int units, int level) const {
-    return (units + (1 << (fan_bits * level)) - 1) >> (fan_bits * level);
+  __host__ __device__ static int nodes(int units, int level) {
+    return (units + (1 << (kSplitFanBits * level)) - 1) >> (kSplitFanBits * level);
   }
 
   __host__ __device__ int places(int length) const {
-    return least * ((length + least * most - 1) / (least * most));
+    const int unit = length > brief ? long_least : least, units = length > brief ? long_most : most;
+    return unit * ((length + unit * units - 1) / (unit * units));
+  }
+  // Of a query of at most max_context places.
+  __host__ __device__ int most_units(int64_t max_context) const {
+    return max_context > brief ? long_most : most;
   }
   __host__ __device__ int count(int length) const {
     if (length <= 0) return 0;
@@ -36,9 +45,9 @@ struct SplitUnits {
     return (length + unit - 1) / unit;
   }
 };
-inline constexpr SplitUnits kSmallUnits = {64, 64, 2};
-// For a kernel that cannot fold in registers: a flat tree.
-inline constexpr SplitUnits kLargeUnits = {512, 4, 4};
+inline constexpr SplitUnits kSmallUnits = {64, 64};
+// For kernels that fold through global memory: few, but where a query alone is work for all of the GPU.
+inline constexpr SplitUnits kLargeUnits = {512, 4, 16384, 2048, 64};
 
 // What the kernel of the items leaves for the combine kernel, in the workspace. Partial results: float32
 // [slots, Nh, Dc], not divided by their sums yet, and (maximum, sum) [slots, Nh]; a slot is an item's index.
@@ -65,13 +74,13 @@ struct SplitPlan {
 
 // Microseconds, about, that the items of a level take (16 heads on an H100: a tile 2 to 3, an item's
 // beginning and end two more, and its partial result twice through memory).
-__device__ inline float split_cost(const SplitPlan& plan, int level, int fan_bits, int groups, int tokens) {
+__device__ inline float split_cost(const SplitPlan& plan, int level, int groups, int tokens) {
   constexpr float kTile = 2.4F, kItem = 4.8F, kPartial = 0.05F;
   const int items = plan.counts[level];
   const auto rounds =
       static_cast<float>((items * groups + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x));
   const float mean = static_cast<float>(plan.tiles) / static_cast<float>(items);
-  const auto longest = static_cast<float>(min(plan.longest, plan.longest_unit << (fan_bits * level)));
+  const auto longest = static_cast<float>(min(plan.longest, plan.longest_unit << (kSplitFanBits * level)));
   const float partials = items > tokens ? kPartial * static_cast<float>(items * groups) : 0.0F;
   return fmaxf(rounds * mean, longest) * kTile + rounds * kItem + partials;
 }
@@ -118,9 +127,7 @@ __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions
     int level = kSplitTop;
     while (level > 0 && plan.counts[level] < workspace.items_wanted) --level;
     if (workspace.weighed_groups > 0) {
-      const auto cost = [&](int l) {
-        return split_cost(plan, l, workspace.units.fan_bits, workspace.weighed_groups, tokens);
-      };
+      const auto cost = [&](int l) { return split_cost(plan, l, workspace.weighed_groups, tokens); };
       while (level < kSplitTop && plan.counts[level + 1] > 0 && cost(level + 1) < cost(level)) ++level;
     }
     const int lane = static_cast<int>(threadIdx.x);
@@ -169,7 +176,7 @@ __device__ inline SplitItem split_item(const SplitPlan& plan, int tokens, int in
   }
   const int length = plan.lengths[low];
   const int unit = plan.units.places(length);
-  const int span = unit << (plan.units.fan_bits * plan.level);
+  const int span = unit << (kSplitFanBits * plan.level);
   const int begin = (index - plan.first_items[low]) * span;
   const bool alone = plan.first_items[low + 1] - plan.first_items[low] == 1;
   return {low, plan.slots[low], begin, min(begin + span, length), unit, alone ? -1 : index};

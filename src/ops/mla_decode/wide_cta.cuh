@@ -17,7 +17,9 @@ constexpr int kStages = 2;
 constexpr int kParts = 2;                // of a tile: what the summers are done with first, and the rest
 constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its weights take this one's place
 constexpr int kFolded = 8;               // groups of four values that come back at once to be folded
-constexpr int kKept = 16;                // steps of the queries' columns that the weigher keeps in registers
+constexpr int kAsideLines =
+    33;                    // of four values for each summing thread: its values, and what goes with them
+constexpr int kKept = 16;  // steps of the queries' columns that the weigher keeps in registers
 static_assert(kKept == kFirstBlocks * 4);
 
 // Named barriers: of the weigher's threads, and kSummer + a warpgroup's index of those of one that sums.
@@ -186,7 +188,7 @@ class Summer {
   __device__ Summer(Shared& shared, const Params& params, float4* aside)
       : shared_(shared),
         params_(params),
-        aside_(aside + int64_t{blockIdx.x} * 32 * kSummers + threadIdx.x % kSummers),
+        aside_(aside + int64_t{blockIdx.x} * (kSplitTop * kAsideLines) * kSummers + threadIdx.x % kSummers),
         group_(static_cast<int>(threadIdx.x) % kSummers / 128),
         lane_(static_cast<int>(threadIdx.x) % 32),
         row_(static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4),
@@ -202,18 +204,21 @@ class Summer {
     for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step) {
       const SplitItem item = turns.item(shared_.plan, index);
       first_block_ = (turns.part(index) * 2 + group_) * 2 * kHalves;
-      float top[2], sum[2];  // folded
-      for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units) {
+      float top[2], sum[2];
+      int unit = 0;  // of the item
+      for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units, ++unit) {
         const int end = min(begin + item.unit_places, item.end);
-        float unit_top[2], unit_sum[2];
-        add_unit(values, unit_top, unit_sum, end - begin, units % 2);
-        if (begin > item.begin) {
-          fold(values, top, sum, unit_top, unit_sum);
-        } else {
-#pragma unroll
-          for (int i = 0; i < 2; ++i) top[i] = unit_top[i], sum[i] = unit_sum[i];
+        add_unit(values, top, sum, end - begin, units % 2);
+        // Into its node, and what that completes into the next: of each level what has been folded lies
+        // aside.
+        const bool last = end >= item.end;
+        int level = 0;
+        for (int child = unit; level < kSplitTop; ++level, child >>= kSplitFanBits) {
+          constexpr int kLastChild = (1 << kSplitFanBits) - 1;
+          if ((child & kLastChild) != 0) fold(values, top, sum, level);
+          if (!last && (child & kLastChild) != kLastChild) break;
         }
-        if (end < item.end) put_aside(values);
+        if (!last) put_aside(values, top, sum, level);
       }
       write(values, top, sum, item, turns.first_head(index));
     }
@@ -300,20 +305,26 @@ class Summer {
   using Groups = std::make_integer_sequence<int, 16 * kHalves>;
   static constexpr int kGroupStride = kSummers * 16;  // bytes between a thread's groups aside
 
-  __device__ void put_aside(const float (&values)[kHalves][64]) const {
+  __device__ float4* aside_of(int level) const { return aside_ + level * (kAsideLines * kSummers); }
+  __device__ void put_aside(const float (&values)[kHalves][64], const float (&top)[2], const float (&sum)[2],
+                            int level) const {
     const uint64_t policy = keep_policy();
+    float4* aside = aside_of(level);
     [&]<int... i>(std::integer_sequence<int, i...>) {
-      (store_kept<i * kGroupStride>(aside_, values[i / 16] + i % 16 * 4, policy), ...);
+      (store_kept<i * kGroupStride>(aside, values[i / 16] + i % 16 * 4, policy), ...);
     }(Groups());
+    const float stats[4] = {top[0], top[1], sum[0], sum[1]};
+    store_kept<(kAsideLines - 1) * kGroupStride>(aside, stats, policy);
   }
-  // What was put aside, with the unit in `values` folded into it.
-  __device__ void fold(float (&values)[kHalves][64], float (&top)[2], float (&sum)[2],
-                       const float (&unit_top)[2], const float (&unit_sum)[2]) const {
-    const Fold folds[2] = {Fold(top[0], unit_top[0]), Fold(top[1], unit_top[1])};
+  // What was put aside of a level, with what is in `values` folded into it.
+  __device__ void fold(float (&values)[kHalves][64], float (&top)[2], float (&sum)[2], int level) const {
     const uint64_t policy = keep_policy();
+    const float4* aside = aside_of(level);
+    const float4 stats = load_kept<(kAsideLines - 1) * kGroupStride>(aside, policy);
+    const Fold folds[2] = {Fold(stats.x, top[0]), Fold(stats.y, top[1])};
     const auto fold_group = [&]<int i>(std::integral_constant<int, i>) {
       if constexpr (i % kFolded == 0) __syncwarp();  // no more of them in registers at once
-      const float4 old = load_kept<i * kGroupStride>(aside_, policy);
+      const float4 old = load_kept<i * kGroupStride>(aside, policy);
       float* value = values[i / 16] + i % 16 * 4;
       value[0] = folds[0](old.x, value[0]);
       value[1] = folds[0](old.y, value[1]);
@@ -323,11 +334,10 @@ class Summer {
     [&]<int... i>(std::integer_sequence<int, i...>) {
       (fold_group(std::integral_constant<int, i>()), ...);
     }(Groups());
+    sum[0] = folds[0](stats.z, sum[0]);
+    sum[1] = folds[1](stats.w, sum[1]);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      sum[i] = folds[i](sum[i], unit_sum[i]);
-      top[i] = folds[i].top;
-    }
+    for (int i = 0; i < 2; ++i) top[i] = folds[i].top;
   }
 
   __device__ void write(const float (&values)[kHalves][64], const float (&top)[2], const float (&sum)[2],
@@ -384,7 +394,7 @@ class Summer {
 
   Shared& shared_;
   const Params& params_;
-  float4* aside_;  // what is folded so far: [CTAs, 32, kSummers]
+  float4* aside_;  // what is folded so far: [CTAs, kSplitTop, kAsideLines, kSummers]
   const int group_, lane_, row_;
   const uint32_t their_empty_;
   int first_block_ = 0;  // of the warpgroup's columns

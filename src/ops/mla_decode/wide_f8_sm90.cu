@@ -244,7 +244,7 @@ void mla_decode_wide_f8(device::cuda::Stream& stream, const MlaDecodeArgs& args,
                         const SplitWorkspace& workspace, void* scratch) {
   const Params params = make_params(stream, args, workspace);
   auto* aside = static_cast<float4*>(scratch);
-  const int64_t most_items = workspace.units.most * args.batch.tokens * params.groups;
+  const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens * params.groups;
   const auto launch = [&]<int kCluster, class T>(std::integral_constant<int, kCluster>, const T*) {
     auto* kernel = &mla_decode_wide_f8_kernel<kCluster, T>;
     static device::cuda::SharedMemory memory;

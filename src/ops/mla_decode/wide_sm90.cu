@@ -188,14 +188,14 @@ int64_t mla_decode_wide_items(const device::cuda::Gpu& gpu, int64_t heads) {
   return ceil_div<int64_t>(gpu.multiprocessors * 3 / 4, ceil_div<int64_t>(heads, kHeads));
 }
 int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu) {
-  return int64_t{gpu.multiprocessors} * kHeads * kLatent * 4;
+  return int64_t{gpu.multiprocessors} * kSplitTop * kAsideLines * kSummers * sizeof(float4);
 }
 
 void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace,
                      void* scratch) {
   const Params params = make_params(stream, args, workspace);
   auto* aside = static_cast<float4*>(scratch);
-  const int64_t most_items = workspace.units.most * args.batch.tokens * params.groups;
+  const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens * params.groups;
   const auto launch = [&]<int kCluster>(std::integral_constant<int, kCluster>) {
     auto* kernel = &mla_decode_wide_kernel<kCluster>;
     static device::cuda::SharedMemory memory;
