@@ -95,7 +95,9 @@ int64_t split_slots(int64_t tokens, int64_t max_context, SplitUnits units, int64
 void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, bool early) {
   FATHOM_CHECK(args.latent % 4 == 0, "latent {}", args.latent);
   const int64_t values = int64_t{args.heads} * args.latent;
-  const int64_t columns = args.most_units > kFan * kFan ? 32 : kWarps * 128;  // of a CTA at once, the fewest
+  // Of a CTA at once, the fewest. Many queries are few items each, whatever they might be.
+  const bool shared = args.most_units > kFan * kFan && (args.workspace.units.most > kFan || args.tokens <= 8);
+  const int64_t columns = shared ? 32 : kWarps * 128;
   const int64_t wave = ceil_div<int64_t>(kBlocksEach * stream.gpu().multiprocessors, args.tokens);
   const int64_t blocks = std::min(ceil_div(values, columns), wave);
   cudaLaunchAttribute attribute{};

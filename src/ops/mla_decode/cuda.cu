@@ -37,9 +37,12 @@ int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64
   const auto bytes = [&](SplitUnits units, int64_t wanted) {
     return split_workspace_bytes(tokens, heads, latent, max_context, units, wanted);
   };
-  return std::max({bytes(kSmallUnits, mla_decode_portable_items(gpu, heads)),
-                   bytes(kSmallUnits, mla_decode_narrow_items(gpu, heads)),
-                   bytes(kLargeUnits, mla_decode_wide_items(gpu, heads)) + mla_decode_wide_scratch(gpu)});
+  int64_t most = std::max(bytes(kSmallUnits, mla_decode_portable_items(gpu, heads)),
+                          bytes(kSmallUnits, mla_decode_narrow_items(gpu, heads)));
+  if (heads >= kLeastWideHeads)
+    most =
+        std::max(most, bytes(kLargeUnits, mla_decode_wide_items(gpu, heads)) + mla_decode_wide_scratch(gpu));
+  return most;
 }
 
 SplitWorkspace mla_decode_items(device::cuda::Stream& stream, const MlaDecodeArgs& args) {

@@ -467,8 +467,10 @@ int64_t mla_decode_brief_context(const device::cuda::Gpu& gpu, int64_t tokens, i
   args.max_context = kLargeUnits.brief;
   args.batch.tokens = tokens;
   args.heads = heads;
-  const bool few = gpu.hopper() && heads > 24 && 4 * most_works(args, kLargeUnits) <= gpu.multiprocessors;
-  return few ? kLargeUnits.brief : 0;
+  const bool differs =
+      gpu.hopper() && heads >= kLeastWideHeads &&
+      (tokens <= kMostValuesTokens || 4 * most_works(args, kLargeUnits) <= gpu.multiprocessors);
+  return differs ? kLargeUnits.brief : 0;
 }
 
 bool mla_decode_few_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {

@@ -29,6 +29,8 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
                      void* scratch);
 void mla_decode_wide_f8(device::cuda::Stream& stream, const MlaDecodeArgs& args,
                         const SplitWorkspace& workspace, void* scratch);
+inline constexpr int64_t kLeastWideHeads = 25;  // of an FP8 cache
+inline constexpr int kMostValuesTokens = 16;    // that mla_values takes
 bool mla_decode_wide_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args);
 int64_t mla_decode_wide_items(const device::cuda::Gpu& gpu, int64_t heads);
 int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu);  // bytes

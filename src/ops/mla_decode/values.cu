@@ -16,7 +16,6 @@ namespace fathom::ops::cuda {
 namespace {
 
 constexpr int kWarps = 16, kThreads = kWarps * 32;
-constexpr int kMostTokens = 16;
 constexpr int kMostBytes = 227 << 10;
 constexpr int64_t kLeastRows = 32;  // of w_vc a CTA
 // Few heads are few CTAs, each of which would fold items that many can share (README.md).
@@ -158,8 +157,10 @@ bool takes(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
     return reinterpret_cast<uintptr_t>(m.data) % bytes == 0 &&
            m.stride * 2 % static_cast<int64_t>(bytes) == 0;
   };
-  return gpu.hopper() && w.groups >= kLeastHeads && args.decode.batch.tokens <= kMostTokens &&
-         HeadMatrix::takes(w) && bytes_of<false>(matrix_of(gpu, args), kMostTokens / 8) <= kMostBytes &&
+  // Of long queries a head's CTA would have many items to fold.
+  const bool brief = !mla_decode_wide_takes(gpu, args.decode) || args.decode.max_context <= kLargeUnits.brief;
+  return gpu.hopper() && w.groups >= kLeastHeads && args.decode.batch.tokens <= kMostValuesTokens && brief &&
+         HeadMatrix::takes(w) && bytes_of<false>(matrix_of(gpu, args), kMostValuesTokens / 8) <= kMostBytes &&
          latents.dtype == DType::kBF16 && aligned(latents, 16) && args.y.dtype == DType::kBF16 &&
          aligned(args.y, 4) &&
          (rounded.values == nullptr || (w.n % kQuantizeBlock == 0 && rounded.stride % kPart == 0 &&

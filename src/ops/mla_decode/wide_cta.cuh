@@ -17,8 +17,8 @@ constexpr int kStages = 2;
 constexpr int kParts = 2;                // of a tile: what the summers are done with first, and the rest
 constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its weights take this one's place
 constexpr int kFolded = 8;               // groups of four values that come back at once to be folded
-constexpr int kAsideLines =
-    33;                    // of four values for each summing thread: its values, and what goes with them
+// Of four values for each summing thread, of a level of the tree: its values, and what goes with them.
+constexpr int kStatsLine = 32, kAsideLines = kStatsLine + 1;
 constexpr int kKept = 16;  // steps of the queries' columns that the weigher keeps in registers
 static_assert(kKept == kFirstBlocks * 4);
 
@@ -35,14 +35,15 @@ struct SharedTiles {
   uint64_t q_full;
   SplitPlan plan;
 
-  // By one thread. `full_arrivals`: of each part; `sharers`: CTAs whose summers give tiles back to this one.
-  __device__ void initialize(const int (&full_arrivals)[kParts], int sharers) {
+  // By one thread. `full_arrivals`: of each part; `sharers`: CTAs whose summers give tiles back to this one;
+  // `weighed_each`: of the four threads of a row, those that say that its weights are there.
+  __device__ void initialize(const int (&full_arrivals)[kParts], int sharers, int weighed_each) {
     for (int i = 0; i < kStages; ++i) {
       for (int part = 0; part < kParts; ++part) {
         barrier_init(&full[i][part], full_arrivals[part]);
         barrier_init(&empty[i][part], kSummers / 32 * sharers);
       }
-      barrier_init(&weighed[i], 4 * 8);
+      barrier_init(&weighed[i], 4 * 8 * weighed_each);
       barrier_init(&followed[i], kSummers / 32 * 8);
     }
     barrier_init(&q_full, 1);
@@ -132,7 +133,7 @@ class Weigher {
       if (place + kKeys >= end) publish(top, sum, parity);
       fence_async();
       __syncwarp();
-      if (lane_ % 4 == 0) barrier_arrive(&shared_.weighed[ring_.stage]);
+      if (lane_ % 4 < Shared::kWeighedEach) barrier_arrive(&shared_.weighed[ring_.stage]);
       ring_.next();
     }
   }
@@ -180,7 +181,9 @@ class Weigher {
 
 // Sums kHalves * 256 columns of the values, half of them each warpgroup. Rows as a Weigher's. A tile is given
 // back to kSharers CTAs of the cluster: all that bring it, or the own one.
-template <int kCluster, int kHalves, int kSharers, class Shared>
+// kLong: some query is longer than kLargeUnits.brief, and has nodes of nodes. Those who have none pay no
+// registers for it.
+template <int kCluster, int kHalves, int kSharers, bool kLong, class Shared>
 class Summer {
   using P = typename Shared::Product;
 
@@ -204,27 +207,72 @@ class Summer {
     for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step) {
       const SplitItem item = turns.item(shared_.plan, index);
       first_block_ = (turns.part(index) * 2 + group_) * 2 * kHalves;
-      float top[2], sum[2];
-      int unit = 0;  // of the item
-      for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units, ++unit) {
-        const int end = min(begin + item.unit_places, item.end);
-        add_unit(values, top, sum, end - begin, units % 2);
-        // Into its node, and what that completes into the next: of each level what has been folded lies
-        // aside.
-        const bool last = end >= item.end;
-        int level = 0;
-        for (int child = unit; level < kSplitTop; ++level, child >>= kSplitFanBits) {
-          constexpr int kLastChild = (1 << kSplitFanBits) - 1;
-          if ((child & kLastChild) != 0) fold(values, top, sum, level);
-          if (!last && (child & kLastChild) != kLastChild) break;
-        }
-        if (!last) put_aside(values, top, sum, level);
-      }
-      write(values, top, sum, item, turns.first_head(index));
+      if constexpr (kLong)
+        sum_tree(values, item, turns.first_head(index), units);
+      else
+        sum_chain(values, item, turns.first_head(index), units);
     }
   }
 
  private:
+  // An item of up to four units, one node.
+  __device__ void sum_chain(float (&values)[kHalves][64], const SplitItem& item, int first_head,
+                            uint32_t& units) {
+    float top[2], sum[2];  // folded
+    for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units) {
+      const int end = min(begin + item.unit_places, item.end);
+      float unit_top[2], unit_sum[2];
+      add_unit(values, unit_top, unit_sum, end - begin, units % 2);
+      if (begin > item.begin) {
+        const Fold folds[2] = {Fold(top[0], unit_top[0]), Fold(top[1], unit_top[1])};
+        fold(values, folds, aside_);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          sum[i] = folds[i](sum[i], unit_sum[i]);
+          top[i] = folds[i].top;
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) top[i] = unit_top[i], sum[i] = unit_sum[i];
+      }
+      if (end < item.end) put_aside(values, aside_);
+    }
+    write(values, top, sum, item, first_head);
+  }
+  // Of any number: into its node, and what that completes into the next. Each level has lines of its own
+  // aside.
+  __device__ void sum_tree(float (&values)[kHalves][64], const SplitItem& item, int first_head,
+                           uint32_t& units) {
+    float top[2], sum[2];
+    int unit = 0;  // of the item
+    for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units, ++unit) {
+      const int end = min(begin + item.unit_places, item.end);
+      add_unit(values, top, sum, end - begin, units % 2);
+      const bool last = end >= item.end;
+      int level = 0;
+      for (int child = unit; level < kSplitTop; ++level, child >>= kSplitFanBits) {
+        constexpr int kLastChild = (1 << kSplitFanBits) - 1;
+        if ((child & kLastChild) != 0) {
+          const float4* aside = aside_of(level);
+          const float4 stats = load_kept<kStatsLine * kGroupStride>(aside, keep_policy());
+          const Fold folds[2] = {Fold(stats.x, top[0]), Fold(stats.y, top[1])};
+          fold(values, folds, aside);
+          sum[0] = folds[0](stats.z, sum[0]);
+          sum[1] = folds[1](stats.w, sum[1]);
+#pragma unroll
+          for (int i = 0; i < 2; ++i) top[i] = folds[i].top;
+        }
+        if (!last && (child & kLastChild) != kLastChild) break;
+      }
+      if (last) continue;
+      put_aside(values, aside_of(level));
+      const float stats[4] = {top[0], top[1], sum[0], sum[1]};
+      store_kept<kStatsLine * kGroupStride>(aside_of(level), stats, keep_policy());
+    }
+    write(values, top, sum, item, first_head);
+  }
+  __device__ float4* aside_of(int level) const { return aside_ + level * (kAsideLines * kSummers); }
+
   __device__ void add_unit(float (&values)[kHalves][64], float (&top)[2], float (&sum)[2], int places,
                            uint32_t parity) {
     for (int done = 0; done < places; done += kKeys) {
@@ -305,23 +353,15 @@ class Summer {
   using Groups = std::make_integer_sequence<int, 16 * kHalves>;
   static constexpr int kGroupStride = kSummers * 16;  // bytes between a thread's groups aside
 
-  __device__ float4* aside_of(int level) const { return aside_ + level * (kAsideLines * kSummers); }
-  __device__ void put_aside(const float (&values)[kHalves][64], const float (&top)[2], const float (&sum)[2],
-                            int level) const {
+  __device__ void put_aside(const float (&values)[kHalves][64], float4* aside) const {
     const uint64_t policy = keep_policy();
-    float4* aside = aside_of(level);
     [&]<int... i>(std::integer_sequence<int, i...>) {
       (store_kept<i * kGroupStride>(aside, values[i / 16] + i % 16 * 4, policy), ...);
     }(Groups());
-    const float stats[4] = {top[0], top[1], sum[0], sum[1]};
-    store_kept<(kAsideLines - 1) * kGroupStride>(aside, stats, policy);
   }
-  // What was put aside of a level, with what is in `values` folded into it.
-  __device__ void fold(float (&values)[kHalves][64], float (&top)[2], float (&sum)[2], int level) const {
+  // What was put aside, with what is in `values` folded into it.
+  __device__ void fold(float (&values)[kHalves][64], const Fold (&folds)[2], const float4* aside) const {
     const uint64_t policy = keep_policy();
-    const float4* aside = aside_of(level);
-    const float4 stats = load_kept<(kAsideLines - 1) * kGroupStride>(aside, policy);
-    const Fold folds[2] = {Fold(stats.x, top[0]), Fold(stats.y, top[1])};
     const auto fold_group = [&]<int i>(std::integral_constant<int, i>) {
       if constexpr (i % kFolded == 0) __syncwarp();  // no more of them in registers at once
       const float4 old = load_kept<i * kGroupStride>(aside, policy);
@@ -334,10 +374,6 @@ class Summer {
     [&]<int... i>(std::integer_sequence<int, i...>) {
       (fold_group(std::integral_constant<int, i>()), ...);
     }(Groups());
-    sum[0] = folds[0](stats.z, sum[0]);
-    sum[1] = folds[1](stats.w, sum[1]);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) top[i] = folds[i].top;
   }
 
   __device__ void write(const float (&values)[kHalves][64], const float (&top)[2], const float (&sum)[2],
@@ -400,5 +436,14 @@ class Summer {
   int first_block_ = 0;  // of the warpgroup's columns
   Ring<kStages> ring_;
 };
+
+// The summing warpgroups' part of a kernel.
+template <int kCluster, int kSharers, bool kLong, class Shared>
+__device__ inline void sum_values(Shared& shared, const Params& params, float4* aside) {
+  if (Turns<kCluster>(params, shared.plan).parts == 1)
+    Summer<kCluster, 2, kSharers, kLong, Shared>(shared, params, aside).run();
+  else
+    Summer<kCluster, 1, kSharers, kLong, Shared>(shared, params, aside).run();
+}
 
 }  // namespace fathom::ops::cuda::wide

@@ -18,7 +18,8 @@ struct SharedFront {
   unsigned char raw[kBlocks][kRawBytes];       // likewise
 };
 struct Shared : SharedFront, SharedTiles {
-  using Product = __half;  // what a tile's values are
+  using Product = __half;                 // what a tile's values are
+  static constexpr int kWeighedEach = 4;  // all that wrote them, for threads write there next
   uint64_t raw_full[kBlocks], raw_empty[kBlocks];
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
@@ -105,9 +106,9 @@ class Widener {
       : shared_(shared), params_(params), warp_(warp), lane_(static_cast<int>(threadIdx.x) % 32) {}
 
   __device__ void run() {
-    const uint32_t their_empty =
-        kCluster > 1 ? cluster_address(shared_.raw_empty, static_cast<uint32_t>(lane_ % kCluster))
-                     : shared_address(shared_.raw_empty);
+    const uint32_t own_empty = shared_address(shared_.raw_empty),
+                   other_empty =
+                       cluster_address(shared_.raw_empty, kCluster > 1 ? rank_in_cluster() ^ 1U : 0);
     uint32_t phase = 0;
     for (int left = tiles(); left > 0; --left) {
 #pragma unroll 1
@@ -119,13 +120,10 @@ class Widener {
                                  lane_, [](int) { return kKeys; });
         fence_async();
         barrier_arrive(&shared_.full[ring_.stage][part]);
-        __syncwarp();
-        const uint32_t empty = their_empty + static_cast<uint32_t>(i * sizeof(uint64_t));
-        if constexpr (kCluster > 1) {
-          if (lane_ < kCluster) barrier_arrive_at(empty);
-        } else {
-          if (lane_ == 0) barrier_arrive(empty);
-        }
+        // Whoever read says so, to whoever brings the next one.
+        const auto offset = static_cast<uint32_t>(i * sizeof(uint64_t));
+        barrier_arrive(own_empty + offset);
+        if constexpr (kCluster > 1) barrier_arrive_at(other_empty + offset);
       }
       phase ^= 1U;
       ring_.next();
@@ -202,16 +200,16 @@ class Queries {
   const Params& params_;
 };
 
-template <int kCluster, class T>
+template <int kCluster, class T, bool kLong>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     mla_decode_wide_f8_kernel(const __grid_constant__ Params params, float4* aside) {
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    shared.initialize({kFirstBlocks * 32, kOtherBlocks * 32}, 1);
+    shared.initialize({kFirstBlocks * 32, kOtherBlocks * 32}, 1, Shared::kWeighedEach);
     for (int i = 0; i < kBlocks; ++i) {
       barrier_init(&shared.raw_full[i], 1);
-      barrier_init(&shared.raw_empty[i], kCluster);
+      barrier_init(&shared.raw_empty[i], 32 * kCluster);
     }
     barrier_init_fence();
   }
@@ -231,10 +229,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     Weigher<kCluster, Shared, Queries<kCluster, T>>(shared, params).run();
   } else {
     more_registers<168>();
-    if (Turns<kCluster>(params, shared.plan).parts == 1)
-      Summer<kCluster, 2, 1, Shared>(shared, params, aside).run();
-    else
-      Summer<kCluster, 1, 1, Shared>(shared, params, aside).run();
+    sum_values<kCluster, 1, kLong>(shared, params, aside);
   }
 }
 
@@ -245,8 +240,9 @@ void mla_decode_wide_f8(device::cuda::Stream& stream, const MlaDecodeArgs& args,
   const Params params = make_params(stream, args, workspace);
   auto* aside = static_cast<float4*>(scratch);
   const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens * params.groups;
-  const auto launch = [&]<int kCluster, class T>(std::integral_constant<int, kCluster>, const T*) {
-    auto* kernel = &mla_decode_wide_f8_kernel<kCluster, T>;
+  const auto launch = [&]<int kCluster, class T, bool kLong>(std::integral_constant<int, kCluster>, const T*,
+                                                             std::bool_constant<kLong>) {
+    auto* kernel = &mla_decode_wide_f8_kernel<kCluster, T, kLong>;
     static device::cuda::SharedMemory memory;
     if (!memory.allow(stream, kernel, kSharedBytes)) return;
     const int64_t grid =
@@ -254,16 +250,19 @@ void mla_decode_wide_f8(device::cuda::Stream& stream, const MlaDecodeArgs& args,
     device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
                                kSharedBytes, params, aside);
   };
-  const auto launch_for = [&](const auto* type) {
+  const auto launch_for = [&](const auto* type, auto is_long) {
     if (params.groups % 2 == 0)
-      launch(std::integral_constant<int, 2>(), type);
+      launch(std::integral_constant<int, 2>(), type, is_long);
     else
-      launch(std::integral_constant<int, 1>(), type);
+      launch(std::integral_constant<int, 1>(), type, is_long);
   };
-  if (args.cache.dtype == device::DType::kF8E4M3)
-    launch_for(static_cast<const __nv_fp8_e4m3*>(nullptr));
-  else
-    launch_for(static_cast<const __nv_fp8_e5m2*>(nullptr));
+  const auto launch_of = [&](auto is_long) {
+    if (args.cache.dtype == device::DType::kF8E4M3)
+      launch_for(static_cast<const __nv_fp8_e4m3*>(nullptr), is_long);
+    else
+      launch_for(static_cast<const __nv_fp8_e5m2*>(nullptr), is_long);
+  };
+  args.max_context > kLargeUnits.brief ? launch_of(std::true_type()) : launch_of(std::false_type());
   stream.launched("mla_decode");
 }
 

@@ -15,6 +15,7 @@ struct SharedQueries {
 };
 struct Shared : SharedQueries, SharedTiles {
   using Product = __nv_bfloat16;  // what a tile's values are
+  static constexpr int kWeighedEach = 1;
   uint64_t q_empty;
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
@@ -141,13 +142,13 @@ class Queries {
   Shared& shared_;
 };
 
-template <int kCluster>
+template <int kCluster, bool kLong>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     mla_decode_wide_kernel(const __grid_constant__ Params params, float4* aside) {
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    shared.initialize({1, 1}, kCluster);
+    shared.initialize({1, 1}, kCluster, Shared::kWeighedEach);
     barrier_init(&shared.q_empty, 1);
     barrier_init_fence();
   }
@@ -163,10 +164,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     Weigher<kCluster, Shared, Queries>(shared, params).run();
   } else {
     more_registers<176>();
-    if (Turns<kCluster>(params, shared.plan).parts == 1)
-      Summer<kCluster, 2, kCluster, Shared>(shared, params, aside).run();
-    else
-      Summer<kCluster, 1, kCluster, Shared>(shared, params, aside).run();
+    sum_values<kCluster, kCluster, kLong>(shared, params, aside);
   }
 }
 
@@ -176,7 +174,7 @@ bool mla_decode_wide_takes(const device::cuda::Gpu& gpu, const MlaDecodeArgs& ar
   using device::DType;
   const int64_t page = args.cache.page_size;
   // What a few heads take in groups of 16 an FP8 cache's widening takes for each group.
-  const int64_t least = args.cache.dtype == DType::kBF16 ? 49 : 25;
+  const int64_t least = args.cache.dtype == DType::kBF16 ? 49 : kLeastWideHeads;
   return gpu.hopper() && args.heads >= least && args.latent == kLatent && args.cache.width == kWidth &&
          args.q.dtype == DType::kBF16 && args.out.dtype == DType::kBF16 && args.cache.dtype != DType::kF32 &&
          args.q.stride % 8 == 0 && args.out.stride % 8 == 0 &&
@@ -196,8 +194,9 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
   const Params params = make_params(stream, args, workspace);
   auto* aside = static_cast<float4*>(scratch);
   const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens * params.groups;
-  const auto launch = [&]<int kCluster>(std::integral_constant<int, kCluster>) {
-    auto* kernel = &mla_decode_wide_kernel<kCluster>;
+  const auto launch = [&]<int kCluster, bool kLong>(std::integral_constant<int, kCluster>,
+                                                    std::bool_constant<kLong>) {
+    auto* kernel = &mla_decode_wide_kernel<kCluster, kLong>;
     static device::cuda::SharedMemory memory;
     if (!memory.allow(stream, kernel, kSharedBytes)) return;
     const int64_t grid =
@@ -205,10 +204,13 @@ void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, co
     device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
                                kSharedBytes, params, aside);
   };
-  if (params.groups % 2 == 0)
-    launch(std::integral_constant<int, 2>());
-  else
-    launch(std::integral_constant<int, 1>());
+  const auto launch_for = [&](auto is_long) {
+    if (params.groups % 2 == 0)
+      launch(std::integral_constant<int, 2>(), is_long);
+    else
+      launch(std::integral_constant<int, 1>(), is_long);
+  };
+  args.max_context > kLargeUnits.brief ? launch_for(std::true_type()) : launch_for(std::false_type());
   stream.launched("mla_decode");
 }
 
