@@ -75,8 +75,8 @@ struct Turns {
 };
 
 // Of the 64 heads, a thread has rows lane / 4 and that + 8 of its warp's sixteen.
-// Queries: where they come from (`load`, with the item's number), where in shared memory those of a step of
-// 16 columns lie that are not kept (`at`), and what is to be done once an item's scores are all there
+// Queries: where they come from (`load`, with the item's number), which block of shared memory has those of a
+// block of columns that is not kept (`block`), and what is to be done once an item's scores are all there
 // (`read`).
 template <int kCluster, class Shared, class Queries>
 class Weigher {
@@ -181,8 +181,7 @@ class Weigher {
 
 // Sums kHalves * 256 columns of the values, half of them each warpgroup. Rows as a Weigher's. A tile is given
 // back to kSharers CTAs of the cluster: all that bring it, or the own one.
-// kLong: some query is longer than kLargeUnits.brief, and has nodes of nodes. Those who have none pay no
-// registers for it.
+// kLong: queries may be longer than kLargeUnits.brief, and have nodes of nodes, which takes registers.
 template <int kCluster, int kHalves, int kSharers, bool kLong, class Shared>
 class Summer {
   using P = typename Shared::Product;

@@ -54,7 +54,7 @@ class Producer {
       }
     }
     // Whoever gives a block back last must find this CTA.
-    if (phase_ != 0 || tiles_) {
+    if (tiles_) {
       for (uint64_t& empty : shared_.raw_empty) barrier_wait(&empty, phase_ ^ 1);
     }
   }
