@@ -86,6 +86,8 @@ constexpr std::array kAttention = {
 };
 // A tile of 64 entries takes 3.14 us with 16 heads where memory sets the pace and 2.2 where it does not.
 constexpr double kNarrowOwnPace = 2.2 / 3.14;
+// 128 heads, from this many places on: us at once and for each place of all sequences, which share the GPU.
+constexpr double kLongContext = 16384, kLongStart = 35, kLongPlace = 0.00051;
 constexpr double kExtendTflops = 621;  // 128 heads, 4096 tokens
 
 }  // namespace
@@ -155,6 +157,7 @@ double KernelTimes::mla_decode(double batch, double context, int64_t heads) cons
   }
   // Fewer than 128 heads gain nothing where few sequences leave multiprocessors idle.
   const double half = static_cast<double>(heads) / 128;
+  if (context > kLongContext) return kLongStart + kLongPlace * half * batch * context;
   const double share = at(std::array<Point, 2>{{{1, 1.0}, {64, half}}}, batch);
   return more * (pick(&Attention::begin128) + pick(&Attention::place128) * share * context);
 }

@@ -144,6 +144,10 @@ TEST(KernelTimes, AreThoseOfTheBenchmarks) {
   near(times.mla_decode(1, 1024, 128), 10.8);
   near(times.mla_decode(1, 8192, 128), 31.9);
   near(times.mla_decode(16, 4096, 128), 50.3);
+  near(times.mla_decode(1, 65536, 128), 66.7);
+  near(times.mla_decode(4, 65536, 128), 167);
+  near(times.mla_decode(8, 65536, 128), 293);
+  near(times.mla_decode(32, 32768, 128), 573);
   // As long with half the heads (docs/benchmarks.md, two GPUs).
   EXPECT_EQ(times.mla_decode(1, 1024, 64), times.mla_decode(1, 1024, 128));
   EXPECT_LT(times.mla_decode(128, 1024, 64), times.mla_decode(128, 1024, 128));
