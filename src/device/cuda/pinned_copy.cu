@@ -1,6 +1,6 @@
 #include "device/cuda/pinned_copy.h"
 
-#include <algorithm>
+#include <cstdint>
 
 namespace fathom::device::cuda {
 namespace {
