@@ -89,18 +89,4 @@ __device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uin
   mma_16bit<__nv_bfloat16>(d, a, b);
 }
 
-// Four E4M3 values to bf16, exactly: the bits moved into a bf16's places make the value times 2^-120
-// (denormals too), and one multiplication makes up for it. `low` gets bytes 0 and 1, `high` bytes 2 and 3.
-__device__ inline void fp8x4_to_bf16x4(uint32_t bytes, uint32_t& low, uint32_t& high) {
-  const auto widen = [](uint32_t pair) {  // bytes in bits 8-15 and 24-31
-    uint32_t moved = (pair >> 4 & 0x07f007f0U) | (pair & 0x80008000U);
-    __nv_bfloat162 value = *reinterpret_cast<__nv_bfloat162*>(&moved);
-    uint32_t factor = 0x7b807b80U;  // 2^120
-    value = __hmul2(value, *reinterpret_cast<__nv_bfloat162*>(&factor));
-    return *reinterpret_cast<uint32_t*>(&value);
-  };
-  low = widen(__byte_perm(bytes, 0, 0x1404));
-  high = widen(__byte_perm(bytes, 0, 0x3424));
-}
-
 }  // namespace fathom::ops::cuda

@@ -8,6 +8,7 @@
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/store_rows.cuh"
+#include "ops/linear/tile_bands.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -33,8 +34,7 @@ struct Shape {
   static constexpr int kBytes = kStages * kStageBytes + 1024;  // and room to align
 };
 
-// All tiles of a call, in the order in which they are done: of groups columns fastest; else in bands of rows,
-// within which rows are fastest, so that what runs at a time reads few rows of x and few of the weights.
+// All tiles of a call, in the order in which they are done: of groups columns fastest; else in bands of rows.
 struct TileGrid {
   int columns, rows, heads, band;
 
@@ -46,12 +46,10 @@ struct TileGrid {
   // By whole warps.
   __device__ Place at(const TileArgs& args, int index, int height) const {
     if (args.offsets != nullptr) return {index % columns, find_row_tile(args, index / columns, height)};
-    const int head = index / (columns * rows), of_head = index - head * columns * rows;
-    const int first = of_head / (columns * band) * band;
-    const int lines = min(band, rows - first);
-    const int within = of_head - first * columns;
-    const int row = (first + within % lines) * height;
-    return {within / lines, {head, row, min(height, args.rows - row)}};
+    const int head = index / (columns * rows);
+    const BandPlace place = place_in_bands(index - head * columns * rows, columns, rows, band);
+    const int row = place.row * height;
+    return {place.across, {head, row, min(height, args.rows - row)}};
   }
 };
 

@@ -12,6 +12,7 @@
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/store_staged.cuh"
+#include "ops/linear/tile_bands.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -59,12 +60,9 @@ struct TileGrid {
   __device__ Place at(const TileArgs& args, int index, int height) const {
     if (index >= across * rows) return {0, {0, 0, 0}};
     if (args.offsets != nullptr) return {index % across, find_row_tile(args, index / across, height)};
-    // In bands, so that what runs at a time reads few tokens and few weights.
-    const int first = index / (across * band) * band;
-    const int lines = min(band, rows - first);
-    const int within = index - first * across;
-    const int row = (first + within % lines) * height;
-    return {within / lines, {0, row, min(height, args.rows - row)}};
+    const BandPlace place = place_in_bands(index, across, rows, band);
+    const int row = place.row * height;
+    return {place.across, {0, row, min(height, args.rows - row)}};
   }
 };
 

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "device/cuda/shared_memory.h"
 #include "ops/mla_decode/wide.cuh"
 
 namespace fathom::ops::cuda::wide {
@@ -443,6 +444,32 @@ __device__ inline void sum_values(Shared& shared, const Params& params, float4* 
     Summer<kCluster, 2, kSharers, kLong, Shared>(shared, params, aside).run();
   else
     Summer<kCluster, 1, kSharers, kLong, Shared>(shared, params, aside).run();
+}
+
+// Launches kernel_of(CTAs of a cluster, kLong), both as constants.
+template <class KernelOf>
+void launch_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace,
+                 void* scratch, int shared_bytes, const KernelOf& kernel_of) {
+  const Params params = make_params(stream, args, workspace);
+  const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens * params.groups;
+  const auto launch = [&]<int kCluster, bool kLong>(std::integral_constant<int, kCluster> cluster,
+                                                    std::bool_constant<kLong> is_long) {
+    const auto kernel = kernel_of(cluster, is_long);
+    static device::cuda::SharedMemory memory;
+    if (!memory.allow(stream, kernel, shared_bytes)) return;
+    const int64_t grid =
+        std::min<int64_t>(stream.gpu().multiprocessors, 2 * most_items) / kCluster * kCluster;
+    device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
+                               shared_bytes, params, static_cast<float4*>(scratch));
+  };
+  const auto launch_for = [&](auto is_long) {
+    if (params.groups % 2 == 0)
+      launch(std::integral_constant<int, 2>(), is_long);
+    else
+      launch(std::integral_constant<int, 1>(), is_long);
+  };
+  args.max_context > kLargeUnits.brief ? launch_for(std::true_type()) : launch_for(std::false_type());
+  stream.launched("mla_decode");
 }
 
 }  // namespace fathom::ops::cuda::wide

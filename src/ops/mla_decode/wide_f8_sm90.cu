@@ -1,8 +1,6 @@
 // mla_decode for many heads and an FP8 cache: as wide_sm90.cu, but that entries come as bytes, in blocks of
 // 64 places and 64 columns that three warps widen to f16 into the tiles. The queries' columns that the
 // weigher keeps in its registers come there from global memory and leave the room that the bytes take.
-#include "base/check.h"
-#include "device/cuda/shared_memory.h"
 #include "ops/mla_decode/wide_cta.cuh"
 
 namespace fathom::ops::cuda {
@@ -237,33 +235,15 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 
 void mla_decode_wide_f8(device::cuda::Stream& stream, const MlaDecodeArgs& args,
                         const SplitWorkspace& workspace, void* scratch) {
-  const Params params = make_params(stream, args, workspace);
-  auto* aside = static_cast<float4*>(scratch);
-  const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens * params.groups;
-  const auto launch = [&]<int kCluster, class T, bool kLong>(std::integral_constant<int, kCluster>, const T*,
-                                                             std::bool_constant<kLong>) {
-    auto* kernel = &mla_decode_wide_f8_kernel<kCluster, T, kLong>;
-    static device::cuda::SharedMemory memory;
-    if (!memory.allow(stream, kernel, kSharedBytes)) return;
-    const int64_t grid =
-        std::min<int64_t>(stream.gpu().multiprocessors, 2 * most_items) / kCluster * kCluster;
-    device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
-                               kSharedBytes, params, aside);
+  const auto launch = [&]<class T>(const T*) {
+    launch_wide(stream, args, workspace, scratch, kSharedBytes, [](auto cluster, auto is_long) {
+      return &mla_decode_wide_f8_kernel<decltype(cluster)::value, T, decltype(is_long)::value>;
+    });
   };
-  const auto launch_for = [&](const auto* type, auto is_long) {
-    if (params.groups % 2 == 0)
-      launch(std::integral_constant<int, 2>(), type, is_long);
-    else
-      launch(std::integral_constant<int, 1>(), type, is_long);
-  };
-  const auto launch_of = [&](auto is_long) {
-    if (args.cache.dtype == device::DType::kF8E4M3)
-      launch_for(static_cast<const __nv_fp8_e4m3*>(nullptr), is_long);
-    else
-      launch_for(static_cast<const __nv_fp8_e5m2*>(nullptr), is_long);
-  };
-  args.max_context > kLargeUnits.brief ? launch_of(std::true_type()) : launch_of(std::false_type());
-  stream.launched("mla_decode");
+  if (args.cache.dtype == device::DType::kF8E4M3)
+    launch(static_cast<const __nv_fp8_e4m3*>(nullptr));
+  else
+    launch(static_cast<const __nv_fp8_e5m2*>(nullptr));
 }
 
 }  // namespace fathom::ops::cuda

@@ -1,8 +1,6 @@
 // mla_decode for many heads (V3: 128) and a bf16 cache, where the tensor cores are what binds: 64 heads are
 // the rows of wgmma tiles of 64 entries (wide_cta.cuh), which the copy engine brings. Two CTAs with different
 // heads of one query form a cluster and share the tiles that they bring.
-#include "base/check.h"
-#include "device/cuda/shared_memory.h"
 #include "ops/mla_decode/wide_cta.cuh"
 
 namespace fathom::ops::cuda {
@@ -191,27 +189,9 @@ int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu) {
 
 void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace,
                      void* scratch) {
-  const Params params = make_params(stream, args, workspace);
-  auto* aside = static_cast<float4*>(scratch);
-  const int64_t most_items = workspace.units.most_units(args.max_context) * args.batch.tokens * params.groups;
-  const auto launch = [&]<int kCluster, bool kLong>(std::integral_constant<int, kCluster>,
-                                                    std::bool_constant<kLong>) {
-    auto* kernel = &mla_decode_wide_kernel<kCluster, kLong>;
-    static device::cuda::SharedMemory memory;
-    if (!memory.allow(stream, kernel, kSharedBytes)) return;
-    const int64_t grid =
-        std::min<int64_t>(stream.gpu().multiprocessors, 2 * most_items) / kCluster * kCluster;
-    device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
-                               kSharedBytes, params, aside);
-  };
-  const auto launch_for = [&](auto is_long) {
-    if (params.groups % 2 == 0)
-      launch(std::integral_constant<int, 2>(), is_long);
-    else
-      launch(std::integral_constant<int, 1>(), is_long);
-  };
-  args.max_context > kLargeUnits.brief ? launch_for(std::true_type()) : launch_for(std::false_type());
-  stream.launched("mla_decode");
+  launch_wide(stream, args, workspace, scratch, kSharedBytes, [](auto cluster, auto is_long) {
+    return &mla_decode_wide_kernel<decltype(cluster)::value, decltype(is_long)::value>;
+  });
 }
 
 }  // namespace fathom::ops::cuda
