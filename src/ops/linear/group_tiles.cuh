@@ -1,6 +1,6 @@
 // The tiles of all groups of a grouped product, for kernels whose CTAs do one after another: counted once
 // into shared memory, found in two looks, and given to whoever is free (other kernels may run beside, and
-// tiles whose weights lie in the L2 cache are quick).
+// tiles whose weights lie in the L2 cache are quick). Who brings what they need: piece_producers.cuh.
 #pragma once
 
 #include "ops/linear/cuda_tiles.cuh"
@@ -171,120 +171,6 @@ struct Pieces {
     }
     index -= others;
     return {false, groups.at(args, kHeight, index / stripes), index % stripes * kRows};
-  }
-};
-
-// The warp that fills the ring of a kernel whose CTAs do one piece after another: kStages stages of kDepth of
-// k, rows of 128 bytes, kRows of weights and then the tokens'. Before the kernel ahead has ended a dense
-// product begins that may, or else, where the groups are known, the weights of the first piece come; more
-// pieces are drawn afterwards. The kernel behind this one may start once all before this one has ended.
-template <int kStages, int kDepth, int kTokens, int kRows, bool kBeside>
-struct PieceProducer {
-  static_assert(kStages < PieceTurns::kSlots);
-  static constexpr int kRowBytes = 128;
-  static constexpr int kStageBytes = (kRows + kTokens) * kRowBytes;
-  // The next piece is drawn when so many steps of this one are still to come, which is longer than drawing
-  // takes. Not sooner: whoever is done first is to have it.
-  static constexpr int kStepsAfterDraw = 16;
-  static constexpr int kRowsOfLane = (kTokens + 31) / 32;
-
-  const Pieces<kBeside, kTokens, kRows>& pieces;
-  const Beside<kBeside>& beside;
-  const CUtensorMap& x_map;
-  const CUtensorMap& weight_map;
-  PieceTurns& turns;
-  uint32_t* counter;
-  uint64_t* full;   // [kStages]
-  uint64_t* empty;  // [kStages]
-  uint8_t* stages;  // [kStages, kStageBytes]
-  Ring<kStages> ring = {};
-  bool again = false;  // the ring has gone round
-  bool counted = false;
-  int ahead = 0;  // steps of the first piece whose weights are asked for
-
-  __device__ void run() {
-    int index = static_cast<int>(blockIdx.x);
-    if (pieces.args.offsets == nullptr || (pieces.args.offsets_early && pieces.args.gather == nullptr)) {
-      pieces.groups.count(pieces.args, kTokens);
-      if (index < pieces.count()) bring_weights(index);
-      wait();
-    } else if (!beside.early || index >= pieces.others) {
-      count();
-    }
-    for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
-      bring(index, turn);
-      if (counted) continue;
-      count();
-      if (threadIdx.x % 32 == 0) turns.draw(counter, pieces.count(), turn);
-    }
-  }
-
-  __device__ void wait() {
-    device::cuda::wait_for_previous();
-    device::cuda::let_next_start();
-    counted = true;
-  }
-  __device__ void count() {
-    wait();  // the groups' offsets may be the output of the kernel ahead
-    pieces.groups.count(pieces.args, kTokens);
-  }
-
-  static __device__ uint32_t bytes_of(const TileArgs& args, const RowTile& tile) {
-    return static_cast<uint32_t>((kRows + (args.gather != nullptr ? tile.count : kTokens)) * kRowBytes);
-  }
-
-  // What of the first piece's weights the ring has room for.
-  __device__ void bring_weights(int index) {
-    const auto piece = pieces.at(index);
-    const TileArgs& args = pieces.args_of(piece);
-    const CUtensorMap* weight = beside.weight_map_or(piece.beside, &weight_map);
-    ahead = min((args.k + kDepth - 1) / kDepth, kStages);
-    if (threadIdx.x % 32 != 0) return;
-    for (int step = 0; step < ahead; ++step) {
-      barrier_expect(&full[step], bytes_of(args, piece.tile));
-      copy_tile(stages + step * kStageBytes, weight, &full[step], step * kDepth,
-                piece.tile.group * args.n + piece.n_first);
-    }
-  }
-
-  __device__ void bring(int index, int turn) {
-    const int lane = static_cast<int>(threadIdx.x % 32);
-    const auto piece = pieces.at(index);
-    const TileArgs& args = pieces.args_of(piece);
-    const CUtensorMap* x = beside.x_map_or(piece.beside, &x_map);
-    const CUtensorMap* weight = beside.weight_map_or(piece.beside, &weight_map);
-    const bool gathers = args.gather != nullptr;
-    const int32_t weight_row = piece.tile.group * args.n + piece.n_first;
-    int32_t rows[kRowsOfLane];  // a lane brings the tile's lines lane, lane + 32 ..
-#pragma unroll
-    for (int i = 0; i < kRowsOfLane; ++i) {
-      const int line = i * 32 + lane;
-      rows[i] = gathers && line < piece.tile.count ? args.gather[piece.tile.first + line] : -1;
-    }
-    const uint32_t bytes = bytes_of(args, piece.tile);
-    const int steps = (args.k + kDepth - 1) / kDepth;
-    for (int step = 0; step < steps; ++step, ring.next()) {
-      const int s = ring.stage;
-      uint8_t* to = stages + s * kStageBytes;
-      if (again) barrier_wait(&empty[s], ring.phase ^ 1U);
-      if (lane == 0) {
-        if (step >= ahead) {
-          barrier_expect(&full[s], bytes);
-          copy_tile(to, weight, &full[s], step * kDepth, weight_row);
-        }
-        if (!gathers) copy_tile(to + kRows * kRowBytes, x, &full[s], step * kDepth, piece.tile.first);
-      }
-      __syncwarp();
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        if (rows[i] >= 0)
-          copy_tile(to + (kRows + i * 32 + lane) * kRowBytes, x, &full[s], step * kDepth, rows[i]);
-      }
-      if (s == kStages - 1) again = true;
-      if (counted && lane == 0 && step == max(steps - kStepsAfterDraw, 0))
-        turns.draw(counter, pieces.count(), turn);
-    }
-    ahead = 0;
   }
 };
 

@@ -1,6 +1,6 @@
 // BF16 and experts of few rows (up to 64) on Hopper, or a dense product that is as long to read (the head):
-// one warp brings 64 rows of weights and an expert's tokens with the bulk copy engine, gathered row by row
-// where they lie apart, through a ring as long as two CTAs of a multiprocessor have room for; a warpgroup
+// one warp brings 64 rows of weights with the bulk copy engine, another an expert's tokens, gathered row by
+// row where they lie apart, through a ring as long as two CTAs of a multiprocessor have room for; a warpgroup
 // multiplies. A CTA does one tile after another, and the ring goes on filling while results go out. Each
 // output is one chain of k16 products in the order of k, as in mma.cu, and so are the bits.
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
-#include "ops/linear/group_tiles.cuh"
+#include "ops/linear/piece_producers.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -18,7 +18,7 @@ namespace {
 constexpr int kRows = 64;   // of the weights
 constexpr int kDepth = 64;  // of k a stage: 128 bytes
 constexpr int kRowBytes = kDepth * 2;
-constexpr int kThreads = 128 + 32;
+constexpr int kThreads = 128 + 2 * 32;
 constexpr int kResident = 2;  // CTAs a multiprocessor
 
 template <int kTokens>
@@ -56,27 +56,32 @@ __global__ void __launch_bounds__(kThreads, kResident)
   __syncthreads();
 
   const Pieces<kBeside, kTokens, kRows> pieces{args, beside.args_or(args), groups};
-  int index = static_cast<int>(blockIdx.x);
-  Ring<S::kStages> ring;
   if (thread >= 128) {
-    PieceProducer<S::kStages, kDepth, kTokens, kRows, kBeside>{pieces,  beside, x_map, weight_map, turns,
-                                                               counter, full,   empty, stages}
-        .run();
+    const PieceProducers<S::kStages, kDepth, kTokens, kRows, kBeside> producers{pieces,
+                                                                                beside,
+                                                                                x_map,
+                                                                                weight_map,
+                                                                                turns,
+                                                                                counter,
+                                                                                kept(shared_address(full)),
+                                                                                kept(shared_address(empty)),
+                                                                                kept(shared_address(stages))};
+    if (thread < 160) {
+      producers.bring_weights();
+    } else {
+      producers.bring_tokens(NothingElse{});
+    }
     return;
   }
 
   const auto release = [&](int s) {
     if (lane == 0) barrier_arrive(&empty[s]);
   };
-  bool counted = false;
-  const auto wait_for_groups = [&] {
-    if (counted) return;
-    groups.wait();
-    device::cuda::wait_for_previous();  // y may have been its output
-    counted = true;
-  };
-  if (index >= pieces.others) wait_for_groups();
-  for (int turn = 1; index < (counted ? pieces.count() : pieces.others); ++turn) {
+  if (!beside.early) device::cuda::wait_for_previous();  // y may have been its output
+  Following<Pieces<kBeside, kTokens, kRows>> following{pieces};
+  Ring<S::kStages> ring;
+  int index = static_cast<int>(blockIdx.x);
+  for (int turn = 1; following.has(index); index = turns.at(turn++)) {
     const auto piece = pieces.at(index);
     const TileArgs& a = pieces.args_of(piece);
     const int steps = a.k / kDepth;
@@ -98,8 +103,6 @@ __global__ void __launch_bounds__(kThreads, kResident)
     wgmma_wait<0>();
     release(last);
     store_sums(a, 0, piece.tile, 0, piece.n_first + thread / 32 * 16, sum);
-    index = turns.at(turn);
-    wait_for_groups();
   }
 }
 

@@ -1,17 +1,17 @@
 // FP8 weights and FP8 activations on Hopper, up to 64 tokens of a group: one warp brings tiles of 128 of k
-// with the bulk copy engine, and a warpgroup multiplies 64 rows of weights with the tile's tokens, both from
-// shared memory. A CTA does one tile after another, and the ring of stages goes on filling while results go
-// out. Tokens stand on the narrow side (8 to 64), so that few of them waste little. Each 128 of k is scaled
-// by its weights' and its token's scale and added to the sums, in the order of k: products of several blocks
-// are under way together. A token's bits do not depend on its batch: every kernel for FP8 activations has
-// these products and this order.
+// with the bulk copy engine, another their scales, and a warpgroup multiplies 64 rows of weights with the
+// tile's tokens, both from shared memory. A CTA does one tile after another, and the ring of stages goes on
+// filling while results go out. Tokens stand on the narrow side (8 to 64), so that few of them waste little.
+// Each 128 of k is scaled by its weights' and its token's scale and added to the sums, in the order of k:
+// products of several blocks are under way together. A token's bits do not depend on its batch: every kernel
+// for FP8 activations has these products and this order.
 #include <algorithm>
 
 #include "base/check.h"
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
-#include "ops/linear/group_tiles.cuh"
+#include "ops/linear/piece_producers.cuh"
 #include "ops/wgmma.cuh"
 
 namespace fathom::ops::cuda {
@@ -24,20 +24,64 @@ template <int kTokens>
 struct Shape {
   static constexpr int kParts = kTokens <= 32 ? 4 : 2;
   static constexpr int kRows = 64;  // of the weights
-  static constexpr int kThreads = 128 + 32;
+  static constexpr int kThreads = 128 + 2 * 32;
   static constexpr int kResident = 2;  // CTAs a multiprocessor
   static constexpr int kWeightBytes = kRows * kBlock;
   static constexpr int kTokenBytes = kTokens * kBlock;
   static constexpr int kStageBytes = kWeightBytes + kTokenBytes;
-  // A warp's of a block: two of its weights, and the tokens'. Those of kParts blocks are used while as many
-  // come.
-  static constexpr int kScales = 4 + kTokens;
-  static constexpr int kScaleSlots = 2 * kParts;
-  static constexpr int kScaleBytes = kScales * kScaleSlots * 4 * 4;
+  static constexpr int kEights = kRows / 8;          // of the weights' rows, each with a scale
+  static constexpr int kScales = kEights + kTokens;  // of a stage: of the eights, then of the tokens
+  static constexpr int kScaleBytes = kScales * 4;
   // 8 KB: the groups' tiles, and room to align.
-  static constexpr int kStages = ((224 / kResident - 8) * 1024 - kScaleBytes) / kStageBytes;
-  static constexpr int kBytes = kStages * kStageBytes + kScaleBytes + 1024;  // and room to align
+  static constexpr int kStages = (224 / kResident - 8) * 1024 / (kStageBytes + kScaleBytes);
+  static constexpr int kBytes = kStages * (kStageBytes + kScaleBytes) + 1024;  // and room to align
+};
+
+__device__ int blocks_of(const TileArgs& args) {
+  return (args.k + kBlock - 1) / kBlock;
+}
+
+// Each stage has its own scales, asked for as far ahead as its tiles.
+template <int kTokens>
+struct Scales {
+  using S = Shape<kTokens>;
   static constexpr int kRowsOfLane = (kTokens + 31) / 32;
+
+  float* scales;   // [kStages, kScales]
+  uint64_t* full;  // [kStages]
+  int scale_groups = 0;
+  bool has_weights = false;
+  const float* of_weights = nullptr;
+  const float* of_tokens[kRowsOfLane] = {};
+  bool has_token[kRowsOfLane] = {};
+  int64_t token_step = 0;
+
+  template <class Piece, class Rows>
+  __device__ void begin(const TileArgs& args, const Piece& piece, const Rows& rows) {
+    const auto lane = static_cast<int>(threadIdx.x % 32);
+    scale_groups = (args.n + 7) / 8;
+    token_step = args.x_scale_stride;
+    const int eight = piece.n_first / 8 + lane;
+    has_weights = lane < S::kEights && eight < scale_groups;
+    of_weights = args.scales + (has_weights ? piece.tile.group * args.scales_step + eight : 0);
+#pragma unroll
+    for (int i = 0; i < kRowsOfLane; ++i) {
+      has_token[i] = rows[i] >= 0;
+      of_tokens[i] = args.x_scales + max(rows[i], 0);
+    }
+  }
+  __device__ void bring(int stage) {
+    const auto lane = static_cast<int>(threadIdx.x % 32);
+    float* to = scales + stage * S::kScales + lane;
+    if (lane < S::kEights) copy_async_4(to, of_weights, has_weights);
+    if (has_weights) of_weights += scale_groups;
+#pragma unroll
+    for (int i = 0; i < kRowsOfLane; ++i) {
+      if (i * 32 + lane < kTokens) copy_async_4(to + S::kEights + i * 32, of_tokens[i], has_token[i]);
+      if (has_token[i]) of_tokens[i] += token_step;
+    }
+    copy_async_arrive(&full[stage]);
+  }
 };
 
 template <int kTokens, bool kBeside>
@@ -51,12 +95,13 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   __shared__ GroupTiles groups;
   __shared__ PieceTurns turns;
   uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
+  float* scales = reinterpret_cast<float*>(stages + S::kStages * S::kStageBytes);
 
   const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % 32;
+  const int lane = thread % 32, warp = thread / 32;
   if (thread == 0) {
     for (int s = 0; s < S::kStages; ++s) {
-      barrier_init(&full[s], 1);
+      barrier_init(&full[s], 1 + 32);
       barrier_init(&empty[s], 4);
     }
     groups.begin();
@@ -66,75 +111,25 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   __syncthreads();
 
   const Pieces<kBeside, kTokens, S::kRows> pieces{args, beside.args_or(args), groups};
-  const auto blocks_of = [](const TileArgs& a) { return (a.k + kBlock - 1) / kBlock; };
-  int index = static_cast<int>(blockIdx.x);
-  if (thread >= 128) {
-    PieceProducer<S::kStages, kBlock, kTokens, S::kRows, kBeside>{pieces,  beside, x_map, weight_map, turns,
-                                                                  counter, full,   empty, stages}
-        .run();
+  if (warp >= 4) {
+    const PieceProducers<S::kStages, kBlock, kTokens, S::kRows, kBeside> producers{
+        pieces,
+        beside,
+        x_map,
+        weight_map,
+        turns,
+        counter,
+        kept(shared_address(full)),
+        kept(shared_address(empty)),
+        kept(shared_address(stages))};
+    if (warp == 4) {
+      producers.bring_weights();
+    } else {
+      producers.bring_tokens(Scales<kTokens>{scales, full});
+      copy_async_wait<0>();
+    }
     return;
   }
-
-  const int warp = thread / 32;
-  // The scales of a block, for this warp alone: of its 16 rows of weights, and of the tile's tokens. They
-  // come kParts blocks at a time, those of the next tile while the last ones of this are used.
-  float* slots =
-      reinterpret_cast<float*>(stages + S::kStages * S::kStageBytes) + warp * S::kScaleSlots * S::kScales;
-  int still = 0;  // blocks of the tile whose scales come, that do not come yet
-  int scale_groups = 0;
-  bool has_rows = false;
-  const float* of_rows = args.scales;
-  const float* of_tokens[S::kRowsOfLane];
-  int64_t token_step = 0;
-  bool counted = false;
-  // Scales from now on are those of this tile, if it is one.
-  const auto begin_scales = [&](int coming) {
-    if (!counted && coming >= pieces.others) {
-      groups.wait();
-      device::cuda::wait_for_previous();  // y and the scales may be its output
-      counted = true;
-    }
-    if (coming >= pieces.others && coming >= pieces.count()) return;
-    const auto piece = pieces.at(coming);
-    const TileArgs& a = pieces.args_of(piece);
-    scale_groups = (a.n + 7) / 8;
-    token_step = a.x_scale_stride;
-    const int first_scale = piece.n_first / 8 + warp * 2;
-    has_rows = lane < 2 && first_scale + lane < scale_groups;
-    of_rows = has_rows ? a.scales + piece.tile.group * a.scales_step + first_scale + lane : a.scales;
-#pragma unroll
-    for (int i = 0; i < S::kRowsOfLane; ++i) {
-      const int line = i * 32 + lane;
-      const int32_t row = line >= piece.tile.count ? -1
-                          : a.gather != nullptr    ? a.gather[piece.tile.first + line]
-                                                   : piece.tile.first + line;
-      of_tokens[i] = row >= 0 ? a.x_scales + row : nullptr;
-    }
-    still = blocks_of(a);
-  };
-  const auto fetch_scales = [&](int half) {
-    float* to = slots + half * S::kParts * S::kScales;
-    for (int part = 0; part < S::kParts && still > 0; ++part, --still, to += S::kScales) {
-      if (lane < 2) copy_async_4(to + lane, of_rows, has_rows);
-      of_rows += has_rows ? scale_groups : 0;
-#pragma unroll
-      for (int i = 0; i < S::kRowsOfLane; ++i) {
-        const bool inside = of_tokens[i] != nullptr;
-        if (i * 32 + lane < kTokens)
-          copy_async_4(to + 4 + i * 32 + lane, inside ? of_tokens[i] : args.x_scales, inside);
-        if (inside) of_tokens[i] += token_step;
-      }
-    }
-    copy_async_commit();
-  };
-  // What an early product reads was there before this kernel began; scales from the last time may still lie
-  // in the L1 cache, which only a wait for the kernel ahead is known to empty.
-  if (beside.early && index < pieces.others)
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-  else
-    device::cuda::wait_for_previous();
-  begin_scales(index);
-  fetch_scales(0);
 
   const uint32_t full_barriers = kept(shared_address(full));
   const uint32_t empty_barriers = kept(shared_address(empty));
@@ -148,15 +143,27 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
 #pragma unroll
     for (int k = 0; k < kBlock / 32; ++k) wgmma_e4m3(part, a + 2 * k, b + 2 * k, k > 0);
   };
-  const auto add = [&](const float* scales, const float(&part)[kTokens / 2]) {
-    const float2 row = *reinterpret_cast<const float2*>(scales);
+  // What a lane's values of a block are scaled with: two rows of weights, and tokens.
+  struct Factors {
+    float2 row, tokens[kTokens / 8];
+  };
+  const auto factors_of = [&](int s) {
+    const float* here = scales + s * S::kScales;
+    Factors of;
+    of.row = *reinterpret_cast<const float2*>(here + warp * 2);
+#pragma unroll
+    for (int j = 0; j < kTokens / 8; ++j)
+      of.tokens[j] = *reinterpret_cast<const float2*>(here + S::kEights + 8 * j + lane % 4 * 2);
+    return of;
+  };
+  const auto add = [&](const Factors& of, const float(&part)[kTokens / 2]) {
 #pragma unroll
     for (int j = 0; j < kTokens / 8; ++j) {
-      const float2 token = *reinterpret_cast<const float2*>(scales + 4 + 8 * j + lane % 4 * 2);
-      sum[4 * j] = fmaf(row.x * token.x, part[4 * j], sum[4 * j]);
-      sum[4 * j + 1] = fmaf(row.x * token.y, part[4 * j + 1], sum[4 * j + 1]);
-      sum[4 * j + 2] = fmaf(row.y * token.x, part[4 * j + 2], sum[4 * j + 2]);
-      sum[4 * j + 3] = fmaf(row.y * token.y, part[4 * j + 3], sum[4 * j + 3]);
+      const float2 token = of.tokens[j];
+      sum[4 * j] = fmaf(of.row.x * token.x, part[4 * j], sum[4 * j]);
+      sum[4 * j + 1] = fmaf(of.row.x * token.y, part[4 * j + 1], sum[4 * j + 1]);
+      sum[4 * j + 2] = fmaf(of.row.y * token.x, part[4 * j + 2], sum[4 * j + 2]);
+      sum[4 * j + 3] = fmaf(of.row.y * token.y, part[4 * j + 3], sum[4 * j + 3]);
     }
   };
   Ring<S::kStages> ring;
@@ -166,21 +173,18 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   const auto release = [&](int s) {
     if (lane == 0) barrier_arrive(empty_barriers + static_cast<uint32_t>(s) * 8);
   };
-  int half = 0;  // of the slots, that this block's scales are in
-  for (int next = 0, turn = 1; index < (counted ? pieces.count() : pieces.others); index = next, ++turn) {
+  if (!beside.early) device::cuda::wait_for_previous();  // y may be its output
+  Following<Pieces<kBeside, kTokens, S::kRows>> following{pieces};
+  int index = static_cast<int>(blockIdx.x);
+  for (int turn = 1; following.has(index); index = turns.at(turn++)) {
     const auto piece = pieces.at(index);
     const TileArgs& a = pieces.args_of(piece);
     const int blocks = blocks_of(a);
 #pragma unroll
     for (int i = 0; i < kTokens / 2; ++i) sum[i] = 0.0F;
-    const auto begin_next = [&] {
-      next = turns.at(turn);
-      begin_scales(next);
-    };
     int block = 0;
 #pragma unroll 1
-    for (; block + S::kParts <= blocks; block += S::kParts, half ^= 1) {
-      if (block + S::kParts == blocks) begin_next();
+    for (; block + S::kParts <= blocks; block += S::kParts) {
       int at[S::kParts];
 #pragma unroll
       for (int i = 0; i < S::kParts; ++i, ring.next()) {
@@ -191,35 +195,27 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
 #pragma unroll
       for (int i = 0; i < S::kParts; ++i) multiply(at[i], parts[i]);
       wgmma_commit();
-      fetch_scales(half ^ 1);
-      copy_async_wait<1>();
-      __syncwarp();
+      Factors of[S::kParts];
+#pragma unroll
+      for (int i = 0; i < S::kParts; ++i) of[i] = factors_of(at[i]);
       wgmma_wait<0>();
+      __syncwarp();
 #pragma unroll
       for (int i = 0; i < S::kParts; ++i) release(at[i]);
-      const float* scales = slots + half * S::kParts * S::kScales;
 #pragma unroll
-      for (int i = 0; i < S::kParts; ++i) add(scales + i * S::kScales, parts[i]);
-      __syncwarp();
+      for (int i = 0; i < S::kParts; ++i) add(of[i], parts[i]);
     }
-    if (block < blocks) {
-      begin_next();
-      fetch_scales(half ^ 1);
-      copy_async_wait<1>();
-      __syncwarp();
-      const float* scales = slots + half * S::kParts * S::kScales;
 #pragma unroll 1
-      for (; block < blocks; ++block, ring.next(), scales += S::kScales) {
-        wait_for_stage();
-        wgmma_fence();
-        multiply(ring.stage, parts[0]);
-        wgmma_commit();
-        wgmma_wait<0>();
-        release(ring.stage);
-        add(scales, parts[0]);
-      }
-      half ^= 1;
+    for (; block < blocks; ++block, ring.next()) {
+      wait_for_stage();
+      wgmma_fence();
+      multiply(ring.stage, parts[0]);
+      wgmma_commit();
+      const Factors of = factors_of(ring.stage);
+      wgmma_wait<0>();
       __syncwarp();
+      release(ring.stage);
+      add(of, parts[0]);
     }
     store_sums(a, 0, piece.tile, 0, piece.n_first + warp * 16, sum);
   }

@@ -6,7 +6,8 @@
 // one still ran. The parts meet in the first CTA of the cluster, which adds them up in their order (the sums
 // of ops/linear/mma_parts.cu) and scores them. The first CTA of all waits for the scores of the others,
 // chooses for all tokens, a warp each, and sorts. A score is a message of its own: where none has come yet
-// there is kNothing, and so it is again once it was read.
+// there is kNothing, and so it is again once it was read. The choice runs once for nothing before there is
+// one to make: its instructions come from memory, and that took longer than they do.
 #include "base/check.h"
 #include "base/math.h"
 #include "device/cuda/launch_kernel.h"
@@ -43,6 +44,7 @@ struct Call {
   uint64_t* scores;     // [T, E] score and choice, or (softmax) the logit; or kNothing
   GateArgs gate;
   ExpertSortArgs sort;
+  bool rehearses;
 
   // Bytes from row to row of what a CTA holds: an odd number of 16-byte lines, so that ldmatrix meets no bank
   // twice.
@@ -58,22 +60,39 @@ struct Last {
   int32_t* firsts;       // [E] of sort_few
   int32_t* slots;        // [E]
 
-  __device__ Last(const Call& call, uint8_t* memory) {
-    const GateParams& params = call.gate.params;
+  __device__ Last(const GateParams& params, int tokens, uint8_t* memory) {
     exponentials = reinterpret_cast<double*>(memory);
     rows = reinterpret_cast<float*>(exponentials +
-                                    (params.scoring == Scoring::kSoftmax ? call.tokens * params.experts : 0));
-    experts = reinterpret_cast<int32_t*>(rows + call.tokens * gate_words(params));
-    tokens_of = reinterpret_cast<uint32_t*>(experts + call.tokens * params.top_k);
+                                    (params.scoring == Scoring::kSoftmax ? tokens * params.experts : 0));
+    experts = reinterpret_cast<int32_t*>(rows + tokens * gate_words(params));
+    tokens_of = reinterpret_cast<uint32_t*>(experts + tokens * params.top_k);
     firsts = reinterpret_cast<int32_t*>(tokens_of + params.experts);
     slots = firsts + params.experts;
   }
-  static int bytes(const Call& call) {
-    const GateParams& params = call.gate.params;
-    const int doubles = params.scoring == Scoring::kSoftmax ? call.tokens * params.experts : 0;
-    const int words = call.tokens * (gate_words(params) + params.top_k) + 3 * params.experts;
+  __host__ __device__ static int bytes(const GateParams& params, int tokens) {
+    const int doubles = params.scoring == Scoring::kSoftmax ? tokens * params.experts : 0;
+    const int words = tokens * (gate_words(params) + params.top_k) + 3 * params.experts;
     return 8 * doubles + 4 * words;
   }
+};
+
+// Where a choice goes, and its sort.
+struct Outcome {
+  int32_t* ids;    // [T, K]
+  float* weights;  // [T, K]
+  ExpertSort sort;
+
+  // In shared memory, of one token, for nobody.
+  __device__ Outcome(const GateParams& params, uint8_t* memory) {
+    ids = reinterpret_cast<int32_t*>(memory);
+    weights = reinterpret_cast<float*>(ids + params.top_k);
+    sort.tokens = ids + 2 * params.top_k;
+    sort.places = ids + 3 * params.top_k;
+    sort.offsets = ids + 4 * params.top_k;
+  }
+  __device__ explicit Outcome(const Call& call)
+      : ids(call.gate.ids), weights(call.gate.weights), sort(call.sort.sort) {}
+  static int bytes(const ExpertSortArgs& sort) { return 4 * (4 * sort.top_k + sort.experts + 1); }
 };
 
 // Half a part of 16 rows of weights times 8 tokens, added to a lane's sums of it.
@@ -189,80 +208,53 @@ __device__ void gather_scores(const Call& call, const Last& last) {
   __syncthreads();
 }
 
-// slot, padding: of the expert, or the token, of this thread's number.
+// By the scores and choices in the rows.
 template <int kItems>
-__device__ void choose_and_sort(const Call& call, uint8_t* memory, int32_t slot, bool padding) {
-  __shared__ bool paddings[kTokens];
+__device__ void choose_and_sort(const Call& call, const Last& last, int tokens, const bool* paddings,
+                                const Outcome& to) {
   const GateParams& params = call.gate.params;
-  const Last last(call, memory);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
-  if (thread < params.experts) {
-    last.slots[thread] = slot;
-    last.tokens_of[thread] = 0;
-  }
-  if (thread < call.tokens) paddings[thread] = padding;
-  gather_scores(call, last);
-  if (warp < call.tokens) {
+  if (warp < tokens) {
     const Row row = gate_detail::row_in(last.rows + warp * gate_words(params), params);
     gate_detail::choose_scored<kItems>(params, row, last.experts + warp * params.top_k,
-                                       call.gate.weights + warp * params.top_k);
+                                       to.weights + warp * params.top_k);
   }
   __syncthreads();
 #pragma unroll 1
-  for (int i = thread; i < call.tokens * params.top_k; i += kThreads) {
+  for (int i = thread; i < tokens * params.top_k; i += kThreads) {
     const int32_t id = last.experts[i], token = i / params.top_k;
     const int32_t expert = paddings[token] ? -1 : last.slots[id];
-    call.gate.ids[i] = id;
+    to.ids[i] = id;
     last.experts[i] = expert;
     if (expert >= 0) atomicOr(last.tokens_of + expert, 1U << token);
   }
   __syncthreads();
-  if (call.tokens == 1) {
-    sort_one(last.experts, call.sort);
+  ExpertSortArgs sort = call.sort;
+  sort.sort = to.sort;
+  if (tokens == 1) {
+    sort_one(last.experts, sort);
   } else {
-    sort_few(last.experts, last.tokens_of, last.firsts, call.sort);
+    sort_few(last.experts, last.tokens_of, last.firsts, sort);
   }
 }
 
-template <int kItems>
-__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
-    gate_product_kernel(const __grid_constant__ Call call) {
-  extern __shared__ __align__(16) uint8_t memory[];  // lines of weights, then of tokens; then Last
-  __shared__ float4 parts[kMostParts][kTokens / 8][32];
-  __shared__ uint64_t parts_there;
+using Parts = float4[kMostParts][kTokens / 8][32];
+
+// The CTA's part of the product, whose weights are on their way; the first of a cluster's scores its rows.
+// padding: of the token of this thread's number.
+__device__ void multiply_and_score(const Call& call, uint8_t* memory, Parts& parts, uint64_t& parts_there,
+                                   bool& padding) {
   const GateParams& params = call.gate.params;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const auto rank = static_cast<int>(rank_in_cluster());
   const int n_first = static_cast<int>(blockIdx.x) / kCluster * kRows;
   const int first_part = rank * call.each, here = min(call.parts - first_part, call.each);
   const int pitch = call.pitch();
-  {
-    constexpr int kChunks = kSumPart / 8;  // of 16 bytes, of a row's part
-    const int chunk = thread % kChunks;
-#pragma unroll 1
-    for (int p = 0; p < here; ++p) {
-      const int k = (first_part + p) * kSumPart + chunk * 8;
-#pragma unroll
-      for (int line = thread / kChunks; line < kRows; line += kThreads / kChunks) {
-        const bool inside = n_first + line < params.experts && k < call.k_stride;
-        copy_async_16(memory + line * pitch + p * kSumPart * 2 + chunk * 16,
-                      inside ? call.weight + (n_first + line) * call.k_stride + k : call.weight, inside);
-      }
-    }
-  }
-  copy_async_commit();
-  // What else nobody writes: the bias of the row whose sum this thread will have, and an expert's slot.
+  // What else nobody writes: the bias of the row whose sum this thread will have.
   const int own_row = n_first + thread % 128 / 16 + thread % 4 / 2 * 8;
   const int own_token = thread / 128 * 8 + thread % 16 / 4 * 2 + thread % 2;
   const bool scores_one = rank == 0 && own_row < params.experts && own_token < call.tokens;
   const float bias = scores_one && call.gate.bias != nullptr ? call.gate.bias[own_row] : 0.0F;
-  int32_t slot = thread;
-  const bool chooses = blockIdx.x == 0;
-  if (chooses && call.sort.slots != nullptr && thread < params.experts) slot = call.sort.slots[thread];
-  if (rank == 0 && thread == 0) {
-    barrier_init(&parts_there, 1);
-    barrier_init_fence();
-  }
   cluster_sync();  // before anything is written into another CTA's memory
   if (rank == 0 && thread == 0) {
     barrier_expect(&parts_there,
@@ -285,8 +277,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
     }
     copy_async_commit();
   }
-  const bool padding =
-      chooses && call.sort.positions != nullptr && thread < call.tokens && call.sort.positions[thread] < 0;
+  padding = blockIdx.x == 0 && call.sort.positions != nullptr && thread < call.tokens &&
+            call.sort.positions[thread] < 0;
 
   // A warp multiplies a part of eight tokens; lines past the last token's are its own once more.
   const int first_token = warp / kMostEach * 8;
@@ -320,9 +312,71 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
     }
     store_score(call.scores + own_token * params.experts + own_row, result);
   }
-  if (!chooses) return;
-  __syncthreads();  // the products are done, whose memory the choice takes
-  choose_and_sort<kItems>(call, memory, slot, padding);
+}
+
+template <int kItems>
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
+    gate_product_kernel(const __grid_constant__ Call call) {
+  extern __shared__ __align__(16) uint8_t memory[];  // lines of weights, then of tokens; then Last
+  __shared__ Parts parts;
+  __shared__ uint64_t parts_there;
+  __shared__ bool paddings[kTokens];
+  const GateParams& params = call.gate.params;
+  const int thread = static_cast<int>(threadIdx.x);
+  const auto rank = static_cast<int>(rank_in_cluster());
+  const int n_first = static_cast<int>(blockIdx.x) / kCluster * kRows;
+  const int first_part = rank * call.each, here = min(call.parts - first_part, call.each);
+  {
+    constexpr int kChunks = kSumPart / 8;  // of 16 bytes, of a row's part
+    const int chunk = thread % kChunks;
+#pragma unroll 1
+    for (int p = 0; p < here; ++p) {
+      const int k = (first_part + p) * kSumPart + chunk * 8;
+#pragma unroll
+      for (int line = thread / kChunks; line < kRows; line += kThreads / kChunks) {
+        const bool inside = n_first + line < params.experts && k < call.k_stride;
+        copy_async_16(memory + line * call.pitch() + p * kSumPart * 2 + chunk * 16,
+                      inside ? call.weight + (n_first + line) * call.k_stride + k : call.weight, inside);
+      }
+    }
+  }
+  copy_async_commit();
+  const bool chooses = blockIdx.x == 0;
+  int32_t slot = thread;  // of the expert of this number; nobody writes it
+  if (chooses && call.sort.slots != nullptr && thread < params.experts) slot = call.sort.slots[thread];
+  if (rank == 0 && thread == 0) {
+    barrier_init(&parts_there, 1);
+    barrier_init_fence();
+  }
+
+#pragma unroll 1
+  for (bool rehearsal = chooses && call.rehearses;; rehearsal = false) {
+    const int tokens = rehearsal ? 1 : call.tokens;
+    uint8_t* const room = rehearsal ? reinterpret_cast<uint8_t*>(parts) : memory;
+    const Last last(params, tokens, room);
+    bool padding = false;
+    if (!rehearsal) {
+      multiply_and_score(call, memory, parts, parts_there, padding);
+      if (!chooses) return;
+      __syncthreads();  // the products are done, whose memory the choice takes
+    }
+    if (thread < params.experts) {
+      last.slots[thread] = rehearsal ? thread : slot;
+      last.tokens_of[thread] = 0;
+    }
+    if (thread < tokens) paddings[thread] = padding;
+    if (rehearsal) {
+      const Row row = gate_detail::row_in(last.rows, params);
+      if (thread < params.experts) row.scores[thread] = row.choice[thread] = 0.0F;
+      __syncthreads();
+    } else {
+      gather_scores(call, last);
+    }
+    choose_and_sort<kItems>(call, last, tokens, paddings,
+                            rehearsal ? Outcome(params, room + Last::bytes(params, 1)) : Outcome(call));
+    if (!rehearsal) return;
+    __syncthreads();
+  }
 }
 
 }  // namespace
@@ -349,8 +403,9 @@ bool gate_product_sm90(device::cuda::Stream& stream, const LinearArgs& product, 
   call.scores = workspace;
   call.gate = gate;
   call.sort = sort;
+  call.rehearses = Last::bytes(gate.params, 1) + Outcome::bytes(sort) <= int{sizeof(Parts)};
   constexpr int kMostBytes = (kRows + kTokens) * (kMostEach * kSumPart * 2 + 16);
-  const int bytes = std::max((kRows + call.tokens) * call.pitch(), Last::bytes(call));
+  const int bytes = std::max((kRows + call.tokens) * call.pitch(), Last::bytes(gate.params, call.tokens));
   FATHOM_CHECK(bytes <= kMostBytes, "{} bytes of shared memory", bytes);
   with_gate_items(gate.params, [&](auto items) {
     if constexpr (decltype(items)::value * 32 <= kMostExperts) {

@@ -1,0 +1,172 @@
+// The warps that fill the ring of a kernel whose CTAs do one piece after another (group_tiles.cuh): kStages
+// stages of kDepth of k, rows of 128 bytes, kRows of weights and then kTokens of tokens. One warp brings the
+// weights and draws pieces, one the tokens, and what else a stage takes: for each step a warp does as little
+// as can be, since a CTA that is alone with its piece is as fast as they are.
+#pragma once
+
+#include "ops/linear/group_tiles.cuh"
+
+namespace fathom::ops::cuda {
+
+// Whether a CTA has a piece `index` to do, for a warp that draws none itself. Waits until the pieces are
+// known, and all before this kernel have ended, unless the piece is one that begins earlier.
+template <class Pieces>
+struct Following {
+  const Pieces& pieces;
+  bool counted = false;
+
+  __device__ bool has(int index) {
+    if (index < pieces.others) return true;
+    if (!counted) {
+      pieces.groups.wait();
+      device::cuda::wait_for_previous();
+      counted = true;
+    }
+    return index < pieces.count();
+  }
+};
+
+// Nothing but weights and tokens in a stage.
+struct NothingElse {
+  template <class Piece, class Rows>
+  __device__ void begin(const TileArgs& /*args*/, const Piece& /*piece*/, const Rows& /*rows*/) {}
+  __device__ void bring(int /*stage*/) {}
+};
+
+template <int kStages, int kDepth, int kTokens, int kRows, bool kBeside>
+struct PieceProducers {
+  static_assert(kStages < PieceTurns::kSlots);
+  static constexpr int kRowBytes = 128;
+  static constexpr int kStageBytes = (kRows + kTokens) * kRowBytes;
+  // The next piece is drawn when so many steps of this one are still to come, which is longer than drawing
+  // takes. Not sooner: whoever is done first is to have it.
+  static constexpr int kStepsAfterDraw = 16;
+  static constexpr int kRowsOfLane = (kTokens + 31) / 32;
+
+  const Pieces<kBeside, kTokens, kRows>& pieces;
+  const Beside<kBeside>& beside;
+  const CUtensorMap& x_map;
+  const CUtensorMap& weight_map;
+  PieceTurns& turns;
+  uint32_t* counter;
+  uint32_t full, empty;  // addresses of barriers [kStages]
+  uint32_t stages;       // [kStages, kStageBytes]
+
+  // By one warp. Weights are nobody's output: those of a product that may begin early come before the kernel
+  // ahead has ended, and where the groups are known then, as many of the first piece's as the ring holds.
+  __device__ void bring_weights() const {
+    const bool first_lane = threadIdx.x % 32 == 0;
+    const bool known =
+        pieces.args.offsets == nullptr || (pieces.args.offsets_early && pieces.args.gather == nullptr);
+    int index = static_cast<int>(blockIdx.x);
+    bool counted = false, waited = false;
+    const auto count = [&](bool wait) {
+      if (wait && !waited) device::cuda::wait_for_previous();
+      waited = waited || wait;
+      pieces.groups.count(pieces.args, kTokens);
+      counted = true;
+    };
+    if (known) {
+      count(false);
+    } else if (!beside.early || index >= pieces.others) {
+      count(true);
+    }
+    Ring<kStages> ring;
+    bool again = false;  // the ring has gone round
+    for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
+      const auto piece = pieces.at(index);
+      const TileArgs& args = pieces.args_of(piece);
+      if (first_lane) {
+        const CUtensorMap* map = beside.weight_map_or(piece.beside, &weight_map);
+        const int32_t row = piece.tile.group * args.n + piece.n_first;
+        const auto bytes = static_cast<uint32_t>(
+            (kRows + (args.gather != nullptr ? piece.tile.count : kTokens)) * kRowBytes);
+        const int steps = (args.k + kDepth - 1) / kDepth;
+        // The counter is the kernels' ahead until they have ended.
+        const int draws =
+            !counted ? steps : max(steps - kStepsAfterDraw, waited ? 0 : min(steps, kStages) - 1);
+#pragma unroll 1
+        for (int step = 0; step < steps; ++step, ring.next()) {
+          const auto s = static_cast<uint32_t>(ring.stage);
+          if (again) barrier_wait(empty + s * 8, ring.phase ^ 1U);
+          barrier_expect(full + s * 8, bytes);
+          copy_tile(stages + s * kStageBytes, map, full + s * 8, step * kDepth, row);
+          again = again || ring.stage == kStages - 1;
+          if (step == draws) {
+            if (!waited) device::cuda::wait_for_previous();
+            turns.draw(counter, pieces.count(), turn);
+          }
+        }
+      }
+      __syncwarp();
+      if (counted) {
+        waited = true;
+      } else {
+        count(true);
+        if (first_lane) turns.draw(counter, pieces.count(), turn);
+      }
+    }
+  }
+
+  // By one warp. The kernel behind this one may start once all before this one have ended. `else_`: brings
+  // what else belongs to a stage, for the piece that it was told of last.
+  template <class Else>
+  __device__ void bring_tokens(Else else_) const {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    int index = static_cast<int>(blockIdx.x);
+    bool waited = false;
+    const auto wait = [&] {
+      if (waited) return;
+      device::cuda::wait_for_previous();
+      device::cuda::let_next_start();
+      waited = true;
+    };
+    if (beside.early && index < pieces.others) {
+      // What an early product reads was there before this kernel began; but the L1 cache, which only a wait
+      // for the kernel ahead is known to empty, may still have what was there the last time.
+      asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    } else {
+      wait();
+    }
+    Following<Pieces<kBeside, kTokens, kRows>> following{pieces};
+    Ring<kStages> ring;
+    bool again = false;
+    for (int turn = 1; following.has(index); index = turns.at(turn++)) {
+      if (following.counted) wait();
+      const auto piece = pieces.at(index);
+      const TileArgs& args = pieces.args_of(piece);
+      const CUtensorMap* map = beside.x_map_or(piece.beside, &x_map);
+      const bool gathers = args.gather != nullptr;
+      int32_t rows[kRowsOfLane];  // of x: the tile's lines lane, lane + 32 ..; -1: there is none
+#pragma unroll
+      for (int i = 0; i < kRowsOfLane; ++i) {
+        const int line = i * 32 + lane;
+        rows[i] = line >= piece.tile.count ? -1
+                  : gathers                ? args.gather[piece.tile.first + line]
+                                           : piece.tile.first + line;
+      }
+      else_.begin(args, piece, rows);
+      const int steps = (args.k + kDepth - 1) / kDepth;
+#pragma unroll 1
+      for (int step = 0; step < steps; ++step, ring.next()) {
+        const auto s = static_cast<uint32_t>(ring.stage);
+        if (again) barrier_wait(empty + s * 8, ring.phase ^ 1U);
+        const uint32_t to = stages + s * kStageBytes + kRows * kRowBytes;
+        if (!gathers) {
+          if (lane == 0) copy_tile(to, map, full + s * 8, step * kDepth, piece.tile.first);
+        } else {
+#pragma unroll
+          for (int i = 0; i < kRowsOfLane; ++i) {
+            if (rows[i] >= 0)
+              copy_tile(to + (i * 32 + lane) * kRowBytes, map, full + s * 8, step * kDepth, rows[i]);
+          }
+        }
+        else_.bring(ring.stage);
+        again = again || ring.stage == kStages - 1;
+      }
+    }
+    wait();
+  }
+};
+
+}  // namespace fathom::ops::cuda
