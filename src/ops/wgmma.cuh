@@ -63,6 +63,35 @@ __device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* bar
                                  int32_t row) {
   copy_tile(shared_address(to), map, shared_address(barrier), column, row);
 }
+// The same by a whole warp, for which one lane does it: where all are together, what it takes is in the
+// uniform registers that a copy wants. `expected` bytes are announced to the barrier first, where there are
+// any.
+template <bool kExpects>
+__device__ inline void copy_tile_by_warp(uint32_t to, const CUtensorMap* map, uint32_t barrier,
+                                         int32_t column, int32_t row, uint32_t expected = 0) {
+  if constexpr (kExpects) {
+    asm volatile(
+        "{\n"
+        ".reg .pred one;\n"
+        "elect.sync _|one, 0xffffffff;\n"
+        "@one mbarrier.arrive.expect_tx.shared::cta.b64 _, [%2], %5;\n"
+        "@one cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+        "[%1, {%3, %4}], [%2];\n"
+        "}" ::"r"(to),
+        "l"(map), "r"(barrier), "r"(column), "r"(row), "r"(expected)
+        : "memory");
+  } else {
+    asm volatile(
+        "{\n"
+        ".reg .pred one;\n"
+        "elect.sync _|one, 0xffffffff;\n"
+        "@one cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+        "[%1, {%3, %4}], [%2];\n"
+        "}" ::"r"(to),
+        "l"(map), "r"(barrier), "r"(column), "r"(row)
+        : "memory");
+  }
+}
 // The same of one of several matrices (device::cuda::tiles_map_16bit).
 __device__ inline void copy_tile(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t column,
                                  int32_t row, int32_t matrix) {

@@ -28,8 +28,8 @@ struct Following {
 
 // Nothing but weights and tokens in a stage.
 struct NothingElse {
-  template <class Piece, class Rows>
-  __device__ void begin(const TileArgs& /*args*/, const Piece& /*piece*/, const Rows& /*rows*/) {}
+  template <class Piece>
+  __device__ void begin(const TileArgs& /*args*/, const Piece& /*piece*/) {}
   __device__ void bring(int /*stage*/) {}
 };
 
@@ -76,29 +76,24 @@ struct PieceProducers {
     for (int turn = 1; index < (counted ? pieces.count() : pieces.others); index = turns.at(turn++)) {
       const auto piece = pieces.at(index);
       const TileArgs& args = pieces.args_of(piece);
-      if (first_lane) {
-        const CUtensorMap* map = beside.weight_map_or(piece.beside, &weight_map);
-        const int32_t row = piece.tile.group * args.n + piece.n_first;
-        const auto bytes = static_cast<uint32_t>(
-            (kRows + (args.gather != nullptr ? piece.tile.count : kTokens)) * kRowBytes);
-        const int steps = (args.k + kDepth - 1) / kDepth;
-        // The counter is the kernels' ahead until they have ended.
-        const int draws =
-            !counted ? steps : max(steps - kStepsAfterDraw, waited ? 0 : min(steps, kStages) - 1);
+      const CUtensorMap* map = beside.weight_map_or(piece.beside, &weight_map);
+      const int32_t row = uniform(piece.tile.group * args.n + piece.n_first);
+      const auto bytes = uniform(
+          static_cast<uint32_t>((kRows + (args.gather != nullptr ? piece.tile.count : kTokens)) * kRowBytes));
+      const int steps = uniform((args.k + kDepth - 1) / kDepth);
+      // The counter is the kernels' ahead until they have ended.
+      const int draws = !counted ? steps : max(steps - kStepsAfterDraw, waited ? 0 : min(steps, kStages) - 1);
 #pragma unroll 1
-        for (int step = 0; step < steps; ++step, ring.next()) {
-          const auto s = static_cast<uint32_t>(ring.stage);
-          if (again) barrier_wait(empty + s * 8, ring.phase ^ 1U);
-          barrier_expect(full + s * 8, bytes);
-          copy_tile(stages + s * kStageBytes, map, full + s * 8, step * kDepth, row);
-          again = again || ring.stage == kStages - 1;
-          if (step == draws) {
-            if (!waited) device::cuda::wait_for_previous();
-            turns.draw(counter, pieces.count(), turn);
-          }
+      for (int step = 0; step < steps; ++step, ring.next()) {
+        const auto s = static_cast<uint32_t>(ring.stage);
+        if (again) barrier_wait(empty + s * 8, ring.phase ^ 1U);
+        copy_tile_by_warp<true>(stages + s * kStageBytes, map, full + s * 8, step * kDepth, row, bytes);
+        again = again || ring.stage == kStages - 1;
+        if (step == draws && first_lane) {
+          if (!waited) device::cuda::wait_for_previous();
+          turns.draw(counter, pieces.count(), turn);
         }
       }
-      __syncwarp();
       if (counted) {
         waited = true;
       } else {
@@ -137,23 +132,22 @@ struct PieceProducers {
       const TileArgs& args = pieces.args_of(piece);
       const CUtensorMap* map = beside.x_map_or(piece.beside, &x_map);
       const bool gathers = args.gather != nullptr;
-      int32_t rows[kRowsOfLane];  // of x: the tile's lines lane, lane + 32 ..; -1: there is none
+      int32_t rows[kRowsOfLane];  // of x, that are gathered: the tile's lines lane, lane + 32 ..
 #pragma unroll
       for (int i = 0; i < kRowsOfLane; ++i) {
         const int line = i * 32 + lane;
-        rows[i] = line >= piece.tile.count ? -1
-                  : gathers                ? args.gather[piece.tile.first + line]
-                                           : piece.tile.first + line;
+        rows[i] = gathers && line < piece.tile.count ? args.gather[piece.tile.first + line] : -1;
       }
-      else_.begin(args, piece, rows);
-      const int steps = (args.k + kDepth - 1) / kDepth;
+      else_.begin(args, piece);
+      const int32_t first = uniform(piece.tile.first);
+      const int steps = uniform((args.k + kDepth - 1) / kDepth);
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, ring.next()) {
         const auto s = static_cast<uint32_t>(ring.stage);
         if (again) barrier_wait(empty + s * 8, ring.phase ^ 1U);
         const uint32_t to = stages + s * kStageBytes + kRows * kRowBytes;
         if (!gathers) {
-          if (lane == 0) copy_tile(to, map, full + s * 8, step * kDepth, piece.tile.first);
+          copy_tile_by_warp<false>(to, map, full + s * 8, step * kDepth, first);
         } else {
 #pragma unroll
           for (int i = 0; i < kRowsOfLane; ++i) {

@@ -45,40 +45,40 @@ __device__ int blocks_of(const TileArgs& args) {
 template <int kTokens>
 struct Scales {
   using S = Shape<kTokens>;
-  static constexpr int kRowsOfLane = (kTokens + 31) / 32;
+  static constexpr int kOfLane = (S::kScales + 31) / 32;
 
   float* scales;   // [kStages, kScales]
   uint64_t* full;  // [kStages]
-  int scale_groups = 0;
-  bool has_weights = false;
-  const float* of_weights = nullptr;
-  const float* of_tokens[kRowsOfLane] = {};
-  bool has_token[kRowsOfLane] = {};
-  int64_t token_step = 0;
+  const float* from[kOfLane] = {};
+  int64_t steps[kOfLane] = {};
+  bool there[kOfLane] = {};
 
-  template <class Piece, class Rows>
-  __device__ void begin(const TileArgs& args, const Piece& piece, const Rows& rows) {
-    const auto lane = static_cast<int>(threadIdx.x % 32);
-    scale_groups = (args.n + 7) / 8;
-    token_step = args.x_scale_stride;
-    const int eight = piece.n_first / 8 + lane;
-    has_weights = lane < S::kEights && eight < scale_groups;
-    of_weights = args.scales + (has_weights ? piece.tile.group * args.scales_step + eight : 0);
+  template <class Piece>
+  __device__ void begin(const TileArgs& args, const Piece& piece) {
+    const int scale_groups = (args.n + 7) / 8;
 #pragma unroll
-    for (int i = 0; i < kRowsOfLane; ++i) {
-      has_token[i] = rows[i] >= 0;
-      of_tokens[i] = args.x_scales + max(rows[i], 0);
+    for (int i = 0; i < kOfLane; ++i) {
+      const int at = i * 32 + static_cast<int>(threadIdx.x % 32), line = at - S::kEights;
+      if (line < 0) {
+        const int eight = piece.n_first / 8 + at;
+        there[i] = eight < scale_groups;
+        from[i] = args.scales + (there[i] ? piece.tile.group * args.scales_step + eight : 0);
+        steps[i] = there[i] ? scale_groups : 0;
+      } else {
+        there[i] = line < piece.tile.count;
+        const int32_t row = piece.tile.first + line;
+        from[i] = args.x_scales + (!there[i] ? 0 : args.gather != nullptr ? args.gather[row] : row);
+        steps[i] = there[i] ? args.x_scale_stride : 0;
+      }
     }
   }
   __device__ void bring(int stage) {
-    const auto lane = static_cast<int>(threadIdx.x % 32);
-    float* to = scales + stage * S::kScales + lane;
-    if (lane < S::kEights) copy_async_4(to, of_weights, has_weights);
-    if (has_weights) of_weights += scale_groups;
+    float* to = scales + stage * S::kScales;
 #pragma unroll
-    for (int i = 0; i < kRowsOfLane; ++i) {
-      if (i * 32 + lane < kTokens) copy_async_4(to + S::kEights + i * 32, of_tokens[i], has_token[i]);
-      if (has_token[i]) of_tokens[i] += token_step;
+    for (int i = 0; i < kOfLane; ++i) {
+      const int at = i * 32 + static_cast<int>(threadIdx.x % 32);
+      if (at < S::kScales) copy_async_4(to + at, from[i], there[i]);
+      from[i] += steps[i];
     }
     copy_async_arrive(&full[stage]);
   }
@@ -136,12 +136,23 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   const uint32_t first_stage = kept(wgmma_address(stages));
   float sum[kTokens / 2];
   float parts[S::kParts][kTokens / 2];
-  const auto multiply = [&](int s, float(&part)[kTokens / 2]) {
-    const uint32_t stage = first_stage + static_cast<uint32_t>(s) * (S::kStageBytes / 16);
-    const uint64_t a = wgmma_tile_at(stage);
-    const uint64_t b = wgmma_tile_at(stage + S::kWeightBytes / 16);
+  // Of stages at[0 .. kCount). Steps of one sum wait for each other: those of several take turns.
+  const auto multiply = [&](const auto& at, auto& of) {
+    constexpr int kCount = sizeof(at) / sizeof(at[0]);
+    uint64_t a[kCount], b[kCount];
 #pragma unroll
-    for (int k = 0; k < kBlock / 32; ++k) wgmma_e4m3(part, a + 2 * k, b + 2 * k, k > 0);
+    for (int i = 0; i < kCount; ++i) {
+      const uint32_t stage = first_stage + static_cast<uint32_t>(at[i]) * (S::kStageBytes / 16);
+      a[i] = wgmma_tile_at(stage);
+      b[i] = wgmma_tile_at(stage + S::kWeightBytes / 16);
+    }
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kBlock / 32; ++k) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) wgmma_e4m3(of[i], a[i] + 2 * k, b[i] + 2 * k, k > 0);
+    }
+    wgmma_commit();
   };
   // What a lane's values of a block are scaled with: two rows of weights, and tokens.
   struct Factors {
@@ -191,10 +202,7 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
         at[i] = ring.stage;
         wait_for_stage();
       }
-      wgmma_fence();
-#pragma unroll
-      for (int i = 0; i < S::kParts; ++i) multiply(at[i], parts[i]);
-      wgmma_commit();
+      multiply(at, parts);
       Factors of[S::kParts];
 #pragma unroll
       for (int i = 0; i < S::kParts; ++i) of[i] = factors_of(at[i]);
@@ -208,9 +216,8 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
 #pragma unroll 1
     for (; block < blocks; ++block, ring.next()) {
       wait_for_stage();
-      wgmma_fence();
-      multiply(ring.stage, parts[0]);
-      wgmma_commit();
+      const int at[1] = {ring.stage};
+      multiply(at, parts);
       const Factors of = factors_of(ring.stage);
       wgmma_wait<0>();
       __syncwarp();
