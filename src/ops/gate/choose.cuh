@@ -143,41 +143,81 @@ __device__ inline void choose_groups(const GateParams& params, int lane, const R
   }
 }
 
+__device__ inline float value_of(uint32_t key) {
+  return __uint_as_float((key & 0x80000000U) != 0 ? key ^ 0x80000000U : ~key);
+}
+
+// Groups of 32, of each of which a lane has one member's key: bits of those that stay, as score_groups and
+// choose_groups choose them.
+template <int kItems>
+__device__ unsigned choose_groups_of_32(const GateParams& params, bool two, int lane,
+                                        const uint32_t (&keys)[kItems]) {
+  float scores[kItems];
+#pragma unroll
+  for (int g = 0; g < kItems; ++g) {
+    const uint32_t first = __reduce_max_sync(kAll, keys[g]);
+    const bool best = __ffs(static_cast<int>(__ballot_sync(kAll, keys[g] == first))) - 1 == lane;
+    const uint32_t second = __reduce_max_sync(kAll, best ? 0 : keys[g]);
+    scores[g] = known(two ? value_of(first) + value_of(second) : value_of(first));
+  }
+  unsigned kept = 0;
+#pragma unroll
+  for (int g = 0; g < kItems; ++g) {
+    int before = 0;
+#pragma unroll
+    for (int other = 0; other < kItems; ++other) {
+      if (other < params.groups)
+        before += static_cast<int>(other < g ? scores[other] >= scores[g] : scores[other] > scores[g]);
+    }
+    if (before < params.top_groups) kept |= 1U << g;
+  }
+  return kept;
+}
+
 // Chooses by the scores and choices in the row, by a whole warp; ids may be in shared memory. kItems: experts
 // of a lane.
 template <int kItems>
 __device__ void choose_scored(const GateParams& params, const Row& row, int32_t* ids, float* weights) {
   const auto lane = static_cast<int>(threadIdx.x % kWarp);
   const bool two = params.method == Method::kNoAuxTc;
-  if (params.method != Method::kGreedy) {
+  // Keys of what may still be chosen; 0 when taken or not there. Where the bias took part in the choice, it
+  // does not in the weights.
+  uint32_t keys[kItems];
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int e = i * kWarp + lane;
+    keys[i] = e < params.experts ? key_of(row.choice[e]) : 0;
+  }
+  const uint32_t left_out = key_of(two ? out() : 0.0F);
+  if (params.method != Method::kGreedy && kItems <= 8 && params.experts == params.groups * kWarp) {
+    const unsigned kept = choose_groups_of_32(params, two, lane, keys);
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if (i >= params.groups || (kept >> i & 1U) != 0) continue;
+      keys[i] = left_out;
+      if (!two) row.scores[i * kWarp + lane] = 0.0F;
+    }
+  } else if (params.method != Method::kGreedy) {
     score_groups(params, two, lane, row);
     __syncwarp();
     choose_groups(params, lane, row);
     __syncwarp();
-  }
-  const int size = params.experts / params.groups;
-  // Keys of what may still be chosen; 0 when taken or not there. Where the bias took part in the choice, it
-  // does not in the weights.
-  uint32_t keys[kItems];
-  int group = lane / size, member = lane - group * size;  // of the lane's expert
-  const int groups_on = kWarp / size, members_on = kWarp - groups_on * size;
+    const int size = params.experts / params.groups;
+    int group = lane / size, member = lane - group * size;  // of the lane's expert
+    const int groups_on = kWarp / size, members_on = kWarp - groups_on * size;
 #pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int e = i * kWarp + lane;
-    keys[i] = 0;
-    if (e >= params.experts) continue;
-    if (params.method != Method::kGreedy) {
-      if ((row.kept[group / kWarp] >> (group % kWarp) & 1U) == 0) {
-        row.choice[e] = two ? out() : 0.0F;
+    for (int i = 0; i < kItems; ++i) {
+      const int e = i * kWarp + lane;
+      if (e < params.experts && (row.kept[group / kWarp] >> (group % kWarp) & 1U) == 0) {
+        keys[i] = left_out;
         if (!two) row.scores[e] = 0.0F;
       }
-    }
-    keys[i] = key_of(row.choice[e]);
-    group += groups_on;  // counted: a division for each would be half of this loop's code
-    member += members_on;
-    if (member >= size) {
-      member -= size;
-      ++group;
+      group += groups_on;  // counted: a division for each would be half of this loop's code
+      member += members_on;
+      if (member >= size) {
+        member -= size;
+        ++group;
+      }
     }
   }
   __syncwarp();

@@ -28,44 +28,54 @@ struct NormedTokens<true> {
   int rows;
 
 #ifdef __CUDACC__
-  // By four warps, each of every fourth row. `tokens`: a tile of eight rows of 128 bytes for each block, in
-  // the 128-byte swizzle; scales: [kBlocks, scale_stride]. Waits for the kernel ahead.
+  static constexpr int kParts = norm_parts(kNormedWidth), kWarps = norm_block(kNormedWidth) / 32;
+  static_assert(kParts * kWarps * 32 * kPart == kNormedWidth && kWarps <= 4);
+  static constexpr int kThreads = kWarps * 32;
+
+  // By the first kThreads threads of four warps, as BlockRow would have a row. `tokens`: a tile of eight rows
+  // of 128 bytes for each block, in the 128-byte swizzle; scales: [kBlocks, scale_stride]. Waits for the
+  // kernel ahead; before that it runs once over what is there already, for its instructions come from memory
+  // too.
   __device__ void bring(uint8_t* tokens, float* scales, int scale_stride) const {
-    // A row's sum of squares is that of BlockRow: whose warps are here one after another.
-    constexpr int kParts = norm_parts(kNormedWidth), kWarps = norm_block(kNormedWidth) / 32;
-    static_assert(kParts * kWarps * 32 * kPart == kNormedWidth);
-    const auto warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
-    const auto first_of = [&](int w, int p) { return ((p * kWarps + w) * 32 + lane) * kPart; };
-    Floats factors[kWarps][kParts], values[kWarps][kParts];
-    const auto each = [&](const auto& visit) {
+    __shared__ float sums[2][kWarps];
+    const auto thread = static_cast<int>(threadIdx.x);
+    if (thread < kThreads) {
+      Floats factors[kParts];
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-#pragma unroll
-        for (int p = 0; p < kParts; ++p) visit(w, p);
-      }
-    };
-    if (warp < rows) each([&](int w, int p) { factors[w][p] = load_part(weight + first_of(w, p)); });
-    device::cuda::wait_for_previous();
+      for (int p = 0; p < kParts; ++p) factors[p] = load_part(weight + (p * kThreads + thread) * kPart);
 #pragma unroll 1
-    for (int row = warp; row < rows; row += 4) {
-      each([&](int w, int p) { values[w][p] = load_part(x + row * stride + first_of(w, p)); });
-      float squares = 0.0F;
+      for (int turn = -1; turn < rows; ++turn) {
+        if (turn == 0) device::cuda::wait_for_previous();
+        const int row = max(turn, 0);
+        const auto* from = turn < 0 ? reinterpret_cast<const __nv_bfloat16*>(weight) : x + row * stride;
+        Floats values[kParts];
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
+        for (int p = 0; p < kParts; ++p) values[p] = load_part(from + (p * kThreads + thread) * kPart);
         float sum = 0.0F;
 #pragma unroll
-        for (int p = 0; p < kParts; ++p) sum = add_squares(values[w][p], sum);
-        squares += warp_sum(sum);
+        for (int p = 0; p < kParts; ++p) sum = add_squares(values[p], sum);
+        sum = warp_sum(sum);
+        float* const of_warps = sums[turn & 1];
+        if (thread % 32 == 0) of_warps[thread / 32] = sum;
+        named_barrier_sync(2, kThreads);
+        float squares = 0.0F;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) squares += of_warps[w];
+        const float scale = norm_scale(squares, kNormedWidth, eps);
+#pragma unroll
+        for (int p = 0; p < kParts; ++p) {
+          const Floats normed = normed_part(values[p], scale, factors[p]);
+          const RoundedPart rounded = round_part(stored_as<__nv_bfloat16>(normed));
+          const int first = (p * kThreads + thread) * kPart;
+          const int block = first / kQuantizeBlock, column = first % kQuantizeBlock;
+          uint8_t* line = tokens + block * kBlockBytes + row * kQuantizeBlock;
+          store_part(reinterpret_cast<f8e4m3*>(line + (column / 16 ^ row) * 16 + column % 16),
+                     rounded.values);
+          if (column == 0) scales[block * scale_stride + row] = rounded.scale;
+        }
       }
-      const float scale = norm_scale(squares, kNormedWidth, eps);
-      each([&](int w, int p) {
-        const Floats normed = normed_part(values[w][p], scale, factors[w][p]);
-        const RoundedPart rounded = round_part(stored_as<__nv_bfloat16>(normed));
-        const int first = first_of(w, p), block = first / kQuantizeBlock, column = first % kQuantizeBlock;
-        uint8_t* line = tokens + block * kBlockBytes + row * kQuantizeBlock;
-        store_part(reinterpret_cast<f8e4m3*>(line + (column / 16 ^ row) * 16 + column % 16), rounded.values);
-        if (column == 0) scales[block * scale_stride + row] = rounded.scale;
-      });
+    } else {
+      device::cuda::wait_for_previous();
     }
     fence_async();
   }

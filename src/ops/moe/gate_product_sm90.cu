@@ -44,7 +44,6 @@ struct Call {
   uint64_t* scores;     // [T, E] score and choice, or (softmax) the logit; or kNothing
   GateArgs gate;
   ExpertSortArgs sort;
-  bool rehearses;
 
   // Bytes from row to row of what a CTA holds: an odd number of 16-byte lines, so that ldmatrix meets no bank
   // twice.
@@ -350,9 +349,10 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads)
   }
 
 #pragma unroll 1
-  for (bool rehearsal = chooses && call.rehearses;; rehearsal = false) {
+  for (bool rehearsal = chooses;; rehearsal = false) {
     const int tokens = rehearsal ? 1 : call.tokens;
-    uint8_t* const room = rehearsal ? reinterpret_cast<uint8_t*>(parts) : memory;
+    // Of the rehearsal: where tokens' lines will come.
+    uint8_t* const room = memory + (rehearsal ? kRows * call.pitch() : 0);
     const Last last(params, tokens, room);
     bool padding = false;
     if (!rehearsal) {
@@ -403,9 +403,10 @@ bool gate_product_sm90(device::cuda::Stream& stream, const LinearArgs& product, 
   call.scores = workspace;
   call.gate = gate;
   call.sort = sort;
-  call.rehearses = Last::bytes(gate.params, 1) + Outcome::bytes(sort) <= int{sizeof(Parts)};
   constexpr int kMostBytes = (kRows + kTokens) * (kMostEach * kSumPart * 2 + 16);
-  const int bytes = std::max((kRows + call.tokens) * call.pitch(), Last::bytes(gate.params, call.tokens));
+  const int rehearsal = Last::bytes(gate.params, 1) + Outcome::bytes(sort);
+  const int bytes = std::max(kRows * call.pitch() + std::max(call.tokens * call.pitch(), rehearsal),
+                             Last::bytes(gate.params, call.tokens));
   FATHOM_CHECK(bytes <= kMostBytes, "{} bytes of shared memory", bytes);
   with_gate_items(gate.params, [&](auto items) {
     if constexpr (decltype(items)::value * 32 <= kMostExperts) {

@@ -16,13 +16,14 @@ __device__ inline void sort_one(const int32_t* experts, const ExpertSortArgs& ar
       count += static_cast<int32_t>(experts[k] >= 0 && experts[k] < expert);
     return count;
   };
+  // The offsets, then the copies.
 #pragma unroll 1
-  for (int32_t e = thread; e <= args.experts; e += threads) args.sort.offsets[e] = before(e);
-#pragma unroll 1
-  for (int32_t k = thread; k < args.top_k; k += threads) {
-    const int32_t place = experts[k] >= 0 ? before(experts[k]) : -1;
-    args.sort.places[k] = place;
-    if (place >= 0) args.sort.tokens[place] = 0;
+  for (int32_t i = thread; i < args.experts + 1 + args.top_k; i += threads) {
+    const int32_t k = i - args.experts - 1;
+    const int32_t expert = k < 0 ? i : experts[k];
+    const int32_t place = expert >= 0 ? before(expert) : -1;
+    (k < 0 ? args.sort.offsets + i : args.sort.places + k)[0] = place;
+    if (k >= 0 && place >= 0) args.sort.tokens[place] = 0;
   }
 }
 
