@@ -166,11 +166,6 @@ __device__ inline void wait_for_releases(uint64_t* empty, int uses) {
   for (int use = max(uses - kStages, 0); use < uses; ++use)
     barrier_wait(&empty[use % kStages], static_cast<uint32_t>(use / kStages) & 1U);
 }
-// Makes the thread's own writes to shared memory visible to the tensor cores and the copy engine; a barrier
-// between the threads follows.
-__device__ inline void fence_async() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
 // A warp's value of its first lane. The compiler knows the result to be the same in all lanes: what is
 // computed from it takes the uniform registers, which is where matrix instructions and bulk copies want it.
 __device__ inline uint32_t uniform(uint32_t value) {

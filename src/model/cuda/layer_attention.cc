@@ -44,13 +44,13 @@ Projected project(const Step& step, const MlaWeights& weights) {
   const Matrix q_latent = work.q_latent.first_rows(t);
   Workspace::Rounded rounded;
   if (weights.q_b.fp8_x) rounded = work.rounded_q_latent.first_rows(t);
-  ops::cuda::normed_linear(step.stream,
-                           {.x = qkv.slice(0, c.q_lora_rank),
-                            .y = q_latent,
-                            .weight = weights.q_norm,
-                            .eps = static_cast<float>(c.rms_norm_eps),
-                            .rounded = rounded},
-                           {.x = q_latent, .y = work.q.first_rows(t), .weight = &weights.q_b, .x8 = rounded});
+  ops::cuda::rms_norm(step.stream, {.x = qkv.slice(0, c.q_lora_rank),
+                                    .y = q_latent,
+                                    .weight = weights.q_norm,
+                                    .eps = static_cast<float>(c.rms_norm_eps),
+                                    .rounded = rounded});
+  ops::cuda::linear(step.stream,
+                    {.x = q_latent, .y = work.q.first_rows(t), .weight = &weights.q_b, .x8 = rounded});
   return {work.q.first_rows(t), qkv.slice(c.q_lora_rank, c.q_lora_rank + c.latent_width())};
 }
 

@@ -5,6 +5,12 @@
 
 namespace fathom::ops::cuda {
 
+// Makes the thread's own writes to shared memory visible to the tensor cores and the copy engine; a barrier
+// between the threads follows.
+__device__ inline void fence_async() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // For what is read once: the L2 cache gives it up first.
 __device__ inline uint64_t once_policy() {
   uint64_t policy;

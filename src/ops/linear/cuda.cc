@@ -90,16 +90,6 @@ void linear(device::cuda::Stream& stream, const LinearArgs& args) {
   run(stream, make_call(args, rows), *args.weight);
 }
 
-void normed_linear(device::cuda::Stream& stream, const RmsNormArgs& norm, const LinearArgs& product) {
-  if (product.weight->fp8_x && norm.x.rows > 0) {
-    TileCall call = make_call(product, norm.x.rows);
-    call.norm = &norm;
-    if (linear_wgmma_w8a8_normed(stream, call)) return stream.launched("linear (wgmma, fp8 x fp8, normed)");
-  }
-  rms_norm(stream, norm);
-  linear(stream, product);
-}
-
 void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args) {
   TileCall call = make_call(args.linear, args.max_rows);
   call.args.offsets = args.offsets;

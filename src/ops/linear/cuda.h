@@ -10,7 +10,6 @@
 
 #include "device/cuda/stream.h"
 #include "ops/cuda_batch.h"
-#include "ops/rms_norm/cuda.h"
 
 namespace fathom::ops::cuda {
 
@@ -54,9 +53,6 @@ struct LinearArgs {
   QuantizedMatrix x8 = {};  // [R, k] in place of x, where the weight takes it
 };
 void linear(device::cuda::Stream& stream, const LinearArgs& args);
-// rms_norm(norm), then linear(product) of norm.y, or of norm.rounded where the weight takes that; the same
-// bits. One launch for few rows; what norm.y and norm.rounded hold then is undefined.
-void normed_linear(device::cuda::Stream& stream, const RmsNormArgs& norm, const LinearArgs& product);
 
 // Group g's rows are [offsets[g], offsets[g + 1]); row r reads x row gather[r] (or r without gather).
 struct GroupedLinearArgs {

@@ -36,9 +36,6 @@ struct TileCall {
   // A dense product in the same launch (GroupedLinearArgs), for the kernels that say that they take it.
   const TileCall* beside = nullptr;
   bool beside_early = false;
-  // Of which x is what comes out (normed_linear), for the kernel that says that it takes it; args.x is not
-  // there then.
-  const RmsNormArgs* norm = nullptr;
 
   // Tiles of `height` rows that cover any split of max_rows into groups.
   int64_t row_tiles(int64_t height) const {
@@ -87,8 +84,6 @@ void linear_wgmma_w8a8(device::cuda::Stream& stream, const TileCall& call);
 bool linear_wgmma_w8a8_beside(const TileCall& call);
 // The same for up to 128 rows, not grouped; linear_wgmma_w8a8 chooses it. False when the shape is not for it.
 bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call);
-// The same behind call.norm. False when the shape or the norm is not for it.
-bool linear_wgmma_w8a8_normed(device::cuda::Stream& stream, const TileCall& call);
 // The same for up to 8 rows, not grouped, of a weight whose sums over k are what takes its time;
 // linear_wgmma_w8a8 chooses it. False when the shape is not for it.
 bool linear_wgmma_w8a8_chain(device::cuda::Stream& stream, const TileCall& call);

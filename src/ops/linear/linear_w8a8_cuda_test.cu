@@ -11,7 +11,6 @@
 #include "ops/linear/f8_encode.h"
 #include "ops/quantize/cuda.h"
 #include "ops/quantize/ref.h"
-#include "ops/rms_norm/cuda.h"
 
 namespace fathom::ops::cuda {
 namespace {
@@ -324,74 +323,6 @@ TEST(CudaLinearW8A8, ADenseProductGoesBesideGroups) {
                 << n << " x " << other_k << ", " << tokens << " tokens, swiglu " << swiglu << ", at " << i;
           }
         }
-      }
-    }
-  }
-}
-
-// Queued behind something long: it takes what that leaves.
-TEST(CudaLinearW8A8, ANormBeforeItGivesTheBitsOfBoth) {
-  auto* stream = test_stream();
-  if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
-  struct Case {
-    int64_t n, k;
-  };
-  std::vector<Case> cases = {{200, 1536},  {2112, 1536},  {3072, 1536},
-                             {7000, 1536}, {24576, 1536}, {320, 1024}};
-  if (small()) cases = {{200, 1536}, {1000, 1536}};
-  const auto bf16_bits = [](float value) {
-    return static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
-  };
-  const int64_t most = 9;
-  uint64_t seed = 1000;
-  for (const Case& c : cases) {
-    seed += 10;
-    const TestWeight weight(seed, 1, c.n, c.k, seed / 10 % 2 == 0);
-    const int64_t stride = c.k + 576;
-    std::vector<uint16_t> host_x(static_cast<size_t>(most * stride), 0xffff);
-    std::vector<float> host_norm(static_cast<size_t>(c.k));
-    for (int64_t row = 0; row < most; ++row) {
-      const float size = row == 3 ? 0.0F : 0.01F + 30.0F * std::abs(draw(seed + 1, row));
-      for (int64_t col = 0; col < c.k; ++col)
-        host_x[static_cast<size_t>(row * stride + col)] = bf16_bits(draw(seed + 2, row * c.k + col) * size);
-    }
-    for (size_t i = 0; i < host_norm.size(); ++i)
-      host_norm[i] = 1.0F + draw(seed + 3, static_cast<int64_t>(i));
-    const DeviceArray<uint16_t> source(host_x);
-    const DeviceArray<float> norm_weight(host_norm);
-    DeviceArray<uint16_t> x(most * stride), normed(most * c.k), y(most * c.n);
-    DeviceArray<uint8_t> values(most * c.k);
-    DeviceArray<float> scales(blocks_of(c.k) * most);
-    const auto run = [&](int64_t rows, bool apart) {
-      for (DeviceArray<uint16_t>* array : {&x, &normed, &y})
-        stream->fill(array->data(), 0xff, 2 * array->size());
-      stream->fill(values.data(), 0xff, values.size());
-      stream->fill(scales.data(), 0xff, 4 * scales.size());
-      stream->copy(x.data(), source.data(), 2 * x.size());
-      const RmsNormArgs norm{.x = {x.data(), DType::kBF16, rows, c.k, stride},
-                             .y = {normed.data(), DType::kBF16, rows, c.k},
-                             .weight = norm_weight.data(),
-                             .eps = 1e-6F,
-                             .rounded = {values.data(), scales.data(), rows, c.k, c.k, most}};
-      const LinearArgs product{.x = norm.y,
-                               .y = {y.data(), DType::kBF16, rows, c.n},
-                               .weight = &weight.weight,
-                               .x8 = norm.rounded};
-      if (apart) {
-        rms_norm(*stream, norm);
-        linear(*stream, product);
-      } else {
-        normed_linear(*stream, norm, product);
-      }
-      EXPECT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
-      return y.get();
-    };
-    for (int64_t rows = 1; rows <= most; ++rows) {
-      const std::vector<uint16_t> expected = run(rows, true), got = run(rows, false);
-      for (size_t i = 0; i < static_cast<size_t>(rows * c.n); ++i) {
-        ASSERT_EQ(got[i], expected[i])
-            << "[" << rows << ", " << c.n << ", " << c.k << "] row " << i / static_cast<size_t>(c.n)
-            << " column " << i % static_cast<size_t>(c.n);
       }
     }
   }

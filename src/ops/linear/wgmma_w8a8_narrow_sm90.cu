@@ -3,16 +3,14 @@
 // stand on the wide side. Weights, tokens and scales are brought by a warp each, some blocks of 128 of k at a
 // time; the weights' first stages come while the kernel before this one still runs. The CTAs of a cluster
 // stand side by side over the weights' rows and share the tokens, or have 64 of 128 tokens each and share the
-// weights: each brings other blocks of them to both. Few tokens that come from a norm are normed here
-// (normed_tokens.cuh), and stay. Products and their order are those of wgmma_w8a8_sm90.cu, and so are the
-// bits.
+// weights: each brings other blocks of them to both. Products and their order are those of
+// wgmma_w8a8_sm90.cu, and so are the bits.
 #include <algorithm>
 #include <type_traits>
 
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
-#include "ops/linear/normed_tokens.cuh"
 #include "ops/linear/store_staged.cuh"
 #include "ops/wgmma.cuh"
 
@@ -35,11 +33,6 @@ struct Shape {
   static constexpr int kWeightBytes = kColumns * kBlock;              // of a block
   static constexpr int kScales = kRows + (kColumns / 8 + 3) / 4 * 4;  // of a block
   static constexpr int kOutBytes = 4 * kGroups * kStagedBytes;
-  // Of normed tokens, with room for reading 64 rows, and their scales.
-  static constexpr int kNormedScaleBytes = NormedTokens<true>::kBlocks * kRows * 4;
-  static constexpr int kNormedBytes =
-      NormedTokens<true>::kBlocks * NormedTokens<true>::kBlockBytes + 64 * kBlock + kNormedScaleBytes;
-  static_assert(NormedTokens<true>::kBlocks % kDepth == 0);
   // Short tiles leave room for the kernel behind this one, which brings its weights meanwhile; not those
   // whose stages are mostly tokens, for two such stages are too few.
   static constexpr int kResident = kGroups == 1 ? 2 : 1;
@@ -53,15 +46,14 @@ struct Shape {
 struct Geometry {
   int tiles;        // of clusters
   int rows;         // tokens of a CTA
-  int token_bytes;  // of a block in a stage: whole eights of rows
+  int token_bytes;  // of a block: whole eights of rows
   int stages;
 };
 
-template <class S, bool kNorms>
+template <class S>
 __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThreads, S::kResident)
     wgmma_w8a8_narrow_kernel(const __grid_constant__ TileArgs args, const __grid_constant__ CUtensorMap x_map,
-                             const __grid_constant__ CUtensorMap weight_map, const Geometry geometry,
-                             const NormedTokens<kNorms> normed) {
+                             const __grid_constant__ CUtensorMap weight_map, const Geometry geometry) {
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[kMostStages], empty[kMostStages];
 
@@ -73,7 +65,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
       barrier_init(&empty[s], 4 * S::kGroups * S::kCluster);
     }
     barrier_init_fence();
-    if constexpr (!kNorms) prefetch_map(&x_map);
+    prefetch_map(&x_map);
     prefetch_map(&weight_map);
   }
   cluster_sync();
@@ -114,8 +106,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
       const uint32_t barrier = full_barriers + s * 8;
       const int here = min(S::kDepth, blocks - step * S::kDepth);
       if (lane == 0) {
-        const int token_bytes = kNorms ? 0 : geometry.rows * kBlock;
-        barrier_expect(barrier, static_cast<uint32_t>(here * (S::kWeightBytes + token_bytes)));
+        barrier_expect(barrier, static_cast<uint32_t>(here * (S::kWeightBytes + geometry.rows * kBlock)));
 #pragma unroll
         for (int i = 0; i < S::kDepth / S::kDown; ++i) {
           const int d = i * S::kDown + down_rank;
@@ -134,7 +125,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
     // The weights are nobody's output.
     const int early = min(geometry.stages, steps);
     for (int step = 0; step < early; ++step) bring(step, step, column_of(first_index));
-    if constexpr (!kNorms) device::cuda::wait_for_previous();
+    device::cuda::wait_for_previous();
     for (int index = first_index; index < geometry.tiles; index += clusters) {
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, next_stage()) {
@@ -149,8 +140,8 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
                      static_cast<uint32_t>(use / geometry.stages) & 1U);
     }
   } else if (warp == S::kGroups * 4 + 1) {  // tokens
-    if constexpr (!kNorms) device::cuda::wait_for_previous();
-    for (int index = first_index; !kNorms && index < geometry.tiles; index += clusters) {
+    device::cuda::wait_for_previous();
+    for (int index = first_index; index < geometry.tiles; index += clusters) {
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, next_stage()) {
         wait_until_empty();
@@ -175,7 +166,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
       }
     }
   } else if (warp == S::kGroups * 4 + 2) {  // scales of a block: of the tokens, then of the weights' eights
-    if constexpr (!kNorms) device::cuda::wait_for_previous();
+    device::cuda::wait_for_previous();
     const int scale_groups = (args.n + 7) / 8;
     for (int index = first_index; index < geometry.tiles; index += clusters) {
       const int eight = column_of(index) / 8 + lane;
@@ -191,7 +182,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
         for (int d = 0; d < S::kDepth; ++d) {
           if (step * S::kDepth + d >= blocks) break;
 #pragma unroll
-          for (int i = 0; !kNorms && i < S::kRows / 32; ++i) {
+          for (int i = 0; i < S::kRows / 32; ++i) {
             const bool inside = first + i * 32 < args.rows;
             copy_async_4(to + d * S::kScales + i * 32, inside ? of_tokens + i * 32 : args.x_scales, inside);
           }
@@ -204,22 +195,11 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
     }
     copy_async_wait<0>();
   } else {
-    // Behind the stages, where they stay.
-    const uint32_t normed_tokens = stages + geometry.stages * stage_bytes;
-    const uint32_t normed_scales = normed_tokens + S::kNormedBytes - S::kNormedScaleBytes;
-    if constexpr (kNorms) {
-      uint8_t* const to = shared_bytes + (normed_tokens - shared_address(shared_bytes));
-      normed.bring(to,
-                   reinterpret_cast<float*>(shared_bytes + (normed_scales - shared_address(shared_bytes))),
-                   S::kRows);
-      named_barrier_sync(1, 128);
-    } else {
-      device::cuda::wait_for_previous();
-    }
+    device::cuda::wait_for_previous();
     const int consumer = warp / 4;
     const uint32_t their_empty_barriers = cluster_address(empty, static_cast<uint32_t>(lane % S::kCluster));
     const uint32_t tokens = S::kDepth * S::kWeightBytes + consumer * 64 * kBlock;
-    const uint32_t token_scales = (kNorms ? normed_scales : scales) + (warp * 16 + lane / 4) * 4;
+    const uint32_t token_scales = scales + (warp * 16 + lane / 4) * 4;
     const uint32_t weight_scales = scales + S::kRows * 4;
     for (int index = first_index; index < geometry.tiles; index += clusters) {
       float sum[S::kColumns / 2];
@@ -234,10 +214,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
         wgmma_fence();
 #pragma unroll
         for (int d = 0; d < S::kDepth; ++d) {
-          const uint32_t block_tokens =
-              kNorms ? normed_tokens + (step * S::kDepth + d) * NormedTokens<true>::kBlockBytes
-                     : at + tokens + d * geometry.token_bytes;
-          const uint64_t a = wgmma_tile_at((block_tokens & 0x3ffffU) >> 4);
+          const uint64_t a = wgmma_tile_at(((at + tokens + d * geometry.token_bytes) & 0x3ffffU) >> 4);
           const uint64_t b = wgmma_tile_at(((at + d * S::kWeightBytes) & 0x3ffffU) >> 4);
 #pragma unroll
           for (int k = 0; k < kBlock / 32; ++k) wgmma_e4m3(products[d], a + 2 * k, b + 2 * k, k > 0);
@@ -246,9 +223,8 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
         const int here = blocks - step * S::kDepth;
         const auto add = [&](int d, auto pending) {
           const uint32_t slot = (s * S::kDepth + d) * (S::kScales * 4);
-          const uint32_t token_slot = kNorms ? (step * S::kDepth + d) * (S::kRows * 4) : slot;
-          const float above = shared_float(token_scales + token_slot),
-                      below = shared_float(token_scales + token_slot + 32);
+          const float above = shared_float(token_scales + slot),
+                      below = shared_float(token_scales + slot + 32);
           float upper[S::kColumns / 8], lower[S::kColumns / 8];
 #pragma unroll
           for (int j = 0; j < S::kColumns / 8; ++j) {
@@ -285,44 +261,28 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
   cluster_sync();  // the others may still write here
 }
 
-template <class S, bool kNorms>
+template <class S>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
   const auto& args = call.args;
   Geometry geometry{};
   geometry.tiles = static_cast<int>(ceil_div<int64_t>(args.n, S::kAcross * S::kColumns));
   geometry.rows = static_cast<int>(std::min<int64_t>(call.max_rows, S::kRows));
-  geometry.token_bytes = kNorms ? 0 : ceil_div(geometry.rows, 8) * 8 * kBlock;
+  geometry.token_bytes = ceil_div(geometry.rows, 8) * 8 * kBlock;
   // Room to align, and for reading behind the last stage.
-  const int fixed =
-      S::kOutBytes + 1024 + (kNorms ? S::kNormedBytes : S::kRows * kBlock - geometry.token_bytes);
+  const int fixed = S::kOutBytes + 1024 + S::kRows * kBlock - geometry.token_bytes;
   const int stage = S::kDepth * (S::kWeightBytes + geometry.token_bytes + S::kScales * 4);
   geometry.stages = std::min(kMostStages, (S::most_bytes(call.max_rows) - fixed) / stage);
-  CUtensorMap x_map{};
-  NormedTokens<kNorms> normed{};
-  if constexpr (kNorms) {
-    const RmsNormArgs& norm = *call.norm;
-    normed = {static_cast<const __nv_bfloat16*>(norm.x.data), norm.x.stride, norm.weight, norm.eps,
-              geometry.rows};
-  } else {
-    x_map = device::cuda::tile_map_8bit(stream, args.x, call.x_rows, args.k, args.x_stride, geometry.rows);
-  }
+  const CUtensorMap x_map =
+      device::cuda::tile_map_8bit(stream, args.x, call.x_rows, args.k, args.x_stride, geometry.rows);
   const CUtensorMap weight_map =
       device::cuda::tile_map_8bit(stream, args.weight, args.n, args.k, args.k_stride, S::kColumns);
-  const auto kernel = wgmma_w8a8_narrow_kernel<S, kNorms>;
+  const auto kernel = wgmma_w8a8_narrow_kernel<S>;
   static device::cuda::SharedMemory memory;
   memory.allow(stream, kernel, S::kMostBytes);
   const int clusters = std::min(geometry.tiles, stream.gpu().multiprocessors / S::kCluster);
   device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(clusters * S::kCluster)),
                              dim3(S::kThreads), fixed + geometry.stages * stage, args, x_map, weight_map,
-                             geometry, normed);
-}
-
-template <class S>
-void launch(device::cuda::Stream& stream, const TileCall& call) {
-  if constexpr (S::kGroups == 1 && S::kDown == 1) {
-    if (call.norm != nullptr) return launch<S, true>(stream, call);
-  }
-  launch<S, false>(stream, call);
+                             geometry);
 }
 
 struct Choice {
@@ -362,15 +322,6 @@ bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call
   }
   best.launch(stream, call);
   return true;
-}
-
-bool linear_wgmma_w8a8_normed(device::cuda::Stream& stream, const TileCall& call) {
-  const RmsNormArgs& norm = *call.norm;
-  if (norm.x.dtype != device::DType::kBF16 || norm.y.dtype != device::DType::kBF16 ||
-      call.args.k != kNormedWidth || call.max_rows > kMostNormedRows || !takes_parts(norm.x) ||
-      !takes_parts(norm.weight, sizeof(float), kNormedWidth, 0))
-    return false;
-  return linear_wgmma_w8a8_narrow(stream, call);
 }
 
 }  // namespace fathom::ops::cuda

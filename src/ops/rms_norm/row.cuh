@@ -45,25 +45,6 @@ struct BlockRow {
   }
 };
 
-// What a row's values are multiplied with before their weights, of the sum of their squares.
-__device__ inline float norm_scale(float squares, int64_t width, float eps) {
-  return 1.0F / sqrtf(squares / static_cast<float>(width) + eps);
-}
-__device__ inline Floats normed_part(const Floats& values, float scale, const Floats& weight) {
-  Floats out;
-#pragma unroll
-  for (int i = 0; i < kPart; ++i) out.v[i] = values.v[i] * scale * weight.v[i];
-  return out;
-}
-// As a Y holds it.
-template <class Y>
-__device__ Floats stored_as(const Floats& part) {
-  Floats out;
-#pragma unroll
-  for (int i = 0; i < kPart; ++i) out.v[i] = to_float(from_float<Y>(part.v[i]));
-  return out;
-}
-
 // y = values / sqrt(mean(values^2) + eps) * weight, and what y holds once more in FP8 where `rounded` has a
 // place; all threads of the row (BlockRow, ClusterRow) call it.
 template <bool kVectors, class Row, class Y>
@@ -76,7 +57,7 @@ __device__ void norm_row(const Row& row, const Floats (&values)[Row::kHeld], con
 #pragma unroll
     for (int p = 0; p < Row::kHeld; ++p) soon[p] = load_part<kVectors>(weight, row.first(p), width);
   }
-  const float scale = norm_scale(row.squares(values), width, eps);
+  const float scale = 1.0F / sqrtf(row.squares(values) / static_cast<float>(width) + eps);
 #pragma unroll
   for (int p = 0; p < Row::kHeld; ++p) {
     const int64_t first = row.first(p);
@@ -85,9 +66,14 @@ __device__ void norm_row(const Row& row, const Floats (&values)[Row::kHeld], con
       factors = soon[p];
     else
       factors = load_part<kVectors>(weight, first, width);
-    const Floats out = normed_part(values[p], scale, factors);
+    Floats out;
+#pragma unroll
+    for (int i = 0; i < kPart; ++i) out.v[i] = values[p].v[i] * scale * factors.v[i];
     store_part<kVectors>(y_row, first, width, out);
-    if (rounded.values != nullptr) quantize_part<kVectors>(rounded, first, width, stored_as<Y>(out));
+    if (rounded.values == nullptr) continue;
+#pragma unroll
+    for (int i = 0; i < kPart; ++i) out.v[i] = to_float(from_float<Y>(out.v[i]));
+    quantize_part<kVectors>(rounded, first, width, out);
   }
 }
 #endif
