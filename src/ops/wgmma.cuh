@@ -138,9 +138,16 @@ __device__ inline uint32_t rank_in_cluster() {
   return rank;
 }
 // All threads of the cluster wait for each other; makes nothing visible but initialised barriers, and does
-// not wait for arrivals on their way (wait_for_releases).
+// not wait for arrivals on their way (wait_for_releases). Or one half of it, and later the other.
+__device__ inline void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ inline void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 __device__ inline void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  cluster_arrive();
+  cluster_wait();
 }
 // The same, and what each wrote before it is visible to all after it: waits for all of memory.
 __device__ inline void cluster_sync_memory() {

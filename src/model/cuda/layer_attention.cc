@@ -22,33 +22,34 @@ struct Projected {
 };
 
 // What precedes the split in queries and entries.
-Matrix project_all(const Step& step, const MlaWeights& weights) {
+ops::cuda::LinearArgs first_projection(const Step& step, const MlaWeights& weights) {
   const int64_t t = step.batch.view.tokens;
-  const Matrix qkv = step.work.qkv.first_rows(t);
-  ops::cuda::linear(step.stream, {.x = step.work.normed.first_rows(t),
-                                  .y = qkv,
-                                  .weight = &weights.qkv_a,
-                                  .x8 = step.work.rounded_normed.first_rows(t)});
-  return qkv;
+  return {.x = step.work.normed.first_rows(t),
+          .y = step.work.qkv.first_rows(t),
+          .weight = &weights.qkv_a,
+          .x8 = step.work.rounded_normed.first_rows(t)};
 }
 
 Projected project(const Step& step, const MlaWeights& weights) {
   const ModelConfig& c = step.config;
   const int64_t t = step.batch.view.tokens;
   const Workspace& work = step.work;
-  const Matrix qkv = project_all(step, weights);
+  const ops::cuda::LinearArgs projection = first_projection(step, weights);
+  const Matrix& qkv = projection.y;
   if (c.q_lora_rank == 0) {
+    ops::cuda::linear(step.stream, projection);
     const int64_t queries = step.shard.heads.count * c.query_dim();
     return {qkv.slice(0, queries), qkv.slice(queries, queries + c.latent_width())};
   }
   const Matrix q_latent = work.q_latent.first_rows(t);
   Workspace::Rounded rounded;
   if (weights.q_b.fp8_x) rounded = work.rounded_q_latent.first_rows(t);
-  ops::cuda::rms_norm(step.stream, {.x = qkv.slice(0, c.q_lora_rank),
-                                    .y = q_latent,
-                                    .weight = weights.q_norm,
-                                    .eps = static_cast<float>(c.rms_norm_eps),
-                                    .rounded = rounded});
+  ops::cuda::linear_and_norm(step.stream, projection,
+                             {.x = qkv.slice(0, c.q_lora_rank),
+                              .y = q_latent,
+                              .weight = weights.q_norm,
+                              .eps = static_cast<float>(c.rms_norm_eps),
+                              .rounded = rounded});
   ops::cuda::linear(step.stream,
                     {.x = q_latent, .y = work.q.first_rows(t), .weight = &weights.q_b, .x8 = rounded});
   return {work.q.first_rows(t), qkv.slice(c.q_lora_rank, c.q_lora_rank + c.latent_width())};
@@ -253,7 +254,9 @@ void plain_attention(const Step& step, const MlaWeights& weights, const ops::cud
 
 void write_entries(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache) {
   const ModelConfig& c = step.config;
-  const Matrix qkv = project_all(step, weights);
+  const ops::cuda::LinearArgs projection = first_projection(step, weights);
+  ops::cuda::linear(step.stream, projection);
+  const Matrix& qkv = projection.y;
   const int64_t first = qkv.columns - c.latent_width();
   const Matrix kv_a = qkv.slice(first, qkv.columns);
   if (step.mla) {

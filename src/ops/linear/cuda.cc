@@ -90,6 +90,20 @@ void linear(device::cuda::Stream& stream, const LinearArgs& args) {
   run(stream, make_call(args, rows), *args.weight);
 }
 
+void linear_and_norm(device::cuda::Stream& stream, const LinearArgs& product, const RmsNormArgs& norm) {
+  FATHOM_CHECK(norm.x.data == product.y.data && norm.x.stride == product.y.stride &&
+                   norm.x.rows == product.y.rows && norm.x.columns <= product.y.columns,
+               "a norm of [{}, {}] after [{}, {}]", norm.x.rows, norm.x.columns, product.y.rows,
+               product.y.columns);
+  if (product.weight->fp8_x && product.x8.rows > 0) {
+    TileCall call = make_call(product, product.x8.rows);
+    call.norm = &norm;
+    if (linear_wgmma_w8a8_chain(stream, call)) return stream.launched("linear (wgmma, fp8 x fp8), norm");
+  }
+  linear(stream, product);
+  rms_norm(stream, norm);
+}
+
 void grouped_linear(device::cuda::Stream& stream, const GroupedLinearArgs& args) {
   TileCall call = make_call(args.linear, args.max_rows);
   call.args.offsets = args.offsets;

@@ -10,6 +10,7 @@
 
 #include "device/cuda/stream.h"
 #include "ops/cuda_batch.h"
+#include "ops/rms_norm/cuda.h"
 
 namespace fathom::ops::cuda {
 
@@ -53,6 +54,9 @@ struct LinearArgs {
   QuantizedMatrix x8 = {};  // [R, k] in place of x, where the weight takes it
 };
 void linear(device::cuda::Stream& stream, const LinearArgs& args);
+// linear(product), then rms_norm(norm), whose x are the first columns of product.y; the same bits. One launch
+// for a row of a short product.
+void linear_and_norm(device::cuda::Stream& stream, const LinearArgs& product, const RmsNormArgs& norm);
 
 // Group g's rows are [offsets[g], offsets[g + 1]); row r reads x row gather[r] (or r without gather).
 struct GroupedLinearArgs {

@@ -36,6 +36,8 @@ struct TileCall {
   // A dense product in the same launch (GroupedLinearArgs), for the kernels that say that they take it.
   const TileCall* beside = nullptr;
   bool beside_early = false;
+  // Of y's first columns, in the same launch (linear_and_norm), for the kernel that says that it takes it.
+  const RmsNormArgs* norm = nullptr;
 
   // Tiles of `height` rows that cover any split of max_rows into groups.
   int64_t row_tiles(int64_t height) const {
@@ -85,7 +87,7 @@ bool linear_wgmma_w8a8_beside(const TileCall& call);
 // The same for up to 128 rows, not grouped; linear_wgmma_w8a8 chooses it. False when the shape is not for it.
 bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call);
 // The same for up to 8 rows, not grouped, of a weight whose sums over k are what takes its time;
-// linear_wgmma_w8a8 chooses it. False when the shape is not for it.
+// linear_wgmma_w8a8 chooses it. With call.norm too. False when the shape, or the norm, is not for it.
 bool linear_wgmma_w8a8_chain(device::cuda::Stream& stream, const TileCall& call);
 // The same for more than 64 rows (of a group); linear_wgmma_w8a8 chooses it. False when the shape is not for
 // it.

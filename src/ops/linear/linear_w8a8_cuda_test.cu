@@ -11,6 +11,7 @@
 #include "ops/linear/f8_encode.h"
 #include "ops/quantize/cuda.h"
 #include "ops/quantize/ref.h"
+#include "ops/rms_norm/cuda.h"
 
 namespace fathom::ops::cuda {
 namespace {
@@ -323,6 +324,75 @@ TEST(CudaLinearW8A8, ADenseProductGoesBesideGroups) {
                 << n << " x " << other_k << ", " << tokens << " tokens, swiglu " << swiglu << ", at " << i;
           }
         }
+      }
+    }
+  }
+}
+
+// Of the product's first columns; and once more with what the kernels leave behind them.
+TEST(CudaLinearW8A8, ANormAfterItGivesTheBitsOfBoth) {
+  auto* stream = test_stream();
+  if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
+  struct Case {
+    int64_t n, k, width;
+  };
+  // The last two are not for the kernel that does both.
+  std::vector<Case> cases = {{2112, 7168, 1536}, {2112, 5120, 1536}, {1600, 2048, 1536}, {2048, 4096, 2048},
+                             {1216, 7168, 1200}, {2112, 7168, 512},  {7168, 2048, 1536}};
+  if (small()) cases = {{1600, 1536, 1536}};
+  const int64_t most = 9;
+  uint64_t seed = 1000;
+  for (const Case& c : cases) {
+    seed += 10;
+    const TestWeight weight(seed, 1, c.n, c.k, seed / 10 % 2 == 0);
+    std::vector<float> host_norm(static_cast<size_t>(c.width));
+    for (size_t i = 0; i < host_norm.size(); ++i)
+      host_norm[i] = 1.0F + draw(seed + 3, static_cast<int64_t>(i));
+    const DeviceArray<float> norm_weight(host_norm);
+    DeviceArray<uint16_t> y(most * c.n), normed(most * c.width);
+    DeviceArray<uint8_t> values(most * c.width);
+    DeviceArray<float> scales(blocks_of(c.width) * most);
+    for (int64_t rows = 1; rows <= most; ++rows) {
+      const TestRows x(seed + 5, rows, c.k);
+      struct Results {
+        std::vector<uint16_t> y, normed;
+        std::vector<uint8_t> values;
+        std::vector<float> scales;
+      };
+      const auto run = [&](bool apart) {
+        for (DeviceArray<uint16_t>* array : {&normed, &y})
+          stream->fill(array->data(), 0xff, static_cast<size_t>(2 * array->size()));
+        stream->fill(values.data(), 0xff, static_cast<size_t>(values.size()));
+        stream->fill(scales.data(), 0x11, static_cast<size_t>(4 * scales.size()));
+        const LinearArgs product{
+            .x = {}, .y = {y.data(), DType::kBF16, rows, c.n}, .weight = &weight.weight, .x8 = x.matrix};
+        const RmsNormArgs norm{.x = product.y.slice(0, c.width),
+                               .y = {normed.data(), DType::kBF16, rows, c.width},
+                               .weight = norm_weight.data(),
+                               .eps = 1e-6F,
+                               .rounded = {values.data(), scales.data(), rows, c.width, c.width, most}};
+        if (apart) {
+          linear(*stream, product);
+          rms_norm(*stream, norm);
+        } else {
+          linear_and_norm(*stream, product, norm);
+        }
+        EXPECT_TRUE(stream->synchronize().ok()) << stream->status().error().message;
+        return Results{y.get(), normed.get(), values.get(), scales.get()};
+      };
+      const Results expected = run(true);
+      for (int turn = 0; turn < 2; ++turn) {
+        const Results got = run(false);
+        const auto same = [&](const auto& a, const auto& b, const char* what) {
+          for (size_t i = 0; i < a.size(); ++i) {
+            ASSERT_EQ(a[i], b[i]) << "[" << rows << ", " << c.n << ", " << c.k << "] " << what << " " << i
+                                  << " of the norm of " << c.width;
+          }
+        };
+        same(got.y, expected.y, "product");
+        same(got.normed, expected.normed, "value");
+        same(got.values, expected.values, "rounded value");
+        same(got.scales, expected.scales, "scale");
       }
     }
   }

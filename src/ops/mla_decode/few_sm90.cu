@@ -136,11 +136,14 @@ class Unit {
       follow_tops(rescale, first, here, parity);
       barrier_wait(&shared_.weights_full, parity);
       barrier_wait(&shared_.columns_full, parity);
+      const bool goes_on = first + kTiles < tiles;
+      if (goes_on) cluster_arrive();
       if (!S::kWidens && sums_) clear_columns(first, here);
       fence_async();
       __syncthreads();  // and the CTA's own weights are there
       if (sums_) add(values, rescale, first, here);
       __syncthreads();  // what the next round brings takes their place
+      if (goes_on) cluster_wait();  // nor is any of the CTA's own weights still to be sent from there
     }
 #pragma unroll
     for (float& sum : sum_) {
