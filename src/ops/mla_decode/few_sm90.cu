@@ -142,7 +142,7 @@ class Unit {
       fence_async();
       __syncthreads();  // and the CTA's own weights are there
       if (sums_) add(values, rescale, first, here);
-      __syncthreads();  // what the next round brings takes their place
+      __syncthreads();              // what the next round brings takes their place
       if (goes_on) cluster_wait();  // nor is any of the CTA's own weights still to be sent from there
     }
 #pragma unroll
