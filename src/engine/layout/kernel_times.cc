@@ -67,9 +67,15 @@ double tile_rows(double average) {
   if (average > 32) return 128;
   return std::max(8.0, std::exp2(std::ceil(std::log2(2 * average))));
 }
-// An H200 reads faster: from whole steps of nine layers at 16 to 128 sequences, for want of its products
-// timed alone.
-constexpr double kH200Experts = 1.40, kH200Products = 1.15;
+// An H200 reads faster: 256 experts of 4096 x 7168 at 16 and 128 tokens, and 7168 x 16384 in a step of one
+// (docs/benchmarks.md).
+constexpr double kH200Experts = 1.42, kH200Products = 1.30;
+// What a kernel of one token adds to a step, where it brings what it needs while the one before it runs: the
+// norm of the queries' latent, and a rounding.
+constexpr double kBrief = 1.7;
+// Absorbed queries and values of 128 heads: us for each row beside the weights, and where rows are the most
+// of it (512 x 128 and 128 x 512, 17 to 512 rows).
+constexpr double kHeadsRow = 0.03, kHeadsManyRows = 0.066;
 constexpr double kH100Read = 3070;
 // Of the read bandwidth, by products that only read (102400 x 2048).
 constexpr double kReadShare = 0.95;
@@ -124,6 +130,12 @@ double KernelTimes::linear_bf16(int64_t n, int64_t k, double rows) const {
   return kLaunch + std::max(2e-3 * weights / (kReadShare * read_gbs_), 2e-6 * weights * rows / kBf16Tflops);
 }
 
+double KernelTimes::heads_fp8(int64_t heads, int64_t n, int64_t k, double rows) const {
+  const double share = static_cast<double>(heads) / 128;
+  const double read = 1e-3 * static_cast<double>(heads * n * k) / (kReadShare * read_gbs_);
+  return kLaunch + std::max(read + kHeadsRow * share * rows, kHeadsManyRows * share * rows);
+}
+
 double KernelTimes::experts_fp8(std::span<const int32_t> rows, int64_t n, int64_t k) const {
   const double weights = static_cast<double>(n) * static_cast<double>(k);
   const double few = read_gbs_ > kH100Read ? kH200Experts : 1.0;
@@ -176,7 +188,9 @@ double KernelTimes::norm(double rows) const {
   return kLaunch + 0.036 * rows;
 }
 double KernelTimes::attention_small(double rows) const {
-  return 2 * kLaunch + kProductStart + 0.06 * rows;
+  // One token's norm is in the launch of the product before it, and up to 16 rows' rounding in the values'.
+  const double launches = rows <= 1 ? 0 : rows <= kGatedAtOnce ? 1 : 2;
+  return launches * kBrief + 0.06 * rows;
 }
 double KernelTimes::moe_small(double rows) const {
   const double launches = rows <= kGatedAtOnce ? 4 : 5;

@@ -21,8 +21,10 @@ class KernelTimes {
   // [rows, k] x [n, k]^T with FP8 blocks, activations in FP8 too; and with many of them as they are.
   double linear_fp8(int64_t n, int64_t k, double rows) const;
   double linear_fp8_widened(int64_t n, int64_t k, double rows) const;
-  // The same in bf16: the head, and the absorbed matrices of the heads.
+  // The same in bf16: the head.
   double linear_bf16(int64_t n, int64_t k, double rows) const;
+  // The absorbed matrices of `heads`, [n, k] each, in FP8.
+  double heads_fp8(int64_t heads, int64_t n, int64_t k, double rows) const;
   // Grouped FP8 products of one [n, k] matrix an expert; `rows` of each expert, those with none not read.
   double experts_fp8(std::span<const int32_t> rows, int64_t n, int64_t k) const;
   // Absorbed attention of `batch` rows with `context` places each.
@@ -31,8 +33,8 @@ class KernelTimes {
   double extend_attention(double tokens, double length, int64_t heads, int64_t query_dim,
                           int64_t value_dim) const;
 
-  // Launches without weights beside them, of each layer: norm, latents and cache write; norm, gate and its
-  // product, sort, combine; norm of a dense layer.
+  // Launches without weights beside them, of each layer: norm and rounding; norm, gate and its product, sort,
+  // combine; norm of a dense layer.
   double norm(double rows) const;  // one of these alone
   double attention_small(double rows) const;
   double moe_small(double rows) const;

@@ -18,7 +18,7 @@ struct RoutingOptions {
 };
 // Of --load-format dummy, whose e_score_correction_bias has 0.05: fitted to whole steps, for its logits
 // deviate by less than one and are not independent.
-inline constexpr double kDummyBias = 0.06;
+inline constexpr double kDummyBias = 0.07;
 
 // Of each trial, for each expert, the tokens that go to it. Gate logits are independent, of unit deviation,
 // and go through the model's own rule (groups, top K).

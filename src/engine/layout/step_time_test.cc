@@ -47,38 +47,46 @@ TEST(Routing, ABiasMakesFewerDo) {
   EXPECT_LT(hit(draw_routing(c, 64, {.bias_deviation = kDummyBias})), 0.9 * hit(draw_routing(c, 64, {})));
 }
 
-// docs/benchmarks.md: slices of DeepSeek-V3 with dummy weights, 1024 tokens of prompt and 64 of output.
+// docs/benchmarks.md: slices of DeepSeek-V3 with dummy weights; 48 tokens of output.
 TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
   const struct {
     const char* gpu;
-    int64_t layers, batch;
+    int64_t layers, prompt, batch;
     double tokens_a_second;
   } measured[] = {
-      {"h100", 6, 1, 453},     {"h100", 6, 16, 2808},   {"h100", 6, 32, 4253}, {"h100", 6, 64, 6813},
-      {"h100", 6, 128, 10857}, {"h100", 6, 256, 17377}, {"h200", 9, 1, 411},   {"h200", 9, 32, 3223},
-      {"h200", 9, 128, 7330},  {"h200", 9, 256, 11046},
+      {"h100", 6, 1024, 1, 490},    {"h100", 6, 1024, 4, 1338},    {"h100", 6, 1024, 16, 2888},
+      {"h100", 6, 1024, 32, 4265},  {"h100", 6, 1024, 64, 6835},   {"h100", 6, 1024, 128, 10887},
+      {"h200", 9, 512, 1, 465},     {"h200", 9, 512, 4, 1157},     {"h200", 9, 512, 16, 2274},
+      {"h200", 9, 512, 32, 3328},   {"h200", 9, 512, 64, 5262},    {"h200", 9, 512, 128, 8049},
+      {"h200", 9, 512, 256, 12774}, {"h100", 6, 1024, 256, 17377},
   };
   for (const auto& m : measured) {
     auto c = config("deepseek_v3_slice9");
     c.num_layers = m.layers;
     auto times = times_of(c, m.gpu, kDummyBias);
-    const auto step = times.decode({}, m.batch, 1024 + 32);
+    const auto step = times.decode({}, m.batch, static_cast<double>(m.prompt + 24));
     const double took = 1e6 * static_cast<double>(m.batch) / m.tokens_a_second;
     EXPECT_NEAR(step.total() / took, 1.0, 0.1)
         << m.gpu << ' ' << m.batch << ": " << step.total() << " us predicted, " << took
         << " measured; attention " << step.attention << " experts " << step.experts << " dense " << step.dense
         << " head " << step.head;
   }
-  // On two, whose launches and sums cost a little more than counted: 512 tokens of prompt and 64 of output.
-  for (const auto& [gpu, layers, batch, rate] :
-       {std::tuple{"h200", 9, 1, 617.0}, {"h200", 9, 32, 5781.0}, {"h200", 9, 128, 13383.0}}) {
-    auto c = config("deepseek_v3_slice9");
-    c.num_layers = layers;
-    auto times = times_of(c, gpu, kDummyBias);
-    const double predicted = 1e6 * batch / times.decode({.split = {.tp = 2}}, batch, 512 + 32).total();
-    EXPECT_NEAR(predicted / rate, 1.06, 0.1)
-        << batch << " on two " << gpu << ": " << predicted << " of " << rate;
+}
+
+TEST(StepTimes, PredictWhatTwoGpusWereMeasuredToTake) {
+  const model::Split tp{.tp = 2}, apart{.tp = 2, .dp = 2, .ep = 2};
+  auto times = times_of(config("deepseek_v3_slice9"), "h200", kDummyBias);
+  for (const auto& [split, batch, rate] : {std::tuple{tp, 1, 700.0},
+                                           {tp, 16, 4000.0},
+                                           {tp, 32, 5835.0},
+                                           {tp, 128, 14430.0},
+                                           {apart, 256, 22360.0}}) {
+    const double predicted = 1e6 * batch / times.decode({.split = split}, batch, 512 + 24).total();
+    EXPECT_NEAR(predicted / rate, 1.0, 0.1) << batch << " on two: " << predicted << " of " << rate;
   }
+}
+
+TEST(StepTimes, PredictWhatPromptsWereMeasuredToTake) {
   for (const auto& [gpu, layers, rate] : {std::tuple{"h100", 6, 88000.0}, {"h200", 9, 58500.0}}) {
     auto c = config("deepseek_v3_slice9");
     c.num_layers = layers;
@@ -117,6 +125,11 @@ TEST(KernelTimes, AreThoseOfTheBenchmarks) {
   const auto near = [](double predicted, double measured) {
     EXPECT_NEAR(predicted / measured, 1.0, 0.12) << measured;
   };
+  near(times.heads_fp8(128, 512, 128, 17), 7.5);
+  near(times.heads_fp8(128, 512, 128, 64), 8.7);
+  near(times.heads_fp8(128, 512, 128, 128), 11.5);
+  near(times.heads_fp8(128, 512, 128, 256), 20.3);
+  near(times.heads_fp8(128, 512, 128, 512), 36.8);
   near(times.linear_fp8(2112, 7168, 1), 7.6);
   near(times.linear_fp8(2112, 7168, 128), 9.6);
   near(times.linear_fp8(2112, 7168, 512), 16.4);
