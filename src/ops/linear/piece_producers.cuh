@@ -1,9 +1,14 @@
 // The warps that fill the ring of a kernel whose CTAs do one piece after another (group_tiles.cuh): kStages
 // stages of kDepth of k, rows of 128 bytes, kRows of weights and then kTokens of tokens. One warp brings the
 // weights and draws pieces, one the tokens, and what else a stage takes: for each step a warp does as little
-// as can be, since a CTA that is alone with its piece is as fast as they are.
+// as can be, since a CTA that is alone with its piece is as fast as they are. And how such a kernel is
+// launched.
 #pragma once
 
+#include <algorithm>
+
+#include "base/check.h"
+#include "device/cuda/shared_memory.h"
 #include "ops/linear/group_tiles.cuh"
 
 namespace fathom::ops::cuda {
@@ -49,8 +54,13 @@ struct PieceProducers {
   const CUtensorMap& weight_map;
   PieceTurns& turns;
   uint32_t* counter;
-  uint32_t full, empty;  // addresses of barriers [kStages]
-  uint32_t stages;       // [kStages, kStageBytes]
+  const uint64_t* full_barriers;   // [kStages]
+  const uint64_t* empty_barriers;  // [kStages]
+  const uint8_t* ring_stages;      // [kStages, kStageBytes]
+  // In shared memory.
+  uint32_t full = kept(shared_address(full_barriers));
+  uint32_t empty = kept(shared_address(empty_barriers));
+  uint32_t stages = kept(shared_address(ring_stages));
 
   // By one warp. Weights are nobody's output: those of a product that may begin early come before the kernel
   // ahead has ended, and where the groups are known then, as many of the first piece's as the ring holds.
@@ -162,5 +172,28 @@ struct PieceProducers {
     wait();
   }
 };
+
+// Launches kKernel(args, x map, weight map, beside, counter), whose CTAs have `resident` on a multiprocessor
+// and pieces of kTokens by kRows. maps_of: the maps of a call.
+template <auto kKernel, int kTokens, int kRows, bool kBeside, class MapsOf>
+void launch_pieces(device::cuda::Stream& stream, const TileCall& call, int resident, int threads, int bytes,
+                   const MapsOf& maps_of) {
+  FATHOM_CHECK(
+      call.args.groups <= GroupTiles::kMostGroups && call.row_tiles(kTokens) <= GroupTiles::kMostTiles,
+      "{} groups, {} tiles", call.args.groups, call.row_tiles(kTokens));
+  static device::cuda::SharedMemory memory;
+  memory.allow(stream, kKernel, bytes);
+  int64_t tiles = ceil_div<int64_t>(call.args.n, kRows) * call.row_tiles(kTokens);
+  Beside<kBeside> beside;
+  if constexpr (kBeside) {
+    beside = {call.beside->args, maps_of(*call.beside), call.beside_early};
+    tiles += ceil_div<int64_t>(call.beside->args.n, kRows) * call.beside->row_tiles(kTokens);
+  }
+  const int64_t ctas = std::min<int64_t>(tiles, int64_t{resident} * stream.gpu().multiprocessors);
+  const TileMaps maps = maps_of(call);
+  device::cuda::launch_early(stream, kKernel, dim3(static_cast<unsigned>(ctas)),
+                             dim3(static_cast<unsigned>(threads)), bytes, call.args, maps.x, maps.weight,
+                             beside, stream.counter());
+}
 
 }  // namespace fathom::ops::cuda

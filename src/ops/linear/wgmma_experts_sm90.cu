@@ -3,10 +3,6 @@
 // row where they lie apart, through a ring as long as two CTAs of a multiprocessor have room for; a warpgroup
 // multiplies. A CTA does one tile after another, and the ring goes on filling while results go out. Each
 // output is one chain of k16 products in the order of k, as in mma.cu, and so are the bits.
-#include <algorithm>
-
-#include "base/check.h"
-#include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/piece_producers.cuh"
@@ -57,15 +53,8 @@ __global__ void __launch_bounds__(kThreads, kResident)
 
   const Pieces<kBeside, kTokens, kRows> pieces{args, beside.args_or(args), groups};
   if (thread >= 128) {
-    const PieceProducers<S::kStages, kDepth, kTokens, kRows, kBeside> producers{pieces,
-                                                                                beside,
-                                                                                x_map,
-                                                                                weight_map,
-                                                                                turns,
-                                                                                counter,
-                                                                                kept(shared_address(full)),
-                                                                                kept(shared_address(empty)),
-                                                                                kept(shared_address(stages))};
+    const PieceProducers<S::kStages, kDepth, kTokens, kRows, kBeside> producers{
+        pieces, beside, x_map, weight_map, turns, counter, full, empty, stages};
     if (thread < 160) {
       producers.bring_weights();
     } else {
@@ -116,20 +105,8 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
                     device::cuda::tile_map_16bit(stream, a.weight, int64_t{a.groups} * a.n, a.k,
                                                  a.k_stride * 2, kRows, kDepth)};
   };
-  const auto kernel = wgmma_experts_kernel<kTokens, kBeside>;
-  static device::cuda::SharedMemory memory;
-  memory.allow(stream, kernel, S::kBytes);
-  FATHOM_CHECK(call.row_tiles(kTokens) <= GroupTiles::kMostTiles, "{} tiles", call.row_tiles(kTokens));
-  int64_t tiles = ceil_div<int64_t>(call.args.n, kRows) * call.row_tiles(kTokens);
-  Beside<kBeside> beside;
-  if constexpr (kBeside) {
-    beside = {call.beside->args, maps_of(*call.beside), call.beside_early};
-    tiles += ceil_div<int64_t>(call.beside->args.n, kRows) * call.beside->row_tiles(kTokens);
-  }
-  const int64_t ctas = std::min<int64_t>(tiles, kResident * stream.gpu().multiprocessors);
-  const TileMaps maps = maps_of(call);
-  device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(kThreads), S::kBytes,
-                             call.args, maps.x, maps.weight, beside, stream.counter());
+  launch_pieces<&wgmma_experts_kernel<kTokens, kBeside>, kTokens, kRows, kBeside>(
+      stream, call, kResident, kThreads, S::kBytes, maps_of);
 }
 
 template <int kTokens>

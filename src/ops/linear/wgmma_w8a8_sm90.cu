@@ -5,10 +5,6 @@
 // Each 128 of k is scaled by its weights' and its token's scale and added to the sums, in the order of k:
 // products of several blocks are under way together. A token's bits do not depend on its batch: every kernel
 // for FP8 activations has these products and this order.
-#include <algorithm>
-
-#include "base/check.h"
-#include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/piece_producers.cuh"
@@ -113,15 +109,7 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
   const Pieces<kBeside, kTokens, S::kRows> pieces{args, beside.args_or(args), groups};
   if (warp >= 4) {
     const PieceProducers<S::kStages, kBlock, kTokens, S::kRows, kBeside> producers{
-        pieces,
-        beside,
-        x_map,
-        weight_map,
-        turns,
-        counter,
-        kept(shared_address(full)),
-        kept(shared_address(empty)),
-        kept(shared_address(stages))};
+        pieces, beside, x_map, weight_map, turns, counter, full, empty, stages};
     if (warp == 4) {
       producers.bring_weights();
     } else {
@@ -231,9 +219,6 @@ __global__ void __launch_bounds__(Shape<kTokens>::kThreads, Shape<kTokens>::kRes
 template <int kTokens, bool kBeside>
 void launch(device::cuda::Stream& stream, const TileCall& call) {
   using S = Shape<kTokens>;
-  FATHOM_CHECK(
-      call.args.groups <= GroupTiles::kMostGroups && call.row_tiles(kTokens) <= GroupTiles::kMostTiles,
-      "{} groups, {} tiles", call.args.groups, call.row_tiles(kTokens));
   const auto maps_of = [&](const TileCall& c) {
     const auto& a = c.args;
     return TileMaps{
@@ -241,19 +226,8 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
                                     a.gather != nullptr ? 1 : kTokens),
         device::cuda::tile_map_8bit(stream, a.weight, int64_t{a.groups} * a.n, a.k, a.k_stride, S::kRows)};
   };
-  const auto kernel = wgmma_w8a8_few_kernel<kTokens, kBeside>;
-  static device::cuda::SharedMemory memory;
-  memory.allow(stream, kernel, S::kBytes);
-  int64_t tiles = ceil_div<int64_t>(call.args.n, S::kRows) * call.row_tiles(kTokens);
-  Beside<kBeside> beside;
-  if constexpr (kBeside) {
-    beside = {call.beside->args, maps_of(*call.beside), call.beside_early};
-    tiles += ceil_div<int64_t>(call.beside->args.n, S::kRows) * call.beside->row_tiles(kTokens);
-  }
-  const int64_t ctas = std::min<int64_t>(tiles, S::kResident * stream.gpu().multiprocessors);
-  const TileMaps maps = maps_of(call);
-  device::cuda::launch_early(stream, kernel, dim3(static_cast<unsigned>(ctas)), dim3(S::kThreads), S::kBytes,
-                             call.args, maps.x, maps.weight, beside, stream.counter());
+  launch_pieces<&wgmma_w8a8_few_kernel<kTokens, kBeside>, kTokens, S::kRows, kBeside>(
+      stream, call, S::kResident, S::kThreads, S::kBytes, maps_of);
 }
 
 template <int kTokens>
