@@ -109,8 +109,9 @@ TEST(GateCuda, ChoosesAsTheReferenceOnRandomLogits) {
   struct Sizes {
     int32_t experts, groups;
   };
-  const Sizes sizes[] = {{64, 1},  {160, 8}, {256, 8},   {8, 2},     {1, 1},     {72, 3},   {33, 1}, {31, 31},
-                         {96, 48}, {512, 8}, {1024, 32}, {1000, 40}, {300, 100}, {128, 16}, {257, 1}};
+  const Sizes sizes[] = {{64, 1},  {160, 8},   {256, 8},   {96, 3},    {160, 5},  {32, 1},
+                         {8, 2},   {1, 1},     {72, 3},    {33, 1},    {31, 31},  {96, 48},
+                         {512, 8}, {1024, 32}, {1000, 40}, {300, 100}, {128, 16}, {257, 1}};
   int round = 0;
   for (const auto& [experts, groups] : sizes) {
     for (const Method method : {Method::kGreedy, Method::kGroupLimitedGreedy, Method::kNoAuxTc}) {

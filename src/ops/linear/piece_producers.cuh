@@ -113,10 +113,10 @@ struct PieceProducers {
     }
   }
 
-  // By one warp. The kernel behind this one may start once all before this one have ended. `else_`: brings
+  // By one warp. The kernel behind this one may start once all before this one have ended. `also`: brings
   // what else belongs to a stage, for the piece that it was told of last.
-  template <class Else>
-  __device__ void bring_tokens(Else else_) const {
+  template <class Also>
+  __device__ void bring_tokens(Also also) const {
     const int lane = static_cast<int>(threadIdx.x % 32);
     int index = static_cast<int>(blockIdx.x);
     bool waited = false;
@@ -148,7 +148,7 @@ struct PieceProducers {
         const int line = i * 32 + lane;
         rows[i] = gathers && line < piece.tile.count ? args.gather[piece.tile.first + line] : -1;
       }
-      else_.begin(args, piece);
+      also.begin(args, piece);
       const int32_t first = uniform(piece.tile.first);
       const int steps = uniform((args.k + kDepth - 1) / kDepth);
 #pragma unroll 1
@@ -165,7 +165,7 @@ struct PieceProducers {
               copy_tile(to + (i * 32 + lane) * kRowBytes, map, full + s * 8, step * kDepth, rows[i]);
           }
         }
-        else_.bring(ring.stage);
+        also.bring(ring.stage);
         again = again || ring.stage == kStages - 1;
       }
     }
