@@ -132,6 +132,14 @@ __device__ inline void barrier_arrive_at(uint32_t address) {
 __device__ inline void barrier_arrive_at(uint64_t* barrier, uint32_t cta) {
   barrier_arrive_at(cluster_address(barrier, cta));
 }
+// 16 bytes to a 16-byte aligned place of another CTA of the cluster, counted by a barrier there; both are
+// cluster_address()es.
+__device__ inline void send(const float (&values)[4], uint32_t to, uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+      "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+      : "memory");
+}
 __device__ inline uint32_t rank_in_cluster() {
   uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));

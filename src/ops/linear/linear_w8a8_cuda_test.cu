@@ -275,11 +275,20 @@ TEST(CudaLinearW8A8, GroupsGiveTheirRowsBits) {
 TEST(CudaLinearW8A8, ADenseProductGoesBesideGroups) {
   auto* stream = test_stream();
   if (stream == nullptr || !stream->gpu().hopper()) GTEST_SKIP() << "no Hopper GPU";
-  const int64_t groups = 24, k = 320;
-  const TestWeight weight(91, groups, 272, k, false);
-  // Wider and narrower than the groups' tiles, of a longer sum and of a shorter one.
-  for (const auto& [n, other_k] : {std::pair<int64_t, int64_t>{1104, 576}, {48, 128}, {9008, 320}}) {
-    if (small() && n > 1104) continue;
+  const int64_t groups = 24;
+  struct Case {
+    int64_t k, n, other_k;
+  };
+  // Wider and narrower than the groups' tiles, of a longer sum and of a shorter one, as few blocks of k as a
+  // stage has and many.
+  for (const auto& [k, n, other_k] : {Case{320, 1104, 576},
+                                      {320, 48, 128},
+                                      {320, 9008, 320},
+                                      {512, 1104, 1664},
+                                      {7168, 48, 7168},
+                                      {1664, 4096, 896}}) {
+    if (small() && (n > 1104 || k + other_k > 2500)) continue;
+    const TestWeight weight(91, groups, 272, k, false);
     const TestWeight other(92, 1, n, other_k, false);
     for (const int64_t tokens : {1, 5, 8, 9, 16}) {
       for (const bool swiglu : {false, true}) {

@@ -31,21 +31,17 @@ struct Following {
   }
 };
 
-// Nothing but weights and tokens in a stage.
-struct NothingElse {
-  template <class Piece>
-  __device__ void begin(const TileArgs& /*args*/, const Piece& /*piece*/) {}
-  __device__ void bring(int /*stage*/) {}
-};
-
-template <int kStages, int kDepth, int kTokens, int kRows, bool kBeside>
+// A stage has kBlocks of kDepth of k, each as a tile of its own: all of the weights', then all of the
+// tokens'.
+template <int kStages, int kDepth, int kBlocks, int kTokens, int kRows, bool kBeside>
 struct PieceProducers {
   static_assert(kStages < PieceTurns::kSlots);
   static constexpr int kRowBytes = 128;
-  static constexpr int kStageBytes = (kRows + kTokens) * kRowBytes;
+  static constexpr int kStageBytes = kBlocks * (kRows + kTokens) * kRowBytes;
+  static constexpr int kStep = kBlocks * kDepth;
   // The next piece is drawn when so many steps of this one are still to come, which is longer than drawing
   // takes. Not sooner: whoever is done first is to have it.
-  static constexpr int kStepsAfterDraw = 16;
+  static constexpr int kStepsAfterDraw = 16 / kBlocks;
   static constexpr int kRowsOfLane = (kTokens + 31) / 32;
 
   const Pieces<kBeside, kTokens, kRows>& pieces;
@@ -88,16 +84,25 @@ struct PieceProducers {
       const TileArgs& args = pieces.args_of(piece);
       const CUtensorMap* map = beside.weight_map_or(piece.beside, &weight_map);
       const int32_t row = uniform(piece.tile.group * args.n + piece.n_first);
-      const auto bytes = uniform(
+      const auto bytes = uniform(  // of a block
           static_cast<uint32_t>((kRows + (args.gather != nullptr ? piece.tile.count : kTokens)) * kRowBytes));
-      const int steps = uniform((args.k + kDepth - 1) / kDepth);
+      const int blocks = uniform(ceil_div(args.k, kDepth)), steps = ceil_div(blocks, kBlocks);
       // The counter is the kernels' ahead until they have ended.
       const int draws = !counted ? steps : max(steps - kStepsAfterDraw, waited ? 0 : min(steps, kStages) - 1);
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, ring.next()) {
         const auto s = static_cast<uint32_t>(ring.stage);
         if (again) barrier_wait(empty + s * 8, ring.phase ^ 1U);
-        copy_tile_by_warp<true>(stages + s * kStageBytes, map, full + s * 8, step * kDepth, row, bytes);
+        const int here = min(blocks - step * kBlocks, kBlocks);
+        const uint32_t to = stages + s * kStageBytes;
+        copy_tile_by_warp<true>(to, map, full + s * 8, step * kStep, row,
+                                static_cast<uint32_t>(here) * bytes);
+#pragma unroll
+        for (int b = 1; b < kBlocks; ++b) {
+          if (b < here)
+            copy_tile_by_warp<false>(to + b * kRows * kRowBytes, map, full + s * 8, step * kStep + b * kDepth,
+                                     row);
+        }
         again = again || ring.stage == kStages - 1;
         if (step == draws && first_lane) {
           if (!waited) device::cuda::wait_for_previous();
@@ -113,11 +118,55 @@ struct PieceProducers {
     }
   }
 
-  // By one warp. The kernel behind this one may start once all before this one have ended. `also`: brings
-  // what else belongs to a stage, for the piece that it was told of last.
-  template <class Also>
-  __device__ void bring_tokens(Also also) const {
-    const int lane = static_cast<int>(threadIdx.x % 32);
+  // A piece's tokens, as bring() has them.
+  struct Tokens {
+    const PieceProducers& all;
+    const CUtensorMap* map = nullptr;
+    int32_t first = 0;               // the only row, or the first of those that lie together
+    bool alone = false;              // of rows that are gathered, the only one
+    int32_t rows[kRowsOfLane] = {};  // of x, that are gathered: the tile's lines lane, lane + 32 ..
+    int k = 0;
+
+    template <class Piece>
+    __device__ void begin(const TileArgs& args, const Piece& piece) {
+      map = all.beside.x_map_or(piece.beside, &all.x_map);
+      const bool gathers = args.gather != nullptr;
+#pragma unroll
+      for (int i = 0; i < kRowsOfLane; ++i) {
+        const int line = i * 32 + static_cast<int>(threadIdx.x % 32);
+        rows[i] = gathers && line < piece.tile.count ? args.gather[piece.tile.first + line] : -1;
+      }
+      k = uniform(args.k);
+      alone = !gathers || piece.tile.count == 1;
+      first = uniform(gathers ? rows[0] : piece.tile.first);
+    }
+    __device__ void bring(int stage, int step) {
+      const uint32_t to = all.stages + stage * kStageBytes + kBlocks * kRows * kRowBytes;
+      const uint32_t full = all.full + stage * 8;
+#pragma unroll
+      for (int b = 0; b < kBlocks; ++b) {
+        const int column = step * kStep + b * kDepth;
+        if (b > 0 && column >= k) break;
+        const uint32_t block = to + b * kTokens * kRowBytes;
+        if (alone) {
+          copy_tile_by_warp<false>(block, map, full, column, first);
+          continue;
+        }
+#pragma unroll
+        for (int i = 0; i < kRowsOfLane; ++i) {
+          const int line = i * 32 + static_cast<int>(threadIdx.x % 32);
+          if (rows[i] >= 0) copy_tile(block + line * kRowBytes, map, full, column, rows[i]);
+        }
+      }
+    }
+  };
+  __device__ Tokens tokens() const { return {*this}; }
+
+  // By one warp for each call; Tokens and what else belongs to a stage, begin(args, piece) for a piece and
+  // then bring(stage, step) for its steps. The kernel behind this one may start once all before this one have
+  // ended.
+  template <class... What>
+  __device__ void bring(What... what) const {
     int index = static_cast<int>(blockIdx.x);
     bool waited = false;
     const auto wait = [&] {
@@ -140,32 +189,12 @@ struct PieceProducers {
       if (following.counted) wait();
       const auto piece = pieces.at(index);
       const TileArgs& args = pieces.args_of(piece);
-      const CUtensorMap* map = beside.x_map_or(piece.beside, &x_map);
-      const bool gathers = args.gather != nullptr;
-      int32_t rows[kRowsOfLane];  // of x, that are gathered: the tile's lines lane, lane + 32 ..
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        const int line = i * 32 + lane;
-        rows[i] = gathers && line < piece.tile.count ? args.gather[piece.tile.first + line] : -1;
-      }
-      also.begin(args, piece);
-      const int32_t first = uniform(piece.tile.first);
-      const int steps = uniform((args.k + kDepth - 1) / kDepth);
+      (what.begin(args, piece), ...);
+      const int steps = uniform(ceil_div(args.k, kStep));
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, ring.next()) {
-        const auto s = static_cast<uint32_t>(ring.stage);
-        if (again) barrier_wait(empty + s * 8, ring.phase ^ 1U);
-        const uint32_t to = stages + s * kStageBytes + kRows * kRowBytes;
-        if (!gathers) {
-          copy_tile_by_warp<false>(to, map, full + s * 8, step * kDepth, first);
-        } else {
-#pragma unroll
-          for (int i = 0; i < kRowsOfLane; ++i) {
-            if (rows[i] >= 0)
-              copy_tile(to + (i * 32 + lane) * kRowBytes, map, full + s * 8, step * kDepth, rows[i]);
-          }
-        }
-        also.bring(ring.stage);
+        if (again) barrier_wait(empty + static_cast<uint32_t>(ring.stage) * 8, ring.phase ^ 1U);
+        (what.bring(ring.stage, step), ...);
         again = again || ring.stage == kStages - 1;
       }
     }

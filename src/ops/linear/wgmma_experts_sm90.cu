@@ -53,12 +53,12 @@ __global__ void __launch_bounds__(kThreads, kResident)
 
   const Pieces<kBeside, kTokens, kRows> pieces{args, beside.args_or(args), groups};
   if (thread >= 128) {
-    const PieceProducers<S::kStages, kDepth, kTokens, kRows, kBeside> producers{
+    const PieceProducers<S::kStages, kDepth, 1, kTokens, kRows, kBeside> producers{
         pieces, beside, x_map, weight_map, turns, counter, full, empty, stages};
     if (thread < 160) {
       producers.bring_weights();
     } else {
-      producers.bring_tokens(NothingElse{});
+      producers.bring(producers.tokens());
     }
     return;
   }

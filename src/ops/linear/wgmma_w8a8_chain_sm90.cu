@@ -25,7 +25,6 @@ constexpr int kThreads = 128 + 32;
 constexpr int kWeightBytes = kRows * kBlock;
 constexpr int kStageBytes = kWeightBytes + kTokens * kBlock;
 constexpr int kMostCtas = 8;  // of a cluster
-constexpr int kNormBarrier = 2;
 
 // A norm of the first `width` columns of y's only row, as BlockRow would have them; or none.
 struct NormAfter {
@@ -39,21 +38,25 @@ struct NormAfter {
 constexpr int kNormParts = 2;
 constexpr int64_t kMostNormRows = 1;  // one after another, two take longer than a kernel of their own
 
-// A row by the first threads of the consumers.
+// A row by the first `threads` of the 128 consumers; the others have nothing of it, but come to the barrier
+// (racecheck takes a barrier of fewer for none).
 struct FirstThreads {
   static constexpr int kHeld = kNormParts;
 
   float* sums;  // [4] in shared memory
   int threads;
 
-  __device__ int64_t first(int p) const { return (int64_t{p} * threads + threadIdx.x) * kPart; }
+  __device__ int64_t first(int p) const {
+    const int thread = static_cast<int>(threadIdx.x);
+    return (int64_t{thread < threads ? p : kNormParts} * threads + thread) * kPart;
+  }
   __device__ float squares(const Floats (&values)[kHeld]) const {
     float sum = 0.0F;
 #pragma unroll
     for (int p = 0; p < kHeld; ++p) sum = add_squares(values[p], sum);
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
-    named_barrier_sync(kNormBarrier, threads);
+    named_barrier_sync(1, 128);
     float all = 0.0F;
     for (int w = 0; w < threads / 32; ++w) all += sums[w];
     return all;
@@ -66,14 +69,6 @@ __device__ __noinline__ void norm_first_row(const FirstThreads& row, const bf16*
 #pragma unroll
   for (int p = 0; p < kNormParts; ++p) values[p] = load_part<true>(x, row.first(p), width);
   norm_row<true>(row, values, weight, eps, width, y, rounded);
-}
-
-__device__ void send(const float4& values, uint32_t to, uint32_t barrier) {
-  asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
-      "r"(__float_as_uint(values.x)), "r"(__float_as_uint(values.y)), "r"(__float_as_uint(values.z)),
-      "r"(__float_as_uint(values.w)), "r"(barrier)
-      : "memory");
 }
 
 // `each`: blocks of a CTA, but for the cluster's last one, which has what is left.
@@ -126,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int norm_threads = norms ? static_cast<int>(norm_block(norm.width)) : 0;
   uint8_t* const room = stages + each * kStageBytes;
   const FirstThreads row_threads{norm_sums, norm_threads};
-  if (thread < norm_threads) {
+  if (norms) {
     // A rehearsal, over what is there already and into memory of no use: instructions come from memory, too,
     // and that takes longer than the norm.
     norm_first_row(row_threads, reinterpret_cast<const bf16*>(norm.weight), norm.weight, norm.eps, norm.width,
@@ -175,8 +170,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   if (rank + 1 < ctas) {
     const auto next = static_cast<uint32_t>(rank + 1);
-    send({sum[0], sum[1], sum[2], sum[3]}, cluster_address(&sums[thread], next),
-         cluster_address(&handed, next));
+    send(sum, cluster_address(&sums[thread], next), cluster_address(&handed, next));
     return;
   }
   store_sums(args, 0, {0, 0, args.rows}, 0, n_first + warp * 16, sum);
@@ -190,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __threadfence();
   }
   named_barrier_sync(1, 128);
-  if (last && thread < norm_threads) {
+  if (last) {
     norm_first_row(row_threads, static_cast<const bf16*>(args.y), norm.weight, norm.eps, norm.width, norm.y,
                    row_of(norm.rounded, 0));
   }

@@ -112,13 +112,6 @@ __device__ void multiply(float (&sum)[4], const uint8_t* weights, const uint8_t*
   }
 }
 
-// 16 bytes to this place (cluster_address) of another CTA of the cluster, counted by a barrier there.
-__device__ void store_at(uint32_t to, uint32_t barrier, const float (&v)[4]) {
-  asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5}, [%1];" ::"r"(to),
-      "r"(barrier), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
-      : "memory");
-}
 __device__ void store_score(uint64_t* to, uint64_t value) {
   asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
 }
@@ -293,8 +286,8 @@ __device__ void multiply_and_score(const Call& call, uint8_t* memory, Parts& par
   __syncthreads();
   if (multiplies) {
     multiply(sum, weights + kHalf * 2, tokens + kHalf * 2);
-    store_at(cluster_address(&parts[first_part + own_part][first_token / 8][lane], 0),
-             cluster_address(&parts_there, 0), sum);
+    send(sum, cluster_address(&parts[first_part + own_part][first_token / 8][lane], 0),
+         cluster_address(&parts_there, 0));
   }
   if (rank != 0) return;
   barrier_wait(&parts_there, 0);
