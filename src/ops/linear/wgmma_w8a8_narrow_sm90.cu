@@ -11,6 +11,7 @@
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
+#include "ops/linear/cuda_tiles.cuh"
 #include "ops/linear/store_staged.cuh"
 #include "ops/wgmma.cuh"
 
@@ -22,17 +23,23 @@ constexpr int kMostStages = 16;
 constexpr int64_t kRoomyRows = 32;
 
 // A CTA's tile: 64 kGroups tokens, kColumns rows of weights; a stage holds kDepth blocks. Clusters of kAcross
-// by kDown tiles, one of them 1.
+// by kDown tiles, one of them 1. No group: up to 8 tokens, on the narrow side of products with the weights on
+// the wide one (whose 64 rows are the tile's and what follows them): a seventh of the additions, for a launch
+// whose first stages came long before its tokens is as fast as it multiplies.
 template <int kGroups_, int kColumns_, int kAcross_, int kDown_>
 struct Shape {
-  static constexpr int kGroups = kGroups_, kColumns = kColumns_, kAcross = kAcross_, kDown = kDown_;
+  static constexpr bool kFew = kGroups_ == 0;
+  static constexpr int kGroups = kFew ? 1 : kGroups_;  // of 128 threads
+  static constexpr int kColumns = kColumns_, kAcross = kAcross_, kDown = kDown_;
   static constexpr int kCluster = kAcross * kDown;
   static constexpr int kDepth = kColumns <= 16 ? 4 : 2;
-  static constexpr int kRows = 64 * kGroups;
+  static constexpr int kRows = kFew ? 8 : 64 * kGroups;
   static constexpr int kThreads = 128 * kGroups + 3 * 32;
   static constexpr int kWeightBytes = kColumns * kBlock;              // of a block
   static constexpr int kScales = kRows + (kColumns / 8 + 3) / 4 * 4;  // of a block
-  static constexpr int kOutBytes = 4 * kGroups * kStagedBytes;
+  static constexpr int kOutBytes = kFew ? 0 : 4 * kGroups * kStagedBytes;
+  // That a product reads from the beginning of a block's tile on, of which some may be another's.
+  static constexpr int kReadBytes = kFew ? 64 * kBlock : kRows * kBlock;
   // Short tiles leave room for the kernel behind this one, which brings its weights meanwhile; not those
   // whose stages are mostly tokens, for two such stages are too few.
   static constexpr int kResident = kGroups == 1 ? 2 : 1;
@@ -105,7 +112,17 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
     const auto bring = [&](int s, int step, int column) {
       const uint32_t barrier = full_barriers + s * 8;
       const int here = min(S::kDepth, blocks - step * S::kDepth);
-      if (lane == 0) {
+      if constexpr (S::kFew) {
+        const auto bytes = static_cast<uint32_t>(here * (S::kWeightBytes + geometry.rows * kBlock));
+        const uint32_t to = stages + s * stage_bytes;
+        const int k = step * S::kDepth * kBlock;
+        copy_tile_by_warp<true>(to, &weight_map, barrier, k, column, bytes);
+#pragma unroll
+        for (int d = 1; d < S::kDepth; ++d) {
+          if (d < here)
+            copy_tile_by_warp<false>(to + d * S::kWeightBytes, &weight_map, barrier, k + d * kBlock, column);
+        }
+      } else if (lane == 0) {
         barrier_expect(barrier, static_cast<uint32_t>(here * (S::kWeightBytes + geometry.rows * kBlock)));
 #pragma unroll
         for (int i = 0; i < S::kDepth / S::kDown; ++i) {
@@ -147,7 +164,16 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
         wait_until_empty();
         const uint32_t barrier = full_barriers + stage * 8;
         const int here = min(S::kDepth, blocks - step * S::kDepth);
-        if (lane == 0) {
+        if constexpr (S::kFew) {
+#pragma unroll
+          for (int d = 0; d < S::kDepth; ++d) {
+            if (d < here) {
+              copy_tile_by_warp<false>(
+                  stages + stage * stage_bytes + S::kDepth * S::kWeightBytes + d * geometry.token_bytes,
+                  &x_map, barrier, (step * S::kDepth + d) * kBlock, 0);
+            }
+          }
+        } else if (lane == 0) {
 #pragma unroll
           for (int i = 0; i < S::kDepth / S::kAcross; ++i) {
             const int d = i * S::kAcross + across_rank;
@@ -169,11 +195,16 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
     device::cuda::wait_for_previous();
     const int scale_groups = (args.n + 7) / 8;
     for (int index = first_index; index < geometry.tiles; index += clusters) {
-      const int eight = column_of(index) / 8 + lane;
-      const bool has_weight = lane < S::kColumns / 8 && eight < scale_groups;
+      const int eight = column_of(index) / 8 + (S::kFew ? lane - S::kRows : lane);
+      const bool has_weight =
+          (S::kFew ? S::kRows <= lane && lane < S::kScales : lane < S::kColumns / 8) && eight < scale_groups;
       const float* of_weights = has_weight ? args.scales + eight : args.scales;
       const int first = down_rank * S::kRows + lane;
       const float* of_tokens = args.x_scales + first;
+      // Of few tokens a lane has one scale of a block.
+      const bool has_one = has_weight || first < args.rows;
+      const float* one = has_weight ? of_weights : has_one ? of_tokens : args.x_scales;
+      const int64_t one_step = has_weight ? scale_groups : has_one ? args.x_scale_stride : 0;
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, next_stage()) {
         wait_until_empty();
@@ -181,19 +212,89 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
 #pragma unroll
         for (int d = 0; d < S::kDepth; ++d) {
           if (step * S::kDepth + d >= blocks) break;
+          if constexpr (S::kFew) {
+            if (lane < S::kScales) copy_async_4(to + d * S::kScales, one, has_one);
+            one += one_step;
+          } else {
 #pragma unroll
-          for (int i = 0; i < S::kRows / 32; ++i) {
-            const bool inside = first + i * 32 < args.rows;
-            copy_async_4(to + d * S::kScales + i * 32, inside ? of_tokens + i * 32 : args.x_scales, inside);
+            for (int i = 0; i < S::kRows / 32; ++i) {
+              const bool inside = first + i * 32 < args.rows;
+              copy_async_4(to + d * S::kScales + i * 32, inside ? of_tokens + i * 32 : args.x_scales, inside);
+            }
+            if (lane < S::kColumns / 8) copy_async_4(to + d * S::kScales + S::kRows, of_weights, has_weight);
+            of_tokens += args.x_scale_stride;
+            if (has_weight) of_weights += scale_groups;
           }
-          if (lane < S::kColumns / 8) copy_async_4(to + d * S::kScales + S::kRows, of_weights, has_weight);
-          of_tokens += args.x_scale_stride;
-          if (has_weight) of_weights += scale_groups;
         }
         copy_async_arrive(&full[stage]);
       }
     }
     copy_async_wait<0>();
+  } else if constexpr (S::kFew) {
+    device::cuda::wait_for_previous();
+    for (int index = first_index; index < geometry.tiles; index += clusters) {
+      float sum[4] = {};
+      float products[2][S::kDepth][4];
+      int at[2];
+      const auto begin = [&](int which) {
+        at[which] = stage;
+        barrier_wait(full_barriers + stage * 8, phase);
+        const uint32_t tiles = stages + stage * stage_bytes;
+        next_stage();
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < kBlock / 32; ++k) {
+#pragma unroll
+          for (int d = 0; d < S::kDepth; ++d) {
+            const uint64_t a = wgmma_tile_at(((tiles + d * S::kWeightBytes) & 0x3ffffU) >> 4);
+            const uint64_t b =
+                wgmma_tile_at(((tiles + S::kDepth * S::kWeightBytes + d * 8 * kBlock) & 0x3ffffU) >> 4);
+            wgmma_e4m3(products[which][d], a + 2 * k, b + 2 * k, k > 0);
+          }
+        }
+        wgmma_commit();
+      };
+      const auto end = [&](int which, int here, auto pending) {
+        const uint32_t of_stage = scales + at[which] * (S::kDepth * S::kScales * 4);
+        float2 rows[S::kDepth], tokens[S::kDepth];
+#pragma unroll
+        for (int d = 0; d < S::kDepth; ++d) {
+          const uint32_t of_block = of_stage + d * (S::kScales * 4);
+          tokens[d] = shared_pair(of_block + lane % 4 * 8);
+          rows[d] = shared_pair(of_block + (S::kRows + warp * 2) * 4);
+        }
+        wgmma_wait<decltype(pending)::value>();
+#pragma unroll
+        for (int d = 0; d < S::kDepth; ++d) keep_in_place(products[which][d]);
+        __syncwarp();
+        if (lane == 0) barrier_arrive(empty_barriers + at[which] * 8);
+#pragma unroll
+        for (int d = 0; d < S::kDepth; ++d) {
+          if (d >= here) break;
+          const float* product = products[which][d];
+          sum[0] = fmaf(rows[d].x * tokens[d].x, product[0], sum[0]);
+          sum[1] = fmaf(rows[d].x * tokens[d].y, product[1], sum[1]);
+          sum[2] = fmaf(rows[d].y * tokens[d].x, product[2], sum[2]);
+          sum[3] = fmaf(rows[d].y * tokens[d].y, product[3], sum[3]);
+        }
+      };
+      int step = 0;
+#pragma unroll 1
+      for (; step + 2 <= steps; step += 2) {
+        begin(0);
+        begin(1);
+        end(0, S::kDepth, std::integral_constant<int, 1>{});
+        end(1, blocks - (step + 1) * S::kDepth, std::integral_constant<int, 0>{});
+      }
+      if (step < steps) {
+        begin(0);
+        end(0, blocks - step * S::kDepth, std::integral_constant<int, 0>{});
+      }
+      TileArgs tile = args;  // ends where the tile does
+      tile.n = min(args.n, column_of(index) + S::kColumns);
+      if (warp * 16 < S::kColumns)
+        store_sums(tile, 0, {0, 0, args.rows}, 0, column_of(index) + warp * 16, sum);
+    }
   } else {
     device::cuda::wait_for_previous();
     const int consumer = warp / 4;
@@ -269,7 +370,7 @@ void launch(device::cuda::Stream& stream, const TileCall& call) {
   geometry.rows = static_cast<int>(std::min<int64_t>(call.max_rows, S::kRows));
   geometry.token_bytes = ceil_div(geometry.rows, 8) * 8 * kBlock;
   // Room to align, and for reading behind the last stage.
-  const int fixed = S::kOutBytes + 1024 + S::kRows * kBlock - geometry.token_bytes;
+  const int fixed = S::kOutBytes + 1024 + std::max(S::kReadBytes - geometry.token_bytes, 0);
   const int stage = S::kDepth * (S::kWeightBytes + geometry.token_bytes + S::kScales * 4);
   geometry.stages = std::min(kMostStages, (S::most_bytes(call.max_rows) - fixed) / stage);
   const CUtensorMap x_map =
@@ -294,7 +395,8 @@ template <class S>
 Choice choice(const TileCall& call, int64_t multiprocessors) {
   const int64_t tiles = ceil_div<int64_t>(call.args.n, S::kAcross * S::kColumns);
   const int64_t rounds = ceil_div(tiles, multiprocessors / S::kCluster);
-  return {launch<S>, rounds * (S::kColumns + std::min<int64_t>(call.max_rows, S::kRows))};
+  return {launch<S>,
+          rounds * (S::kColumns + (S::kFew ? S::kRows : std::min<int64_t>(call.max_rows, S::kRows)))};
 }
 
 }  // namespace
@@ -308,7 +410,13 @@ bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call
     if (best.launch == nullptr || other.bytes < best.bytes) best = other;
   };
   //             64-token groups, columns, across, down
-  if (call.max_rows <= 64) {
+  if (call.max_rows <= 8) {
+    consider(choice<Shape<0, 16, 1, 1>>(call, multiprocessors));
+    consider(choice<Shape<0, 32, 1, 1>>(call, multiprocessors));
+    consider(choice<Shape<0, 48, 1, 1>>(call, multiprocessors));
+    if (!args.swiglu) consider(choice<Shape<0, 56, 1, 1>>(call, multiprocessors));
+    consider(choice<Shape<0, 64, 1, 1>>(call, multiprocessors));
+  } else if (call.max_rows <= 64) {
     consider(choice<Shape<1, 16, 2, 1>>(call, multiprocessors));
     consider(choice<Shape<1, 32, 2, 1>>(call, multiprocessors));
     consider(choice<Shape<1, 48, 2, 1>>(call, multiprocessors));
