@@ -22,18 +22,17 @@ constexpr int kBlock = 128;  // of k that one scale holds for
 constexpr int kMostStages = 16;
 constexpr int64_t kRoomyRows = 32;
 
-// A CTA's tile: 64 kGroups tokens, kColumns rows of weights; a stage holds kDepth blocks. Clusters of kAcross
-// by kDown tiles, one of them 1. No group: up to 8 tokens, on the narrow side of products with the weights on
-// the wide one (whose 64 rows are the tile's and what follows them): a seventh of the additions, for a launch
-// whose first stages came long before its tokens is as fast as it multiplies.
-template <int kGroups_, int kColumns_, int kAcross_, int kDown_>
+// A CTA's tile: kTokens tokens, kColumns rows of weights; a stage holds kDepth blocks. Clusters of kAcross by
+// kDown tiles, one of them 1. Fewer than 64 tokens are on the narrow side of products with the weights on the
+// wide one, whose 64 rows are the tile's and what follows them: there is less to add, and a launch whose
+// first stages came long before its tokens is as fast as it multiplies and adds.
+template <int kTokens_, int kColumns_, int kAcross_, int kDown_>
 struct Shape {
-  static constexpr bool kFew = kGroups_ == 0;
-  static constexpr int kGroups = kFew ? 1 : kGroups_;  // of 128 threads
-  static constexpr int kColumns = kColumns_, kAcross = kAcross_, kDown = kDown_;
+  static constexpr int kRows = kTokens_, kColumns = kColumns_, kAcross = kAcross_, kDown = kDown_;
+  static constexpr bool kFew = kRows < 64;
+  static constexpr int kGroups = kFew ? 1 : kRows / 64;  // of 128 threads
   static constexpr int kCluster = kAcross * kDown;
   static constexpr int kDepth = kColumns <= 16 ? 4 : 2;
-  static constexpr int kRows = kFew ? 8 : 64 * kGroups;
   static constexpr int kThreads = 128 * kGroups + 3 * 32;
   static constexpr int kWeightBytes = kColumns * kBlock;              // of a block
   static constexpr int kScales = kRows + (kColumns / 8 + 3) / 4 * 4;  // of a block
@@ -233,8 +232,10 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
   } else if constexpr (S::kFew) {
     device::cuda::wait_for_previous();
     for (int index = first_index; index < geometry.tiles; index += clusters) {
-      float sum[4] = {};
-      float products[2][S::kDepth][4];
+      float sum[S::kRows / 2];
+#pragma unroll
+      for (float& value : sum) value = 0.0F;
+      float products[2][S::kDepth][S::kRows / 2];
       int at[2];
       const auto begin = [&](int which) {
         at[which] = stage;
@@ -247,8 +248,8 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
 #pragma unroll
           for (int d = 0; d < S::kDepth; ++d) {
             const uint64_t a = wgmma_tile_at(((tiles + d * S::kWeightBytes) & 0x3ffffU) >> 4);
-            const uint64_t b =
-                wgmma_tile_at(((tiles + S::kDepth * S::kWeightBytes + d * 8 * kBlock) & 0x3ffffU) >> 4);
+            const uint64_t b = wgmma_tile_at(
+                ((tiles + S::kDepth * S::kWeightBytes + d * S::kRows * kBlock) & 0x3ffffU) >> 4);
             wgmma_e4m3(products[which][d], a + 2 * k, b + 2 * k, k > 0);
           }
         }
@@ -256,11 +257,13 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
       };
       const auto end = [&](int which, int here, auto pending) {
         const uint32_t of_stage = scales + at[which] * (S::kDepth * S::kScales * 4);
-        float2 rows[S::kDepth], tokens[S::kDepth];
+        float2 rows[S::kDepth], tokens[S::kDepth][S::kRows / 8];
 #pragma unroll
         for (int d = 0; d < S::kDepth; ++d) {
           const uint32_t of_block = of_stage + d * (S::kScales * 4);
-          tokens[d] = shared_pair(of_block + lane % 4 * 8);
+#pragma unroll
+          for (int j = 0; j < S::kRows / 8; ++j)
+            tokens[d][j] = shared_pair(of_block + (8 * j + lane % 4 * 2) * 4);
           rows[d] = shared_pair(of_block + (S::kRows + warp * 2) * 4);
         }
         wgmma_wait<decltype(pending)::value>();
@@ -271,11 +274,15 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
 #pragma unroll
         for (int d = 0; d < S::kDepth; ++d) {
           if (d >= here) break;
-          const float* product = products[which][d];
-          sum[0] = fmaf(rows[d].x * tokens[d].x, product[0], sum[0]);
-          sum[1] = fmaf(rows[d].x * tokens[d].y, product[1], sum[1]);
-          sum[2] = fmaf(rows[d].y * tokens[d].x, product[2], sum[2]);
-          sum[3] = fmaf(rows[d].y * tokens[d].y, product[3], sum[3]);
+#pragma unroll
+          for (int j = 0; j < S::kRows / 8; ++j) {
+            const float* product = products[which][d] + 4 * j;
+            const float2 row = rows[d], token = tokens[d][j];
+            sum[4 * j] = fmaf(row.x * token.x, product[0], sum[4 * j]);
+            sum[4 * j + 1] = fmaf(row.x * token.y, product[1], sum[4 * j + 1]);
+            sum[4 * j + 2] = fmaf(row.y * token.x, product[2], sum[4 * j + 2]);
+            sum[4 * j + 3] = fmaf(row.y * token.y, product[3], sum[4 * j + 3]);
+          }
         }
       };
       int step = 0;
@@ -409,24 +416,30 @@ bool linear_wgmma_w8a8_narrow(device::cuda::Stream& stream, const TileCall& call
   const auto consider = [&](const Choice& other) {
     if (best.launch == nullptr || other.bytes < best.bytes) best = other;
   };
-  //             64-token groups, columns, across, down
+  const auto consider_few = [&](auto tokens) {
+    constexpr int kTokens = decltype(tokens)::value;
+    consider(choice<Shape<kTokens, 16, 1, 1>>(call, multiprocessors));
+    consider(choice<Shape<kTokens, 32, 1, 1>>(call, multiprocessors));
+    consider(choice<Shape<kTokens, 48, 1, 1>>(call, multiprocessors));
+    if (!args.swiglu) consider(choice<Shape<kTokens, 56, 1, 1>>(call, multiprocessors));
+    consider(choice<Shape<kTokens, 64, 1, 1>>(call, multiprocessors));
+  };
+  //             tokens, columns, across, down
   if (call.max_rows <= 8) {
-    consider(choice<Shape<0, 16, 1, 1>>(call, multiprocessors));
-    consider(choice<Shape<0, 32, 1, 1>>(call, multiprocessors));
-    consider(choice<Shape<0, 48, 1, 1>>(call, multiprocessors));
-    if (!args.swiglu) consider(choice<Shape<0, 56, 1, 1>>(call, multiprocessors));
-    consider(choice<Shape<0, 64, 1, 1>>(call, multiprocessors));
+    consider_few(std::integral_constant<int, 8>{});
+  } else if (call.max_rows <= 16) {
+    consider_few(std::integral_constant<int, 16>{});
   } else if (call.max_rows <= 64) {
-    consider(choice<Shape<1, 16, 2, 1>>(call, multiprocessors));
-    consider(choice<Shape<1, 32, 2, 1>>(call, multiprocessors));
-    consider(choice<Shape<1, 48, 2, 1>>(call, multiprocessors));
-    if (!args.swiglu) consider(choice<Shape<1, 56, 2, 1>>(call, multiprocessors));
-    consider(choice<Shape<1, 64, 2, 1>>(call, multiprocessors));
+    consider(choice<Shape<64, 16, 2, 1>>(call, multiprocessors));
+    consider(choice<Shape<64, 32, 2, 1>>(call, multiprocessors));
+    consider(choice<Shape<64, 48, 2, 1>>(call, multiprocessors));
+    if (!args.swiglu) consider(choice<Shape<64, 56, 2, 1>>(call, multiprocessors));
+    consider(choice<Shape<64, 64, 2, 1>>(call, multiprocessors));
   } else {
-    consider(choice<Shape<1, 32, 1, 2>>(call, multiprocessors));
-    consider(choice<Shape<1, 64, 1, 2>>(call, multiprocessors));
-    if (!args.swiglu) consider(choice<Shape<2, 56, 2, 1>>(call, multiprocessors));
-    consider(choice<Shape<2, 64, 2, 1>>(call, multiprocessors));
+    consider(choice<Shape<64, 32, 1, 2>>(call, multiprocessors));
+    consider(choice<Shape<64, 64, 1, 2>>(call, multiprocessors));
+    if (!args.swiglu) consider(choice<Shape<128, 56, 2, 1>>(call, multiprocessors));
+    consider(choice<Shape<128, 64, 2, 1>>(call, multiprocessors));
   }
   best.launch(stream, call);
   return true;
