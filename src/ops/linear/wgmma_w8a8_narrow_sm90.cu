@@ -68,7 +68,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
   if (thread == 0) {
     for (int s = 0; s < geometry.stages; ++s) {
       barrier_init(&full[s], 1 + 32);
-      barrier_init(&empty[s], 4 * S::kGroups * S::kCluster);
+      barrier_init(&empty[s], S::kFew ? 128 : 4 * S::kGroups * S::kCluster);
     }
     barrier_init_fence();
     prefetch_map(&x_map);
@@ -269,8 +269,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
         wgmma_wait<decltype(pending)::value>();
 #pragma unroll
         for (int d = 0; d < S::kDepth; ++d) keep_in_place(products[which][d]);
-        __syncwarp();
-        if (lane == 0) barrier_arrive(empty_barriers + at[which] * 8);
+        barrier_arrive(empty_barriers + at[which] * 8);
 #pragma unroll
         for (int d = 0; d < S::kDepth; ++d) {
           if (d >= here) break;

@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(Shape<kTokens, kBlocks>::kThreads, Shape<kToke
   if (thread == 0) {
     for (int s = 0; s < S::kStages; ++s) {
       barrier_init(&full[s], 1 + 32);
-      barrier_init(&empty[s], 4);
+      barrier_init(&empty[s], 128);
     }
     groups.begin();
     turns.begin();
@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(Shape<kTokens, kBlocks>::kThreads, Shape<kToke
     barrier_wait(full_barriers + static_cast<uint32_t>(ring.stage) * 8, ring.phase);
   };
   const auto release = [&](int s) {
-    if (lane == 0) barrier_arrive(empty_barriers + static_cast<uint32_t>(s) * 8);
+    barrier_arrive(empty_barriers + static_cast<uint32_t>(s) * 8);
   };
   if (!beside.early) device::cuda::wait_for_previous();  // y may be its output
   Following<Pieces<kBeside, kTokens, S::kRows>> following{pieces};
@@ -232,7 +232,6 @@ __global__ void __launch_bounds__(Shape<kTokens, kBlocks>::kThreads, Shape<kToke
       wgmma_wait<kOthers ? 1 : 0>();
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) keep_in_place(parts[which][i]);
-      __syncwarp();
 #pragma unroll
       for (int i = 0; i < S::kStagesOfBatch; ++i) {
         if (i * S::kBlocks < batch.count) release(batch.stages[i]);
