@@ -19,6 +19,7 @@ using device::DType;
 
 constexpr int kBlock = 128;      // of k that one scale holds for
 constexpr int kMostBlocks = 16;  // of a CTA
+constexpr int kTogether = 4;     // whose products take turns: steps of one sum wait for each other
 constexpr int kRows = 64;        // of the weights
 constexpr int kTokens = 8;
 constexpr int kThreads = 128 + 32;
@@ -140,15 +141,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   float parts[kMostBlocks][4];
   const uint32_t first_stage = uniform(wgmma_address(stages));
 #pragma unroll
-  for (int b = 0; b < kMostBlocks; ++b) {
-    // Blocks that there are not: the last one's products once more, which nobody adds.
-    const int at = min(b, here - 1);
-    barrier_wait(&full[at], 0);
-    const uint32_t stage = first_stage + static_cast<uint32_t>(at) * (kStageBytes / 16);
-    const uint64_t a = wgmma_tile_at(stage), x = wgmma_tile_at(stage + kWeightBytes / 16);
+  for (int first_of = 0; first_of < kMostBlocks; first_of += kTogether) {
+    uint64_t a[kTogether], x[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      // Blocks that there are not: the last one's products once more, which nobody adds.
+      const int at = min(first_of + i, here - 1);
+      barrier_wait(&full[at], 0);
+      const uint32_t stage = first_stage + static_cast<uint32_t>(at) * (kStageBytes / 16);
+      a[i] = wgmma_tile_at(stage);
+      x[i] = wgmma_tile_at(stage + kWeightBytes / 16);
+    }
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < kBlock / 32; ++k) wgmma_e4m3(parts[b], a + 2 * k, x + 2 * k, k > 0);
+    for (int k = 0; k < kBlock / 32; ++k) {
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) wgmma_e4m3(parts[first_of + i], a[i] + 2 * k, x[i] + 2 * k, k > 0);
+    }
     wgmma_commit();
   }
   wgmma_wait<0>();
