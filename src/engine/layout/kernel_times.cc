@@ -58,6 +58,10 @@ constexpr std::array<Point, 4> kExperts = {{{4, 3000}, {16, 2945}, {64, 2845}, {
 constexpr double kTileStart = 33, kWideTileStart = 90;
 constexpr double kWideTile = 64;
 constexpr double kMeasuredWidth = 7168;
+// Tiles of up to kWideTile rows of tokens are of 64 of the weights. One by itself is read at no more than
+// this many GB/s, which is what a multiprocessor takes in, and two CTAs of each take so many us for one,
+// however short its k (256 experts of 7168 x 512 and 256, steps of one token, H200).
+constexpr double kLoneTile = 47, kTileTurn = 1.5, kTilesAtOnce = 2 * 132;
 // GB/s of the same weights for the further tiles of an expert's rows, which lie in the L2 cache.
 constexpr double kTileAgain = 5000;
 
@@ -76,6 +80,9 @@ constexpr double kBrief = 1.7;
 // Absorbed queries and values of 128 heads: us for each row beside the weights, and where rows are the most
 // of it (512 x 128 and 128 x 512, 17 to 512 rows).
 constexpr double kHeadsRow = 0.03, kHeadsManyRows = 0.066;
+// What is before the layers and after the head: inputs and tokens brought and taken away, embedding, norms (a
+// step of one token, H200).
+constexpr double kEnds = 22;
 constexpr double kH100Read = 3070;
 // Of the read bandwidth, by products that only read (102400 x 2048).
 constexpr double kReadShare = 0.95;
@@ -143,13 +150,17 @@ double KernelTimes::experts_fp8(std::span<const int32_t> rows, int64_t n, int64_
   const double tile = tile_rows(std::ceil(total / static_cast<double>(rows.size())));
   const double start = tile > kWideTile ? kWideTileStart : kTileStart;
   const double narrow = (1 + start / kMeasuredWidth) / (1 + start / static_cast<double>(k));
-  double us = 0.0;
+  double us = 0.0, tiles = 0.0;
   for (const int32_t r : rows) {
     if (r == 0) continue;
     const double read = weights / (at(kExperts, std::min<double>(r, tile)) * few * narrow) * 1e-3;
     const double again = weights / kTileAgain * 1e-3;
     const double multiply = 2e-6 * weights * tile / kManyTflops;
     us += std::max(read, multiply) + (std::ceil(r / tile) - 1) * std::max(again, multiply);
+    tiles += std::ceil(r / tile) * static_cast<double>(ceil_div<int64_t>(n, 64));
+  }
+  if (tiles > 0 && tile <= kWideTile) {
+    us = std::max({us, 64e-3 * static_cast<double>(k) / kLoneTile, tiles * kTileTurn / kTilesAtOnce});
   }
   return us > 0 ? kProductStart + us : 0.0;
 }
@@ -200,7 +211,7 @@ double KernelTimes::dense_small(double rows) const {
   return kLaunch + kProductStart + 0.08 * rows;
 }
 double KernelTimes::sample(double rows) const {
-  return kLaunch + 0.2 * rows;
+  return kEnds + kLaunch + 0.2 * rows;
 }
 
 }  // namespace fathom::engine

@@ -39,6 +39,7 @@ class KernelTimes {
   double attention_small(double rows) const;
   double moe_small(double rows) const;
   double dense_small(double rows) const;
+  // Sampling, and what else a step has once.
   double sample(double rows) const;
 
  private:

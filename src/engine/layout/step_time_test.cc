@@ -56,9 +56,9 @@ TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
   } measured[] = {
       {"h100", 6, 1024, 1, 490},    {"h100", 6, 1024, 4, 1338},    {"h100", 6, 1024, 16, 2888},
       {"h100", 6, 1024, 32, 4265},  {"h100", 6, 1024, 64, 6835},   {"h100", 6, 1024, 128, 10887},
-      {"h200", 9, 512, 1, 465},     {"h200", 9, 512, 4, 1157},     {"h200", 9, 512, 16, 2274},
-      {"h200", 9, 512, 32, 3328},   {"h200", 9, 512, 64, 5262},    {"h200", 9, 512, 128, 8049},
-      {"h200", 9, 512, 256, 12774}, {"h100", 6, 1024, 256, 17377},
+      {"h200", 9, 512, 1, 474},     {"h200", 9, 512, 4, 1164},     {"h200", 9, 512, 16, 2270},
+      {"h200", 9, 512, 32, 3276},   {"h200", 9, 512, 64, 5191},    {"h200", 9, 512, 128, 7895},
+      {"h200", 9, 512, 256, 12369}, {"h100", 6, 1024, 256, 17377},
   };
   for (const auto& m : measured) {
     auto c = config("deepseek_v3_slice9");
@@ -76,13 +76,34 @@ TEST(StepTimes, PredictWhatOneGpuWasMeasuredToTake) {
 TEST(StepTimes, PredictWhatTwoGpusWereMeasuredToTake) {
   const model::Split tp{.tp = 2}, apart{.tp = 2, .dp = 2, .ep = 2};
   auto times = times_of(config("deepseek_v3_slice9"), "h200", kDummyBias);
-  for (const auto& [split, batch, rate] : {std::tuple{tp, 1, 700.0},
-                                           {tp, 16, 4000.0},
-                                           {tp, 32, 5835.0},
-                                           {tp, 128, 14430.0},
+  for (const auto& [split, batch, rate] : {std::tuple{tp, 1, 738.0},
+                                           {tp, 16, 4017.0},
+                                           {tp, 32, 5796.0},
+                                           {tp, 128, 14212.0},
                                            {apart, 256, 22360.0}}) {
     const double predicted = 1e6 * batch / times.decode({.split = split}, batch, 512 + 24).total();
     EXPECT_NEAR(predicted / rate, 1.0, 0.1) << batch << " on two: " << predicted << " of " << rate;
+  }
+}
+
+// A model as narrow as a rank's share of nine layers, on one GPU: all of such a rank's step but the meetings.
+TEST(StepTimes, PredictWhatARanksShareWasMeasuredToTake) {
+  for (const auto& [ranks, batch, rate] : {std::tuple{2, 1, 778.0},
+                                           {2, 4, 2027.0},
+                                           {2, 16, 4170.0},
+                                           {4, 1, 1180.0},
+                                           {4, 4, 3198.0},
+                                           {8, 1, 1489.0},
+                                           {8, 4, 4400.0},
+                                           {8, 16, 10420.0}}) {
+    auto c = config("deepseek_v3_slice9");
+    c.num_heads /= ranks;
+    c.moe_intermediate_size /= ranks;
+    c.intermediate_size /= ranks;
+    c.vocab_size /= ranks;
+    const double predicted =
+        1e6 * batch / times_of(c, "h200", kDummyBias).decode({}, batch, 512 + 24).total();
+    EXPECT_NEAR(predicted / rate, 1.0, 0.1) << batch << " on one of " << ranks << ": " << predicted;
   }
 }
 
