@@ -39,8 +39,8 @@ class KernelTimes {
   double attention_small(double rows) const;
   double moe_small(double rows) const;
   double dense_small(double rows) const;
-  // Sampling, and what else a step has once.
   double sample(double rows) const;
+  double ends() const;  // what else a step has once, before its layers and after them
 
  private:
   double read_gbs_;  // 1e9 bytes a second = 1e3 bytes a microsecond

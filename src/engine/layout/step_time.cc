@@ -72,7 +72,8 @@ StepTime StepTimes::step(const Layout& layout, int64_t group_rows, double contex
     time.experts *= kSustained;
   }
   const double chosen = prompt ? std::max(1.0, rows / context) : rows;
-  time.head = times_.linear_bf16(shard.vocab.count, config_.hidden_size, chosen) + times_.sample(chosen);
+  time.head = times_.linear_bf16(shard.vocab.count, config_.hidden_size, chosen) + times_.sample(chosen) +
+              times_.ends();
   for (const auto& traffic : traffic_of(config_, layout, false)) {
     const double message = traffic.chosen_rows  ? chosen
                            : traffic.all_groups ? static_cast<double>(all_rows)
