@@ -1,10 +1,10 @@
 // FP8 weights and FP8 activations on Hopper, up to 128 tokens of a dense product: tiles of few rows of the
 // weights, chosen so that every multiprocessor reads about as many of them, whole sums of k each. Tokens
-// stand on the wide side. Weights, tokens and scales are brought by a warp each, some blocks of 128 of k at a
-// time; the weights' first stages come while the kernel before this one still runs. The CTAs of a cluster
-// stand side by side over the weights' rows and share the tokens, or have 64 of 128 tokens each and share the
-// weights: each brings other blocks of them to both. Products and their order are those of
-// wgmma_w8a8_sm90.cu, and so are the bits.
+// stand on the wide side, up to 16 of them on the narrow one. Weights, tokens and scales are brought by a
+// warp each, some blocks of 128 of k at a time; the weights' first stages come while the kernel before this
+// one still runs. The CTAs of a cluster stand side by side over the weights' rows and share the tokens, or
+// have 64 of 128 tokens each and share the weights: each brings other blocks of them to both. Products and
+// their order are those of wgmma_w8a8_sm90.cu, and so are the bits.
 #include <algorithm>
 #include <type_traits>
 

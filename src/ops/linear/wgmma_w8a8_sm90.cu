@@ -1,10 +1,11 @@
-// FP8 weights and FP8 activations on Hopper, up to 64 tokens of a group: one warp brings tiles of 128 of k
-// with the bulk copy engine, another their scales, and a warpgroup multiplies 64 rows of weights with the
-// tile's tokens, both from shared memory. A CTA does one tile after another, and the ring of stages goes on
-// filling while results go out. Tokens stand on the narrow side (8 to 64), so that few of them waste little.
-// Each 128 of k is scaled by its weights' and its token's scale and added to the sums, in the order of k:
-// products of several blocks are under way together. A token's bits do not depend on its batch: every kernel
-// for FP8 activations has these products and this order.
+// FP8 weights and FP8 activations on Hopper, up to 64 tokens of a group: a warp each brings tiles of 128 of k
+// of the weights and of the tokens with the bulk copy engine, and their scales (piece_producers.cuh), and a
+// warpgroup multiplies 64 rows of weights with the tile's tokens, both from shared memory. A CTA does one
+// tile after another, and the ring of stages goes on filling while results go out. Tokens stand on the narrow
+// side (8 to 64), so that few of them waste little. Each 128 of k is scaled by its weights' and its token's
+// scale and added to the sums, in the order of k: products of several blocks are under way together. A
+// token's bits do not depend on its batch: every kernel for FP8 activations has these products and this
+// order.
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
 #include "ops/linear/piece_producers.cuh"
@@ -199,9 +200,7 @@ __global__ void __launch_bounds__(Shape<kTokens, kBlocks>::kThreads, Shape<kToke
   const auto wait_for_stage = [&] {
     barrier_wait(full_barriers + static_cast<uint32_t>(ring.stage) * 8, ring.phase);
   };
-  const auto release = [&](int s) {
-    barrier_arrive(empty_barriers + static_cast<uint32_t>(s) * 8);
-  };
+  const auto release = [&](int s) { barrier_arrive(empty_barriers + static_cast<uint32_t>(s) * 8); };
   if (!beside.early) device::cuda::wait_for_previous();  // y may be its output
   Following<Pieces<kBeside, kTokens, S::kRows>> following{pieces};
   int index = static_cast<int>(blockIdx.x);
