@@ -1,8 +1,8 @@
 // The warps that fill the ring of a kernel whose CTAs do one piece after another (group_tiles.cuh): kStages
 // stages of kBlocks of kDepth of k, rows of 128 bytes, kRows of weights and then kTokens of tokens. One warp
-// brings the weights and draws pieces, one the tokens, and either that one or another what else a stage takes:
-// for each step a warp does as little as can be, since a CTA that is alone with its piece is as fast as they
-// are. And how such a kernel is launched.
+// brings the weights and draws pieces, one the tokens, and either that one or another what else a stage
+// takes: for each step a warp does as little as can be, since a CTA that is alone with its piece is as fast
+// as they are. And how such a kernel is launched.
 #pragma once
 
 #include <algorithm>
