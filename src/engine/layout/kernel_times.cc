@@ -58,9 +58,9 @@ constexpr std::array<Point, 4> kExperts = {{{4, 3000}, {16, 2945}, {64, 2845}, {
 constexpr double kTileStart = 33, kWideTileStart = 90;
 constexpr double kWideTile = 64;
 constexpr double kMeasuredWidth = 7168;
-// Tiles of up to kWideTile rows of tokens are of 64 of the weights. One by itself is read at no more than
-// this many GB/s, which is what a multiprocessor takes in, and two CTAs of each take so many us for one,
-// however short its k (256 experts of 7168 x 512 and 256, steps of one token, H200).
+// Tiles of up to kWideTile rows of tokens are of 64 of the weights. One by itself is read at this many GB/s
+// (512 x 7168), and each of two CTAs of a multiprocessor takes so many us for one, however short its k (7168
+// x 256; 256 experts, steps of one token, H200).
 constexpr double kLoneTile = 47, kTileTurn = 1.5, kTilesAtOnce = 2 * 132;
 // GB/s of the same weights for the further tiles of an expert's rows, which lie in the L2 cache.
 constexpr double kTileAgain = 5000;

@@ -401,6 +401,7 @@ template <class S>
 Choice choice(const TileCall& call, int64_t multiprocessors) {
   const int64_t tiles = ceil_div<int64_t>(call.args.n, S::kAcross * S::kColumns);
   const int64_t rounds = ceil_div(tiles, multiprocessors / S::kCluster);
+  // Of few tokens a tile takes a consumer as long whatever its rows: tall ones are better at as many bytes.
   return {launch<S>,
           rounds * (S::kColumns + (S::kFew ? S::kRows : std::min<int64_t>(call.max_rows, S::kRows)))};
 }
