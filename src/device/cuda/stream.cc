@@ -10,13 +10,14 @@ namespace fathom::device::cuda {
 Result<std::unique_ptr<Stream>> Stream::create(const Gpu& gpu) {
   std::unique_ptr<Stream> stream(new Stream(gpu));
   FATHOM_TRY(check(cudaStreamCreateWithFlags(&stream->handle_, cudaStreamNonBlocking), "cudaStreamCreate"));
-  FATHOM_TRY(check(cudaMalloc(reinterpret_cast<void**>(&stream->counter_), sizeof(uint32_t)), "cudaMalloc"));
-  FATHOM_TRY(check(cudaMemsetAsync(stream->counter_, 0, sizeof(uint32_t), stream->handle_), "cudaMemset"));
+  constexpr size_t kBytes = (kMailWords + 1) * sizeof(uint32_t);
+  FATHOM_TRY(check(cudaMalloc(reinterpret_cast<void**>(&stream->words_), kBytes), "cudaMalloc"));
+  FATHOM_TRY(check(cudaMemsetAsync(stream->words_, 0, kBytes, stream->handle_), "cudaMemset"));
   return stream;
 }
 
 Stream::~Stream() {
-  cudaFree(counter_);
+  cudaFree(words_);
   if (handle_ != nullptr) cudaStreamDestroy(handle_);
 }
 

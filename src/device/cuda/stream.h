@@ -30,7 +30,11 @@ class Stream {
   const Gpu& gpu() const { return gpu_; }
   // A word of device memory for kernels of this stream whose CTAs share out their work: 0 between them, so
   // whoever takes the last piece sets it back.
-  uint32_t* counter() const { return counter_; }
+  uint32_t* counter() const { return words_ + kMailWords; }
+  // Others that CTAs of one kernel of this stream may tell each other something by: 0 between
+  // kernels, so whoever reads one sets it back.
+  static constexpr int kMailWords = 2048;
+  uint32_t* mail() const { return words_; }
 
   // Notes the outcome of the call or launch that was just made; `what` (a literal) names the op.
   void note(cudaError_t status, const char* what) {
@@ -64,7 +68,7 @@ class Stream {
 
   Gpu gpu_;
   cudaStream_t handle_ = nullptr;
-  uint32_t* counter_ = nullptr;
+  uint32_t* words_ = nullptr;
   cudaError_t fault_ = cudaSuccess;
   const char* fault_op_ = "";
   Trace* trace_ = nullptr;

@@ -63,7 +63,8 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
     add_kernel(const D* own, ReceivedRows received, After<Y> after, Y* y) {
   using Row = ops::cuda::BlockRow<kParts>;
   __shared__ typename Row::Shared shared;
-  const Row threads{shared};
+  Row threads{shared};
+  const auto weights = after.weights_of(threads);
   const int64_t width = after.width;
   for (int64_t row = received.rows.first + blockIdx.x; row < received.rows.end; row += gridDim.x) {
     Floats values[kParts];
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
       const auto* box = static_cast<const std::byte*>(received.boxes) + r * received.box_bytes;
       return reinterpret_cast<const D*>(box) + (row - received.rows.first) * width;
     });
-    after.run(threads, values, row, y + row * after.y_stride);
+    after.run(threads, weights, values, row, width, y + row * after.y_stride);
     __syncthreads();  // `shared` is free again
   }
 }

@@ -65,22 +65,15 @@ struct OwnAnswers {
   }
 };
 
-// A block a row, or a cluster. Words of an inbox that are read are emptied one sum later: whoever writes the
-// slot next has seen this rank's post of that later sum.
-template <class Rows, class Y, int kParts, class Row>
-__global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
-    post_kernel(PeerView peers, Rows rows, After<Y> after, Y* y) {
+// A row of `width` columns; of none, nothing is read, sent or written.
+template <class Rows, class Y, class Row>
+__device__ void post_row(const PeerView& peers, const Rows& rows, const After<Y>& after, Row& threads,
+                         const ops::cuda::NormWeights<true, Row>& weights, int64_t width, Y* y) {
   using D = typename Rows::Sent;
-  device::cuda::let_next_start();
-  __shared__ typename Row::Shared shared;
-  const Row threads{shared};
-  device::cuda::wait_for_previous();
-
   constexpr int kHeld = Row::kHeld;
-  const int64_t width = after.width;
   const int64_t row = threads.index();
   const int64_t words = width * static_cast<int64_t>(sizeof(D)) / 4;  // of a row
-  const uint32_t posts = peers.progress->posts;
+  const uint32_t posts = width > 0 ? peers.progress->posts : 0;
   const uint32_t slot = posts % kSlots;
   const auto box = [&](int rank, uint32_t in_slot, int from) {
     return peers.inbox[rank] + (static_cast<int64_t>(in_slot) * peers.size + from) * peers.box_words;
@@ -112,7 +105,7 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
   }
 
   const uint32_t old_slot = (slot + kSlots - 1) % kSlots;
-  const int64_t old_vectors = peers.progress->posted_words[old_slot] / 4;
+  const int64_t old_vectors = width > 0 ? peers.progress->posted_words[old_slot] / 4 : 0;
   for (int r = 0; r < peers.size; ++r) {
     if (r == peers.rank) continue;
     auto* empty = reinterpret_cast<uint4*>(box(peers.rank, old_slot, r));
@@ -159,12 +152,29 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
       for (int i = 0; i < kPart; ++i) values[p].v[i] = r == 0 ? added.v[i] : values[p].v[i] + added.v[i];
     }
   }
-  after.run(threads, values, row, y + row * after.y_stride);
+  after.run(threads, weights, values, row, width, y + row * after.y_stride);
+  if (width == 0) return;
 
   when_last(peers, [&](Progress& progress) {
     progress.posted_words[slot] = static_cast<uint32_t>(after.rows * words);
     progress.posts = posts + 1;
   });
+}
+
+// A block a row, or a cluster. Words of an inbox that are read are emptied one sum later: whoever writes the
+// slot next has seen this rank's post of that later sum.
+template <class Rows, class Y, int kParts, class Row>
+__global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
+    post_kernel(PeerView peers, Rows rows, After<Y> after, Y* y) {
+  device::cuda::let_next_start();
+  __shared__ typename Row::Shared shared;
+  Row threads{shared};
+  const auto weights = after.weights_of(threads);
+#pragma unroll 1
+  for (int pass = threads.rehearses() ? 0 : 1; pass < 2; ++pass) {
+    if (pass > 0) device::cuda::wait_for_previous();
+    post_row(peers, rows, after, threads, weights, pass == 0 ? 0 : after.width, y);
+  }
 }
 
 // `cluster` CTAs a row.

@@ -13,7 +13,8 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
 
   using Row = ops::cuda::BlockRow<kParts>;
   __shared__ typename Row::Shared shared;
-  const Row threads{shared};
+  Row threads{shared};
+  const auto weights = after.weights_of(threads);
   const int64_t width = after.width;
   const uint32_t meeting = peers.progress->meetings + 1;
   meet(peers, 0, meeting, Op::kSum);
@@ -22,7 +23,7 @@ __global__ void __launch_bounds__(ops::cuda::norm_threads(kParts))
     add_in_order(values, peers.size, width,
                  [&](int r) { return static_cast<const D*>(rows.at[r]) + row * width; });
     Y* mine = static_cast<Y*>(y.at[peers.rank]) + row * after.y_stride;
-    after.run(threads, values, row, mine);
+    after.run(threads, weights, values, row, width, mine);
     // Each thread sends on what it has just written itself.
     for (int p = 0; p < kParts; ++p) {
       const int64_t first = (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;

@@ -39,29 +39,36 @@ struct After {
   int64_t rows, width, y_stride;
   ops::cuda::QuantizedMatrix rounded;
 
-  // values: the sum of row `index`, which `row`'s threads hold. Leaves the row of y in `out`.
   template <class Row>
-  __device__ void run(const Row& row, Floats (&values)[Row::kHeld], int64_t index, Y* out) const {
+  __device__ ops::cuda::NormWeights<true, Row> weights_of(const Row& row) const {
+    return {row, weight, width};
+  }
+
+  // values: the sum of row `index`, of so many columns, which `row`'s threads hold. Leaves the row of y in
+  // `out`.
+  template <class Row>
+  __device__ void run(Row& row, const ops::cuda::NormWeights<true, Row>& weights,
+                      Floats (&values)[Row::kHeld], int64_t index, int64_t columns, Y* out) const {
     if (residual != nullptr) {
       float* stream = residual + index * width;
 #pragma unroll
       for (int p = 0; p < Row::kHeld; ++p) {
         const int64_t first = row.first(p);
         if (!fresh) {
-          const Floats before = ops::cuda::load_part<true>(stream, first, width);
+          const Floats before = ops::cuda::load_part<true>(stream, first, columns);
 #pragma unroll
           for (int i = 0; i < kPart; ++i) values[p].v[i] = before.v[i] + values[p].v[i];
         }
-        ops::cuda::store_part<true>(stream, first, width, values[p]);
+        ops::cuda::store_part<true>(stream, first, columns, values[p]);
       }
     }
     if (weight != nullptr) {
-      return ops::cuda::norm_row<true>(row, values, weight, eps, width, out,
+      return ops::cuda::norm_row<true>(row, values, weights, eps, columns, out,
                                        ops::cuda::row_of(rounded, index));
     }
 #pragma unroll
     for (int p = 0; p < Row::kHeld; ++p) {
-      ops::cuda::store_part<true>(out, row.first(p), width, values[p]);
+      ops::cuda::store_part<true>(out, row.first(p), columns, values[p]);
     }
   }
 };

@@ -2,9 +2,9 @@
 // that its time is that of one sum over k (queries and entries from the hidden state): the CTAs of a cluster
 // have 64 rows together, and each some blocks of 128 of k in a row. All of a CTA's weights come while the
 // kernel before this one still runs, and its products are under way at once; then the sum goes from CTA to
-// CTA, each adding its own blocks' products in their order. Products and order are those of
-// wgmma_w8a8_sm90.cu, and so are the bits. Where a norm of y's first columns comes next, the CTA that is the
-// last to finish one of their tiles does it.
+// CTA, each adding its own blocks' products in their order, or, of one token, the last CTA gets the products
+// of all. Products and order are those of wgmma_w8a8_sm90.cu, and so are the bits. Where a norm of y's first
+// columns comes next, one CTA does it: it is sent them by the others, each output a word.
 #include "device/cuda/shared_memory.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/linear/cuda_kernels.h"
@@ -25,7 +25,9 @@ constexpr int kTokens = 8;
 constexpr int kThreads = 128 + 32;
 constexpr int kWeightBytes = kRows * kBlock;
 constexpr int kStageBytes = kWeightBytes + kTokens * kBlock;
-constexpr int kMostCtas = 8;  // of a cluster
+constexpr int kMostCtas = 8;                                // of a cluster
+constexpr int kMostBytes = 224 << 10;                       // and what is static
+constexpr int kGatheredBytes = kRows / 2 * sizeof(float4);  // of a block
 
 // A norm of the first `width` columns of y's only row, as BlockRow would have them; or none.
 struct NormAfter {
@@ -34,7 +36,7 @@ struct NormAfter {
   int width;
   bf16* y;
   QuantizedMatrix rounded;
-  uint32_t* arrivals;  // Stream::counter()
+  uint32_t* mail;  // Stream::mail()
 };
 constexpr int kNormParts = 2;
 constexpr int64_t kMostNormRows = 1;  // one after another, two take longer than a kernel of their own
@@ -64,12 +66,57 @@ struct FirstThreads {
   }
 };
 
-__device__ __noinline__ void norm_first_row(const FirstThreads& row, const bf16* x, const float* weight,
-                                            float eps, int width, bf16* y, const QuantizedRowView& rounded) {
+// An output as it is sent; no word is 0.
+constexpr uint32_t kSent = 0x10000;
+__device__ uint32_t word_of(float value) {
+  return kSent | __bfloat16_as_ushort(__float2bfloat16(value));
+}
+// Addresses are generic: a rehearsal's are in shared memory.
+__device__ void put(uint32_t* to, uint32_t word) {
+  asm volatile("st.relaxed.gpu.b32 [%0], %1;" ::"l"(to), "r"(word) : "memory");
+}
+__device__ uint4 get(const uint4* from) {
+  uint4 words;
+  asm volatile("ld.relaxed.gpu.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "l"(from)
+               : "memory");
+  return words;
+}
+
+// Waits for a part of the outputs that are sent, and leaves none.
+__device__ Floats take_part(uint32_t* mail) {
+  constexpr int kVectors = kPart / 4;
+  uint4 words[kVectors];
+  for (bool waits = true; waits;) {
+    waits = false;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      words[i] = get(reinterpret_cast<const uint4*>(mail) + i);
+      waits = waits || words[i].x == 0 || words[i].y == 0 || words[i].z == 0 || words[i].w == 0;
+    }
+  }
+  Floats part;
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    reinterpret_cast<uint4*>(mail)[i] = uint4{};
+    const uint32_t all[4] = {words[i].x, words[i].y, words[i].z, words[i].w};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) part.v[i * 4 + k] = __uint_as_float(all[k] << 16);
+  }
+  return part;
+}
+
+__device__ __noinline__ void norm_mail(FirstThreads row, uint32_t* mail, const float* weight, float eps,
+                                       int width, bf16* y, const QuantizedRowView& rounded) {
+  const NormWeights<true, FirstThreads> weights(row, weight, width);
   Floats values[kNormParts];
 #pragma unroll
-  for (int p = 0; p < kNormParts; ++p) values[p] = load_part<true>(x, row.first(p), width);
-  norm_row<true>(row, values, weight, eps, width, y, rounded);
+  for (int p = 0; p < kNormParts; ++p) {
+    const int64_t first = row.first(p);
+    values[p] = first < width ? take_part(mail + first) : Floats{};
+  }
+  norm_row<true>(row, values, weights, eps, width, y, rounded);
 }
 
 // `each`: blocks of a CTA, but for the cluster's last one, which has what is left.
@@ -80,19 +127,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ uint8_t shared_bytes[];
   __shared__ uint64_t full[kMostBlocks], handed;
   __shared__ float4 sums[128];
-  __shared__ float norm_sums[4];
-  __shared__ bool last;
+  __shared__ float norm_sums[2][4];  // of the norm, and of its rehearsal
   uint8_t* stages = shared_bytes + (1024 - shared_address(shared_bytes) % 1024) % 1024;
 
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int rank = static_cast<int>(rank_in_cluster());
   const int n_first = static_cast<int>(blockIdx.x) / ctas * kRows;
   const int first = rank * each, here = min(each, args.k / kBlock - first);
+  const bool last = rank == ctas - 1;
+  // Of one token, what a block's products and their scales are: of a row lane / 4 of a warp, and that + 8.
+  const bool gathers = args.rows == 1;
+  auto* gathered = reinterpret_cast<float4*>(stages + each * kStageBytes);  // [blocks of the others, 32]
+  const int pair = warp * 8 + lane / 4;
   if (thread == 0) {
     for (int b = 0; b < here; ++b) barrier_init(&full[b], 1);
     barrier_init(&handed, 1);
     barrier_init_fence();
-    barrier_expect(&handed, sizeof(sums));
+    barrier_expect(&handed, gathers ? first * kGatheredBytes : static_cast<int>(sizeof(sums)));
   }
   cluster_sync();  // before anything is written into another CTA's memory
   device::cuda::let_next_start();
@@ -118,16 +169,21 @@ __global__ void __launch_bounds__(kThreads, 1)
     of_rows[b].x = b < here && eight < scale_groups ? scales[0] : 0.0F;
     of_rows[b].y = b < here && eight + 1 < scale_groups ? scales[1] : 0.0F;
   }
-  const bool norms = norm.weight != nullptr && n_first < norm.width && rank == ctas - 1;
+  const bool sends = norm.weight != nullptr && n_first < norm.width && last, norms = sends && n_first == 0;
   const int norm_threads = norms ? static_cast<int>(norm_block(norm.width)) : 0;
-  uint8_t* const room = stages + each * kStageBytes;
-  const FirstThreads row_threads{norm_sums, norm_threads};
   if (norms) {
-    // A rehearsal, over what is there already and into memory of no use: instructions come from memory, too,
-    // and that takes longer than the norm.
-    norm_first_row(row_threads, reinterpret_cast<const bf16*>(norm.weight), norm.weight, norm.eps, norm.width,
-                   reinterpret_cast<bf16*>(room + 2 * norm.width),
-                   {room, reinterpret_cast<float*>(room + norm.width), 1});
+    // A rehearsal, over words in memory of no use, and back into it: instructions come from memory, too, and
+    // that takes longer than the norm.
+    auto* words = reinterpret_cast<uint32_t*>(stages + each * kStageBytes + first * kGatheredBytes);
+    uint8_t* room = reinterpret_cast<uint8_t*>(words + norm.width);
+    const FirstThreads row_threads{norm_sums[1], norm_threads};
+    for (int p = 0; p < kNormParts; ++p) {
+      const int64_t part = row_threads.first(p);
+      for (int64_t i = part; i < min(part + kPart, int64_t{norm.width}); ++i) words[i] = kSent;
+    }
+    norm_mail(row_threads, words, norm.weight, norm.eps, norm.width,
+              reinterpret_cast<bf16*>(room + 2 * norm.width),
+              {room, reinterpret_cast<float*>(room + norm.width), 1});
   }
   device::cuda::wait_for_previous();
   const int token = lane % 4 * 2;
@@ -163,8 +219,27 @@ __global__ void __launch_bounds__(kThreads, 1)
   wgmma_wait<0>();
 
   float sum[4] = {};
-  if (rank > 0) {
-    barrier_wait(&handed, 0);
+  if (gathers && !last) {
+    const auto to = static_cast<uint32_t>(ctas - 1);
+#pragma unroll
+    for (int b = 0; b < kMostBlocks; ++b) {
+      if (b >= here || lane % 4 != 0) continue;
+      const float products[4] = {parts[b][0], of_rows[b].x * of_tokens[b].x, parts[b][2],
+                                 of_rows[b].y * of_tokens[b].x};
+      send(products, cluster_address(&gathered[(first + b) * (kRows / 2) + pair], to),
+           cluster_address(&handed, to));
+    }
+    return;
+  }
+  if (rank > 0) barrier_wait(&handed, 0);
+  if (gathers) {
+#pragma unroll 8
+    for (int b = 0; b < first; ++b) {
+      const float4 products = gathered[b * (kRows / 2) + pair];
+      sum[0] = fmaf(products.y, products.x, sum[0]);
+      sum[2] = fmaf(products.w, products.z, sum[2]);
+    }
+  } else if (rank > 0) {
     const float4 before = sums[thread];
     sum[0] = before.x, sum[1] = before.y, sum[2] = before.z, sum[3] = before.w;
   }
@@ -177,25 +252,22 @@ __global__ void __launch_bounds__(kThreads, 1)
     sum[2] = fmaf(row.y * scale.x, parts[b][2], sum[2]);
     sum[3] = fmaf(row.y * scale.y, parts[b][3], sum[3]);
   }
-  if (rank + 1 < ctas) {
+  if (!last) {
     const auto next = static_cast<uint32_t>(rank + 1);
     send(sum, cluster_address(&sums[thread], next), cluster_address(&handed, next));
     return;
   }
-  store_sums(args, 0, {0, 0, args.rows}, 0, n_first + warp * 16, sum);
-  if (!norms) return;
-  __threadfence();
-  named_barrier_sync(1, 128);
-  if (thread == 0) {
-    const auto tiles = static_cast<uint32_t>((norm.width + kRows - 1) / kRows);
-    last = atomicAdd(norm.arrivals, 1U) == tiles - 1;
-    if (last) atomicExch(norm.arrivals, 0U);
-    __threadfence();
+  if (sends && lane % 4 == 0) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = n_first + warp * 16 + lane / 4 + half * 8;
+      if (row < norm.width) put(norm.mail + row, word_of(sum[half * 2]));
+    }
   }
-  named_barrier_sync(1, 128);
-  if (last) {
-    norm_first_row(row_threads, static_cast<const bf16*>(args.y), norm.weight, norm.eps, norm.width, norm.y,
-                   row_of(norm.rounded, 0));
+  store_sums(args, 0, {0, 0, args.rows}, 0, n_first + warp * 16, sum);
+  if (norms) {
+    norm_mail({norm_sums[0], norm_threads}, norm.mail, norm.weight, norm.eps, norm.width, norm.y,
+              row_of(norm.rounded, 0));
   }
 }
 
@@ -230,18 +302,20 @@ bool linear_wgmma_w8a8_chain(device::cuda::Stream& stream, const TileCall& call)
   if (call.norm != nullptr) {
     const RmsNormArgs& after = *call.norm;
     const int64_t width = after.x.columns;
-    norm = {after.weight,  after.eps,       static_cast<int>(width), static_cast<bf16*>(after.y.data),
-            after.rounded, stream.counter()};
-    norm_bytes = 4 * width;  // FP8 values, scales, and bf16
+    norm = {after.weight,  after.eps,    static_cast<int>(width), static_cast<bf16*>(after.y.data),
+            after.rounded, stream.mail()};
+    norm_bytes = 8 * width;  // words, FP8 values, scales, and bf16
   }
-  constexpr int kMostNormBytes = 4 * 2048;
+  constexpr int kMostNormBytes = 8 * device::cuda::Stream::kMailWords;
+  const int gathered_bytes = call.max_rows == 1 ? (used - 1) * each * kGatheredBytes : 0;
   FATHOM_CHECK(norm_bytes <= kMostNormBytes, "a norm of {} columns", norm.width);
+  const int bytes = each * kStageBytes + 1024 + gathered_bytes + static_cast<int>(norm_bytes);
+  FATHOM_CHECK(bytes <= kMostBytes, "{} bytes of shared memory", bytes);
   static device::cuda::SharedMemory memory;
-  memory.allow(stream, wgmma_w8a8_chain_kernel, kMostBlocks * kStageBytes + 1024 + kMostNormBytes);
+  memory.allow(stream, wgmma_w8a8_chain_kernel, kMostBytes);
   device::cuda::launch_early_clusters(stream, wgmma_w8a8_chain_kernel, static_cast<unsigned>(used),
-                                      dim3(static_cast<unsigned>(tiles * used)), dim3(kThreads),
-                                      each * kStageBytes + 1024 + static_cast<int>(norm_bytes), args, x_map,
-                                      weight_map, each, used, norm);
+                                      dim3(static_cast<unsigned>(tiles * used)), dim3(kThreads), bytes, args,
+                                      x_map, weight_map, each, used, norm);
   return true;
 }
 

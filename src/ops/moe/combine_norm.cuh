@@ -16,23 +16,28 @@ __global__ void __launch_bounds__(norm_threads(kParts))
                                int64_t width, T* y, int64_t y_stride, QuantizedMatrix rounded) {
   device::cuda::let_next_start();
   __shared__ typename Row::Shared shared;
-  const Row row{shared};
-  device::cuda::wait_for_previous();
-
+  Row row{shared};
+  const NormWeights<kVectors, Row> weights(row, weight, width);
   const int64_t t = row.index();
   float* residual_row = residual + t * width;
-  Floats values[Row::kHeld];
+  const bool padding = experts.is_padding(t);
+#pragma unroll 1
+  for (int pass = row.rehearses() ? 0 : 1; pass < 2; ++pass) {
+    const int64_t columns = pass == 0 ? 0 : width;  // nothing is read or written in the first
+    if (pass > 0) device::cuda::wait_for_previous();
+    Floats values[Row::kHeld];
 #pragma unroll
-  for (int p = 0; p < Row::kHeld; ++p) {
-    const int64_t first = row.first(p);
-    values[p] = load_part<kVectors>(residual_row, first, width);
-    if (experts.is_padding(t) || first >= width) continue;
-    const Floats added = experts.template sum<kTopK, kVectors>(t, first, width);
+    for (int p = 0; p < Row::kHeld; ++p) {
+      const int64_t first = row.first(p);
+      values[p] = load_part<kVectors>(residual_row, first, columns);
+      if (padding || first >= columns) continue;
+      const Floats added = experts.template sum<kTopK, kVectors>(t, first, columns);
 #pragma unroll
-    for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
-    store_part<kVectors>(residual_row, first, width, values[p]);
+      for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
+      store_part<kVectors>(residual_row, first, columns, values[p]);
+    }
+    norm_row<kVectors>(row, values, weights, eps, columns, y + t * y_stride, row_of(rounded, t));
   }
-  norm_row<kVectors>(row, values, weight, eps, width, y + t * y_stride, row_of(rounded, t));
 }
 
 // T: of y; `cluster` CTAs a row.

@@ -9,24 +9,32 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kBlocksPerMultiprocessor = 8;
+constexpr unsigned kFewBlocks = 16;
 
 // A thread eight columns at a time; blocks of 128 columns lie in halves of a warp.
 template <bool kVectors, class X>
 __global__ void quantize_kernel(const X* x, int64_t stride, QuantizedMatrix y, const int32_t* valid_rows,
                                 int64_t parts) {
   device::cuda::let_next_start();
-  device::cuda::wait_for_previous();
-
-  const int64_t rows = valid_rows != nullptr ? min(y.rows, static_cast<int64_t>(*valid_rows)) : y.rows;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  // Whole warps go round together: `parts` and the step are multiples of sixteen, the end is not.
-  const int64_t end = (rows * parts + 31) / 32 * 32;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < end; i += step) {
-    const bool inside = i < rows * parts;
-    const int64_t row = inside ? i / parts : 0;
-    const int64_t first = inside ? i % parts * kPart : parts * kPart;  // past the end: not stored
-    const Floats part = load_part<kVectors>(x + row * stride, first, y.columns);
-    quantize_part<kVectors>(row_of(y, row), first, y.columns, part);
+  const auto step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  // Few blocks wait for the kernel ahead, and go through it once for nothing: what runs but once waits for
+  // its instructions.
+#pragma unroll 1
+  for (int pass = gridDim.x <= kFewBlocks ? 0 : 1; pass < 2; ++pass) {
+    int64_t rows = 0;
+    if (pass > 0) {
+      device::cuda::wait_for_previous();
+      rows = valid_rows != nullptr ? min(y.rows, static_cast<int64_t>(*valid_rows)) : y.rows;
+    }
+    // Whole warps go round together: `parts` and the step are multiples of sixteen, the end is not.
+    const int64_t end = pass == 0 ? step : (rows * parts + 31) / 32 * 32;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < end; i += step) {
+      const bool inside = i < rows * parts;
+      const int64_t row = inside ? static_cast<uint32_t>(i) / static_cast<uint32_t>(parts) : 0;
+      const int64_t first = inside ? i - row * parts : parts;  // past the end: not stored
+      const Floats part = load_part<kVectors>(x + row * stride, first * kPart, y.columns);
+      quantize_part<kVectors>(row_of(y, row), first * kPart, y.columns, part);
+    }
   }
 }
 
@@ -64,6 +72,7 @@ void quantize(device::cuda::Stream& stream, const QuantizeArgs& args) {
   if (x.rows == 0 || x.columns == 0) return;
   // Rows of whole blocks, so that half a warp never holds two rows.
   const int64_t parts = (x.columns + kQuantizeBlock - 1) / kQuantizeBlock * (kQuantizeBlock / kPart);
+  FATHOM_CHECK(x.rows * parts < int64_t{1} << 32, "{} rows of {} columns", x.rows, x.columns);
   const int64_t blocks = std::min((x.rows * parts + kThreads - 1) / kThreads,
                                   stream.gpu().multiprocessors * kBlocksPerMultiprocessor);
   with_flag(takes_parts(x), [&](auto flag) {

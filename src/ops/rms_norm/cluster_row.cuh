@@ -12,6 +12,7 @@
 namespace fathom::ops::cuda {
 
 inline constexpr int64_t kMostClusterRows = 16;
+inline constexpr unsigned kMostRehearsedRows = 8;
 inline constexpr unsigned kMostRowWarps = 16;  // that hold a row's first part: norm_threads(2) / 32
 
 // The cluster of a row of `width`: the more CTAs the better, each with the same number of warps. 1: none.
@@ -37,9 +38,10 @@ class ClusterRow {
  public:
   static constexpr int kHeld = 1;
   struct Shared {
-    uint64_t there;  // a barrier
-    float sums[kMostRowWarps];
-    float chain[kMostRowWarps * 32];
+    // Of each of the two sums.
+    uint64_t there[2];  // barriers
+    float sums[2][kMostRowWarps];
+    float chains[2][kMostRowWarps * 32];
   };
 
   // All threads, before anything else.
@@ -47,24 +49,31 @@ class ClusterRow {
     asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(ctas_));
     threads_ = blockDim.x / kParts;
     if (threadIdx.x == 0) {
-      barrier_init(&shared_.there, 1);
+      for (uint64_t& there : shared_.there) barrier_init(&there, 1);
       barrier_init_fence();
-      barrier_expect(&shared_.there, warps() * 4);
+      for (uint64_t& there : shared_.there) barrier_expect(&there, warps() * 4);
     }
     cluster_sync();  // before anything is written into another CTA's memory
   }
 
   __device__ int64_t index() const { return blockIdx.x / ctas_; }
+  // So few rows wait for the kernel ahead: a norm for nothing meanwhile (squares() twice), for what runs but
+  // once waits for its instructions.
+  __device__ bool rehearses() const { return gridDim.x <= kMostRehearsedRows * ctas_; }
   __device__ int64_t first(int /*p*/) const {
     return (int64_t{part()} * threads_ * ctas_ + rank_in_cluster() * threads_ + threadIdx.x % threads_) *
            kPart;
   }
-  __device__ float squares(const Floats (&values)[1]) const {
+  // At most twice.
+  __device__ float squares(const Floats (&values)[1]) {
+    uint64_t& there = shared_.there[turn_];
+    float(&sums)[kMostRowWarps] = shared_.sums[turn_];
+    float& chain = shared_.chains[turn_][threadIdx.x % threads_];
+    ++turn_;
     float sum = 0.0F;
     // A thread of BlockRow adds one part after another: here each takes the last one's sum.
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      float& chain = shared_.chain[threadIdx.x % threads_];
       if (part() == p) {
         sum = add_squares(values[0], p > 0 ? chain : 0.0F);
         chain = sum;
@@ -77,14 +86,14 @@ class ClusterRow {
       const unsigned warp = (rank_in_cluster() * threads_ + threadIdx.x % threads_) / 32;
       if (lane < ctas_) {
         asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(
-                         cluster_address(&shared_.sums[warp], lane)),
-                     "r"(__float_as_uint(sum)), "r"(cluster_address(&shared_.there, lane))
+                         cluster_address(&sums[warp], lane)),
+                     "r"(__float_as_uint(sum)), "r"(cluster_address(&there, lane))
                      : "memory");
       }
     }
-    barrier_wait(&shared_.there, 0);
+    barrier_wait(&there, 0);
     float all = 0.0F;
-    for (unsigned w = 0; w < warps(); ++w) all += shared_.sums[w];
+    for (unsigned w = 0; w < warps(); ++w) all += sums[w];
     return all;
   }
 
@@ -94,6 +103,7 @@ class ClusterRow {
 
   Shared& shared_;
   unsigned ctas_, threads_;
+  int turn_ = 0;
 };
 #endif
 

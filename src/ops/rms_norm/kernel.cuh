@@ -15,29 +15,30 @@ __global__ void __launch_bounds__(norm_threads(kParts))
                     float eps, int64_t width, Y* y, int64_t y_stride, QuantizedMatrix rounded) {
   device::cuda::let_next_start();
   __shared__ typename Row::Shared shared;
-  const Row row{shared};
-  device::cuda::wait_for_previous();
-
+  Row row{shared};
+  const NormWeights<kVectors, Row> weights(row, weight, width);
   X* x_row = x + row.index() * x_stride;
-  Floats values[Row::kHeld];
+#pragma unroll 1
+  for (int pass = row.rehearses() ? 0 : 1; pass < 2; ++pass) {
+    const int64_t columns = pass == 0 ? 0 : width;  // nothing is read or written in the first
+    if (pass > 0) device::cuda::wait_for_previous();
+    Floats values[Row::kHeld];
 #pragma unroll
-  for (int p = 0; p < Row::kHeld; ++p) {
-    const int64_t first = row.first(p);
-    values[p] = load_part<kVectors>(x_row, first, width);
-  }
-  if (delta != nullptr) {
-    const D* delta_row = delta + row.index() * delta_stride;
+    for (int p = 0; p < Row::kHeld; ++p) values[p] = load_part<kVectors>(x_row, row.first(p), columns);
+    if (delta != nullptr) {
+      const D* delta_row = delta + row.index() * delta_stride;
 #pragma unroll
-    for (int p = 0; p < Row::kHeld; ++p) {
-      const int64_t first = row.first(p);
-      const Floats added = load_part<kVectors>(delta_row, first, width);
+      for (int p = 0; p < Row::kHeld; ++p) {
+        const int64_t first = row.first(p);
+        const Floats added = load_part<kVectors>(delta_row, first, columns);
 #pragma unroll
-      for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
-      store_part<kVectors>(x_row, first, width, values[p]);
+        for (int i = 0; i < kPart; ++i) values[p].v[i] += added.v[i];
+        store_part<kVectors>(x_row, first, columns, values[p]);
+      }
     }
+    norm_row<kVectors>(row, values, weights, eps, columns, y + row.index() * y_stride,
+                       row_of(rounded, row.index()));
   }
-  norm_row<kVectors>(row, values, weight, eps, width, y + row.index() * y_stride,
-                     row_of(rounded, row.index()));
 }
 
 // X: of x, D: of delta, Y: of y; `cluster` CTAs a row.

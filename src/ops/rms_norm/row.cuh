@@ -33,6 +33,7 @@ struct BlockRow {
   Shared& shared;  // not in use
 
   __device__ int64_t index() const { return blockIdx.x; }
+  __device__ static bool rehearses() { return false; }
   __device__ int64_t first(int p) const {
     return (p * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kPart;
   }
@@ -45,27 +46,47 @@ struct BlockRow {
   }
 };
 
-// y = values / sqrt(mean(values^2) + eps) * weight, and what y holds once more in FP8 where `rounded` has a
-// place; all threads of the row (BlockRow, ClusterRow) call it.
-template <bool kVectors, class Row, class Y>
-__device__ void norm_row(const Row& row, const Floats (&values)[Row::kHeld], const float* weight, float eps,
-                         int64_t width, Y* y_row, const QuantizedRowView& rounded) {
-  // They come while the squares are added up, where registers last.
-  constexpr bool kSoon = Row::kHeld <= 2;
-  Floats soon[kSoon ? Row::kHeld : 1];
-  if constexpr (kSoon) {
+// The weights of what a thread holds: where registers last they come when this is made, which may be before
+// the row is there.
+template <bool kVectors, class Row>
+class NormWeights {
+ public:
+  __device__ NormWeights(const Row& row, const float* weight, int64_t width)
+      : row_(row), weight_(weight), width_(width) {
+    if constexpr (kSoon) {
 #pragma unroll
-    for (int p = 0; p < Row::kHeld; ++p) soon[p] = load_part<kVectors>(weight, row.first(p), width);
+      for (int p = 0; p < Row::kHeld; ++p) {
+        if (weight != nullptr) kept_[p] = load_part<kVectors>(weight, row.first(p), width);
+      }
+    }
   }
+  __device__ Floats of(int p) const {
+    if constexpr (kSoon)
+      return kept_[p];
+    else
+      return load_part<kVectors>(weight_, row_.first(p), width_);
+  }
+
+ private:
+  static constexpr bool kSoon = Row::kHeld <= 2;
+
+  const Row& row_;
+  const float* weight_;
+  int64_t width_;
+  Floats kept_[kSoon ? Row::kHeld : 1];
+};
+
+// y = values / sqrt(mean(values^2) + eps) * weight, and what y holds once more in FP8 where `rounded` has a
+// place; all threads of the row (BlockRow, ClusterRow) call it. Of width 0, nothing is stored.
+template <bool kVectors, class Row, class Y>
+__device__ void norm_row(Row& row, const Floats (&values)[Row::kHeld],
+                         const NormWeights<kVectors, Row>& weights, float eps, int64_t width, Y* y_row,
+                         const QuantizedRowView& rounded) {
   const float scale = 1.0F / sqrtf(row.squares(values) / static_cast<float>(width) + eps);
 #pragma unroll
   for (int p = 0; p < Row::kHeld; ++p) {
     const int64_t first = row.first(p);
-    Floats factors;
-    if constexpr (kSoon)
-      factors = soon[p];
-    else
-      factors = load_part<kVectors>(weight, first, width);
+    const Floats factors = weights.of(p);
     Floats out;
 #pragma unroll
     for (int i = 0; i < kPart; ++i) out.v[i] = values[p].v[i] * scale * factors.v[i];
