@@ -137,16 +137,19 @@ void absorb(const Step& step, const MlaWeights& weights, const Matrix& q, int64_
 bool decode(const Step& step, const MlaWeights& weights, const ops::cuda::CacheView& cache, int64_t begin,
             int64_t end, const Workspace::Rounded& rounded) {
   const ModelConfig& c = step.config;
-  const ops::cuda::MlaDecodeArgs args{.q = step.work.absorbed_q.first_rows(end - begin),
-                                      .cache = cache,
-                                      .batch = part_of(step.batch.view, begin, end),
-                                      .branches = step.batch.branches.from(begin),
-                                      .heads = step.shard.heads.count,
-                                      .latent = c.kv_lora_rank,
-                                      .scale = step.softmax_scale,
-                                      .max_context = step.max_context,
-                                      .workspace = step.work.decode_scratch,
-                                      .out = step.work.latent_out.first_rows(end - begin)};
+  const ops::cuda::MlaDecodeArgs args{
+      .q = step.work.absorbed_q.first_rows(end - begin),
+      .cache = cache,
+      .batch = part_of(step.batch.view, begin, end),
+      .branches = step.batch.branches.from(begin),
+      .heads = step.shard.heads.count,
+      .latent = c.kv_lora_rank,
+      .scale = step.softmax_scale,
+      // Sampling and the step's input come before, which are not launched early.
+      .settled = end - begin == step.batch.view.tokens,
+      .max_context = step.max_context,
+      .workspace = step.work.decode_scratch,
+      .out = step.work.latent_out.first_rows(end - begin)};
   const Matrix values = step.work.attention.row_range(begin, end);
   if (ops::cuda::mla_values(
           step.stream, {.decode = args, .weight = &weights.absorb_value, .y = values, .rounded = rounded})) {

@@ -55,8 +55,10 @@ SplitWorkspace mla_decode_items(device::cuda::Stream& stream, const MlaDecodeArg
                          : narrow ? mla_decode_narrow_items(gpu, args.heads)
                                   : mla_decode_portable_items(gpu, args.heads);
   auto* split_part = static_cast<uint8_t*>(args.workspace) + (wide ? mla_decode_wide_scratch(gpu) : 0);
-  const SplitWorkspace workspace = split_workspace(split_part, args.batch.tokens, args.heads, args.latent,
-                                                   args.max_context, units, wanted);
+  SplitWorkspace workspace = split_workspace(split_part, args.batch.tokens, args.heads, args.latent,
+                                             args.max_context, units, wanted);
+  workspace.settled = args.settled;
+  if (args.batch.tokens >= wanted) workspace.items_wanted = 0;
   if (wide && mla_decode_few_takes(gpu, args))
     mla_decode_few(stream, args, workspace);
   else if (wide && args.cache.dtype == device::DType::kBF16)
@@ -80,6 +82,7 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     part.batch.positions += begin;
     part.batch.slots += begin;
     part.branches = args.branches.from(begin);
+    part.settled = args.settled && args.batch.tokens <= kSplitTokens;  // others' of its sequences are not
     SplitCombineArgs combine;
     combine.workspace = mla_decode_items(stream, part);
     combine.most_units = combine.workspace.units.most_units(args.max_context);
@@ -90,6 +93,7 @@ void mla_decode(device::cuda::Stream& stream, const MlaDecodeArgs& args) {
     combine.out_stride = part.out.stride;
     const auto four = static_cast<uintptr_t>(4 * device::size_of(part.out.dtype));
     combine.whole_stores = part.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(part.out.data) % four == 0;
+    if (combine.workspace.items_wanted == 0) continue;
     split_combine(stream, combine, takes_narrow(stream.gpu(), part) || part.batch.tokens <= kFewTokens);
   }
 }

@@ -17,6 +17,10 @@ struct MlaDecodeArgs {
   int64_t heads = 0;
   int64_t latent = 0;  // Dc
   float scale = 1.0F;
+  // Entries before the first of a sequence's places in the batch are as old as positions, slots and block
+  // tables: a kernel that is launched early may read them before the one ahead of it has ended. All of a
+  // sequence's tokens of a step are then in the batch.
+  bool settled = false;
   int64_t max_context = 0;    // positions[t] < max_context: bounds the splits of a launch
   void* workspace = nullptr;  // mla_decode_workspace() bytes
   Matrix out;                 // [T, Nh * Dc]

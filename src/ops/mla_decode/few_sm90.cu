@@ -17,6 +17,8 @@ using namespace wide;  // NOLINT: its own
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kGroups = kThreads / 128;  // warpgroups
 constexpr int kTiles = 8;                // of a round
+// Named barriers: from kSenders on of the warps that send a tile, from kSummers on of a warpgroup that sums.
+constexpr int kSenders = 1, kSummers = kSenders + kGroups;
 static_assert(kWarps == kTiles);
 
 // With 8 CTAs a tile and 64 columns each, with 4 two of both. Entries of another type than bf16 come as they
@@ -56,7 +58,7 @@ struct Shared {
   unsigned char entries[S::kBuffers][kBlocks][kBlockBytes];
   std::conditional_t<S::kWidens, Raw, Nothing> raw;
   alignas(16) float tops[2][kTiles][kHeads];  // of a tile's scores; by the round's parity
-  uint64_t queries_full, entries_full[kGroups], tops_full, columns_full, weights_full;
+  uint64_t queries_full, entries_full[kGroups], tops_full, columns_full, weights_full[kTiles];
   SplitPlan plan;
 };
 static_assert(sizeof(Weights) % 1024 == 0 && kTiles * sizeof(Weights) <= kBlocks * kBlockBytes);
@@ -99,57 +101,14 @@ class Unit {
         own_(rank_ * S::kOwn + group_),
         sent_(rank_ * S::kOwn + group_ % S::kOwn) {}
 
+  // What is settled comes before the kernel ahead has ended.
   __device__ void run() {
     const int tiles = (item_.end - item_.begin + kKeys - 1) / kKeys;
     float values[32];
-    for (int first = 0; first < tiles; first += kTiles) {
-      const int here = min(tiles - first, kTiles);
-      const uint32_t parity = static_cast<uint32_t>(first / kTiles) & 1U;
-      // Looked up long before it is needed.
-      const int page = lane_ == 0 && warp_ < here ? page_of(first + warp_) : 0;
-      expect_and_load(first, here);
-      if (S::kAhead == 0 || first == 0) load_own(first, tiles);
-      if constexpr (S::kWidens) {
-        load_columns(first, here, page);
-        if (rank_ < here) widen_own(first, parity);
-        load_own(first + kTiles, tiles);
-      }
-      float scores[32], rescale[kTiles][2];
-      if (scores_ && own_ < here) score(scores, first, parity);
-      if (S::kAhead > 0 && !S::kWidens) load_own(first + kTiles, tiles);
-      fence_async();
-      __syncthreads();  // neither queries nor entries are read any more
-      // Whoever has no tile says so, too, that it is done with the last round.
-      push(shared_.tops[parity][sent_], sizeof(shared_.tops[0][0]), &shared_.tops_full);
-      if constexpr (S::kWidens) {
-        if (sums_) widen_columns(first, here, parity);
-      } else {
-        load_columns(first, here, page);
-      }
-      barrier_wait(&shared_.tops_full, parity);
-      if (scores_ && own_ < here) weigh(scores, parity);
-      if (sent_ < here) {
-        fence_async();
-        synchronize_senders();
-        push(&shared_.weights[sent_], sizeof(Weights), &shared_.weights_full);
-      }
-      follow_tops(rescale, first, here, parity);
-      barrier_wait(&shared_.weights_full, parity);
-      barrier_wait(&shared_.columns_full, parity);
-      const bool goes_on = first + kTiles < tiles;
-      if (goes_on) cluster_arrive();
-      if (!S::kWidens && sums_) clear_columns(first, here);
-      fence_async();
-      __syncthreads();  // and the CTA's own weights are there
-      if (sums_) add(values, rescale, first, here);
-      __syncthreads();              // what the next round brings takes their place
-      if (goes_on) cluster_wait();  // nor is any of the CTA's own weights still to be sent from there
-    }
-#pragma unroll
-    for (float& sum : sum_) {
-      sum += __shfl_xor_sync(0xffffffffU, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffU, sum, 2);
-    }
+    const int page = page_of_warp(0, min(tiles, kTiles));  // looked up long before it is needed
+    load_own(0, tiles);
+    if (has_room(0, tiles)) load_columns(0, tiles, page, true);
+    for (int first = 0; first < tiles; first += kTiles) run_round(values, first, tiles, page);
     if (sums_) write(values);
   }
 
@@ -160,27 +119,75 @@ class Unit {
     return TileCopies(params_, tail_, begin_of(tile), item_.end);
   }
 
-  // Of the `here` tiles of a round, how many others compute.
-  __device__ uint32_t of_others(int here) const {
-    return static_cast<uint32_t>(here - min(max(here - rank_ * S::kOwn, 0), S::kOwn));
+  // `page`: as page_of_warp, of the first round.
+  __device__ void run_round(float (&values)[32], int first, int tiles, int page) {
+    const int here = min(tiles - first, kTiles);
+    const uint32_t parity = static_cast<uint32_t>(first / kTiles) & 1U;
+    const bool room = has_room(first, tiles);
+    if (first == 0)
+      device::cuda::wait_for_previous();
+    else
+      page = page_of_warp(first, here);
+    expect_and_load(here);
+    if (first > 0 && room) load_columns(first, here, page, true);
+    if (S::kAhead == 0 && first > 0) load_own(first, tiles);
+    if constexpr (S::kWidens) {
+      load_columns(first, here, page, false);
+      if (rank_ < here) widen_own(first, parity);
+      load_own(first + kTiles, tiles);
+    }
+    float scores[32];
+    if (scores_ && own_ < here) score(scores, first, parity);
+    if (S::kAhead > 0 && !S::kWidens) load_own(first + kTiles, tiles);
+    fence_async();
+    __syncthreads();  // neither queries nor entries are read any more
+    // Whoever has no tile says so, too, that it is done with the last round.
+    push(shared_.tops[parity][sent_], sizeof(shared_.tops[0][0]), &shared_.tops_full);
+    if constexpr (S::kWidens) {
+      if (sums_) widen_columns(first, here, parity);
+    } else if (!room) {
+      load_columns(first, here, page, false);
+    }
+    barrier_wait(&shared_.tops_full, parity);
+    if (scores_ && own_ < here) weigh(scores, parity);
+    if (sent_ < here) {
+      fence_async();
+      synchronize_senders();
+      push(&shared_.weights[sent_], sizeof(Weights), &shared_.weights_full[sent_]);
+    }
+    if (sums_) {
+      barrier_wait(&shared_.columns_full, parity);
+      prepare_columns(first, here, room);
+      add(values, first, here, parity, room);
+    } else {
+      follow_tops(here, parity);
+    }
+    if (first + kTiles >= tiles) return;
+    // What the next round brings takes the weights' place, here and where the own ones were sent.
+    cluster_arrive();
+    __syncthreads();
+    cluster_wait();
   }
 
+  // Of the round's first tiles each warp's page; those of its first lane are used.
+  __device__ int page_of_warp(int first, int here) const {
+    return lane_ == 0 && warp_ < here ? page_of(first + warp_) : 0;
+  }
+  __device__ bool is_own(int tile) const { return tile / S::kOwn == rank_; }
+
   // Every warp brings a part: what one thread does for a copy takes its time.
-  __device__ void expect_and_load(int first, int here) {
+  __device__ void expect_and_load(int here) {
     if (lane_ != 0) return;
-    if (warp_ == 0) {
-      barrier_expect(&shared_.tops_full,
-                     (kTiles - S::kOwn) * static_cast<uint32_t>(sizeof(shared_.tops[0][0])));
-      barrier_expect(&shared_.weights_full, of_others(here) * static_cast<uint32_t>(sizeof(Weights)));
-    }
     if (rank_ * S::kOwn < here) {
       if (warp_ == 0) barrier_expect(&shared_.queries_full, kBlocks * kBlockBytes);
-      // By those who have nothing else to bring, if there are any.
-      constexpr int kFirstWarp = S::kOwn < kGroups ? 4 : 0;
-      for (int i = warp_ - kFirstWarp; i >= 0 && i < kBlocks; i += kWarps - kFirstWarp)
+      for (int i = warp_; i < kBlocks; i += kWarps)
         copy_tile(shared_.queries[i], &params_.queries, &shared_.queries_full, i * 64, first_head_,
                   item_.token);
     }
+    if (warp_ == kWarps - 1)
+      barrier_expect(&shared_.tops_full,
+                     (kTiles - S::kOwn) * static_cast<uint32_t>(sizeof(shared_.tops[0][0])));
+    if (warp_ < here && !is_own(warp_)) barrier_expect(&shared_.weights_full[warp_], sizeof(Weights));
   }
 
   // Where the entries of an own tile of a round are.
@@ -206,7 +213,12 @@ class Unit {
   // The warpgroup's tile of the round that begins with tile `first`, if there is one.
   __device__ void load_own(int first, int tiles) {
     const int tile = first + own_;
-    if (!scores_ || tile >= tiles || lane_ != 0) return;
+    if (!scores_ || tile >= tiles) return;
+    if (min(begin_of(tile) + kKeys, item_.end) > item_.settled) {
+      if (first == 0) prefetch_own(tile);
+      device::cuda::wait_for_previous();
+    }
+    if (lane_ != 0) return;
     const int page = first == 0 ? page_of(tile) : next_page_;
     // Looked up now, for the next time.
     if (tile + kTiles < tiles) next_page_ = page_of(tile + kTiles);
@@ -225,13 +237,30 @@ class Unit {
     });
   }
 
+  // What can come before the kernel ahead has ended of a tile that is not settled.
+  __device__ void prefetch_own(int tile) const {
+    const int place = begin_of(tile) + static_cast<int>(threadIdx.x) % 128 / 2;
+    if (place >= item_.end) return;
+    const int64_t row = tail_.has(place) ? tail_.entry(place)
+                                         : int64_t{table_[place / params_.page_size]} * params_.page_size +
+                                               place % params_.page_size;
+    constexpr int kHalf = kWidth / 2;  // two threads have a row
+    prefetch_lines(static_cast<const T*>(params_.cache_data) + row * kWidth + threadIdx.x % 2 * kHalf,
+                   kHalf * sizeof(T));
+  }
+
+  // Whether others' columns have a buffer of their own: that of the next round's tile, in the last round.
+  __device__ bool has_room(int first, int tiles) const {
+    return S::kAhead > 0 && !S::kWidens && first + kTiles >= tiles;
+  }
   // Where the CTA's block `block` of columns of a tile lies: an own tile's where it is, others' in blocks
-  // that are no longer needed.
-  __device__ unsigned char* columns_of(int first, int tile, int block) {
+  // that are no longer needed, or where there is room.
+  __device__ unsigned char* columns_of(int first, int tile, int block, bool room) {
     const int first_own = rank_ * S::kOwn, first_block = rank_ * S::kColumnBlocks;
     if (tile >= first_own && tile < first_own + S::kOwn)
       return entries_of(first, tile - first_own)[first_block + block];
     const int other = tile < first_own ? tile : tile - S::kOwn;
+    if (room) return shared_.entries[S::kBuffers - 1 - buffer_of(first, 0)][other * S::kColumnBlocks + block];
     constexpr int kEach = (kTiles - S::kOwn) / S::kOwn;  // others' tiles among an own one's blocks
     const int free = other % kEach * S::kColumnBlocks + block;
     return entries_of(first, other / kEach)[free < first_block ? free : free + S::kColumnBlocks];
@@ -242,9 +271,11 @@ class Unit {
   static_assert((kTiles - S::kOwn) / S::kOwn * S::kColumnBlocks <= kBlocks - S::kColumnBlocks);
 
   // A warp brings those of a tile, if that is not the CTA's own. `page`: of the tile's first place.
-  __device__ void load_columns(int first, int here, int page) {
+  __device__ void load_columns(int first, int here, int page, bool room) {
     if (lane_ != 0) return;
-    const bool brings = warp_ < here && warp_ / S::kOwn != rank_;
+    const bool brings = warp_ < here && !is_own(warp_);
+    if (brings && min(begin_of(first + warp_) + kKeys, item_.end) > item_.settled)
+      device::cuda::wait_for_previous();
     const TileCopies copies = copies_of(brings ? first + warp_ : first);
     constexpr uint32_t kBytes = 64 * S::kColumnBlocks * sizeof(T);  // of a row
     barrier_expect(&shared_.columns_full, brings ? copies.rows(params_) * kBytes : 0);
@@ -255,7 +286,7 @@ class Unit {
         if constexpr (S::kWidens)
           copy_rows(raw_columns(warp_), to_row, block, row, single, &shared_.columns_full);
         else
-          copy_rows(columns_of(first, warp_, i), to_row, block, row, single, &shared_.columns_full);
+          copy_rows(columns_of(first, warp_, i, room), to_row, block, row, single, &shared_.columns_full);
       }
     });
   }
@@ -285,22 +316,25 @@ class Unit {
     for (int tile = warp_ % 4; tile < here; tile += 4) {
       if (tile == rank_) continue;
       const int count = item_.end - begin_of(first + tile);
-      widen_rows<T, kKeys / 8>(raw_columns(tile), 512, columns_of(first, tile, 0), 1024, lane_,
+      widen_rows<T, kKeys / 8>(raw_columns(tile), 512, columns_of(first, tile, 0, false), 1024, lane_,
                                [&](int i) { return count - i * 8; });
     }
   }
 
   // Of what is sent of the tile sent_, to the same place of the other CTAs and counted by their barriers, a
-  // warp's share.
+  // warp's share: to the CTA before this one first, and so on, so that all do not send to the same one at
+  // once.
   __device__ void push(const void* from, uint32_t bytes, uint64_t* barrier) const {
-    constexpr int kSenders = kWarps / S::kOwn;
-    static_assert(kSenders >= kCluster);
-    const int cta = warp_ % kSenders;
-    if (lane_ == 0 && cta < kCluster && cta != rank_)
-      push_to(static_cast<uint32_t>(cta), from, bytes, barrier);
+    constexpr int kWarpsEach = kWarps / S::kOwn;
+    static_assert(kWarpsEach >= kCluster);
+    const int turn = 1 + warp_ % kWarpsEach;
+    if (lane_ == 0 && turn < kCluster)
+      push_to(static_cast<uint32_t>(rank_ + kCluster - turn) % kCluster, from, bytes, barrier);
   }
   // The warps that send a tile's.
-  __device__ void synchronize_senders() const { named_barrier_sync(1 + sent_ % S::kOwn, kThreads / S::kOwn); }
+  __device__ void synchronize_senders() const {
+    named_barrier_sync(kSenders + sent_ % S::kOwn, kThreads / S::kOwn);
+  }
 
   // The scores of the warpgroup's tile, and their maxima.
   __device__ void score(float (&scores)[32], int first, uint32_t parity) {
@@ -319,17 +353,13 @@ class Unit {
     shared_.tops[parity][own_][row_ + 8] = tops[1] * params_.scale;
   }
 
-  // For the thread's rows, the factors that bring what was summed before a tile to the maximum with it.
-  __device__ void follow_tops(float (&rescale)[kTiles][2], int first, int here, uint32_t parity) {
+  // The maxima of the thread's rows, with the round's.
+  __device__ void follow_tops(int here, uint32_t parity) {
+#pragma unroll 1
+    for (int tile = 0; tile < here; ++tile) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float top = top_[half];
-        if (tile < here) top = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], top);
-        rescale[tile][half] = first + tile > 0 ? exp2_fast(top_[half] - top) : 0.0F;
-        top_[half] = top;
-      }
+      for (int half = 0; half < 2; ++half)
+        top_[half] = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], top_[half]);
     }
   }
 
@@ -349,38 +379,60 @@ class Unit {
     store_weights(weights.block, row_, lane_, pairs);
     weights.sums[row_][lane_ % 4] = sums[0];
     weights.sums[row_ + 8][lane_ % 4] = sums[1];
+    fence_async();
+    barrier_arrive(&shared_.weights_full[own_]);
   }
 
-  // Places after the sequence's end have weight zero, but must not meet a NaN there.
-  __device__ void clear_columns(int first, int here) {
+  // Places after the sequence's end have weight zero, but must not meet a NaN there. The warpgroup's columns.
+  __device__ void prepare_columns(int first, int here, bool room) {
     const int count = item_.end - begin_of(first + here - 1);
-    if (count >= kKeys) return;
-    unsigned char* columns = columns_of(first, here - 1, block_);
-    for (int i = static_cast<int>(threadIdx.x) % 128; i < (kKeys - count) * 8; i += 128)
-      *reinterpret_cast<uint4*>(columns + swizzled(count + i / 8, i % 8)) = uint4{};
+    if (count < kKeys) {
+      unsigned char* columns = columns_of(first, here - 1, block_, room);
+      for (int i = static_cast<int>(threadIdx.x) % 128; i < (kKeys - count) * 8; i += 128)
+        *reinterpret_cast<uint4*>(columns + swizzled(count + i / 8, i % 8)) = uint4{};
+    }
+    fence_async();  // as of what was widened
+    named_barrier_sync(kSummers + group_, 128);
   }
 
-  __device__ void add(float (&values)[32], const float (&rescale)[kTiles][2], int first, int here) {
+  // The thread's rows' maxima, with a tile's; what brings sums to them.
+  __device__ void follow_top(float (&factors)[2], int tile, uint32_t parity) {
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      if (tile >= here) break;
+    for (int half = 0; half < 2; ++half) {
+      const float top = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], top_[half]);
+      factors[half] = exp2_fast(top_[half] - top);
+      top_[half] = top;
+    }
+  }
+
+  // The round's tiles as their weights come. The code of one tile, for all: what runs but once waits for its
+  // instructions.
+  __device__ void add(float (&values)[32], int first, int here, uint32_t parity, bool room) {
+    float factors[2];
+    follow_top(factors, 0, parity);
+#pragma unroll 1
+    for (int tile = 0; tile < here; ++tile) {
       const bool fresh = first + tile == 0;
+      const Weights& tile_weights = shared_.weights[tile];
+      const uint64_t weights = wgmma_tile(tile_weights.block);
+      const uint64_t columns = wgmma_columns_tile(columns_of(first, tile, block_, room), kBlockBytes);
+      if (!fresh) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float factor = rescale[tile][half];
-        sum_[half] = fmaf(sum_[half], factor, shared_.weights[tile].sums[row_ + 8 * half][lane_ % 4]);
-        if (fresh) continue;
-#pragma unroll
-        for (int j = 0; j < 16; ++j) values[j / 2 * 4 + half * 2 + j % 2] *= factor;
+        for (int i = 0; i < 32; ++i) values[i] *= factors[i / 2 % 2];
       }
-      const uint64_t weights = wgmma_tile(shared_.weights[tile].block);
-      const uint64_t columns = wgmma_columns_tile(columns_of(first, tile, block_), kBlockBytes);
+      barrier_wait(&shared_.weights_full[tile], parity);
       settle(values);
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kKeys / 16; ++k)
         wgmma_shared<true, P>(values, weights + k * 2, columns + k * (2048 / 16), !fresh || k > 0);
       wgmma_commit();
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float part = tile_weights.sums[row_ + 8 * half][lane_ % 4];
+        sum_[half] = fresh ? part : fmaf(sum_[half], factors[half], part);
+      }
+      if (tile + 1 < here) follow_top(factors, tile + 1, parity);
       wgmma_wait<0>();
       settle(values);
     }
@@ -390,12 +442,15 @@ class Unit {
     const int heads = min(kHeads, params_.heads - first_head_);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      float sum = sum_[half];
+      sum += __shfl_xor_sync(0xffffffffU, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffU, sum, 2);
       const int row = row_ + 8 * half;
       if (row >= heads) continue;
       const int head = first_head_ + row;
       const int64_t column =
           int64_t{head} * kLatent + (rank_ * S::kColumnBlocks + block_) * 64 + lane_ % 4 * 2;
-      const float inverse = __frcp_rn(sum_[half]);
+      const float inverse = __frcp_rn(sum);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const float a = values[j * 4 + half * 2], b = values[j * 4 + half * 2 + 1];
@@ -409,8 +464,7 @@ class Unit {
         }
       }
       if (item_.slot >= 0 && rank_ == 0 && block_ == 0 && lane_ % 4 == 0)
-        params_.workspace.stats[int64_t{item_.slot} * params_.heads + head] =
-            make_float2(top_[half], sum_[half]);
+        params_.workspace.stats[int64_t{item_.slot} * params_.heads + head] = make_float2(top_[half], sum);
     }
   }
 
@@ -440,17 +494,27 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     for (uint64_t& barrier : shared.entries_full) barrier_init(&barrier, 1);
     barrier_init(&shared.tops_full, 1);
     barrier_init(&shared.columns_full, kWarps);
-    barrier_init(&shared.weights_full, 1);
+    for (int i = 0; i < kTiles; ++i) {
+      const bool own = i / Share<kCluster, T>::kOwn == static_cast<int>(rank_in_cluster());
+      barrier_init(&shared.weights_full[i], own ? 128 : 1);
+    }
+    prefetch_map(&params.queries);
     barrier_init_fence();
   }
   cluster_sync();
   device::cuda::let_next_start();  // as mla_decode_narrow_kernel
   make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
   const int index = static_cast<int>(blockIdx.x) / kCluster;
-  if (index >= shared.plan.items * params.groups) return;  // the whole cluster
-  const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
-  Unit<kCluster, T>(shared, params, item, index % params.groups * kHeads).run();
-  cluster_sync();  // the others have what they were sent from here
+  const bool has_item = index < shared.plan.items * params.groups;  // the whole cluster
+  if (has_item) {
+    const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
+    Unit<kCluster, T>(shared, params, item, index % params.groups * kHeads).run();
+  }
+  if (blockIdx.x == 0 && threadIdx.x < 32) {
+    device::cuda::wait_for_previous();
+    publish_split_plan(shared.plan, params.tokens, params.workspace, static_cast<int>(threadIdx.x), 32);
+  }
+  if (has_item) cluster_sync();  // the others have what they were sent from here
 }
 
 // Units of all queries at most, for 64 heads each.

@@ -95,6 +95,7 @@ void measure(device::cuda::Stream& stream, const Case& c, DType dtype, const Dev
   args.heads = c.heads;
   args.latent = kLatent;
   args.scale = 0.07F;
+  args.settled = true;
   const int64_t brief = mla_decode_brief_context(stream.gpu(), c.tokens, c.heads);
   args.max_context = c.length <= brief ? brief : kMostPlaces;
   args.workspace = workspace.data();

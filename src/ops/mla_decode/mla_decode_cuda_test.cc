@@ -85,6 +85,7 @@ class Decode {
     args.heads = shape_.heads;
     args.latent = shape_.latent;
     args.scale = scale();
+    args.settled = true;
     args.max_context = max_context;
     args.workspace = workspace.data();
     args.out = {out.data(), shape_.activations, tokens, out_columns(), out_stride()};

@@ -89,12 +89,14 @@ __device__ inline int chunk_at(int row, int chunk) {
 }
 static_assert(kRowBytes / 128 % 8 == 1, "a row's first piece is the row'th but for multiples of eight");
 
-// By one warp. Rows of a stage after the item's last place hold whatever there was.
+// By one warp, before the kernel ahead has ended as far as entries are settled. Rows of a stage after the
+// item's last place hold whatever there was.
 template <class T>
 __device__ void produce(Shared<T>& shared, const Params& params) {
   using S = Shared<T>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   Cursor cursor;
+  bool waited = false;
   for (int index = static_cast<int>(blockIdx.x); index < shared.plan.items * params.groups;
        index += static_cast<int>(gridDim.x)) {
     const SplitItem item = split_item(shared.plan, params.tokens, index / params.groups);
@@ -113,6 +115,13 @@ __device__ void produce(Shared<T>& shared, const Params& params) {
       const int rows = single ? 1 : params.box_rows;
       const int boxes = (places + rows - 1) / rows;
       const int row = lane < boxes ? row_of(begin + lane * rows) : 0;
+      if (!waited && begin + places > item.settled) {
+        if (lane < places)
+          prefetch_lines(static_cast<const T*>(params.cache) + int64_t{row_of(begin + lane)} * kWidth,
+                         S::kEntryBytes);
+        device::cuda::wait_for_previous();
+        waited = true;
+      }
       barrier_wait(&shared.empty[cursor.stage], cursor.parity ^ 1);
       if (lane == 0) barrier_expect(full, static_cast<uint32_t>(boxes * rows * S::kEntryBytes));
       __syncwarp();
@@ -182,6 +191,10 @@ class Consumer {
         warp_(static_cast<int>(threadIdx.x) / 32) {}
 
   __device__ void run() {
+    device::cuda::wait_for_previous();
+    if (blockIdx.x == 0)
+      publish_split_plan(shared_.plan, params_.tokens, params_.workspace, static_cast<int>(threadIdx.x),
+                         kConsumers);
     for (int index = static_cast<int>(blockIdx.x); index < shared_.plan.items * params_.groups;
          index += static_cast<int>(gridDim.x)) {
       attend(split_item(shared_.plan, params_.tokens, index / params_.groups),

@@ -29,6 +29,9 @@ __global__ void __launch_bounds__(kPagedFlashThreads) mla_decode_portable_kernel
   __shared__ SplitPlan plan;
   const PagedFlashMemory<kHeads> memory(shared, params.width, params.latent);
   make_split_plan(plan, params.positions, params.slots, params.tokens, params.workspace);
+  if (blockIdx.x == 0)
+    publish_split_plan(plan, params.tokens, params.workspace, static_cast<int>(threadIdx.x),
+                       static_cast<int>(blockDim.x));
 
   const int groups = (params.heads + kHeads - 1) / kHeads;
   for (int index = static_cast<int>(blockIdx.x); index < plan.items * groups;

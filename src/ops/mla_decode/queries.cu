@@ -17,8 +17,8 @@ constexpr int kProductWarps = 8, kProductThreads = kProductWarps * 32;
 constexpr int kOtherThreads = 128;
 constexpr int kThreads = kProductThreads + kOtherThreads;
 constexpr int kMostTokens = 32;
-constexpr int kMostBytes = 226 << 10;  // and what is static
-constexpr int64_t kLeastRows = 64;     // of w_kc a CTA
+constexpr int kMostBytes = 226 << 10;      // and what is static
+constexpr int64_t kLeastBytes = 16 << 10;  // of w_kc a CTA
 
 template <class C>
 struct Params {
@@ -127,6 +127,13 @@ void launch(device::cuda::Stream& stream, const Params<C>& params) {
                              bytes_of<kFp8>(params.weight, kTiles), params);
 }
 
+// No smaller than that: multiprocessors that are left take the kernel behind, which needs all of one's shared
+// memory, early.
+HeadMatrix stripes_of(const Weight& weight, const device::cuda::Gpu& gpu) {
+  return HeadMatrix::in_stripes(weight, gpu.multiprocessors,
+                                kLeastBytes / (weight.k * device::size_of(weight.dtype)));
+}
+
 bool takes(const device::cuda::Gpu& gpu, const MlaQueriesArgs& args) {
   using device::DType;
   const Weight& w = *args.weight;
@@ -134,10 +141,10 @@ bool takes(const device::cuda::Gpu& gpu, const MlaQueriesArgs& args) {
   const LatentWriteArgs& latent = args.latent;
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   return gpu.major >= 9 && q.x.rows <= kMostTokens && HeadMatrix::takes(w) &&
-         bytes_of<false>(HeadMatrix::in_stripes(w, gpu, kLeastRows), kMostTokens / 8) <= kMostBytes &&
-         q.x.dtype == DType::kBF16 && q.y.dtype == DType::kBF16 && latent.kv_a.dtype == DType::kBF16 &&
-         latent.copy.data == nullptr && aligned(q.x.data) && q.x.stride % 8 == 0 && q.width % 8 == 0 &&
-         q.y.stride % 2 == 0 && q.y_head_stride % 2 == 0 && takes_parts(q) && latent_takes_parts(latent) &&
+         bytes_of<false>(stripes_of(w, gpu), kMostTokens / 8) <= kMostBytes && q.x.dtype == DType::kBF16 &&
+         q.y.dtype == DType::kBF16 && latent.kv_a.dtype == DType::kBF16 && latent.copy.data == nullptr &&
+         aligned(q.x.data) && q.x.stride % 8 == 0 && q.width % 8 == 0 && q.y.stride % 2 == 0 &&
+         q.y_head_stride % 2 == 0 && takes_parts(q) && latent_takes_parts(latent) &&
          latent_parts(latent) <= kOtherThreads;
 }
 
@@ -155,7 +162,7 @@ bool mla_queries(device::cuda::Stream& stream, const MlaQueriesArgs& args) {
   with_cache_type(args.latent.cache.dtype, [&]<class C>(C*) {
     Params<C> params;
     params.tokens = static_cast<int>(args.q.x.rows);
-    params.weight = HeadMatrix::in_stripes(w, stream.gpu(), kLeastRows);
+    params.weight = stripes_of(w, stream.gpu());
     params.q = static_cast<const bf16*>(args.q.x.data);
     params.q_stride = args.q.x.stride;
     params.q_step = args.q.width;

@@ -18,6 +18,8 @@ inline constexpr int kSplitTile = 64;     // places; units are multiples of it
 inline constexpr int kSplitTop = 3;       // level of the whole query: 4^3 units
 inline constexpr int kSplitTokens = 256;  // queries of one launch, at most
 
+inline constexpr int kSettledTokens = 32;  // of a launch, that may know which places are settled
+
 inline constexpr int kSplitFanBits = 2;  // a node of the tree has four children
 
 // Units are `least` places or a multiple, and at most `most` of a query; of one of more than `brief` places
@@ -55,9 +57,10 @@ struct SplitWorkspace {
   int32_t* first_items = nullptr;  // [T + 1] index of each query's first item
   float2* stats = nullptr;
   float* partial = nullptr;
-  int items_wanted = 0;  // the level is the highest with this many items
+  int items_wanted = 0;  // the level is the highest with this many items; 0: a query is one item
   // Or a higher one, if the items take that many CTAs less time; 0: not asked. An item is of `groups` CTAs.
   int weighed_groups = 0;
+  bool settled = false;  // MlaDecodeArgs::settled
   SplitUnits units;
 };
 
@@ -68,6 +71,8 @@ struct SplitPlan {
   int first_items[kSplitTokens + 1];
   int lengths[kSplitTokens];
   int slots[kSplitTokens];
+  int settled[kSettledTokens];  // of so few queries, places before the first of their sequence's in the batch
+  // Where levels are weighed.
   int counts[kSplitTop + 1];
   int tiles, longest, longest_unit;  // of all queries; of one query; of a unit; in tiles
 };
@@ -85,79 +90,84 @@ __device__ inline float split_cost(const SplitPlan& plan, int level, int groups,
   return fmaxf(rounds * mean, longest) * kTile + rounds * kItem + partials;
 }
 
-// Each thread's query, or none, is added; by whole warps.
-__device__ inline void tiles_of(SplitPlan& plan, int tiles, int unit_tiles) {
-  const int all = __reduce_add_sync(0xffffffffU, tiles);
-  const int longest = __reduce_max_sync(0xffffffffU, tiles);
-  const int longest_unit = __reduce_max_sync(0xffffffffU, unit_tiles);
-  if (threadIdx.x % 32 != 0 || all == 0) return;
-  atomicAdd(&plan.tiles, all);
-  atomicMax(&plan.longest, longest);
-  atomicMax(&plan.longest_unit, longest_unit);
+// By one warp: what its lanes' queries come to.
+__device__ inline void plan_items(SplitPlan& plan, int tokens, const SplitWorkspace& workspace) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  int counts[kSplitTop + 1] = {}, tiles = 0, longest = 0, longest_unit = 0;
+#pragma unroll 1
+  for (int t = lane; t < tokens; t += 32) {
+    const int length = plan.lengths[t], units = workspace.units.count(length);
+    plan.first_items[t] = units;
+#pragma unroll
+    for (int level = 0; level <= kSplitTop; ++level) counts[level] += workspace.units.nodes(units, level);
+    const int query_tiles = (length + kSplitTile - 1) / kSplitTile;
+    tiles += query_tiles;
+    longest = max(longest, query_tiles);
+    longest_unit = max(longest_unit, workspace.units.places(length) / kSplitTile);
+  }
+  int level = kSplitTop;
+#pragma unroll
+  for (int l = 0; l <= kSplitTop; ++l) counts[l] = __reduce_add_sync(0xffffffffU, counts[l]);
+#pragma unroll
+  for (int l = kSplitTop; l > 0; --l) {
+    if (level == l && counts[l] < workspace.items_wanted) --level;
+  }
+  if (workspace.weighed_groups > 0) {
+    plan.tiles = __reduce_add_sync(0xffffffffU, tiles);
+    plan.longest = __reduce_max_sync(0xffffffffU, longest);
+    plan.longest_unit = __reduce_max_sync(0xffffffffU, longest_unit);
+    for (int l = 0; l <= kSplitTop; ++l) plan.counts[l] = counts[l];
+    __syncwarp();
+    const auto cost = [&](int l) { return split_cost(plan, l, workspace.weighed_groups, tokens); };
+    while (level < kSplitTop && plan.counts[level + 1] > 0 && cost(level + 1) < cost(level)) ++level;
+  }
+  int before = 0;
+#pragma unroll 1
+  for (int begin = 0; begin < tokens; begin += 32) {
+    const int t = begin + lane;
+    const int items = t < tokens ? workspace.units.nodes(plan.first_items[t], level) : 0;
+    int sum = items;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(0xffffffffU, sum, step);
+      if (lane >= step) sum += other;
+    }
+    if (t < tokens) plan.first_items[t] = before + sum - items;
+    before += __shfl_sync(0xffffffffU, sum, 31);
+  }
+  if (lane == 0) {
+    plan.level = level;
+    plan.units = workspace.units;
+    plan.items = before;
+    plan.first_items[tokens] = before;
+  }
+  if (tokens > kSettledTokens) return;
+  int settled = lane < tokens && workspace.settled ? plan.lengths[lane] - 1 : 0;
+#pragma unroll 1
+  for (int t = 0; t < tokens; ++t) {
+    const bool same = lane < tokens && plan.lengths[t] > 0 && plan.slots[t] == plan.slots[lane];
+    if (same) settled = min(settled, plan.lengths[t] - 1);
+  }
+  plan.settled[lane] = settled;
 }
 
-// By the whole CTA; `plan` in shared memory. CTA 0 copies it to the workspace. Waits for the kernel before
-// this one, if that may still run, once the plan is made: positions and slots must be older.
+// By the whole CTA; `plan` in shared memory. Positions and slots must be older than the kernel before this
+// one: it need not have ended.
 __device__ inline void make_split_plan(SplitPlan& plan, const int32_t* positions, const int32_t* slots,
                                        int tokens, const SplitWorkspace& workspace) {
-  if (threadIdx.x <= kSplitTop) plan.counts[threadIdx.x] = 0;
-  if (threadIdx.x == 0) plan.tiles = plan.longest = plan.longest_unit = 0;
-  __syncthreads();
-  for (int begin = 0; begin < tokens; begin += static_cast<int>(blockDim.x)) {
-    const int t = begin + static_cast<int>(threadIdx.x);
-    int units = 0, tiles = 0, unit_tiles = 0;
-    if (t < tokens) {
-      const int length = positions[t] + 1;
-      plan.slots[t] = slots[t];
-      plan.lengths[t] = length;
-      units = workspace.units.count(length);
-      plan.first_items[t] = units;
-      tiles = (length + kSplitTile - 1) / kSplitTile;
-      unit_tiles = workspace.units.places(length) / kSplitTile;
-    }
-    tiles_of(plan, tiles, unit_tiles);
-#pragma unroll
-    for (int level = 0; level <= kSplitTop; ++level) {
-      const int count = __reduce_add_sync(0xffffffffU, workspace.units.nodes(units, level));
-      if (threadIdx.x % 32 == 0 && count != 0) atomicAdd(&plan.counts[level], count);
-    }
+  for (int t = static_cast<int>(threadIdx.x); t < tokens; t += static_cast<int>(blockDim.x)) {
+    plan.lengths[t] = positions[t] + 1;
+    plan.slots[t] = slots[t];
   }
   __syncthreads();
-  if (threadIdx.x < 32) {
-    int level = kSplitTop;
-    while (level > 0 && plan.counts[level] < workspace.items_wanted) --level;
-    if (workspace.weighed_groups > 0) {
-      const auto cost = [&](int l) { return split_cost(plan, l, workspace.weighed_groups, tokens); };
-      while (level < kSplitTop && plan.counts[level + 1] > 0 && cost(level + 1) < cost(level)) ++level;
-    }
-    const int lane = static_cast<int>(threadIdx.x);
-    int before = 0;
-    for (int begin = 0; begin < tokens; begin += 32) {
-      const int t = begin + lane;
-      const int items = t < tokens ? workspace.units.nodes(plan.first_items[t], level) : 0;
-      int sum = items;
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const int other = __shfl_up_sync(0xffffffffU, sum, step);
-        if (lane >= step) sum += other;
-      }
-      if (t < tokens) plan.first_items[t] = before + sum - items;
-      before += __shfl_sync(0xffffffffU, sum, 31);
-    }
-    if (lane == 0) {
-      plan.level = level;
-      plan.units = workspace.units;
-      plan.items = before;
-      plan.first_items[tokens] = before;
-    }
-  }
+  if (threadIdx.x < 32) plan_items(plan, tokens, workspace);
   __syncthreads();
-  device::cuda::wait_for_previous();
-  if (blockIdx.x == 0) {
-    for (int t = static_cast<int>(threadIdx.x); t <= tokens; t += static_cast<int>(blockDim.x)) {
-      workspace.first_items[t] = plan.first_items[t];
-    }
-  }
+}
+
+// The plan for the kernels behind; by `threads` threads of one CTA, that before this kernel has ended.
+__device__ inline void publish_split_plan(const SplitPlan& plan, int tokens, const SplitWorkspace& workspace,
+                                          int thread, int threads) {
+  for (int t = thread; t <= tokens; t += threads) workspace.first_items[t] = plan.first_items[t];
 }
 
 struct SplitItem {
@@ -165,6 +175,7 @@ struct SplitItem {
   int sequence;     // its slot
   int begin, end;   // places
   int unit_places;  // of the query
+  int settled;      // places whose entries may be read before the kernel ahead has ended
   int slot;         // of the partial results; -1: the query's only item
 };
 
@@ -179,7 +190,8 @@ __device__ inline SplitItem split_item(const SplitPlan& plan, int tokens, int in
   const int span = unit << (kSplitFanBits * plan.level);
   const int begin = (index - plan.first_items[low]) * span;
   const bool alone = plan.first_items[low + 1] - plan.first_items[low] == 1;
-  return {low, plan.slots[low], begin, min(begin + span, length), unit, alone ? -1 : index};
+  const int settled = tokens <= kSettledTokens ? plan.settled[low] : 0;
+  return {low, plan.slots[low], begin, min(begin + span, length), unit, settled, alone ? -1 : index};
 }
 
 // The factors that bring two partial results to their common maximum; maxima are in base 2. Every merge, in

@@ -16,13 +16,16 @@ namespace fathom::ops::cuda {
 namespace {
 
 constexpr int kWarps = 16, kThreads = kWarps * 32;
-constexpr int kMostBytes = 227 << 10;
-constexpr int64_t kLeastRows = 32;  // of w_vc a CTA
+constexpr int kMostBytes = 223 << 10;  // and what is static
+constexpr int64_t kLeastRows = 32;     // of w_vc a CTA
 // Few heads are few CTAs, each of which would fold items that many can share (README.md).
 constexpr int64_t kLeastHeads = 48;
 
 struct Params {
   SplitWorkspace workspace;
+  bool plans;  // makes the items' plan again, from what follows, instead of waiting for it
+  const int32_t* positions;
+  const int32_t* slots;
   int tokens, heads;
   const bf16* whole;  // outputs of queries that are one item
   int64_t whole_stride;
@@ -36,9 +39,16 @@ __device__ uint2 packed(const float4& values) {
   return {pack_outputs(values.x, values.y), pack_outputs(values.z, values.w)};
 }
 
+// What the kernel of the items left of its plan.
+__device__ void read_plan(SplitPlan& plan, const Params& p) {
+  for (int t = static_cast<int>(threadIdx.x); t <= p.tokens; t += kThreads)
+    plan.first_items[t] = p.workspace.first_items[t];
+  __syncthreads();
+}
+
 // The head's outputs of all tokens, a line of bf16 values each. Warps take as many columns at once as a
 // query's items leave lanes for; those of padding stay as they are.
-__device__ void fold_latents(const Params& p, int head, uint8_t* lines) {
+__device__ void fold_latents(const Params& p, const SplitPlan& plan, int head, uint8_t* lines) {
   constexpr int kNode = kItemFan, kTop = kItemFan * kItemFan;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int part = lane / (32 / kItemFan), place = lane % (32 / kItemFan);
@@ -46,8 +56,7 @@ __device__ void fold_latents(const Params& p, int head, uint8_t* lines) {
   for (int i = warp; i < p.tokens * (latent / 32); i += kWarps) {
     const int token = i % p.tokens, chunk = i / p.tokens;
     uint8_t* line = lines + token * row_pitch(latent);
-    const int first = p.workspace.first_items[token];
-    const int items = p.workspace.first_items[token + 1] - first;
+    const int first = plan.first_items[token], items = plan.first_items[token + 1] - first;
     const auto items_at = [&](int item, int column) {
       return fold_items(p.workspace, p.heads, latent, first + item, items - item, head * latent + column);
     };
@@ -74,26 +83,11 @@ __device__ void fold_latents(const Params& p, int head, uint8_t* lines) {
   }
 }
 
+// The outputs of the CTA's rows, also as lines in shared memory.
 template <int kTiles, bool kFp8>
-__global__ void __launch_bounds__(kThreads, 1) mla_values_kernel(const __grid_constant__ Params p) {
-  extern __shared__ __align__(16) uint8_t memory[];
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  const int head = static_cast<int>(blockIdx.x) / p.weight.stripes;
-  const int stripe = static_cast<int>(blockIdx.x) % p.weight.stripes;
-  const HeadProduct<kFp8> product(p.weight, memory);
-  uint8_t* latents = memory + product.bytes(p.weight);
-  uint8_t* outputs = latents + kTiles * 8 * row_pitch(p.weight.k);
-  const int first_column = (head * p.weight.stripes + stripe) * p.weight.rows;
-
-  // The weights are nobody's output: they come while the items are still computed.
-  product.load(head, stripe, thread, kThreads);
-  copy_async_commit();
-  device::cuda::let_next_start();
-  device::cuda::wait_for_previous();
-  fold_latents(p, head, latents);
-  copy_async_wait<0>();
-  __syncthreads();
-
+__device__ void multiply(const Params& p, const HeadProduct<kFp8>& product, const uint8_t* latents,
+                         uint8_t* outputs, int first_column, int tokens) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   for (int row = warp * 16; row < p.weight.rows; row += kWarps * 16) {
     float sums[kTiles][4];
     product.run(row, latents, sums);
@@ -104,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, 1) mla_values_kernel(const __grid_co
       const uint32_t low = transpose_8x8(pack_outputs(sums[t][0], sums[t][1]));
       const uint32_t high = transpose_8x8(pack_outputs(sums[t][2], sums[t][3]));
       const int token = t * 8 + lane / 4;
-      if (token >= p.tokens) continue;
+      if (token >= tokens) continue;
       bf16* y = p.y + token * p.y_stride + first_column + column;
       *reinterpret_cast<uint32_t*>(y) = low;
       *reinterpret_cast<uint32_t*>(y + 8) = high;
@@ -113,17 +107,53 @@ __global__ void __launch_bounds__(kThreads, 1) mla_values_kernel(const __grid_co
       *reinterpret_cast<uint32_t*>(output + 16) = high;
     }
   }
-  if (p.rounded.values == nullptr) return;
-  __syncthreads();
-  // Half a warp has a block; whole warps go round together.
-  const int blocks = p.weight.rows / kQuantizeBlock, all = blocks * p.tokens;
-  for (int i = thread / 16; i < (all + 1) / 2 * 2; i += kThreads / 16) {
+}
+
+// Half a warp has a block; whole warps go round together.
+__device__ void round_outputs(const Params& p, const uint8_t* outputs, int first_column, int tokens) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int blocks = p.weight.rows / kQuantizeBlock, all = blocks * tokens;
+  for (int i = thread / 16; i < (max(all, 1) + 1) / 2 * 2; i += kThreads / 16) {
     const int token = i < all ? i / blocks : 0;
     const int column = i % blocks * kQuantizeBlock + thread % 16 * kPart;
     const auto* output =
         reinterpret_cast<const bf16*>(outputs + token * row_pitch(p.weight.rows) + column * 2);
     const int64_t to = i < all ? first_column + column : p.rounded.columns;  // past the end: not stored
     quantize_part<true>(row_of(p.rounded, token), to, p.rounded.columns, load_part(output));
+  }
+}
+
+template <int kTiles, bool kFp8>
+__global__ void __launch_bounds__(kThreads, 1) mla_values_kernel(const __grid_constant__ Params p) {
+  extern __shared__ __align__(16) uint8_t memory[];
+  const int head = static_cast<int>(blockIdx.x) / p.weight.stripes;
+  const int stripe = static_cast<int>(blockIdx.x) % p.weight.stripes;
+  __shared__ SplitPlan plan;
+  const HeadProduct<kFp8> product(p.weight, memory);
+  uint8_t* latents = memory + product.bytes(p.weight);
+  uint8_t* outputs = latents + kTiles * 8 * row_pitch(p.weight.k);
+  const int first_column = (head * p.weight.stripes + stripe) * p.weight.rows;
+
+  // The weights are nobody's output: they come while the items are still computed.
+  product.load(head, stripe, static_cast<int>(threadIdx.x), kThreads);
+  copy_async_commit();
+  device::cuda::let_next_start();
+  if (p.plans) make_split_plan(plan, p.positions, p.slots, p.tokens, p.workspace);
+  copy_async_wait<0>();
+  __syncthreads();
+  // Once for nothing: what runs but once waits for its instructions.
+#pragma unroll 1
+  for (int pass = 0; pass < 2; ++pass) {
+    const int tokens = pass == 0 ? 0 : p.tokens;
+    if (pass > 0) {
+      device::cuda::wait_for_previous();
+      if (!p.plans) read_plan(plan, p);
+      fold_latents(p, plan, head, latents);
+      __syncthreads();
+    }
+    multiply<kTiles>(p, product, latents, outputs, first_column, tokens);
+    __syncthreads();
+    if (p.rounded.values != nullptr) round_outputs(p, outputs, first_column, tokens);
   }
 }
 
@@ -144,8 +174,9 @@ void launch(device::cuda::Stream& stream, const Params& params) {
 
 // A CTA that rounds a head's blocks has all of its rows.
 HeadMatrix matrix_of(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
-  return args.rounded.values != nullptr ? HeadMatrix::of(*args.weight, 1)
-                                        : HeadMatrix::in_stripes(*args.weight, gpu, kLeastRows);
+  return args.rounded.values != nullptr
+             ? HeadMatrix::of(*args.weight, 1)
+             : HeadMatrix::in_stripes(*args.weight, gpu.multiprocessors, kLeastRows);
 }
 
 bool takes(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
@@ -185,6 +216,10 @@ bool mla_values(device::cuda::Stream& stream, const MlaValuesArgs& args) {
   const Matrix& latents = args.decode.out;
   Params params;
   params.workspace = mla_decode_items(stream, args.decode);
+  // Kernels for few heads weigh it by their own grid.
+  params.plans = mla_decode_wide_takes(stream.gpu(), args.decode);
+  params.positions = args.decode.batch.positions;
+  params.slots = args.decode.batch.slots;
   params.tokens = static_cast<int>(tokens);
   params.heads = static_cast<int>(w.groups);
   params.whole = static_cast<const bf16*>(latents.data);

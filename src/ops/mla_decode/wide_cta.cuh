@@ -201,6 +201,9 @@ class Summer {
   }
 
   __device__ void run() {
+    if (blockIdx.x == 0)
+      publish_split_plan(shared_.plan, params_.tokens, params_.workspace,
+                         static_cast<int>(threadIdx.x) % kSummers, kSummers);
     float values[kHalves][64];
     const Turns<kCluster> turns(params_, shared_.plan);
     uint32_t units = 0;

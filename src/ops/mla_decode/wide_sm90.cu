@@ -153,6 +153,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   if constexpr (kCluster > 1) cluster_sync();
   device::cuda::let_next_start();  // as mla_decode_narrow_kernel
   make_split_plan(shared.plan, params.positions, params.slots, params.tokens, params.workspace);
+  device::cuda::wait_for_previous();
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 0) {
     fewer_registers<24>();
