@@ -18,6 +18,13 @@ __device__ inline uint64_t once_policy() {
   return policy;
 }
 
+// Bytes that lie together into the L2 cache, where whoever copies them then has no longer to wait for memory.
+__device__ inline void prefetch_lines(const void* from, int bytes) {
+  const auto* line = static_cast<const unsigned char*>(from);
+  for (int i = 0; i < bytes; i += 128)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(line + i)) : "memory");
+}
+
 // Copies bytes (a multiple of 16, both sides aligned to 16) that are read once and reports them to the
 // barrier.
 __device__ inline void bulk_copy_once(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
@@ -27,13 +34,6 @@ __device__ inline void bulk_copy_once(void* to, const void* from, uint32_t bytes
       "%4;" ::"r"(shared_address(to)),
       "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier)), "l"(once_policy())
       : "memory");
-}
-
-// Bytes that lie together into the L2 cache, where whoever copies them then has no longer to wait for memory.
-__device__ inline void prefetch_lines(const void* from, int bytes) {
-  const auto* line = static_cast<const unsigned char*>(from);
-  for (int i = 0; i < bytes; i += 128)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(line + i)) : "memory");
 }
 
 // The same to this place of every CTA of the cluster whose bit is in `ctas`.

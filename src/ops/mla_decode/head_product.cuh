@@ -31,10 +31,10 @@ struct HeadMatrix {
     return {static_cast<const uint8_t*>(weight.data),  weight.scales, weight.scales_per_group(),
             static_cast<int>(weight.n) / stripe_count, stripe_count,  static_cast<int>(weight.k)};
   }
-  // As many stripes as `ctas` have room for, of `least_rows` or more each.
-  static HeadMatrix in_stripes(const Weight& weight, int64_t ctas, int64_t least_rows) {
+  // As many stripes as multiprocessors have room for, of `least_rows` or more each.
+  static HeadMatrix in_stripes(const Weight& weight, const device::cuda::Gpu& gpu, int64_t least_rows) {
     int count = 1;
-    while (weight.groups * count * 2 <= ctas && weight.n % (count * 2 * 16) == 0 &&
+    while (weight.groups * count * 2 <= gpu.multiprocessors && weight.n % (count * 2 * 16) == 0 &&
            weight.n / (count * 2) >= least_rows) {
       count *= 2;
     }

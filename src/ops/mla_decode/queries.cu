@@ -130,8 +130,7 @@ void launch(device::cuda::Stream& stream, const Params<C>& params) {
 // No smaller than that: multiprocessors that are left take the kernel behind, which needs all of one's shared
 // memory, early.
 HeadMatrix stripes_of(const Weight& weight, const device::cuda::Gpu& gpu) {
-  return HeadMatrix::in_stripes(weight, gpu.multiprocessors,
-                                kLeastBytes / (weight.k * device::size_of(weight.dtype)));
+  return HeadMatrix::in_stripes(weight, gpu, kLeastBytes / (weight.k * device::size_of(weight.dtype)));
 }
 
 bool takes(const device::cuda::Gpu& gpu, const MlaQueriesArgs& args) {

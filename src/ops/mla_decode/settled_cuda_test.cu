@@ -2,6 +2,7 @@
 // may be read while it runs (MlaDecodeArgs::settled).
 #include "device/cuda/launch_kernel.h"
 #include "ops/attention/cuda_testing.h"
+#include "ops/cuda_testing.h"
 #include "ops/mla_decode/cuda.h"
 
 namespace fathom::ops::cuda {
@@ -43,7 +44,7 @@ class Late {
 
   int64_t tokens() const { return static_cast<int64_t>(positions_.size()); }
 
-  std::vector<uint8_t> run(bool late) {
+  std::vector<uint8_t> run(device::cuda::Stream& stream, bool late) {
     const auto all = sequences_.cache();
     const int64_t entry = kWidth * device::size_of(all.dtype), bytes = all.num_pages * kPage * entry;
     const auto* data = static_cast<const uint8_t*>(all.data);
@@ -60,9 +61,9 @@ class Late {
     const DeviceArray<uint8_t> out(tokens() * heads_ * kLatent * 2);
     const int64_t longest = *std::max_element(positions_.begin(), positions_.end()) + 1;
     const DeviceArray<uint8_t> workspace(
-        mla_decode_workspace(test_stream()->gpu(), tokens(), heads_, kLatent, longest));
+        mla_decode_workspace(stream.gpu(), tokens(), heads_, kLatent, longest));
     MlaDecodeArgs args;
-    args.q = {const_cast<uint8_t*>(q.data()), DType::kBF16, tokens(), heads_ * kWidth};
+    args.q = {q.data(), DType::kBF16, tokens(), heads_ * kWidth};
     args.cache = {cache.data(), all.dtype, kPage, kWidth};
     args.batch.tokens = tokens();
     args.batch.positions = positions.data();
@@ -75,11 +76,14 @@ class Late {
     args.settled = late;
     args.max_context = longest;
     args.workspace = workspace.data();
-    args.out = {const_cast<uint8_t*>(out.data()), DType::kBF16, tokens(), heads_ * kLatent};
-    EXPECT_TRUE(test_stream()->synchronize().ok());
-    if (late) write_late<<<16, 256, 0, test_stream()->handle()>>>(cache.data(), device_whole.data(), bytes);
-    mla_decode(*test_stream(), args);
-    EXPECT_TRUE(test_stream()->synchronize().ok()) << test_stream()->status().error().message;
+    args.out = {out.data(), DType::kBF16, tokens(), heads_ * kLatent};
+    EXPECT_TRUE(stream.synchronize().ok());
+    if (late) {
+      write_late<<<16, 256, 0, stream.handle()>>>(cache.data(), device_whole.data(), bytes);
+      stream.launched("write late");
+    }
+    mla_decode(stream, args);
+    EXPECT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
     return out.get();
   }
 
@@ -91,14 +95,14 @@ class Late {
 };
 
 TEST(MlaDecodeSettledCuda, WhatTheBatchWritesMayComeLate) {
-  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  FATHOM_GPU_OR_SKIP(stream);
   uint32_t seed = 1;
   for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
     for (const int64_t heads : {16, 64, 128}) {
       for (const std::vector<int32_t>& lengths :
            {std::vector<int32_t>{700}, {64}, {1}, {1500, 65, 66}, {130, 64, 2, 513, 90, 1030, 256, 100}}) {
         Late late(lengths, heads, cache, ++seed);
-        ASSERT_EQ(late.run(true), late.run(false))
+        ASSERT_EQ(late.run(stream, true), late.run(stream, false))
             << heads << " heads, " << device::to_string(cache) << ", " << lengths.size() << " sequences";
       }
     }

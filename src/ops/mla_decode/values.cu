@@ -174,9 +174,8 @@ void launch(device::cuda::Stream& stream, const Params& params) {
 
 // A CTA that rounds a head's blocks has all of its rows.
 HeadMatrix matrix_of(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
-  return args.rounded.values != nullptr
-             ? HeadMatrix::of(*args.weight, 1)
-             : HeadMatrix::in_stripes(*args.weight, gpu.multiprocessors, kLeastRows);
+  return args.rounded.values != nullptr ? HeadMatrix::of(*args.weight, 1)
+                                        : HeadMatrix::in_stripes(*args.weight, gpu, kLeastRows);
 }
 
 bool takes(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
