@@ -13,9 +13,8 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kFan = kItemFan;
 constexpr int kBlocksEach = 16;  // of a multiprocessor
 
-__device__ void write(const SplitCombineArgs& args, int token, int column, const Partial& result) {
+__device__ void write(const SplitCombineArgs& args, int token, int column, const float4& values) {
   const int64_t to = token * args.out_stride + column;
-  const float4 values = result.divided();
   if (args.whole_stores) {
     args.out.store4(to, values);
   } else {
@@ -31,9 +30,9 @@ __device__ void write(const SplitCombineArgs& args, int token, int column, const
 enum class Share { kThread, kWarp, kBlock };
 
 // The columns of one query, in turns between warps, or between CTAs for kBlock.
-template <Share kShare>
+template <Share kShare, Nodes kNodes>
 __device__ void combine(const SplitCombineArgs& args, int token, int first, int items,
-                        Partial (&nodes)[kWarps][8]) {
+                        Partial<kNodes> (&nodes)[kWarps][8]) {
   constexpr bool kBlock = kShare == Share::kBlock;
   constexpr int kParts = kShare == Share::kThread ? 1 : kFan;  // of a warp
   constexpr int kColumns = 128 / kParts;
@@ -47,9 +46,10 @@ __device__ void combine(const SplitCombineArgs& args, int token, int first, int 
   for (int chunk = begin; chunk < chunks; chunk += step) {
     const int column = chunk * kColumns + place * 4;
     const int count = items - node * kFan;
-    Partial result = {};
+    Partial<kNodes> result = {};
     if (count > 0 && column < values) {
-      result = fold_items(args.workspace, args.heads, args.latent, first + node * kFan, count, column);
+      result =
+          fold_items<kNodes>(args.workspace, args.heads, args.latent, first + node * kFan, count, column);
     }
     if constexpr (kParts > 1) result = fold_lanes(result, nodes_here);
     if constexpr (kBlock) {
@@ -61,33 +61,34 @@ __device__ void combine(const SplitCombineArgs& args, int token, int first, int 
       __syncthreads();
       if (warp > 0) continue;
     }
-    if (part == 0 && column < values) write(args, token, column, result);
+    if (part == 0 && column < values) write(args, token, column, result.output());
   }
 }
 
 // A row of CTAs for each query.
+template <Nodes kNodes>
 __global__ void __launch_bounds__(kThreads) split_combine_kernel(SplitCombineArgs args) {
   device::cuda::let_next_start();
   device::cuda::wait_for_previous();  // it may have been launched before the items are done
-  __shared__ Partial nodes[kWarps][8];
+  __shared__ Partial<kNodes> nodes[kWarps][8];
   const int token = static_cast<int>(blockIdx.y);
   const int first = args.workspace.first_items[token];
   const int items = args.workspace.first_items[token + 1] - first;
   if (items <= 1) return;
   if (items <= kFan)
-    combine<Share::kThread>(args, token, first, items, nodes);
+    combine<Share::kThread, kNodes>(args, token, first, items, nodes);
   else if (items <= kFan * kFan)
-    combine<Share::kWarp>(args, token, first, items, nodes);
+    combine<Share::kWarp, kNodes>(args, token, first, items, nodes);
   else
-    combine<Share::kBlock>(args, token, first, items, nodes);
+    combine<Share::kBlock, kNodes>(args, token, first, items, nodes);
 }
 
 // A level is taken when the next one has fewer items than are wanted, so it has at most as many as those have
 // children; and there are never more than all queries' units.
-int64_t split_slots(int64_t tokens, int64_t max_context, SplitUnits units, int64_t items_wanted) {
-  const int64_t most =
-      std::min<int64_t>(units.most_units(max_context), ceil_div<int64_t>(max_context, units.least));
-  return std::min(std::min<int64_t>(tokens, kSplitTokens) * most, kFan * items_wanted);
+int64_t split_slots(const SplitShape& shape) {
+  const int64_t most = std::min<int64_t>(shape.units.most_units(shape.max_context),
+                                         ceil_div<int64_t>(shape.max_context, shape.units.least));
+  return std::min(std::min<int64_t>(shape.tokens, kSplitTokens) * most, kFan * shape.items_wanted);
 }
 
 }  // namespace
@@ -109,30 +110,31 @@ void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, b
   launch.stream = stream.handle();
   launch.attrs = &attribute;
   launch.numAttrs = early && !stream.gpu().shared ? 1 : 0;
-  stream.note(cudaLaunchKernelEx(&launch, split_combine_kernel, args), "mla_decode's combine");
+  const auto kernel = args.workspace.nodes == Nodes::kMeans ? &split_combine_kernel<Nodes::kMeans>
+                                                            : &split_combine_kernel<Nodes::kSums>;
+  stream.note(cudaLaunchKernelEx(&launch, kernel, args), "mla_decode's combine");
   stream.launched("mla_decode's combine");
 }
 
-int64_t split_workspace_bytes(int64_t tokens, int64_t heads, int64_t latent, int64_t max_context,
-                              SplitUnits units, int64_t items_wanted) {
-  const int64_t slots = split_slots(tokens, max_context, units, items_wanted);
+int64_t split_workspace_bytes(const SplitShape& shape) {
+  const int64_t stats = split_slots(shape) * shape.heads;
   const int64_t head = round_up<int64_t>((1 + kSplitTokens) * 4, 256);
-  return head + round_up<int64_t>(slots * heads * 8, 256) + slots * heads * latent * 4;
+  const int64_t value_bytes = shape.nodes == Nodes::kMeans ? 2 : 4;
+  return head + round_up<int64_t>(stats * 8, 256) + stats * shape.latent * value_bytes;
 }
 
-SplitWorkspace split_workspace(void* workspace, int64_t tokens, int64_t heads, int64_t latent,
-                               int64_t max_context, SplitUnits units, int64_t items_wanted) {
-  FATHOM_CHECK(latent % 4 == 0, "latent {}", latent);
-  const int64_t slots = split_slots(tokens, max_context, units, items_wanted);
+SplitWorkspace split_workspace(void* workspace, const SplitShape& shape) {
+  FATHOM_CHECK(shape.latent % 4 == 0, "latent {}", shape.latent);
   auto* bytes = static_cast<uint8_t*>(workspace);
   SplitWorkspace parts;
   parts.first_items = reinterpret_cast<int32_t*>(bytes);
   bytes += round_up<int64_t>((1 + kSplitTokens) * 4, 256);
   parts.stats = reinterpret_cast<float2*>(bytes);
-  bytes += round_up<int64_t>(slots * heads * 8, 256);
-  parts.partial = reinterpret_cast<float*>(bytes);
-  parts.units = units;
-  parts.items_wanted = static_cast<int>(items_wanted);
+  bytes += round_up<int64_t>(split_slots(shape) * shape.heads * 8, 256);
+  parts.partial = bytes;
+  parts.nodes = shape.nodes;
+  parts.units = shape.units;
+  parts.items_wanted = static_cast<int>(shape.items_wanted);
   return parts;
 }
 

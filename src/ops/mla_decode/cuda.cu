@@ -34,14 +34,17 @@ bool takes_narrow(const device::cuda::Gpu& gpu, const MlaDecodeArgs& args) {
 
 int64_t mla_decode_workspace(const device::cuda::Gpu& gpu, int64_t tokens, int64_t heads, int64_t latent,
                              int64_t max_context) {
-  const auto bytes = [&](SplitUnits units, int64_t wanted) {
-    return split_workspace_bytes(tokens, heads, latent, max_context, units, wanted);
+  SplitShape shape{tokens, heads, latent, max_context};
+  const auto bytes = [&](int64_t wanted) {
+    shape.items_wanted = wanted;
+    return split_workspace_bytes(shape);
   };
-  int64_t most = std::max(bytes(kSmallUnits, mla_decode_portable_items(gpu, heads)),
-                          bytes(kSmallUnits, mla_decode_narrow_items(gpu, heads)));
+  int64_t most =
+      std::max(bytes(mla_decode_portable_items(gpu, heads)), bytes(mla_decode_narrow_items(gpu, heads)));
+  shape.units = kLargeUnits;
+  shape.nodes = Nodes::kMeans;
   if (heads >= kLeastWideHeads)
-    most =
-        std::max(most, bytes(kLargeUnits, mla_decode_wide_items(gpu, heads)) + mla_decode_wide_scratch(gpu));
+    most = std::max(most, bytes(mla_decode_wide_items(gpu, heads)) + mla_decode_wide_scratch(gpu));
   return most;
 }
 
@@ -50,13 +53,13 @@ SplitWorkspace mla_decode_items(device::cuda::Stream& stream, const MlaDecodeArg
   FATHOM_CHECK(args.batch.tokens <= kSplitTokens, "{} queries at once", args.batch.tokens);
   const device::cuda::Gpu& gpu = stream.gpu();
   const bool wide = mla_decode_wide_takes(gpu, args), narrow = takes_narrow(gpu, args);
-  const SplitUnits units = wide ? kLargeUnits : kSmallUnits;
   const int64_t wanted = wide     ? mla_decode_wide_items(gpu, args.heads)
                          : narrow ? mla_decode_narrow_items(gpu, args.heads)
                                   : mla_decode_portable_items(gpu, args.heads);
   auto* split_part = static_cast<uint8_t*>(args.workspace) + (wide ? mla_decode_wide_scratch(gpu) : 0);
-  SplitWorkspace workspace = split_workspace(split_part, args.batch.tokens, args.heads, args.latent,
-                                             args.max_context, units, wanted);
+  SplitWorkspace workspace = split_workspace(
+      split_part, {args.batch.tokens, args.heads, args.latent, args.max_context,
+                   wide ? kLargeUnits : kSmallUnits, wide ? Nodes::kMeans : Nodes::kSums, wanted});
   workspace.settled = args.settled;
   if (args.batch.tokens >= wanted) workspace.items_wanted = 0;
   if (wide && mla_decode_few_takes(gpu, args))

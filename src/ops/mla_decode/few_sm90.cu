@@ -450,18 +450,14 @@ class Unit {
       const int head = first_head_ + row;
       const int64_t column =
           int64_t{head} * kLatent + (rank_ * S::kColumnBlocks + block_) * 64 + lane_ % 4 * 2;
+      uint16_t* to = outputs_of(params_, item_) + column;
       const float inverse = __frcp_rn(sum);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const float a = values[j * 4 + half * 2], b = values[j * 4 + half * 2 + 1];
-        if (item_.slot < 0) {
-          *reinterpret_cast<uint32_t*>(params_.out + item_.token * params_.out_stride + column + j * 8) =
-              pack_bf16(__fmul_rn(a, inverse), __fmul_rn(b, inverse));
-        } else {
-          *reinterpret_cast<float2*>(params_.workspace.partial +
-                                     int64_t{item_.slot} * params_.heads * kLatent + column + j * 8) =
-              make_float2(a, b);
-        }
+        const float means[2] = {__fmul_rn(a, inverse), __fmul_rn(b, inverse)};
+        *reinterpret_cast<uint32_t*>(to + j * 8) =
+            item_.slot < 0 ? pack_bf16(means[0], means[1]) : pack_means(means[0], means[1]);
       }
       if (item_.slot >= 0 && rank_ == 0 && block_ == 0 && lane_ % 4 == 0)
         params_.workspace.stats[int64_t{item_.slot} * params_.heads + head] = make_float2(top_[half], sum);

@@ -432,7 +432,8 @@ class Consumer {
               __fmul_rn(state.values[n][2 * i], inverse), __fmul_rn(state.values[n][2 * i + 1], inverse));
         }
       } else {
-        float* partial = params_.workspace.partial + int64_t{item.slot} * params_.heads * kLatent + column;
+        float* partial = static_cast<float*>(params_.workspace.partial) +
+                         int64_t{item.slot} * params_.heads * kLatent + column;
 #pragma unroll
         for (int n = 0; n < kColumns / 8; ++n) {
           *reinterpret_cast<float2*>(partial + n * 8) =

@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(kPagedFlashThreads) mla_decode_portable_kernel
         params.out.store(item.token * params.out_stride + column,
                          __fmul_rn(values[i], __frcp_rn(sums[i / params.latent])));
       } else {
-        params.workspace.partial[int64_t{item.slot} * params.heads * params.latent + column] = values[i];
+        static_cast<float*>(
+            params.workspace.partial)[int64_t{item.slot} * params.heads * params.latent + column] = values[i];
       }
     }
     if (item.slot >= 0 && threadIdx.x < heads) {

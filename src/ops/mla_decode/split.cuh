@@ -8,6 +8,8 @@
 // result.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "device/cuda/launch_kernel.h"
@@ -51,12 +53,19 @@ inline constexpr SplitUnits kSmallUnits = {64, 64};
 // For kernels that fold through global memory: few, but where a query alone is work for all of the GPU.
 inline constexpr SplitUnits kLargeUnits = {512, 4, 16384, 2048, 64};
 
-// What the kernel of the items leaves for the combine kernel, in the workspace. Partial results: float32
-// [slots, Nh, Dc], not divided by their sums yet, and (maximum, sum) [slots, Nh]; a slot is an item's index.
+// What a node's values are, but for a query's last, which is its output.
+enum class Nodes {
+  kSums,   // float32, not divided by the weights' sum
+  kMeans,  // divided, then f16: half the bytes for kernels that fold through global memory
+};
+
+// What the kernel of the items leaves for the combine kernel, in the workspace. Partial results: the nodes'
+// values [slots, Nh, Dc], float32 or f16, and (maximum, sum) [slots, Nh]; a slot is an item's index.
 struct SplitWorkspace {
   int32_t* first_items = nullptr;  // [T + 1] index of each query's first item
   float2* stats = nullptr;
-  float* partial = nullptr;
+  void* partial = nullptr;
+  Nodes nodes = Nodes::kSums;
   int items_wanted = 0;  // the level is the highest with this many items; 0: a query is one item
   // Or a higher one, if the items take that many CTAs less time; 0: not asked. An item is of `groups` CTAs.
   int weighed_groups = 0;
@@ -194,8 +203,8 @@ __device__ inline SplitItem split_item(const SplitPlan& plan, int tokens, int in
   return {low, plan.slots[low], begin, min(begin + span, length), unit, settled, alone ? -1 : index};
 }
 
-// The factors that bring two partial results to their common maximum; maxima are in base 2. Every merge, in
-// whatever kernel, is fold(): the same operations, none of which may be contracted differently.
+// The factors that bring two nodes to their common maximum; maxima are in base 2. Every merge, in whatever
+// kernel, is this: the same operations, none of which may be contracted differently.
 struct Fold {
   float top, scale_a, scale_b;
 
@@ -203,11 +212,38 @@ struct Fold {
       : top(fmaxf(top_a, top_b)), scale_a(exp2f(top_a - top)), scale_b(exp2f(top_b - top)) {}
   __device__ float operator()(float a, float b) const { return __fmaf_rn(a, scale_a, __fmul_rn(b, scale_b)); }
 };
+// Of means, which are rounded before: what they weigh.
+struct MeanFold : Fold {
+  float sum;
 
-// Bytes for queries of at most max_context places in launches that want `items_wanted` items.
-int64_t split_workspace_bytes(int64_t tokens, int64_t heads, int64_t latent, int64_t max_context,
-                              SplitUnits units, int64_t items_wanted);
-SplitWorkspace split_workspace(void* workspace, int64_t tokens, int64_t heads, int64_t latent,
-                               int64_t max_context, SplitUnits units, int64_t items_wanted);
+  __device__ MeanFold(float top_a, float sum_a, float top_b, float sum_b) : Fold(top_a, top_b) {
+    const float weight_a = __fmul_rn(sum_a, scale_a), weight_b = __fmul_rn(sum_b, scale_b);
+    sum = __fadd_rn(weight_a, weight_b);
+    const float inverse = __frcp_rn(sum);
+    scale_a = __fmul_rn(weight_a, inverse);
+    scale_b = __fmul_rn(weight_b, inverse);
+  }
+};
+
+// A mean as its node has it. A convex combination of the cache's values: what is beyond f16's 65504 there
+// becomes infinite.
+__device__ inline uint32_t pack_means(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ inline float2 unpack_means(uint32_t pair) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+}
+
+// Of the queries of one launch: what its workspace is for.
+struct SplitShape {
+  int64_t tokens, heads, latent;
+  int64_t max_context;  // places of a query, at most
+  SplitUnits units = kSmallUnits;
+  Nodes nodes = Nodes::kSums;
+  int64_t items_wanted = 0;
+};
+int64_t split_workspace_bytes(const SplitShape& shape);
+SplitWorkspace split_workspace(void* workspace, const SplitShape& shape);
 
 }  // namespace fathom::ops::cuda

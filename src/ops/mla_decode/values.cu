@@ -23,7 +23,6 @@ constexpr int64_t kLeastHeads = 48;
 
 struct Params {
   SplitWorkspace workspace;
-  bool plans;  // makes the items' plan again, from what follows, instead of waiting for it
   const int32_t* positions;
   const int32_t* slots;
   int tokens, heads;
@@ -39,16 +38,10 @@ __device__ uint2 packed(const float4& values) {
   return {pack_outputs(values.x, values.y), pack_outputs(values.z, values.w)};
 }
 
-// What the kernel of the items left of its plan.
-__device__ void read_plan(SplitPlan& plan, const Params& p) {
-  for (int t = static_cast<int>(threadIdx.x); t <= p.tokens; t += kThreads)
-    plan.first_items[t] = p.workspace.first_items[t];
-  __syncthreads();
-}
-
 // The head's outputs of all tokens, a line of bf16 values each. Warps take as many columns at once as a
 // query's items leave lanes for; those of padding stay as they are.
 __device__ void fold_latents(const Params& p, const SplitPlan& plan, int head, uint8_t* lines) {
+  constexpr Nodes kNodes = Nodes::kMeans;
   constexpr int kNode = kItemFan, kTop = kItemFan * kItemFan;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int part = lane / (32 / kItemFan), place = lane % (32 / kItemFan);
@@ -58,7 +51,8 @@ __device__ void fold_latents(const Params& p, const SplitPlan& plan, int head, u
     uint8_t* line = lines + token * row_pitch(latent);
     const int first = plan.first_items[token], items = plan.first_items[token + 1] - first;
     const auto items_at = [&](int item, int column) {
-      return fold_items(p.workspace, p.heads, latent, first + item, items - item, head * latent + column);
+      return fold_items<kNodes>(p.workspace, p.heads, latent, first + item, items - item,
+                                head * latent + column);
     };
     if (items == 1) {
       const int column = chunk * 256 + lane * 8;
@@ -68,17 +62,17 @@ __device__ void fold_latents(const Params& p, const SplitPlan& plan, int head, u
     } else if (items <= kNode) {
       const int column = chunk * 128 + lane * 4;
       if (items < 1 || column >= latent) continue;
-      *reinterpret_cast<uint2*>(line + column * 2) = packed(items_at(0, column).divided());
+      *reinterpret_cast<uint2*>(line + column * 2) = packed(items_at(0, column).output());
     } else {
       const int column = chunk * 32 + place * 4;
       const int of_part = items <= kTop ? kNode : kTop;  // items that one part of the lanes folds
-      Partial result = {};
+      Partial<kNodes> result = {};
       for (int item = part * of_part; item < min(items, (part + 1) * of_part); item += kNode) {
-        const Partial node = items_at(item, column);
+        const Partial<kNodes> node = items_at(item, column);
         result = item == part * of_part ? node : fold(result, node);
       }
       result = fold_lanes(result, (items + of_part - 1) / of_part);
-      if (part == 0) *reinterpret_cast<uint2*>(line + column * 2) = packed(result.divided());
+      if (part == 0) *reinterpret_cast<uint2*>(line + column * 2) = packed(result.output());
     }
   }
 }
@@ -138,7 +132,8 @@ __global__ void __launch_bounds__(kThreads, 1) mla_values_kernel(const __grid_co
   product.load(head, stripe, static_cast<int>(threadIdx.x), kThreads);
   copy_async_commit();
   device::cuda::let_next_start();
-  if (p.plans) make_split_plan(plan, p.positions, p.slots, p.tokens, p.workspace);
+  // The items' plan again, instead of waiting for it.
+  make_split_plan(plan, p.positions, p.slots, p.tokens, p.workspace);
   copy_async_wait<0>();
   __syncthreads();
   // Once for nothing: what runs but once waits for its instructions.
@@ -147,7 +142,6 @@ __global__ void __launch_bounds__(kThreads, 1) mla_values_kernel(const __grid_co
     const int tokens = pass == 0 ? 0 : p.tokens;
     if (pass > 0) {
       device::cuda::wait_for_previous();
-      if (!p.plans) read_plan(plan, p);
       fold_latents(p, plan, head, latents);
       __syncthreads();
     }
@@ -188,9 +182,10 @@ bool takes(const device::cuda::Gpu& gpu, const MlaValuesArgs& args) {
            m.stride * 2 % static_cast<int64_t>(bytes) == 0;
   };
   // Of long queries a head's CTA would have many items to fold.
-  const bool brief = !mla_decode_wide_takes(gpu, args.decode) || args.decode.max_context <= kLargeUnits.brief;
-  return gpu.hopper() && w.groups >= kLeastHeads && args.decode.batch.tokens <= kMostValuesTokens && brief &&
-         HeadMatrix::takes(w) && bytes_of<false>(matrix_of(gpu, args), kMostValuesTokens / 8) <= kMostBytes &&
+  const bool brief = args.decode.max_context <= kLargeUnits.brief;
+  return mla_decode_wide_takes(gpu, args.decode) && w.groups >= kLeastHeads &&
+         args.decode.batch.tokens <= kMostValuesTokens && brief && HeadMatrix::takes(w) &&
+         bytes_of<false>(matrix_of(gpu, args), kMostValuesTokens / 8) <= kMostBytes &&
          latents.dtype == DType::kBF16 && aligned(latents, 16) && args.y.dtype == DType::kBF16 &&
          aligned(args.y, 4) &&
          (rounded.values == nullptr || (w.n % kQuantizeBlock == 0 && rounded.stride % kPart == 0 &&
@@ -215,8 +210,6 @@ bool mla_values(device::cuda::Stream& stream, const MlaValuesArgs& args) {
   const Matrix& latents = args.decode.out;
   Params params;
   params.workspace = mla_decode_items(stream, args.decode);
-  // Kernels for few heads weigh it by their own grid.
-  params.plans = mla_decode_wide_takes(stream.gpu(), args.decode);
   params.positions = args.decode.batch.positions;
   params.slots = args.decode.batch.slots;
   params.tokens = static_cast<int>(tokens);

@@ -135,8 +135,8 @@ TEST(MlaValuesCuda, HaveTheBitsOfOneKernelAfterAnother) {
                              Shape{128, 512, 64, 128, DType::kBF16, DType::kBF16, true},
                              Shape{64, 512, 64, 128, DType::kBF16, DType::kF8E4M3, true},
                              Shape{48, 512, 64, 128, DType::kF8E4M3, DType::kBF16, false},
-                             Shape{50, 64, 8, 32, DType::kBF16, DType::kBF16, false},
-                             Shape{49, 256, 16, 256, DType::kF8E5M2, DType::kF8E4M3, true}}) {
+                             Shape{50, 512, 64, 32, DType::kBF16, DType::kBF16, false},
+                             Shape{49, 512, 64, 128, DType::kF8E5M2, DType::kF8E4M3, true}}) {
     // Queries of one item and of as many as a tree has, alone and side by side.
     for (const std::vector<int32_t>& lengths :
          {std::vector<int32_t>{1}, std::vector<int32_t>{200}, std::vector<int32_t>{1000},
@@ -160,6 +160,8 @@ TEST(MlaValuesCuda, LeaveAloneWhatTheyDoNotTake) {
   for (const auto& [shape, tokens] :
        {std::pair{Shape{64, 512, 64, 128, DType::kBF16, DType::kBF16, false}, 17},
         {Shape{16, 512, 64, 128, DType::kBF16, DType::kBF16, false}, 2},
+        {Shape{48, 512, 64, 128, DType::kBF16, DType::kBF16, false}, 2},
+        {Shape{64, 256, 16, 128, DType::kBF16, DType::kBF16, false}, 2},
         {Shape{64, 40, 8, 32, DType::kBF16, DType::kBF16, false}, 2},
         {Shape{64, 64, 8, 48, DType::kBF16, DType::kBF16, true}, 2}}) {
     const HeadsValues values(stream, shape, std::vector<int32_t>(static_cast<size_t>(tokens), 50), random);

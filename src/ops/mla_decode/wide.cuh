@@ -203,6 +203,12 @@ struct TileCopies {
   }
 };
 
+// Where an item's means go, [Nh, Dc], both of 16 bits: a query's only item's to its output.
+__device__ inline uint16_t* outputs_of(const Params& params, const SplitItem& item) {
+  if (item.slot < 0) return reinterpret_cast<uint16_t*>(params.out + item.token * params.out_stride);
+  return static_cast<uint16_t*>(params.workspace.partial) + int64_t{item.slot} * params.heads * kLatent;
+}
+
 inline Params make_params(device::cuda::Stream& stream, const MlaDecodeArgs& args,
                           const SplitWorkspace& workspace) {
   Params params;

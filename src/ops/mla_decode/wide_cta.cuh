@@ -17,9 +17,9 @@ constexpr int kSummers = 256;  // threads that sum values
 constexpr int kStages = 2;
 constexpr int kParts = 2;                // of a tile: what the summers are done with first, and the rest
 constexpr int kRopeBlock = kBlocks - 1;  // once a tile's scores are known, its weights take this one's place
-constexpr int kFolded = 8;               // groups of four values that come back at once to be folded
-// Of four values for each summing thread, of a level of the tree: its values, and what goes with them.
-constexpr int kStatsLine = 32, kAsideLines = kStatsLine + 1;
+constexpr int kFolded = 4;               // groups of eight values that come back at once to be folded
+// Of 16 bytes for each summing thread, of a level of the tree: its values, and what goes with them.
+constexpr int kStatsLine = 16, kAsideLines = kStatsLine + 1;
 constexpr int kKept = 16;  // steps of the queries' columns that the weigher keeps in registers
 static_assert(kKept == kFirstBlocks * 4);
 
@@ -218,39 +218,32 @@ class Summer {
   }
 
  private:
+  // What goes with the values of the thread's two rows.
+  struct Rows {
+    float top[2], sum[2];
+  };
+
   // An item of up to four units, one node.
   __device__ void sum_chain(float (&values)[kHalves][64], const SplitItem& item, int first_head,
                             uint32_t& units) {
-    float top[2], sum[2];  // folded
+    Rows node;
     for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units) {
       const int end = min(begin + item.unit_places, item.end);
-      float unit_top[2], unit_sum[2];
-      add_unit(values, unit_top, unit_sum, end - begin, units % 2);
-      if (begin > item.begin) {
-        const Fold folds[2] = {Fold(top[0], unit_top[0]), Fold(top[1], unit_top[1])};
-        fold(values, folds, aside_);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          sum[i] = folds[i](sum[i], unit_sum[i]);
-          top[i] = folds[i].top;
-        }
-      } else {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) top[i] = unit_top[i], sum[i] = unit_sum[i];
-      }
+      const Rows unit = add_unit(values, end - begin, units % 2);
+      node = begin > item.begin ? fold(values, node, unit, aside_) : unit;
       if (end < item.end) put_aside(values, aside_);
     }
-    write(values, top, sum, item, first_head);
+    write(values, node, item, first_head);
   }
   // Of any number: into its node, and what that completes into the next. Each level has lines of its own
   // aside.
   __device__ void sum_tree(float (&values)[kHalves][64], const SplitItem& item, int first_head,
                            uint32_t& units) {
-    float top[2], sum[2];
+    Rows node;
     int unit = 0;  // of the item
     for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units, ++unit) {
       const int end = min(begin + item.unit_places, item.end);
-      add_unit(values, top, sum, end - begin, units % 2);
+      node = add_unit(values, end - begin, units % 2);
       const bool last = end >= item.end;
       int level = 0;
       for (int child = unit; level < kSplitTop; ++level, child >>= kSplitFanBits) {
@@ -258,26 +251,22 @@ class Summer {
         if ((child & kLastChild) != 0) {
           const float4* aside = aside_of(level);
           const float4 stats = load_kept<kStatsLine * kGroupStride>(aside, keep_policy());
-          const Fold folds[2] = {Fold(stats.x, top[0]), Fold(stats.y, top[1])};
-          fold(values, folds, aside);
-          sum[0] = folds[0](stats.z, sum[0]);
-          sum[1] = folds[1](stats.w, sum[1]);
-#pragma unroll
-          for (int i = 0; i < 2; ++i) top[i] = folds[i].top;
+          node = fold(values, {{stats.x, stats.y}, {stats.z, stats.w}}, node, aside);
         }
         if (!last && (child & kLastChild) != kLastChild) break;
       }
       if (last) continue;
       put_aside(values, aside_of(level));
-      const float stats[4] = {top[0], top[1], sum[0], sum[1]};
+      const float stats[4] = {node.top[0], node.top[1], node.sum[0], node.sum[1]};
       store_kept<kStatsLine * kGroupStride>(aside_of(level), stats, keep_policy());
     }
-    write(values, top, sum, item, first_head);
+    write(values, node, item, first_head);
   }
   __device__ float4* aside_of(int level) const { return aside_ + level * (kAsideLines * kSummers); }
 
-  __device__ void add_unit(float (&values)[kHalves][64], float (&top)[2], float (&sum)[2], int places,
-                           uint32_t parity) {
+  // The means of a unit.
+  __device__ Rows add_unit(float (&values)[kHalves][64], int places, uint32_t parity) {
+    Rows unit;
     for (int done = 0; done < places; done += kKeys) {
       unsigned char(&tile)[kBlocks][kBlockBytes] = shared_.tiles[ring_.stage];
       barrier_wait(&shared_.full[ring_.stage][0], ring_.phase);
@@ -311,13 +300,20 @@ class Summer {
       }
       if (done + kKeys >= places) {
         // Before the stage is given back: the next unit but one takes their place.
-        read_rows(top, shared_.tops[parity]);
-        read_rows(sum, shared_.sums[parity]);
+        read_rows(unit.top, shared_.tops[parity]);
+        read_rows(unit.sum, shared_.sums[parity]);
       }
       if (lane_ % 4 == 0) barrier_arrive(&shared_.followed[ring_.stage]);
       release(1);
       ring_.next();
     }
+    const float inverses[2] = {__frcp_rn(unit.sum[0]), __frcp_rn(unit.sum[1])};
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+#pragma unroll
+      for (int i = 0; i < 64; ++i) values[half][i] = __fmul_rn(values[half][i], inverses[i / 2 % 2]);
+    }
+    return unit;
   }
 
   // Of the thread's two rows. Whoever reads says when it has, and one of the four threads of a row is enough.
@@ -352,68 +348,72 @@ class Summer {
     named_barrier_sync(kSummer + group_, 128);
   }
 
-  // Groups of four values: group i is values[i / 16][i % 16 * 4] and the next three.
-  using Groups = std::make_integer_sequence<int, 16 * kHalves>;
+  // Groups of eight values: group i is values[i / 8][i % 8 * 8] and the next seven.
+  using Groups = std::make_integer_sequence<int, 8 * kHalves>;
   static constexpr int kGroupStride = kSummers * 16;  // bytes between a thread's groups aside
 
   __device__ void put_aside(const float (&values)[kHalves][64], float4* aside) const {
     const uint64_t policy = keep_policy();
+    const auto put_group = [&]<int i>(std::integral_constant<int, i>) {
+      const float* value = values[i / 8] + i % 8 * 8;
+      float pairs[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) pairs[j] = __uint_as_float(pack_means(value[j * 2], value[j * 2 + 1]));
+      store_kept<i * kGroupStride>(aside, pairs, policy);
+    };
     [&]<int... i>(std::integer_sequence<int, i...>) {
-      (store_kept<i * kGroupStride>(aside, values[i / 16] + i % 16 * 4, policy), ...);
+      (put_group(std::integral_constant<int, i>()), ...);
     }(Groups());
   }
-  // What was put aside, with what is in `values` folded into it.
-  __device__ void fold(float (&values)[kHalves][64], const Fold (&folds)[2], const float4* aside) const {
+  // What was put aside with `old`, and what is in `values` with `node` folded into it.
+  __device__ Rows fold(float (&values)[kHalves][64], const Rows& old, const Rows& node,
+                       const float4* aside) const {
+    const MeanFold folds[2] = {MeanFold(old.top[0], old.sum[0], node.top[0], node.sum[0]),
+                               MeanFold(old.top[1], old.sum[1], node.top[1], node.sum[1])};
     const uint64_t policy = keep_policy();
     const auto fold_group = [&]<int i>(std::integral_constant<int, i>) {
       if constexpr (i % kFolded == 0) __syncwarp();  // no more of them in registers at once
-      const float4 old = load_kept<i * kGroupStride>(aside, policy);
-      float* value = values[i / 16] + i % 16 * 4;
-      value[0] = folds[0](old.x, value[0]);
-      value[1] = folds[0](old.y, value[1]);
-      value[2] = folds[1](old.z, value[2]);
-      value[3] = folds[1](old.w, value[3]);
+      const float4 four = load_kept<i * kGroupStride>(aside, policy);
+      const float pairs[4] = {four.x, four.y, four.z, four.w};
+      float* value = values[i / 8] + i % 8 * 8;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 a = unpack_means(__float_as_uint(pairs[j]));
+        const float2 b = unpack_means(pack_means(value[j * 2], value[j * 2 + 1]));
+        value[j * 2] = folds[j % 2](a.x, b.x);
+        value[j * 2 + 1] = folds[j % 2](a.y, b.y);
+      }
     };
     [&]<int... i>(std::integer_sequence<int, i...>) {
       (fold_group(std::integral_constant<int, i>()), ...);
     }(Groups());
+    return {{folds[0].top, folds[1].top}, {folds[0].sum, folds[1].sum}};
   }
 
-  __device__ void write(const float (&values)[kHalves][64], const float (&top)[2], const float (&sum)[2],
-                        const SplitItem& item, int first_head) const {
+  __device__ void write(const float (&values)[kHalves][64], const Rows& node, const SplitItem& item,
+                        int first_head) const {
     const int heads = min(kHeads, params_.heads - first_head);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = row_ + 8 * i, head = first_head + row;
-      if (item.slot < 0) {
-        // Four lanes together have eight columns of a row in each of four places; each gets those of one
-        // place.
-        const float inverse = __frcp_rn(sum[i]);
-        __nv_bfloat16* to = params_.out + item.token * params_.out_stride + int64_t{head} * kLatent +
-                            first_block_ * 64 + lane_ % 4 * 8;
+      // Four lanes together have eight columns of a row in each of four places; each gets those of one
+      // place.
+      uint16_t* to = outputs_of(params_, item) + int64_t{head} * kLatent + first_block_ * 64 + lane_ % 4 * 8;
 #pragma unroll
-        for (int j = 0; j < 16 * kHalves; j += 4) {
-          uint32_t words[4];
+      for (int j = 0; j < 16 * kHalves; j += 4) {
+        uint32_t words[4];
 #pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            const float* value = values[j / 16] + (j + k) % 16 * 4 + i * 2;
-            words[k] = pack_bf16(__fmul_rn(value[0], inverse), __fmul_rn(value[1], inverse));
-          }
-          transpose_quad(words);
-          if (row < heads)
-            *reinterpret_cast<uint4*>(to + j * 8) = make_uint4(words[0], words[1], words[2], words[3]);
+        for (int k = 0; k < 4; ++k) {
+          const float* value = values[j / 16] + (j + k) % 16 * 4 + i * 2;
+          words[k] = item.slot < 0 ? pack_bf16(value[0], value[1]) : pack_means(value[0], value[1]);
         }
-      } else if (row < heads) {
-        float* to = params_.workspace.partial + (int64_t{item.slot} * params_.heads + head) * kLatent +
-                    first_block_ * 64 + lane_ % 4 * 2;
-#pragma unroll
-        for (int j = 0; j < 16 * kHalves; ++j) {
-          const float* value = values[j / 16] + j % 16 * 4 + i * 2;
-          *reinterpret_cast<float2*>(to + j * 8) = make_float2(value[0], value[1]);
-        }
-        if (first_block_ == 0 && lane_ % 4 == 0)
-          params_.workspace.stats[int64_t{item.slot} * params_.heads + head] = make_float2(top[i], sum[i]);
+        transpose_quad(words);
+        if (row < heads)
+          *reinterpret_cast<uint4*>(to + j * 8) = make_uint4(words[0], words[1], words[2], words[3]);
       }
+      if (item.slot >= 0 && row < heads && first_block_ == 0 && lane_ % 4 == 0)
+        params_.workspace.stats[int64_t{item.slot} * params_.heads + head] =
+            make_float2(node.top[i], node.sum[i]);
     }
   }
 
