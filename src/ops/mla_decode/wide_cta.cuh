@@ -26,8 +26,10 @@ static_assert(kKept == kFirstBlocks * 4);
 // Named barriers: of the weigher's threads, and kSummer + a warpgroup's index of those of one that sums.
 constexpr int kWeighers = 1, kSummer = 2;
 
-// Behind the queries, which begin at a multiple of 1024 bytes.
-struct SharedTiles {
+// Behind what begins at a multiple of 1024 bytes, and has as many.
+template <class Front>
+struct SharedTiles : Front {
+  static_assert(sizeof(Front) % 1024 == 0);
   unsigned char tiles[kStages][kBlocks][kBlockBytes];
   float rescale[kStages][kHeads];          // what was summed before the stage's tile is multiplied by it
   float tops[2][kHeads], sums[2][kHeads];  // of a unit; by its parity

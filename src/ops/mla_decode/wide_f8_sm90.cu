@@ -15,13 +15,13 @@ struct SharedFront {
   unsigned char q[kOtherBlocks][kBlockBytes];  // in the order of the scores
   unsigned char raw[kBlocks][kRawBytes];       // likewise
 };
-struct Shared : SharedFront, SharedTiles {
+struct Shared : SharedTiles<SharedFront> {
   using Product = __half;                 // what a tile's values are
   static constexpr int kWeighedEach = 4;  // all that wrote them, for threads write there next
   uint64_t raw_full[kBlocks], raw_empty[kBlocks];
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
-static_assert(kSharedBytes <= 227 << 10 && sizeof(SharedFront) % 1024 == 0);
+static_assert(kSharedBytes <= 227 << 10);
 
 // One lane, which brings the blocks of one tile after another; of two CTAs each brings every other block to
 // both.

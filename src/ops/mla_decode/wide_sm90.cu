@@ -11,17 +11,18 @@ using namespace wide;  // NOLINT: its own
 struct SharedQueries {
   unsigned char q[kBlocks][kBlockBytes];
 };
-struct Shared : SharedQueries, SharedTiles {
+struct Shared : SharedTiles<SharedQueries> {
   using Product = __nv_bfloat16;  // what a tile's values are
   static constexpr int kWeighedEach = 1;
   uint64_t q_empty;
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
-static_assert(kSharedBytes <= 227 << 10 && sizeof(SharedQueries) % 1024 == 0);
+static_assert(kSharedBytes <= 227 << 10);
 
 // By one lane of each of four warps, which share out a tile's blocks of columns; of two CTAs each brings half
 // of them to both.
-template <int kCluster>
+// kBoxes: a tile is always one box, which takes few registers.
+template <int kCluster, bool kBoxes>
 class Producer {
  public:
   __device__ Producer(Shared& shared, const Params& params)
@@ -32,40 +33,59 @@ class Producer {
     uint32_t items = 0;
     for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step, ++items) {
       const SplitItem item = turns.item(shared_.plan, index);
-      const int32_t* table = params_.block_tables + item.sequence * params_.table_stride;
-      const TokenTail tail = tail_of(params_.branches, item.token);
-      // The place that `begin` is in its page, and that page's entry of the table.
-      int in_page = item.begin % params_.page_size;
-      const int32_t* page = table + item.begin / params_.page_size;
-      for (int begin = item.begin; begin < item.end; begin += kKeys) {
-        if (params_.box_rows == kKeys && min(begin + kKeys, item.end) <= tail.start) {
-          const int row = *page * params_.page_size + in_page;
-          bring(kKeys * 128, turns.rank, [&](const auto& copy) { copy(0, row, false); });
-        } else {
-          const TileCopies copies(params_, tail, begin, item.end);
-          bring(copies.rows(params_) * 128, turns.rank,
-                [&](const auto& copy) { copies.run(params_, tail, table, *page, copy); });
-        }
-        in_page += kKeys;
-        while (in_page >= params_.page_size) {
-          in_page -= params_.page_size;
-          ++page;
-        }
-        if (begin > item.begin) continue;
-        // Once the last item's scores are there, while its outputs are still summed.
-        barrier_wait(&shared_.q_empty, (items & 1) ^ 1);
-        if (warp_ == 0) barrier_expect(&shared_.q_full, kBlocks * kBlockBytes);
-        for (int i = warp_; i < kBlocks; i += 4)
-          copy_tile(shared_.q[i], &params_.queries, &shared_.q_full, i * 64, turns.first_head(index),
-                    item.token);
-      }
+      const int first_head = turns.first_head(index);
+      if (items == 0) bring_queries(item.token, first_head, items);
+      if constexpr (kBoxes)
+        bring_boxes(item, turns.rank, first_head, items);
+      else
+        bring_any(item, turns.rank, first_head, items);
     }
+    // Whoever gives a tile back last must find this CTA.
     if constexpr (kCluster > 1) {
-      if (warp_ == 0) wait_for_last_releases();
+      if (warp_ != 0) return;
+      for (int i = 0; i < kStages; ++i, ring_.next()) {
+        for (uint64_t& empty : shared_.empty[ring_.stage]) barrier_wait(&empty, ring_.phase ^ 1);
+      }
     }
   }
 
  private:
+  // A tile is one box, as it lies within a page.
+  __device__ void bring_boxes(const SplitItem& item, int rank, int first_head, uint32_t items) {
+    const int32_t* page =
+        params_.block_tables + item.sequence * params_.table_stride + item.begin / params_.page_size;
+    int in_page = item.begin % params_.page_size;
+    int left = (item.end - item.begin + kKeys - 1) / kKeys;
+    for (bool first = true; left > 0; --left, first = false) {
+      const int row = *page * params_.page_size + in_page;
+      bring(kKeys * 128, rank, [&](const auto& copy) { copy(0, row, false); });
+      in_page += kKeys;
+      if (in_page == params_.page_size) {
+        in_page = 0;
+        ++page;
+      }
+      if (first && items > 0) bring_queries(item.token, first_head, items);
+    }
+  }
+  __device__ void bring_any(const SplitItem& item, int rank, int first_head, uint32_t items) {
+    const TokenTail tail = tail_of(params_.branches, item.token);
+    const int32_t* table = params_.block_tables + item.sequence * params_.table_stride;
+    for (int begin = item.begin; begin < item.end; begin += kKeys) {
+      const TileCopies copies(params_, tail, begin, item.end);
+      const int page = table[begin / params_.page_size];
+      bring(copies.rows(params_) * 128, rank,
+            [&](const auto& copy) { copies.run(params_, tail, table, page, copy); });
+      if (begin == item.begin && items > 0) bring_queries(item.token, first_head, items);
+    }
+  }
+  // Once the last item's scores are there, while its outputs are still summed.
+  __device__ void bring_queries(int token, int first_head, uint32_t items) {
+    barrier_wait(&shared_.q_empty, (items & 1) ^ 1);
+    if (warp_ == 0) barrier_expect(&shared_.q_full, kBlocks * kBlockBytes);
+#pragma unroll 1
+    for (int i = warp_; i < kBlocks; i += 4)
+      copy_tile(shared_.q[i], &params_.queries, &shared_.q_full, i * 64, first_head, token);
+  }
   // The warp's share of a tile of block_bytes a block: run(copy) copies all of a block's rows.
   template <class Run>
   __device__ void bring(uint32_t block_bytes, int rank, const Run& run) {
@@ -94,22 +114,12 @@ class Producer {
       barrier_expect(&full[1], block_bytes * (kBlocks - kFirstBlocks));
     }
     ring_.next();
-    ++tiles_;
-  }
-
-  // As wait_for_releases (ops/wgmma.cuh).
-  __device__ void wait_for_last_releases() const {
-    for (int part = 0; part < kParts; ++part) {
-      for (int tile = max(tiles_ - kStages, 0); tile < tiles_; ++tile)
-        barrier_wait(&shared_.empty[tile % kStages][part], static_cast<uint32_t>(tile / kStages) & 1U);
-    }
   }
 
   Shared& shared_;
   const Params& params_;
   const int warp_;
   Ring<kStages> ring_;
-  int tiles_ = 0;
 };
 
 // All in shared memory, where the producer brings them.
@@ -140,7 +150,7 @@ class Queries {
   Shared& shared_;
 };
 
-template <int kCluster, bool kLong>
+template <int kCluster, bool kLong, bool kBoxes>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     mla_decode_wide_kernel(const __grid_constant__ Params params, float4* aside) {
   extern __shared__ unsigned char memory[];
@@ -148,6 +158,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     shared.initialize({1, 1}, kCluster, Shared::kWeighedEach);
     barrier_init(&shared.q_empty, 1);
+    prefetch_map(&params.queries);
+    prefetch_map(&params.cache);
     barrier_init_fence();
   }
   if constexpr (kCluster > 1) cluster_sync();
@@ -157,7 +169,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == 0) {
     fewer_registers<24>();
-    if (threadIdx.x % 32 == 0) Producer<kCluster>(shared, params).run();
+    if (threadIdx.x % 32 == 0) Producer<kCluster, kBoxes>(shared, params).run();
   } else if (group == 1) {
     more_registers<136>();
     Weigher<kCluster, Shared, Queries>(shared, params).run();
@@ -190,9 +202,16 @@ int64_t mla_decode_wide_scratch(const device::cuda::Gpu& gpu) {
 
 void mla_decode_wide(device::cuda::Stream& stream, const MlaDecodeArgs& args, const SplitWorkspace& workspace,
                      void* scratch) {
-  launch_wide(stream, args, workspace, scratch, kSharedBytes, [](auto cluster, auto is_long) {
-    return &mla_decode_wide_kernel<decltype(cluster)::value, decltype(is_long)::value>;
-  });
+  const auto launch = [&]<bool kBoxes>(std::bool_constant<kBoxes>) {
+    launch_wide(stream, args, workspace, scratch, kSharedBytes, [](auto cluster, auto is_long) {
+      return &mla_decode_wide_kernel<decltype(cluster)::value, decltype(is_long)::value, kBoxes>;
+    });
+  };
+  // Where pages are cut into tiles.
+  if (args.cache.page_size % kKeys == 0 && args.branches.starts == nullptr)
+    launch(std::true_type());
+  else
+    launch(std::false_type());
 }
 
 }  // namespace fathom::ops::cuda
