@@ -60,9 +60,10 @@ SplitWorkspace mla_decode_items(device::cuda::Stream& stream, const MlaDecodeArg
   SplitWorkspace workspace = split_workspace(
       split_part, {args.batch.tokens, args.heads, args.latent, args.max_context,
                    wide ? kLargeUnits : kSmallUnits, wide ? Nodes::kMeans : Nodes::kSums, wanted});
-  workspace.settled = args.settled;
+  const bool few = wide && mla_decode_few_takes(gpu, args);
+  workspace.settled = args.settled && (few || narrow);
   if (args.batch.tokens >= wanted) workspace.items_wanted = 0;
-  if (wide && mla_decode_few_takes(gpu, args))
+  if (few)
     mla_decode_few(stream, args, workspace);
   else if (wide && args.cache.dtype == device::DType::kBF16)
     mla_decode_wide(stream, args, workspace, args.workspace);

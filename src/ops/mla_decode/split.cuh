@@ -25,7 +25,7 @@ inline constexpr int kSettledTokens = 32;  // of a launch, that may know which p
 inline constexpr int kSplitFanBits = 2;  // a node of the tree has four children
 
 // Units are `least` places or a multiple, and at most `most` of a query; of one of more than `brief` places
-// long_least and long_most.
+// long_least and long_most. All but `brief` are powers of two.
 struct SplitUnits {
   int least = 0, most = 0;
   int brief = 0x7fffffff;
@@ -35,18 +35,30 @@ struct SplitUnits {
     return (units + (1 << (kSplitFanBits * level)) - 1) >> (kSplitFanBits * level);
   }
 
-  __host__ __device__ int places(int length) const {
-    const int unit = length > brief ? long_least : least, units = length > brief ? long_most : most;
-    return unit * ((length + unit * units - 1) / (unit * units));
+  __device__ int places(int length) const {
+    const bool is_long = length > brief;
+    return (is_long ? long_least : least) * multiple(length, is_long);
   }
   // Of a query of at most max_context places.
   __host__ __device__ int most_units(int64_t max_context) const {
     return max_context > brief ? long_most : most;
   }
-  __host__ __device__ int count(int length) const {
+  __device__ int count(int length) const {
     if (length <= 0) return 0;
-    const int unit = places(length);
-    return (length + unit - 1) / unit;
+    const bool is_long = length > brief;
+    const auto least_units = static_cast<unsigned>(ceil_shift(length, is_long ? long_least : least));
+    const auto each = static_cast<unsigned>(multiple(length, is_long));
+    return static_cast<int>((least_units + each - 1) / each);
+  }
+
+ private:
+  // Of the least unit's places, a unit's.
+  __device__ int multiple(int length, bool is_long) const {
+    return ceil_shift(length, is_long ? long_least * long_most : least * most);
+  }
+  // ceil(value / power), by a shift: a division takes the GPU as long as all the rest.
+  __device__ static int ceil_shift(int value, int power) {
+    return (value + power - 1) >> (31 - __clz(power));
   }
 };
 inline constexpr SplitUnits kSmallUnits = {64, 64};
@@ -69,7 +81,7 @@ struct SplitWorkspace {
   int items_wanted = 0;  // the level is the highest with this many items; 0: a query is one item
   // Or a higher one, if the items take that many CTAs less time; 0: not asked. An item is of `groups` CTAs.
   int weighed_groups = 0;
-  bool settled = false;  // MlaDecodeArgs::settled
+  bool settled = false;  // MlaDecodeArgs::settled, for kernels that ask for it
   SplitUnits units;
 };
 
@@ -80,6 +92,7 @@ struct SplitPlan {
   int first_items[kSplitTokens + 1];
   int lengths[kSplitTokens];
   int slots[kSplitTokens];
+  bool settles;
   int settled[kSettledTokens];  // of so few queries, places before the first of their sequence's in the batch
   // Where levels are weighed.
   int counts[kSplitTop + 1];
@@ -102,6 +115,7 @@ __device__ inline float split_cost(const SplitPlan& plan, int level, int groups,
 // By one warp: what its lanes' queries come to.
 __device__ inline void plan_items(SplitPlan& plan, int tokens, const SplitWorkspace& workspace) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  const bool settles = workspace.settled && tokens <= kSettledTokens;
   int counts[kSplitTop + 1] = {}, tiles = 0, longest = 0, longest_unit = 0;
 #pragma unroll 1
   for (int t = lane; t < tokens; t += 32) {
@@ -149,9 +163,10 @@ __device__ inline void plan_items(SplitPlan& plan, int tokens, const SplitWorksp
     plan.units = workspace.units;
     plan.items = before;
     plan.first_items[tokens] = before;
+    plan.settles = settles;
   }
-  if (tokens > kSettledTokens) return;
-  int settled = lane < tokens && workspace.settled ? plan.lengths[lane] - 1 : 0;
+  if (!settles) return;
+  int settled = lane < tokens ? plan.lengths[lane] - 1 : 0;
 #pragma unroll 1
   for (int t = 0; t < tokens; ++t) {
     const bool same = lane < tokens && plan.lengths[t] > 0 && plan.slots[t] == plan.slots[lane];
@@ -199,7 +214,7 @@ __device__ inline SplitItem split_item(const SplitPlan& plan, int tokens, int in
   const int span = unit << (kSplitFanBits * plan.level);
   const int begin = (index - plan.first_items[low]) * span;
   const bool alone = plan.first_items[low + 1] - plan.first_items[low] == 1;
-  const int settled = tokens <= kSettledTokens ? plan.settled[low] : 0;
+  const int settled = plan.settles ? plan.settled[low] : 0;
   return {low, plan.slots[low], begin, min(begin + span, length), unit, settled, alone ? -1 : index};
 }
 

@@ -210,6 +210,7 @@ bool mla_values(device::cuda::Stream& stream, const MlaValuesArgs& args) {
   const Matrix& latents = args.decode.out;
   Params params;
   params.workspace = mla_decode_items(stream, args.decode);
+  params.workspace.settled = false;
   params.positions = args.decode.batch.positions;
   params.slots = args.decode.batch.slots;
   params.tokens = static_cast<int>(tokens);
