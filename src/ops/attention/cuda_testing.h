@@ -34,7 +34,8 @@ inline constexpr Tolerance kFloat32 = {0, 5e-5};
 // The same, but the output is rounded to bf16: half a unit of its 8 bits.
 inline constexpr Tolerance kRounded = {0x1p-8, 5e-5};
 // The weights are rounded to bf16 besides, each by at most 2^-9 of itself; an average of values below 5 is
-// then off by less than 5 * 2^-9.
+// then off by less than 5 * 2^-9. What is folded of many heads is rounded to f16 (2^-12 of itself), which is
+// little beside it.
 inline constexpr Tolerance kTensorCores = {0x1p-8, 5 * 0x1p-9};
 
 inline uint32_t to_bits(DType type, float value) {

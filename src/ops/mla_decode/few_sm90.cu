@@ -347,19 +347,20 @@ class Unit {
     score_tile<P>(scores, shared_.queries[0], shared_.entries[buffer][0], item_.end - begin_of(first + own_),
                   lane_);
     float tops[2];
-    tops_of(tops, scores);
+    own_tops(tops, scores);
+    row_tops(tops);
     if (lane_ % 4 != 0) return;
     shared_.tops[parity][own_][row_] = tops[0] * params_.scale;
     shared_.tops[parity][own_][row_ + 8] = tops[1] * params_.scale;
   }
 
-  // The maxima of the thread's rows, with the round's.
+  // What the weights of the thread's rows count from, behind the round.
   __device__ void follow_tops(int here, uint32_t parity) {
 #pragma unroll 1
     for (int tile = 0; tile < here; ++tile) {
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        top_[half] = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], top_[half]);
+        top_[half] = next_top(top_[half], shared_.tops[parity][tile][row_ + 8 * half]);
     }
   }
 
@@ -371,7 +372,7 @@ class Unit {
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        if (tile <= own_) tops[half] = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], tops[half]);
+        if (tile <= own_) tops[half] = next_top(tops[half], shared_.tops[parity][tile][row_ + 8 * half]);
       }
     }
     uint32_t pairs[2][8];
@@ -395,11 +396,11 @@ class Unit {
     named_barrier_sync(kSummers + group_, 128);
   }
 
-  // The thread's rows' maxima, with a tile's; what brings sums to them.
+  // What the weights of the thread's rows count from, behind a tile; what brings sums there.
   __device__ void follow_top(float (&factors)[2], int tile, uint32_t parity) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float top = fmaxf(shared_.tops[parity][tile][row_ + 8 * half], top_[half]);
+      const float top = next_top(top_[half], shared_.tops[parity][tile][row_ + 8 * half]);
       factors[half] = exp2_fast(top_[half] - top);
       top_[half] = top;
     }

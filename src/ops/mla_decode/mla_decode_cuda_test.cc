@@ -29,7 +29,9 @@ class Decode {
   int64_t q_stride() const { return q_columns() + 16; }
   int64_t out_columns() const { return shape_.heads * shape_.latent; }
   int64_t out_stride() const { return out_columns() + 8; }
-  float scale() const { return 1.0F / std::sqrt(static_cast<float>(shape_.latent + shape_.rope)); }
+  float scale() const { return sharpness_ / std::sqrt(static_cast<float>(shape_.latent + shape_.rope)); }
+  // The scores' deviation, which is about 1.
+  void sharpen(float deviation) { sharpness_ = deviation; }
 
   // A branch: the entries of its last places lie elsewhere.
   using Tail = std::vector<int64_t>;
@@ -134,6 +136,7 @@ class Decode {
   std::vector<int32_t> lengths_;
   GpuSequences sequences_;
   Values q_;
+  float sharpness_ = 1;
 };
 
 Tolerance tolerance_of(const Shape& shape) {
@@ -188,6 +191,29 @@ TEST(MlaDecodeCuda, AgreesWithTheReference) {
       expect_near_rows(row, shape.activations, decode.out_columns(), decode.reference(which[t]),
                        decode.out_columns(), tolerance_of(shape),
                        fmt::format("{} length {}", describe(shape), lengths[static_cast<size_t>(which[t])]));
+    }
+  }
+}
+
+// Scores of a wide range: what weights count from changes many times in a query, and an output is little more
+// than one entry's values.
+TEST(MlaDecodeCuda, FollowsScoresOfAWideRange) {
+  if (test_stream() == nullptr) GTEST_SKIP() << "no GPU";
+  for (const Shape& shape : {Shape{16, 512, 64, 64, DType::kBF16, DType::kBF16},
+                             Shape{128, 512, 64, 64, DType::kBF16, DType::kBF16},
+                             Shape{128, 512, 64, 64, DType::kF8E4M3, DType::kBF16}}) {
+    const std::vector<int32_t> lengths = {3000, 65, 700, 5000};
+    Decode decode(shape, lengths, 41);
+    decode.sharpen(16);
+    std::vector<int32_t> which;
+    for (int i = 0; i < 40; ++i) which.push_back(i % 4);
+    const auto together = decode.run(which, 8192);
+    for (int32_t s = 0; s < 4; ++s) {
+      const auto row = decode.row(decode.run({s}, 8192), 0);
+      expect_near_rows(row, shape.activations, decode.out_columns(), decode.reference(s),
+                       decode.out_columns(), tolerance_of(shape),
+                       fmt::format("{} sequence {}", describe(shape), s));
+      ASSERT_EQ(decode.row(together, s), row) << describe(shape) << " sequence " << s;
     }
   }
 }

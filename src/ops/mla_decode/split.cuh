@@ -72,7 +72,8 @@ enum class Nodes {
 };
 
 // What the kernel of the items leaves for the combine kernel, in the workspace. Partial results: the nodes'
-// values [slots, Nh, Dc], float32 or f16, and (maximum, sum) [slots, Nh]; a slot is an item's index.
+// values [slots, Nh, Dc], float32 or f16, and [slots, Nh] what their weights count from, in base 2 (the
+// largest score, or a little less), and the weights' sum; a slot is an item's index.
 struct SplitWorkspace {
   int32_t* first_items = nullptr;  // [T + 1] index of each query's first item
   float2* stats = nullptr;
@@ -218,8 +219,8 @@ __device__ inline SplitItem split_item(const SplitPlan& plan, int tokens, int in
   return {low, plan.slots[low], begin, min(begin + span, length), unit, settled, alone ? -1 : index};
 }
 
-// The factors that bring two nodes to their common maximum; maxima are in base 2. Every merge, in whatever
-// kernel, is this: the same operations, none of which may be contracted differently.
+// The factors that let the weights of two nodes count from the same. Every merge, in whatever kernel, is
+// this: the same operations, none of which may be contracted differently.
 struct Fold {
   float top, scale_a, scale_b;
 

@@ -77,8 +77,8 @@ __device__ inline void score_tile(float (&scores)[32], const unsigned char* quer
   settle(scores);
   mask_scores(scores, count, lane);
 }
-// The largest of the scores of the thread's rows, `row` and row + 8.
-__device__ inline void tops_of(float (&tops)[2], const float (&scores)[32]) {
+// The largest of the thread's scores of its rows, `row` and row + 8.
+__device__ inline void own_tops(float (&tops)[2], const float (&scores)[32]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float pairs[8];
@@ -88,6 +88,9 @@ __device__ inline void tops_of(float (&tops)[2], const float (&scores)[32]) {
     for (int j = 0; j < 4; ++j) pairs[j] = fmaxf(pairs[j], pairs[j + 4]);
     tops[half] = fmaxf(fmaxf(pairs[0], pairs[2]), fmaxf(pairs[1], pairs[3]));
   }
+}
+// Of the four threads that share the rows.
+__device__ inline void row_tops(float (&tops)[2]) {
 #pragma unroll
   for (int lanes = 1; lanes < 4; lanes *= 2) {
     const float others[2] = {__shfl_xor_sync(0xffffffffU, tops[0], lanes),
@@ -95,6 +98,12 @@ __device__ inline void tops_of(float (&tops)[2], const float (&scores)[32]) {
     tops[0] = fmaxf(tops[0], others[0]);
     tops[1] = fmaxf(tops[1], others[1]);
   }
+}
+// What weights count from behind a tile whose largest score is tile_top, in base 2: the same as before it, as
+// long as weights are at most 256, so that what was summed seldom has to be rescaled. The first is a tile's
+// largest, so a sum of weights is 1 or more.
+__device__ inline float next_top(float top, float tile_top) {
+  return tile_top > top + 8.0F ? tile_top : top;
 }
 // The rows' weights, in pairs, and the sums of the thread's.
 template <class P>

@@ -112,20 +112,14 @@ class Weigher {
     for (int place = begin; place < end; place += kKeys) {
       float scores[32];
       score(scores);
+      mask_scores(scores, item_end - place, lane_);
+      float rescale[2] = {1.0F, 1.0F}, parts[2];
+      follow_tops(top, rescale, scores);
+      uint32_t weights[2][8];
+      weights_of<P>(weights, parts, scores, params_.scale, top);
       // All warps have read the tile and the queries: the weights take the rope columns' place.
       named_barrier_sync(kWeighers, 128);
       if (place + kKeys >= item_end) queries_.read(turns, index);
-      mask_scores(scores, item_end - place, lane_);
-      float rescale[2], parts[2], tops[2];
-      tops_of(tops, scores);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float old = top[half];
-        top[half] = fmaxf(tops[half] * params_.scale, old);
-        rescale[half] = place > begin ? exp2_fast(old - top[half]) : 0.0F;
-      }
-      uint32_t weights[2][8];
-      weights_of<P>(weights, parts, scores, params_.scale, top);
       barrier_wait(&shared_.followed[ring_.stage], ring_.phase ^ 1);
       store_weights(shared_.tiles[ring_.stage][kRopeBlock], row_, lane_, weights);
 #pragma unroll
@@ -138,6 +132,23 @@ class Weigher {
       __syncwarp();
       if (lane_ % 4 < Shared::kWeighedEach) barrier_arrive(&shared_.weighed[ring_.stage]);
       ring_.next();
+    }
+  }
+
+  // Mostly there is nothing to follow, which the warp knows before it knows the rows' largest scores.
+  __device__ void follow_tops(float (&top)[2], float (&rescale)[2], const float (&scores)[32]) const {
+    float tops[2];
+    own_tops(tops, scores);
+#pragma unroll
+    for (float& tile_top : tops) tile_top *= params_.scale;
+    const bool moves = next_top(top[0], tops[0]) != top[0] || next_top(top[1], tops[1]) != top[1];
+    if (!__any_sync(0xffffffffU, moves)) return;
+    row_tops(tops);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float old = top[half];
+      top[half] = next_top(old, tops[half]);
+      rescale[half] = exp2_fast(old - top[half]);
     }
   }
 
@@ -277,10 +288,11 @@ class Summer {
       if (places - done < kKeys) clear_rows(tile, places - done);
       float rescale[2];
       read_rows(rescale, shared_.rescale[ring_.stage]);
+      const bool rescales = __any_sync(0xffffffffU, rescale[0] != 1.0F || rescale[1] != 1.0F);
       const uint64_t weights = wgmma_tile(tile[kRopeBlock]);
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
-        if (done > 0) {
+        if (done > 0 && rescales) {
 #pragma unroll
           for (int i = 0; i < 64; ++i) values[half][i] *= rescale[i / 2 % 2];
         }

@@ -34,6 +34,7 @@ class Producer {
     for (int index = turns.first; turns.has(shared_.plan, index); index += turns.step, ++items) {
       const SplitItem item = turns.item(shared_.plan, index);
       const int first_head = turns.first_head(index);
+      // The first before its entries, which are waited for alike.
       if (items == 0) bring_queries(item.token, first_head, items);
       if constexpr (kBoxes)
         bring_boxes(item, turns.rank, first_head, items);
