@@ -87,20 +87,21 @@ constexpr double kH100Read = 3070;
 // Of the read bandwidth, by products that only read (102400 x 2048).
 constexpr double kReadShare = 0.95;
 
-// mla_decode on an H100, us: at no context, and for each place; 16 and 128 heads.
+// mla_decode, us: at no context, and for each place; 16 heads and one sequence of 128 on an H100, more of
+// 128, which the tensor cores bind, on an H200.
 struct Attention {
   double batch, begin16, place16, begin128, place128;
 };
 constexpr std::array kAttention = {
     Attention{1, 6.4, 0.0007, 7.8, 0.0029},
-    Attention{16, 12.3, 0.0065, 18.1, 0.0075},
-    Attention{64, 15.6, 0.0239, 32.0, 0.0307},
-    Attention{128, 13.2, 0.0475, 50.0, 0.0616},
+    Attention{16, 12.3, 0.0065, 16.2, 0.0070},
+    Attention{64, 15.6, 0.0239, 14.5, 0.0290},
+    Attention{128, 13.2, 0.0475, 23.0, 0.0577},
 };
 // A tile of 64 entries takes 3.14 us with 16 heads where memory sets the pace and 2.2 where it does not.
 constexpr double kNarrowOwnPace = 2.2 / 3.14;
 // 128 heads, from this many places on: us at once and for each place of all sequences, which share the GPU.
-constexpr double kLongContext = 16384, kLongStart = 35, kLongPlace = 0.00051;
+constexpr double kLongContext = 16384, kLongStart = 27, kLongPlace = 0.00045;
 constexpr double kExtendTflops = 621;  // 128 heads, 4096 tokens
 
 }  // namespace
