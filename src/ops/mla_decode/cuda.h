@@ -10,9 +10,9 @@
 namespace fathom::ops::cuda {
 
 struct MlaDecodeArgs {
-  Matrix q;  // [T, Nh * (Dc + Dr)]
-  CacheView cache;
-  BatchView batch;      // every token is a query of its own: it sees places 0 .. positions[t] of its slot
+  Matrix q;         // [T, Nh * (Dc + Dr)]
+  CacheView cache;  // values up to 65504, f16's largest; with many heads beyond it an output may be infinite
+  BatchView batch;  // every token is a query of its own: it sees places 0 .. positions[t] of its slot
   Branches branches{};  // of guesses
   int64_t heads = 0;
   int64_t latent = 0;  // Dc
