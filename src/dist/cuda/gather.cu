@@ -40,7 +40,7 @@ void gather_parts(device::cuda::Stream& stream, const PeerView& peers, const ops
   const int64_t size = device::size_of(part.dtype);
   // As many blocks on every rank, whatever its part is.
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(
-      ceil_div<int64_t>(most * size, 2 * kThreads * int64_t{sizeof(uint4)}), most_blocks(stream.gpu())));
+      ceil_div<int64_t>(most * size, 2 * kThreads * int64_t{sizeof(uint4)}), peers.most_blocks));
   const auto launch = [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
     const int64_t each = static_cast<int64_t>(sizeof(T)) / size;

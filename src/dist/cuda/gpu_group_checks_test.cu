@@ -70,6 +70,13 @@ __global__ void scale_kernel(const float* from, float factor, int64_t count, flo
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (i < count) to[i] = from[i] * factor;
 }
+// Launched with all the shared memory that a block may have.
+__global__ void fill_multiprocessor(float* to) {
+  extern __shared__ float held[];
+  held[threadIdx.x] = static_cast<float>(blockIdx.x);
+  __syncthreads();
+  if (threadIdx.x == 0) to[blockIdx.x] = held[31];
+}
 
 }  // namespace
 
@@ -423,6 +430,34 @@ void check_replays(GpuGroup& group, Stream& stream) {
     }
   }
   ops::cuda::expect_same(rows.get(), group.rank() == 0 ? zero : one, kWidth, "after the replays");
+}
+
+void check_room(GpuGroup& group, Stream& stream) {
+  constexpr int64_t kRows = 96, kWidth = 256;
+  const DeviceMatrix rows(DType::kF32, kRows, kWidth, std::vector<float>(kRows * kWidth, 1.0F));
+  const DeviceMatrix sums(DType::kF32, kRows, kWidth);
+  const DeviceArray<float> filled(stream.gpu().multiprocessors);
+  for (const DeviceMatrix* shared : {&rows, &sums})
+    ASSERT_TRUE(group.share(shared->view().data, kRows * kWidth * 4).ok());
+  const auto bytes = static_cast<int>(stream.gpu().shared_bytes_per_block);
+  ASSERT_EQ(cudaFuncSetAttribute(fill_multiprocessor, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+            cudaSuccess);
+  ASSERT_TRUE(group.host().barrier().ok());
+
+  if (group.rank() == group.size() - 1) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the others' sums have begun
+    fill_multiprocessor<<<static_cast<unsigned>(stream.gpu().multiprocessors), 32, bytes, stream.handle()>>>(
+        filled.data());
+    stream.launched("fill multiprocessors");
+  }
+  SumArgs args;
+  args.rows = rows.view();
+  args.y = sums.view();
+  group.sum(stream, args);
+  ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
+  ASSERT_TRUE(group.state().ok()) << group.state().error().message;
+  const std::vector<float> want(kRows * kWidth, static_cast<float>(group.size()));
+  ops::cuda::expect_same(sums.get(), want, kWidth, "sums");
 }
 
 }  // namespace fathom::dist::cuda

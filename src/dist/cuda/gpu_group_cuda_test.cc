@@ -1,6 +1,7 @@
 // Groups of GPUs whose ranks are threads of one process, on as many GPUs as there are.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -75,6 +76,11 @@ TEST(GpuGroup, GroupsOfAGroup) {
       ASSERT_TRUE(world.host().barrier().ok());
     }
   });
+}
+
+TEST(GpuGroup, RanksThatWaitLeaveRoomToThoseThatShareTheirGpu) {
+  if (device::cuda::gpu_count() < 1) GTEST_SKIP() << "no GPU";
+  run_ranks(std::min(8, 4 * device::cuda::gpu_count()), std::chrono::seconds(3), check_room);
 }
 
 TEST(GpuGroup, AGroupOfAGroupNamesRanksByTheirNumberInTheFirst) {

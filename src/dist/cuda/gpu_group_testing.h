@@ -41,5 +41,8 @@ void check_gathers(GpuGroup& group, Stream& stream);
 void check_exchanges(GpuGroup& group, Stream& stream);
 // Two ranks: graphs of sums by both ways, replayed in a random order without the host looking on.
 void check_replays(GpuGroup& group, Stream& stream);
+// Ranks that share a GPU: a sum of many rows waits while the last rank still has whole multiprocessors to
+// use.
+void check_room(GpuGroup& group, Stream& stream);
 
 }  // namespace fathom::dist::cuda

@@ -11,12 +11,6 @@ struct Everywhere {
   void* at[kMostRanks] = {};
 };
 
-// Blocks of a kernel that waits for other ranks. Where those share its GPU, a few: what they have yet to run
-// may need whole multiprocessors.
-inline int64_t most_blocks(const device::cuda::Gpu& gpu) {
-  return gpu.shared ? gpu.multiprocessors / 8 : kMostBlocks;
-}
-
 // With args.answers: where it adds_answers(), they are added up by the same kernel, else they are in `rows`.
 void sum_by_post(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args);
 bool adds_answers(const SumArgs& args);

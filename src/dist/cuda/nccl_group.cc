@@ -513,7 +513,7 @@ Result<std::vector<std::unique_ptr<GpuGroup>>> create_over_nodes(const GpuGroupO
   const int world_size = hosts.front()->size();
   std::vector<int> names;
   for (const auto& host : hosts) names.push_back((host->rank() + shift) % world_size);
-  auto peers = PeerWorld::create(names, options.timeout);
+  auto peers = PeerWorld::create(names, options.gpus, options.timeout);
   if (!peers.ok()) return fail(peers.error());
   if (const auto enabled = enable_peers(options.gpus); !enabled.ok()) return fail(enabled.error());
   LOG_INFO("GPUs of several nodes: NCCL {}.{}.{}", (*nccl)->version / 10000, (*nccl)->version / 100 % 100,

@@ -15,7 +15,7 @@ namespace fathom::dist::cuda {
 using device::cuda::DeviceBuffer;
 
 struct PeerWorld::Inside {
-  std::vector<int> names;
+  std::vector<int> names, gpus;
   std::chrono::milliseconds timeout{};
   FaultBoard* board = nullptr;
   mutable std::mutex mutex;
@@ -66,13 +66,14 @@ PeerWorld::~PeerWorld() {
   if (inside_->board != nullptr) cudaFreeHost(inside_->board);
 }
 
-Result<std::shared_ptr<PeerWorld>> PeerWorld::create(std::vector<int> names,
+Result<std::shared_ptr<PeerWorld>> PeerWorld::create(std::vector<int> names, std::vector<int> gpus,
                                                      std::chrono::milliseconds timeout) {
   if (names.size() > static_cast<size_t>(kMostRanks)) {
     return error(ErrorCode::kUnsupported, "{} GPUs: one process has at most {}", names.size(), kMostRanks);
   }
   auto inside = std::make_unique<Inside>();
   inside->names = std::move(names);
+  inside->gpus = std::move(gpus);
   inside->timeout = timeout;
   FATHOM_TRY(device::cuda::check(cudaHostAlloc(reinterpret_cast<void**>(&inside->board), sizeof(FaultBoard),
                                                cudaHostAllocPortable | cudaHostAllocMapped),
@@ -122,6 +123,10 @@ struct PeerGroup::State {
   PeerView peers;
   std::vector<Region> regions;
 
+  bool shares_its_gpu() const {
+    const std::vector<int>& gpus = world->inside_->gpus;
+    return std::count(gpus.begin(), gpus.end(), gpu) > 1;
+  }
   // Where `data` lies on every rank.
   Everywhere everywhere(const void* data) const {
     const auto* at = static_cast<const std::byte*>(data);
@@ -148,6 +153,12 @@ Result<void> PeerGroup::allocate(bool posts) {
   FATHOM_ASSIGN(s.progress, DeviceBuffer::allocate(sizeof(Progress)));
   FATHOM_TRY(device::cuda::check(cudaMemset(s.flags.data(), 0, kFlagBytes), "fill"));
   FATHOM_TRY(device::cuda::check(cudaMemset(s.progress.data(), 0, sizeof(Progress)), "fill"));
+  if (s.shares_its_gpu()) {
+    int multiprocessors = 0;
+    FATHOM_TRY(device::cuda::check(
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, s.gpu), "attribute"));
+    s.peers.most_blocks = multiprocessors / kMostRanks;
+  }
   if (posts && s.host->size() > 1) {
     const size_t bytes = kSlots * static_cast<size_t>(s.host->size()) * static_cast<size_t>(kMostPostBytes);
     FATHOM_ASSIGN(s.inbox, DeviceBuffer::allocate(bytes));
@@ -199,7 +210,7 @@ Result<std::vector<std::unique_ptr<GpuGroup>>> GpuGroup::create(const GpuGroupOp
   FATHOM_CHECK(size >= 1, "a group of {}", size);
   std::vector<int> names(options.gpus.size());
   for (int rank = 0; rank < size; ++rank) names[static_cast<size_t>(rank)] = rank;
-  FATHOM_ASSIGN(const auto world, PeerWorld::create(std::move(names), options.timeout));
+  FATHOM_ASSIGN(const auto world, PeerWorld::create(std::move(names), options.gpus, options.timeout));
   FATHOM_TRY(enable_peers(options.gpus));
   auto hosts = make_thread_groups(size, options.timeout);
   // They meet, each on a thread.
@@ -271,7 +282,9 @@ constexpr int64_t kPostBytesBf16 = int64_t{4000} << 10;
 Way PeerGroup::way_of(const SumArgs& args, int size) const {
   const int64_t bytes = cut_of(args) * args.rows.columns * device::size_of(args.rows.dtype);
   const int64_t most = args.rows.dtype == device::DType::kBF16 ? kPostBytesBf16 : kPostBytes;
-  return bytes <= most / (size - 1) ? Way::kPost : Way::kMeet;
+  // A post has a block a row.
+  const bool has_room = !state_->shares_its_gpu() || cut_of(args) <= state_->peers.most_blocks;
+  return has_room && bytes <= most / (size - 1) ? Way::kPost : Way::kMeet;
 }
 
 RowRange share_of_rows(int64_t rows, int64_t cut, int rank, int size) {

@@ -13,8 +13,9 @@ namespace fathom::dist::cuda {
 // What all peer groups of a process share: whether they go on, and how their ranks are named in errors.
 class PeerWorld {
  public:
-  // `names`: the process's ranks, in their order, by number in the world.
-  static Result<std::shared_ptr<PeerWorld>> create(std::vector<int> names, std::chrono::milliseconds timeout);
+  // The process's ranks, in their order: their numbers in the world, and their GPUs.
+  static Result<std::shared_ptr<PeerWorld>> create(std::vector<int> names, std::vector<int> gpus,
+                                                   std::chrono::milliseconds timeout);
   ~PeerWorld();
   PeerWorld(const PeerWorld&) = delete;
   PeerWorld& operator=(const PeerWorld&) = delete;

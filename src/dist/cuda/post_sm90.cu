@@ -8,6 +8,7 @@ bool sum_by_post_clusters(device::cuda::Stream& stream, const PeerView& peers, c
   using ops::cuda::bf16;
   const int64_t width = args.rows.columns;
   if (!ops::cuda::takes_clusters(stream.gpu(), args.rows.rows, width) ||
+      args.rows.rows * ops::cuda::row_cluster(width) > peers.most_blocks ||
       ops::cuda::norm_parts(width) != kParts || args.rows.dtype != device::DType::kF32 ||
       args.y.dtype != device::DType::kBF16) {
     return false;

@@ -80,7 +80,7 @@ void sum_by_post(device::cuda::Stream& stream, const PeerView& peers, const SumA
 
 void sum_by_meeting(device::cuda::Stream& stream, const PeerView& peers, const SumArgs& args,
                     const Everywhere& rows, const Everywhere& y, const Share& share) {
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(share.most, most_blocks(stream.gpu())));
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(share.most, peers.most_blocks));
   with_kernel(args, [&](auto parts, auto* d, auto* y_null) {
     using D = std::remove_pointer_t<decltype(d)>;
     using Y = std::remove_pointer_t<decltype(y_null)>;
