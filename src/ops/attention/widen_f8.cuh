@@ -46,6 +46,15 @@ __device__ inline uint32_t pack_pair(float low, float high) {
   }
 }
 
+// What is in such a pair.
+template <class P>
+__device__ inline float2 unpack_pair(uint32_t pair) {
+  if constexpr (std::is_same_v<P, __half>)
+    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  else
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000U));
+}
+
 // Sixteen FP8 values, as two runs of eight.
 template <class T>
 __device__ inline void widen_f8x16(const uint4& bytes, uint4 (&wide)[2]) {

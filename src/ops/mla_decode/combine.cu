@@ -101,18 +101,13 @@ void split_combine(device::cuda::Stream& stream, const SplitCombineArgs& args, b
   const int64_t columns = shared ? 32 : kWarps * 128;
   const int64_t wave = ceil_div<int64_t>(kBlocksEach * stream.gpu().multiprocessors, args.tokens);
   const int64_t blocks = std::min(ceil_div(values, columns), wave);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(args.tokens));
-  launch.blockDim = dim3(kThreads);
-  launch.stream = stream.handle();
-  launch.attrs = &attribute;
-  launch.numAttrs = early && !stream.gpu().shared ? 1 : 0;
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(args.tokens));
   const auto kernel = args.workspace.nodes == Nodes::kMeans ? &split_combine_kernel<Nodes::kMeans>
                                                             : &split_combine_kernel<Nodes::kSums>;
-  stream.note(cudaLaunchKernelEx(&launch, kernel, args), "mla_decode's combine");
+  if (early)
+    device::cuda::launch_early(stream, kernel, grid, dim3(kThreads), 0, args);
+  else
+    kernel<<<grid, kThreads, 0, stream.handle()>>>(args);
   stream.launched("mla_decode's combine");
 }
 

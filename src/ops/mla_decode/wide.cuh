@@ -105,7 +105,8 @@ __device__ inline void row_tops(float (&tops)[2]) {
 __device__ inline float next_top(float top, float tile_top) {
   return tile_top > top + 8.0F ? tile_top : top;
 }
-// The rows' weights, in pairs, and the sums of the thread's.
+// The rows' weights, in pairs, and the sums of the thread's. They are summed as they are rounded: where one
+// is all there is, its entry's values are the output.
 template <class P>
 __device__ inline void weights_of(uint32_t (&weights)[2][8], float (&sums)[2], const float (&scores)[32],
                                   float scale, const float (&tops)[2]) {
@@ -116,8 +117,9 @@ __device__ inline void weights_of(uint32_t (&weights)[2][8], float (&sums)[2], c
     for (int half = 0; half < 2; ++half) {
       const float a = exp2_fast(fmaf(scores[4 * j + 2 * half], scale, -tops[half]));
       const float b = exp2_fast(fmaf(scores[4 * j + 2 * half + 1], scale, -tops[half]));
-      sums[half] += a + b;
       weights[half][j] = pack_pair<P>(a, b);
+      const float2 rounded = unpack_pair<P>(weights[half][j]);
+      sums[half] += rounded.x + rounded.y;
     }
   }
 }
