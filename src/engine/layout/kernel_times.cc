@@ -100,8 +100,10 @@ constexpr std::array kAttention = {
 };
 // A tile of 64 entries takes 3.14 us with 16 heads where memory sets the pace and 2.2 where it does not.
 constexpr double kNarrowOwnPace = 2.2 / 3.14;
-// 128 heads, from this many places on: us at once and for each place of all sequences, which share the GPU.
+// 128 heads, from so long a context on: us at once, and for each place of all sequences, which share the GPU.
+// Up to so many places each of its multiprocessors has one unit at most, and the longest unit's time counts.
 constexpr double kLongContext = 16384, kLongStart = 27, kLongPlace = 0.00045;
+constexpr double kOneUnitEach = 131072, kOneUnitStart = 51, kOneUnitPlace = 0.00019;
 constexpr double kExtendTflops = 621;  // 128 heads, 4096 tokens
 
 }  // namespace
@@ -181,7 +183,10 @@ double KernelTimes::mla_decode(double batch, double context, int64_t heads) cons
   }
   // Fewer than 128 heads gain nothing where few sequences leave multiprocessors idle.
   const double half = static_cast<double>(heads) / 128;
-  if (context > kLongContext) return kLongStart + kLongPlace * half * batch * context;
+  if (context > kLongContext) {
+    const double places = half * batch * context;
+    return places > kOneUnitEach ? kLongStart + kLongPlace * places : kOneUnitStart + kOneUnitPlace * places;
+  }
   const double share = at(std::array<Point, 2>{{{1, 1.0}, {64, half}}}, batch);
   return more * (pick(&Attention::begin128) + pick(&Attention::place128) * share * context);
 }

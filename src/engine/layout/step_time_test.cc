@@ -178,7 +178,9 @@ TEST(KernelTimes, AreThoseOfTheBenchmarks) {
   near(times.mla_decode(1, 1024, 128), 10.8);
   near(times.mla_decode(1, 8192, 128), 31.9);
   near(times.mla_decode(16, 4096, 128), 44.7);
+  near(times.mla_decode(1, 32768, 128), 57.7);
   near(times.mla_decode(1, 65536, 128), 63.7);
+  near(times.mla_decode(1, 131072, 128), 76.9);
   near(times.mla_decode(4, 65536, 128), 152);
   near(times.mla_decode(8, 65536, 128), 260);
   near(times.mla_decode(32, 32768, 128), 501);
