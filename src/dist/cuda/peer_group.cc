@@ -15,7 +15,9 @@ namespace fathom::dist::cuda {
 using device::cuda::DeviceBuffer;
 
 struct PeerWorld::Inside {
-  std::vector<int> names, gpus;
+  std::vector<int> names;
+  // Whether any GPU has several ranks: all choose their ways, and their blocks that meet, alike.
+  bool gpus_are_shared = false;
   std::chrono::milliseconds timeout{};
   FaultBoard* board = nullptr;
   mutable std::mutex mutex;
@@ -73,7 +75,8 @@ Result<std::shared_ptr<PeerWorld>> PeerWorld::create(std::vector<int> names, std
   }
   auto inside = std::make_unique<Inside>();
   inside->names = std::move(names);
-  inside->gpus = std::move(gpus);
+  std::sort(gpus.begin(), gpus.end());
+  inside->gpus_are_shared = std::adjacent_find(gpus.begin(), gpus.end()) != gpus.end();
   inside->timeout = timeout;
   FATHOM_TRY(device::cuda::check(cudaHostAlloc(reinterpret_cast<void**>(&inside->board), sizeof(FaultBoard),
                                                cudaHostAllocPortable | cudaHostAllocMapped),
@@ -123,10 +126,7 @@ struct PeerGroup::State {
   PeerView peers;
   std::vector<Region> regions;
 
-  bool shares_its_gpu() const {
-    const std::vector<int>& gpus = world->inside_->gpus;
-    return std::count(gpus.begin(), gpus.end(), gpu) > 1;
-  }
+  bool gpus_are_shared() const { return world->inside_->gpus_are_shared; }
   // Where `data` lies on every rank.
   Everywhere everywhere(const void* data) const {
     const auto* at = static_cast<const std::byte*>(data);
@@ -153,7 +153,7 @@ Result<void> PeerGroup::allocate(bool posts) {
   FATHOM_ASSIGN(s.progress, DeviceBuffer::allocate(sizeof(Progress)));
   FATHOM_TRY(device::cuda::check(cudaMemset(s.flags.data(), 0, kFlagBytes), "fill"));
   FATHOM_TRY(device::cuda::check(cudaMemset(s.progress.data(), 0, sizeof(Progress)), "fill"));
-  if (s.shares_its_gpu()) {
+  if (s.gpus_are_shared()) {
     int multiprocessors = 0;
     FATHOM_TRY(device::cuda::check(
         cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, s.gpu), "attribute"));
@@ -283,7 +283,7 @@ Way PeerGroup::way_of(const SumArgs& args, int size) const {
   const int64_t bytes = cut_of(args) * args.rows.columns * device::size_of(args.rows.dtype);
   const int64_t most = args.rows.dtype == device::DType::kBF16 ? kPostBytesBf16 : kPostBytes;
   // A post has a block a row.
-  const bool has_room = !state_->shares_its_gpu() || cut_of(args) <= state_->peers.most_blocks;
+  const bool has_room = !state_->gpus_are_shared() || cut_of(args) <= state_->peers.most_blocks;
   return has_room && bytes <= most / (size - 1) ? Way::kPost : Way::kMeet;
 }
 

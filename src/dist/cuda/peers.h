@@ -39,7 +39,7 @@ struct PeerView {
   uint32_t* flags[kMostRanks] = {};
   FaultBoard* fault = nullptr;
   uint64_t timeout_ns = 0;
-  // Of a kernel that waits for other ranks. Where those share its GPU, a few: what they have yet to run may
+  // Of a kernel that waits for other ranks. Where any share a GPU, a few: what those have yet to run may
   // need a whole multiprocessor, and finds none once every one has a block that waits for it.
   int64_t most_blocks = kMostBlocks;
 };
