@@ -23,7 +23,7 @@ struct Gpu {
   bool portable = false;
   // Several ranks use it (tests alone). Then what waits for another rank must leave room for what that rank
   // still has to run: no kernel begins while the one ahead of it runs (device/cuda/launch_kernel.h), and
-  // those that wait themselves have few blocks (dist/cuda/kernels.h).
+  // none beside it (device/cuda/branch.h). A group of ranks keeps the blocks that wait few by itself.
   bool shared = false;
 
   // The kernels written for sm_90a can run.

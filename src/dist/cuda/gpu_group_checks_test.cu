@@ -434,7 +434,9 @@ void check_replays(GpuGroup& group, Stream& stream) {
 
 void check_room(GpuGroup& group, Stream& stream) {
   constexpr int64_t kRows = 96, kWidth = 256;
-  const DeviceMatrix rows(DType::kF32, kRows, kWidth, std::vector<float>(kRows * kWidth, 1.0F));
+  constexpr uint64_t kSeed = 3;
+  const DeviceMatrix rows(DType::kF32, kRows, kWidth,
+                          values_of(kSeed, group.rank(), kRows * kWidth, DType::kF32));
   const DeviceMatrix sums(DType::kF32, kRows, kWidth);
   const DeviceArray<float> filled(stream.gpu().multiprocessors);
   for (const DeviceMatrix* shared : {&rows, &sums})
@@ -456,8 +458,8 @@ void check_room(GpuGroup& group, Stream& stream) {
   group.sum(stream, args);
   ASSERT_TRUE(stream.synchronize().ok()) << stream.status().error().message;
   ASSERT_TRUE(group.state().ok()) << group.state().error().message;
-  const std::vector<float> want(kRows * kWidth, static_cast<float>(group.size()));
-  ops::cuda::expect_same(sums.get(), want, kWidth, "sums");
+  ops::cuda::expect_same(sums.get(), sum_of(kSeed, group.size(), kRows * kWidth, DType::kF32), kWidth,
+                         "sums");
 }
 
 }  // namespace fathom::dist::cuda

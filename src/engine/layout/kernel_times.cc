@@ -101,8 +101,8 @@ constexpr std::array kAttention = {
 // A tile of 64 entries takes 3.14 us with 16 heads where memory sets the pace and 2.2 where it does not.
 constexpr double kNarrowOwnPace = 2.2 / 3.14;
 // 128 heads, from so long a context on: us at once, and for each place of all sequences, which share the GPU.
-// Up to so many places each of its multiprocessors has one unit at most, and the longest unit's time counts.
 constexpr double kLongContext = 16384, kLongStart = 27, kLongPlace = 0.00045;
+// The same up to so many places of all, where none of its multiprocessors has more than one unit.
 constexpr double kOneUnitEach = 131072, kOneUnitStart = 51, kOneUnitPlace = 0.00019;
 constexpr double kExtendTflops = 621;  // 128 heads, 4096 tokens
 

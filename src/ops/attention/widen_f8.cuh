@@ -23,12 +23,21 @@ inline float score_scale(float scale, device::DType cache) {
   return device::size_of(cache) == 1 ? scale / kQueryFactor<__nv_fp8_e4m3> : scale;
 }
 
+// The two values of a pair, f16 or bf16.
+template <class P>
+__device__ inline float2 unpack_pair(uint32_t pair) {
+  if constexpr (std::is_same_v<P, __half>)
+    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  else
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000U));
+}
+
 // Two bf16 queries to what goes into the products.
 template <class T>
 __device__ inline uint32_t query_pair(uint32_t pair) {
   if constexpr (sizeof(T) == 1) {
-    const __half2 half = __floats2half2_rn(__uint_as_float(pair << 16) * kQueryFactor<T>,
-                                           __uint_as_float(pair & 0xffff0000U) * kQueryFactor<T>);
+    const float2 values = unpack_pair<__nv_bfloat16>(pair);
+    const __half2 half = __floats2half2_rn(values.x * kQueryFactor<T>, values.y * kQueryFactor<T>);
     return *reinterpret_cast<const uint32_t*>(&half);
   } else {
     return pair;
@@ -44,15 +53,6 @@ __device__ inline uint32_t pack_pair(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     return *reinterpret_cast<const uint32_t*>(&pair);
   }
-}
-
-// What is in such a pair.
-template <class P>
-__device__ inline float2 unpack_pair(uint32_t pair) {
-  if constexpr (std::is_same_v<P, __half>)
-    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
-  else
-    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000U));
 }
 
 // Sixteen FP8 values, as two runs of eight.
