@@ -137,6 +137,10 @@ __device__ inline void store_weights(unsigned char* block, int row, int lane,
     }
   }
 }
+// 16 bytes.
+__device__ inline void store_zeros(uint32_t to) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
+}
 
 // Bytes of a block of 64 columns of a tile of FP8 entries: rows of 64 bytes.
 inline constexpr int kRawBytes = kKeys * 64;

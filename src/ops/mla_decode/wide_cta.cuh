@@ -26,7 +26,10 @@ static_assert(kKept == kFirstBlocks * 4);
 // Named barriers: of the weigher's threads, and kSummer + a warpgroup's index of those of one that sums.
 constexpr int kWeighers = 1, kSummer = 2;
 
-// Behind what begins at a multiple of 1024 bytes, and has as many.
+// Behind what begins at a multiple of 1024 bytes, and has as many. A kernel's own adds
+//   Product: what a tile's values are;
+//   kWeighedEach: of the four threads of a row, those that say that its weights are there;
+//   kWeigherClears: rows behind a sequence's end are cleared by the weigher, or else by the summers.
 template <class Front>
 struct SharedTiles : Front {
   static_assert(sizeof(Front) % 1024 == 0);
@@ -39,7 +42,7 @@ struct SharedTiles : Front {
   SplitPlan plan;
 
   // By one thread. `full_arrivals`: of each part; `sharers`: CTAs whose summers give tiles back to this one;
-  // `weighed_each`: of the four threads of a row, those that say that its weights are there.
+  // `weighed_each`: kWeighedEach.
   __device__ void initialize(const int (&full_arrivals)[kParts], int sharers, int weighed_each) {
     for (int i = 0; i < kStages; ++i) {
       for (int part = 0; part < kParts; ++part) {
@@ -121,6 +124,7 @@ class Weigher {
       named_barrier_sync(kWeighers, 128);
       if (place + kKeys >= item_end) queries_.read(turns, index);
       barrier_wait(&shared_.followed[ring_.stage], ring_.phase ^ 1);
+      if (Shared::kWeigherClears && item_end - place < kKeys) clear_rows(item_end - place);
       store_weights(shared_.tiles[ring_.stage][kRopeBlock], row_, lane_, weights);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -170,6 +174,17 @@ class Weigher {
     wgmma_commit();
     wgmma_wait<0>();
     settle(scores);
+  }
+
+  // As the Summer's, of all columns of the values.
+  __device__ void clear_rows(int count) const {
+    const uint32_t tile = shared_address(shared_.tiles[ring_.stage]);
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x) % 128; i < (kKeys - count) * 8; i += 128) {
+      const uint32_t row = tile + static_cast<uint32_t>(swizzled(count + i / 8, i % 8));
+#pragma unroll
+      for (uint32_t block = 0; block < kRopeBlock; ++block) store_zeros(row + block * kBlockBytes);
+    }
   }
 
   // A unit's maxima and sums.
@@ -285,7 +300,7 @@ class Summer {
       barrier_wait(&shared_.full[ring_.stage][0], ring_.phase);
       barrier_wait(&shared_.full[ring_.stage][1], ring_.phase);
       barrier_wait(&shared_.weighed[ring_.stage], ring_.phase);
-      if (places - done < kKeys) clear_rows(tile, places - done);
+      if (!Shared::kWeigherClears && places - done < kKeys) clear_rows(tile, places - done);
       float rescale[2];
       read_rows(rescale, shared_.rescale[ring_.stage]);
       const bool rescales = __any_sync(0xffffffffU, rescale[0] != 1.0F || rescale[1] != 1.0F);

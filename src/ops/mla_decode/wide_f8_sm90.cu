@@ -16,8 +16,9 @@ struct SharedFront {
   unsigned char raw[kBlocks][kRawBytes];       // likewise
 };
 struct Shared : SharedTiles<SharedFront> {
-  using Product = __half;                 // what a tile's values are
-  static constexpr int kWeighedEach = 4;  // all that wrote them, for threads write there next
+  using Product = __half;
+  static constexpr int kWeighedEach = 4;        // all that wrote them, for threads write there next
+  static constexpr bool kWeigherClears = true;  // likewise
   uint64_t raw_full[kBlocks], raw_empty[kBlocks];
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align

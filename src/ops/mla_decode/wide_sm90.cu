@@ -12,8 +12,9 @@ struct SharedQueries {
   unsigned char q[kBlocks][kBlockBytes];
 };
 struct Shared : SharedTiles<SharedQueries> {
-  using Product = __nv_bfloat16;  // what a tile's values are
+  using Product = __nv_bfloat16;
   static constexpr int kWeighedEach = 1;
+  static constexpr bool kWeigherClears = false;  // it has no registers for it
   uint64_t q_empty;
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
