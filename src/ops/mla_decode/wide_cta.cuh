@@ -29,7 +29,9 @@ constexpr int kWeighers = 1, kSummer = 2;
 // Behind what begins at a multiple of 1024 bytes, and has as many. A kernel's own adds
 //   Product: what a tile's values are;
 //   kWeighedEach: of the four threads of a row, those that say that its weights are there;
-//   kWeigherClears: rows behind a sequence's end are cleared by the weigher, or else by the summers.
+//   kWeigherClears: rows behind a sequence's end are cleared by the weigher, or else by the summers;
+//   kNearLines, near[kNearLines][kSummers]: of the 16 bytes that a summing thread puts aside at once, those
+//   that stay here and do not go to memory.
 template <class Front>
 struct SharedTiles : Front {
   static_assert(sizeof(Front) % 1024 == 0);
@@ -79,6 +81,26 @@ struct Turns {
   __device__ int first_head(int index) const { return (index / parts % pairs * kCluster + rank) * kHeads; }
   __device__ int part(int index) const { return index % parts; }
 };
+
+// A weigher's thread's queries of the columns that are kept, from global memory: convert(a pair of bf16).
+template <class Convert>
+__device__ inline void load_queries(uint32_t (&kept)[kKept][4], const Params& params, int token,
+                                    int first_head, const Convert& convert) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = first_head + static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4;
+  const __nv_bfloat16* q = params.q + token * params.q_stride + lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int head = row + j % 2 * 8;
+      const int column = block_in_order(i / 4) * 64 + i % 4 * 16 + j / 2 * 8;
+      kept[i][j] = head < params.heads
+                       ? convert(*reinterpret_cast<const uint32_t*>(q + int64_t{head} * kWidth + column))
+                       : 0;
+    }
+  }
+}
 
 // Of the 64 heads, a thread has rows lane / 4 and that + 8 of its warp's sixteen.
 // Queries: where they come from (`load`, with the item's number), which block of shared memory has those of a
@@ -258,8 +280,8 @@ class Summer {
     for (int begin = item.begin; begin < item.end; begin += item.unit_places, ++units) {
       const int end = min(begin + item.unit_places, item.end);
       const Rows unit = add_unit(values, end - begin, units % 2);
-      node = begin > item.begin ? fold(values, node, unit, aside_) : unit;
-      if (end < item.end) put_aside(values, aside_);
+      node = begin > item.begin ? fold(values, node, unit, near_lines(), aside_) : unit;
+      if (end < item.end) put_aside(values, near_lines(), aside_);
     }
     write(values, node, item, first_head);
   }
@@ -279,18 +301,28 @@ class Summer {
         if ((child & kLastChild) != 0) {
           const float4* aside = aside_of(level);
           const float4 stats = load_kept<kStatsLine * kGroupStride>(aside, keep_policy());
-          node = fold(values, {{stats.x, stats.y}, {stats.z, stats.w}}, node, aside);
+          node = fold(values, {{stats.x, stats.y}, {stats.z, stats.w}}, node, near_of(level), aside);
         }
         if (!last && (child & kLastChild) != kLastChild) break;
       }
       if (last) continue;
-      put_aside(values, aside_of(level));
+      put_aside(values, near_of(level), aside_of(level));
       const float stats[4] = {node.top[0], node.top[1], node.sum[0], node.sum[1]};
       store_kept<kStatsLine * kGroupStride>(aside_of(level), stats, keep_policy());
     }
     write(values, node, item, first_head);
   }
   __device__ float4* aside_of(int level) const { return aside_ + level * (kAsideLines * kSummers); }
+  // Of nodes above units, of which there are few, all goes to memory.
+  __device__ float4* near_of(int level) const {
+    return level == 0 ? near_lines() : aside_of(level) + kFarGroups * kSummers;
+  }
+  __device__ float4* near_lines() const {
+    if constexpr (kNearGroups > 0)
+      return &shared_.near[0][threadIdx.x % kSummers];
+    else
+      return nullptr;
+  }
 
   // The means of a unit.
   __device__ Rows add_unit(float (&values)[kHalves][64], int places, uint32_t parity) {
@@ -377,32 +409,41 @@ class Summer {
     named_barrier_sync(kSummer + group_, 128);
   }
 
-  // Groups of eight values: group i is values[i / 8][i % 8 * 8] and the next seven.
-  using Groups = std::make_integer_sequence<int, 8 * kHalves>;
+  // Groups of eight values: group i is values[i / 8][i % 8 * 8] and the next seven. The last are put near,
+  // the others far.
+  static constexpr int kGroups = 8 * kHalves;
+  static constexpr int kNearGroups = Shared::kNearLines < kGroups ? Shared::kNearLines : kGroups;
+  static constexpr int kFarGroups = kGroups - kNearGroups;
   static constexpr int kGroupStride = kSummers * 16;  // bytes between a thread's groups aside
 
-  __device__ void put_aside(const float (&values)[kHalves][64], float4* aside) const {
+  // each(i) for i = 0 to kCount - 1, as constants.
+  template <int kCount, class Each>
+  __device__ static void unrolled(const Each& each) {
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+      (each(std::integral_constant<int, i>()), ...);
+    }(std::make_integer_sequence<int, kCount>());
+  }
+
+  __device__ void put_aside(const float (&values)[kHalves][64], float4* near, float4* far) const {
     const uint64_t policy = keep_policy();
-    const auto put_group = [&]<int i>(std::integral_constant<int, i>) {
+    unrolled<kGroups>([&]<int i>(std::integral_constant<int, i>) {
       const float* value = values[i / 8] + i % 8 * 8;
       float pairs[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) pairs[j] = __uint_as_float(pack_means(value[j * 2], value[j * 2 + 1]));
-      store_kept<i * kGroupStride>(aside, pairs, policy);
-    };
-    [&]<int... i>(std::integer_sequence<int, i...>) {
-      (put_group(std::integral_constant<int, i>()), ...);
-    }(Groups());
+      if constexpr (i < kFarGroups)
+        store_kept<i * kGroupStride>(far, pairs, policy);
+      else
+        near[(i - kFarGroups) * kSummers] = make_float4(pairs[0], pairs[1], pairs[2], pairs[3]);
+    });
   }
   // What was put aside with `old`, and what is in `values` with `node` folded into it.
-  __device__ Rows fold(float (&values)[kHalves][64], const Rows& old, const Rows& node,
-                       const float4* aside) const {
+  __device__ Rows fold(float (&values)[kHalves][64], const Rows& old, const Rows& node, const float4* near,
+                       const float4* far) const {
     const MeanFold folds[2] = {MeanFold(old.top[0], old.sum[0], node.top[0], node.sum[0]),
                                MeanFold(old.top[1], old.sum[1], node.top[1], node.sum[1])};
     const uint64_t policy = keep_policy();
-    const auto fold_group = [&]<int i>(std::integral_constant<int, i>) {
-      if constexpr (i % kFolded == 0) __syncwarp();  // no more of them in registers at once
-      const float4 four = load_kept<i * kGroupStride>(aside, policy);
+    const auto fold_group = [&]<int i>(std::integral_constant<int, i>, const float4& four) {
       const float pairs[4] = {four.x, four.y, four.z, four.w};
       float* value = values[i / 8] + i % 8 * 8;
 #pragma unroll
@@ -413,9 +454,26 @@ class Summer {
         value[j * 2 + 1] = folds[j % 2](a.y, b.y);
       }
     };
-    [&]<int... i>(std::integer_sequence<int, i...>) {
-      (fold_group(std::integral_constant<int, i>()), ...);
-    }(Groups());
+    constexpr int kRounds = (kFarGroups > kNearGroups ? kFarGroups : kNearGroups) / kFolded;
+    static_assert(kFarGroups % kFolded == 0 && kNearGroups % kFolded == 0);
+    // What is near while what is far comes.
+    unrolled<kRounds>([&]<int round>(std::integral_constant<int, round>) {
+      constexpr int kFirst = round * kFolded;
+      __syncwarp();  // no more of them in registers at once
+      float4 fours[kFolded];
+      if constexpr (kFirst < kFarGroups)
+        unrolled<kFolded>([&]<int i>(std::integral_constant<int, i>) {
+          fours[i] = load_kept<(kFirst + i) * kGroupStride>(far, policy);
+        });
+      if constexpr (kFirst < kNearGroups)
+        unrolled<kFolded>([&]<int i>(std::integral_constant<int, i>) {
+          fold_group(std::integral_constant<int, kFarGroups + kFirst + i>(), near[(kFirst + i) * kSummers]);
+        });
+      if constexpr (kFirst < kFarGroups)
+        unrolled<kFolded>([&]<int i>(std::integral_constant<int, i>) {
+          fold_group(std::integral_constant<int, kFirst + i>(), fours[i]);
+        });
+    });
     return {{folds[0].top, folds[1].top}, {folds[0].sum, folds[1].sum}};
   }
 

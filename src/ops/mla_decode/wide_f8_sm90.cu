@@ -19,6 +19,7 @@ struct Shared : SharedTiles<SharedFront> {
   using Product = __half;
   static constexpr int kWeighedEach = 4;        // all that wrote them, for threads write there next
   static constexpr bool kWeigherClears = true;  // likewise
+  static constexpr int kNearLines = 0;
   uint64_t raw_full[kBlocks], raw_empty[kBlocks];
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
@@ -160,21 +161,7 @@ class Queries {
     if (threadIdx.x % 128 == 0) bring(turns, turns.first);
   }
   __device__ void load(uint32_t (&kept)[kKept][4], int token, int first_head, uint32_t items) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int row = first_head + static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4;
-    const __nv_bfloat16* q = params_.q + token * params_.q_stride + lane % 4 * 2;
-#pragma unroll
-    for (int i = 0; i < kKept; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int head = row + j % 2 * 8;
-        const int column = block_in_order(i / 4) * 64 + i % 4 * 16 + j / 2 * 8;
-        kept[i][j] =
-            head < params_.heads
-                ? query_pair<T>(*reinterpret_cast<const uint32_t*>(q + int64_t{head} * kWidth + column))
-                : 0;
-      }
-    }
+    load_queries(kept, params_, token, first_head, [](uint32_t pair) { return query_pair<T>(pair); });
     barrier_wait(&shared_.q_full, items & 1U);
     convert_queries<T, sizeof(shared_.q) / 16>(shared_.q[0], static_cast<int>(threadIdx.x) % 128, 128);
     fence_async();

@@ -8,13 +8,17 @@ namespace {
 
 using namespace wide;  // NOLINT: its own
 
-struct SharedQueries {
-  unsigned char q[kBlocks][kBlockBytes];
+constexpr int kOtherBlocks = kBlocks - kFirstBlocks;
+
+struct SharedFront {
+  unsigned char q[kOtherBlocks][kBlockBytes];  // in the order of the scores
+  float4 near[8][kSummers];
 };
-struct Shared : SharedTiles<SharedQueries> {
+struct Shared : SharedTiles<SharedFront> {
   using Product = __nv_bfloat16;
   static constexpr int kWeighedEach = 1;
   static constexpr bool kWeigherClears = false;  // it has no registers for it
+  static constexpr int kNearLines = 8;
   uint64_t q_empty;
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
@@ -83,10 +87,11 @@ class Producer {
   // Once the last item's scores are there, while its outputs are still summed.
   __device__ void bring_queries(int token, int first_head, uint32_t items) {
     barrier_wait(&shared_.q_empty, (items & 1) ^ 1);
-    if (warp_ == 0) barrier_expect(&shared_.q_full, kBlocks * kBlockBytes);
+    if (warp_ == 0) barrier_expect(&shared_.q_full, kOtherBlocks * kBlockBytes);
 #pragma unroll 1
-    for (int i = warp_; i < kBlocks; i += 4)
-      copy_tile(shared_.q[i], &params_.queries, &shared_.q_full, i * 64, first_head, token);
+    for (int i = warp_; i < kOtherBlocks; i += 4)
+      copy_tile(shared_.q[i], &params_.queries, &shared_.q_full, block_in_order(i + kFirstBlocks) * 64,
+                first_head, token);
   }
   // The warp's share of a tile of block_bytes a block: run(copy) copies all of a block's rows.
   template <class Run>
@@ -124,24 +129,18 @@ class Producer {
   Ring<kStages> ring_;
 };
 
-// All in shared memory, where the producer brings them.
+// What is kept comes from global memory; the rest to shared memory, where the producer brings it.
 class Queries {
  public:
-  __device__ Queries(Shared& shared, const Params& /*params*/) : shared_(shared) {}
+  __device__ Queries(Shared& shared, const Params& params) : shared_(shared), params_(params) {}
 
-  static constexpr int block(int in_order) { return block_in_order(in_order); }
+  static constexpr int block(int in_order) { return in_order - kFirstBlocks; }
 
   template <class Turns>
   __device__ void begin(const Turns& /*turns*/) const {}
-  __device__ void load(uint32_t (&kept)[kKept][4], int /*token*/, int /*first_head*/, uint32_t items) const {
+  __device__ void load(uint32_t (&kept)[kKept][4], int token, int first_head, uint32_t items) const {
+    load_queries(kept, params_, token, first_head, [](uint32_t pair) { return pair; });
     barrier_wait(&shared_.q_full, items & 1U);
-    const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + static_cast<int>(threadIdx.x) % 16;
-#pragma unroll
-    for (int i = 0; i < kKept; ++i) {
-      load_matrix4(kept[i], shared_address(shared_.q[block(i / 4)]) +
-                                static_cast<uint32_t>(
-                                    swizzled(row, i % 4 * 2 + static_cast<int>(threadIdx.x) % 32 / 16)));
-    }
   }
   template <class Turns>
   __device__ void read(const Turns& /*turns*/, int /*index*/) const {
@@ -150,6 +149,7 @@ class Queries {
 
  private:
   Shared& shared_;
+  const Params& params_;
 };
 
 template <int kCluster, bool kLong, bool kBoxes>
