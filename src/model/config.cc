@@ -247,6 +247,37 @@ void read_dtype(FieldReader& fields, ModelConfig& config, std::vector<std::strin
   for (auto& layer : quantisation.texts("ignored_layers")) config.unquantised.push_back(std::move(layer));
 }
 
+// Fields of other models of the family that change what is computed, and what they stand for. Null, false and 0
+// say that there is no such thing.
+struct Unserved {
+  std::string_view name, what;
+};
+constexpr Unserved kUnserved[] = {
+    {"index_topk", "sparse attention by an indexer (V3.2)"},
+    {"index_n_heads", "sparse attention by an indexer (V3.2)"},
+    {"compress_ratios", "compressed attention (V4)"},
+    {"hc_mult", "hyper-connections (V4)"},
+    {"num_hash_layers", "routing by hashes (V4)"},
+    {"swiglu_limit", "a bounded SwiGLU (V4)"},
+    {"sliding_window", "attention to a window"},
+    {"attn_logit_softcapping", "bounded scores"},
+    {"final_logit_softcapping", "bounded logits"},
+    {"vision_config", "images"},
+};
+
+void refuse_unserved(FieldReader& fields) {
+  for (const auto& [name, what] : kUnserved) {
+    const json* value = fields.find(name);
+    if (value == nullptr || *value == json(false) || *value == json(0)) continue;
+    fields.problem(fmt::format("{}: {} is not served; docs/models.md lists the models that are", name, what));
+  }
+  if (!fields.boolean("use_mla", true)) fields.problem("use_mla false is not served; supported: MLA");
+  const std::string experts = fields.text("expert_dtype", "");
+  if (!experts.empty() && experts != "fp8")
+    fields.problem(fmt::format("expert_dtype '{}' is not served; supported: what quantization_config says",
+                               experts.substr(0, 80)));
+}
+
 // The whole model must be of a size that arithmetic and errors can speak of.
 void check_total(FieldReader& fields, const ModelConfig& config) {
   if (config.num_layers * config.num_experts > kMaxExpertsInAll) {
@@ -293,6 +324,7 @@ Result<ModelConfig> parse_config(std::string_view text) {
   for (const char* name : {"attention_bias", "mlp_bias"}) {
     if (fields.boolean(name, false)) fields.problem(fmt::format("{} true is not supported", name));
   }
+  refuse_unserved(fields);
   config.eos_token_ids = fields.token_ids("eos_token_id");
   if (!fields.has("eos_token_id")) config.eos_token_ids = {(*family)->eos};
   const auto bos = fields.token_ids("bos_token_id");

@@ -157,11 +157,21 @@ TEST(Config, RefusesHostileValues) {
       {{"eos_token_id", {1, "x"}}},
       {{"torch_dtype", "int8"}},
       {{"tie_word_embeddings", "yes"}},
+      {{"index_topk", 2048}},
+      {{"hc_mult", 4}},
+      {{"compress_ratios", {0, 4}}},
+      {{"sliding_window", 128}},
+      {{"swiglu_limit", 7.0}},
+      {{"final_logit_softcapping", 30.0}},
+      {{"vision_config", json::object()}},
+      {{"use_mla", false}},
+      {{"expert_dtype", "fp4"}},
       {{"num_hidden_layers", 4096}, {"n_routed_experts", 16384}, {"hidden_size", 1}},
       {{"hidden_size", 1048576}, {"intermediate_size", 1048576}, {"num_hidden_layers", 4096}},
   };
   for (const auto& patch : patches) EXPECT_NE(complaint(patch), "") << patch;
   EXPECT_EQ(complaint(json::object()), "");
+  EXPECT_EQ(complaint({{"sliding_window", nullptr}, {"index_topk", nullptr}, {"num_hash_layers", 0}}), "");
 }
 
 TEST(Config, NamesAllThatIsWrong) {

@@ -128,7 +128,7 @@ bool ends_with(std::string_view name, std::string_view module) {
 }  // namespace
 
 Range split_range(int64_t total, int64_t unit, int rank, int size) {
-  if (size == 1) return {0, total};
+  if (size == 1 || total == 0) return {0, total};
   const int64_t units = (total + unit - 1) / unit;
   if (units >= size) {
     const int64_t each = units / size;

@@ -81,6 +81,7 @@ TEST(MakeShard, SaysWhichCountsWork) {
   odd.num_heads = 12;
   odd.num_shared_experts = 0;
   EXPECT_EQ(message(odd, 3), "--tp 3: the model's experts of 128 do not split in 3; use 2 or 4");
+  EXPECT_EQ(message(odd, 2), "splits");  // nothing is shared, and each rank has none of it
 }
 
 // Of each stored tensor every element belongs to one rank, or all of it to every rank; and no shard of FP8

@@ -220,6 +220,7 @@ def line_08_hostile_files_are_refused(_):
         "negative sizes": config(hidden_size=-64),
         "a size of zero": config(num_attention_heads=0),
         "huge experts": config(n_routed_experts=2**40),
+        "sparse attention": config(index_topk=2048),
         "a string for a number": config(vocab_size="many"),
         "deep nesting": rewrite("config.json", lambda b: b'{"a": ' + b"[" * 100000),
         "another architecture": config(architectures=["LlamaForCausalLM"], model_type="llama"),
