@@ -130,6 +130,30 @@ TEST_F(LookupTest, GoesOnWithItsOwnGuesses) {
   EXPECT_EQ(guess({3, 3}, 3), (std::vector<int32_t>{3, 3, 3}));
 }
 
+// Against a search through all that was before; sequences short enough for every place to be compared.
+TEST_F(LookupTest, FindsWhatAPlainSearchFinds) {
+  constexpr size_t kLongestMatch = 12;
+  std::mt19937 random(7);
+  for (int round = 0; round < 2000; ++round) {
+    const int32_t alphabet = 1 + static_cast<int32_t>(random() % 6);
+    std::vector<int32_t> tokens(1 + random() % 250);
+    for (int32_t& token : tokens) token = static_cast<int32_t>(random() % static_cast<uint32_t>(alphabet));
+    size_t best = 0, best_length = 0;
+    for (size_t end = tokens.size() - 1; end > 0; --end) {
+      size_t length = 0;
+      while (length < std::min(end, kLongestMatch) &&
+             tokens[end - 1 - length] == tokens[tokens.size() - 1 - length])
+        ++length;
+      if (length <= best_length) continue;
+      best_length = length;
+      best = end;
+    }
+    std::vector<int32_t> expected;
+    if (best > 0) expected.push_back(tokens[best]);
+    ASSERT_EQ(guess(tokens, 1), expected) << "round " << round << ", " << tokens.size() << " tokens";
+  }
+}
+
 TEST_F(LookupTest, FollowsTheOutputs) {
   guess({9, 8, 7}, 1);
   std::vector<TokenOutput> outputs(2);

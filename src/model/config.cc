@@ -247,8 +247,8 @@ void read_dtype(FieldReader& fields, ModelConfig& config, std::vector<std::strin
   for (auto& layer : quantisation.texts("ignored_layers")) config.unquantised.push_back(std::move(layer));
 }
 
-// Fields of other models of the family that change what is computed, and what they stand for. Null, false and 0
-// say that there is no such thing.
+// Fields of other models of the family that change what is computed, and what they stand for. Null, false and
+// 0 say that there is no such thing.
 struct Unserved {
   std::string_view name, what;
 };
