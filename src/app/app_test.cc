@@ -95,6 +95,18 @@ TEST(CommandLine, ANumberOutOfRangeIsToldInWords) {
   EXPECT_NE(said.find("--max-total-tokens: got 0, expected a number above 0"), std::string::npos) << said;
 }
 
+TEST(CommandLine, AnUnknownParserIsRefusedWithTheNamesOfTheKnown) {
+  std::string said;
+  EXPECT_EQ(run({"serve", "--model-path", "x", "--reasoning-parser", "qwen3"}, &said), 2);
+  EXPECT_NE(said.find("--reasoning-parser: got 'qwen3', expected one of auto, none, deepseek-r1"),
+            std::string::npos)
+      << said;
+  EXPECT_EQ(run({"serve", "--model-path", "x", "--tool-call-parser", "hermes"}, &said), 2);
+  EXPECT_NE(said.find("--tool-call-parser: got 'hermes', expected one of auto, none, deepseekv3"),
+            std::string::npos)
+      << said;
+}
+
 TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
   const struct {
     const char* flag;

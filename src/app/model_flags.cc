@@ -1,5 +1,6 @@
 #include "app/model_flags.h"
 
+#include "text/answer/answer_parsers.h"
 #include "text/encoding/prompt_encoding.h"
 
 namespace fathom::app {
@@ -7,6 +8,14 @@ namespace {
 
 std::string check_chat_template(const std::string& given) {
   return text::parse_prompt_encoding(given) ? std::string() : CLI::ExistingFile(given);
+}
+
+// Of what a parser of answers says to its flag's value, without the flag: CLI11 names that.
+std::string check_parsers(std::string_view reasoning, std::string_view tools) {
+  const auto chosen = text::choose_parsers(reasoning, tools, nullptr, "");
+  if (chosen.ok()) return {};
+  const std::string& message = chosen.error().message;
+  return message.substr(message.find(": ") + 2);
 }
 
 void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
@@ -60,10 +69,14 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                    "Serve token ids only (/generate with input_ids)");
   }
   if (parts.answers) {
-    group.add_option("--reasoning-parser", args.reasoning_parser,
-                     "auto (by the template), none, deepseek-r1, deepseek-v3, deepseek-v31 or deepseek-v4");
-    group.add_option("--tool-call-parser", args.tool_call_parser,
-                     "auto (by the template), none, deepseekv3, deepseekv31, deepseekv32 or deepseekv4");
+    group
+        .add_option("--reasoning-parser", args.reasoning_parser,
+                    "auto (by the template), none, deepseek-r1, deepseek-v3, deepseek-v31 or deepseek-v4")
+        ->check([](const std::string& name) { return check_parsers(name, "none"); });
+    group
+        .add_option("--tool-call-parser", args.tool_call_parser,
+                    "auto (by the template), none, deepseekv3, deepseekv31, deepseekv32 or deepseekv4")
+        ->check([](const std::string& name) { return check_parsers("none", name); });
     group
         .add_option("--reasoning-field", args.reasoning_field,
                     "Where answers have their reasoning: both, reasoning_content or reasoning")
