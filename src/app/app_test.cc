@@ -107,6 +107,18 @@ TEST(CommandLine, AnUnknownParserIsRefusedWithTheNamesOfTheKnown) {
       << said;
 }
 
+TEST(CommandLine, AKeyThatProtectsNothingIsRefused) {
+  for (const std::string flag : {"--api-key", "--admin-api-key"}) {
+    for (const std::string key : {"", "a key", "key\n", "k\xc3\xa9y", std::string(257, 'k').c_str()}) {
+      std::string said;
+      EXPECT_EQ(run({"serve", "--model-path", "x", flag, key}, &said), 2) << '"' << key << '"';
+      EXPECT_NE(said.find(flag + ": "), std::string::npos) << said;
+      EXPECT_TRUE(key.empty() || said.find(key) == std::string::npos) << said;
+      EXPECT_EQ(run({"serve", "--model-path", "x", flag + "=" + key}, &said), 2) << '"' << key << '"';
+    }
+  }
+}
+
 TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {
   const struct {
     const char* flag;

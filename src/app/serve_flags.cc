@@ -1,11 +1,24 @@
 #include "app/serve_flags.h"
 
+#include <algorithm>
+
 #include "text/grammar/grammars.h"
 
 namespace fathom::app {
 namespace {
 
 constexpr int64_t kMaxBytes = int64_t{1} << 32;
+
+// As in a key file. The key itself is never shown.
+std::string check_key(const std::string& key) {
+  constexpr size_t kMaxKey = 256;
+  if (key.empty()) return "got an empty key, which would let everyone in; give one, or leave the flag out";
+  const bool printable = std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c <= '~'; });
+  if (printable && key.size() <= kMaxKey) return {};
+  return fmt::format("got {}, expected 1 to {} printable characters without blanks",
+                     printable ? fmt::format("{} characters", key.size()) : "others than printable ones",
+                     kMaxKey);
+}
 
 void add_server(CLI::App& group, ServeArgs& args) {
   group.add_option("--host", args.host, "Address to listen on");
@@ -34,11 +47,14 @@ void add_server(CLI::App& group, ServeArgs& args) {
 }
 
 void add_access(CLI::App& group, ServeArgs& args) {
-  group.add_option("--api-key", args.api_key, "Key that clients must send as a bearer token");
+  group.add_option("--api-key", args.api_key, "Key that clients must send as a bearer token")
+      ->check(check_key);
   group.add_option("--api-key-file", args.api_key_file,
                    "File of keys, NAME:KEY[:OPTIONS] a line; read again when it changes, and on SIGHUP");
-  group.add_option("--admin-api-key", args.admin_api_key,
-                   "Key for what touches or shows everyone's requests (/flush_cache, abort_all, ...)");
+  group
+      .add_option("--admin-api-key", args.admin_api_key,
+                  "Key for what touches or shows everyone's requests (/flush_cache, abort_all, ...)")
+      ->check(check_key);
   group
       .add_option(
           "--multi-tenant", args.multi_tenant,
