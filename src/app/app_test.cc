@@ -194,10 +194,30 @@ TEST(CommandLine, HelpIsGrouped) {
   }
 }
 
-TEST(CommandLine, AMissingModelIsAnErrorNotACrash) {
+TEST(CommandLine, AModelThatIsNoFolderIsToldFirst) {
+  const std::string file = FATHOM_SOURCE_DIR "/models/demo/config.json";
+  const std::vector<std::vector<std::string>> commands = {
+      {"serve"},
+      {"chat"},
+      {"generate", "--input", file},
+      {"verify", "--golden", FATHOM_SOURCE_DIR "/tests/golden/demo.safetensors"},
+      {"plan"},
+      {"bench"}};
+  for (auto words : commands) {
+    const std::string start = "fathom " + words.front() + ": --model-path ";
+    words.insert(words.end(), {"--model-path", "deepseek-ai/DeepSeek-V3"});
+    std::string said;
+    EXPECT_EQ(run(words, &said), 1);
+    EXPECT_EQ(said,
+              start +
+                  "deepseek-ai/DeepSeek-V3: no such folder; nothing is downloaded, give the folder of a "
+                  "downloaded checkpoint\n");
+    words.back() = file;
+    EXPECT_EQ(run(words, &said), 1);
+    EXPECT_EQ(said, start + file +
+                        ": is a file; give the folder that it lies in, with config.json and *.safetensors\n");
+  }
   std::string said;
-  EXPECT_EQ(run({"plan", "--model-path", "/nowhere"}, &said), 1);
-  EXPECT_NE(said.find("/nowhere"), std::string::npos) << said;
   EXPECT_EQ(run({"plan", "--model-path", FATHOM_SOURCE_DIR "/models/demo"}, &said), 0);
   EXPECT_NE(said.find("routed experts"), std::string::npos) << said;
 }

@@ -10,6 +10,7 @@
 #include "app/plan_flags.h"
 #include "app/refused_flags.h"
 #include "app/serve_flags.h"
+#include "app/settle_flags.h"
 #include "app/version.h"
 
 namespace fathom::app {
@@ -87,6 +88,16 @@ int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure, int ar
   return 2;
 }
 
+// Runs the command that `command` is, once its model's flags are settled.
+template <class Args>
+int run_settled(const CLI::App& command, Args& args, int (*run)(const Args&)) {
+  if (const auto settled = settle_flags(command, args.model); !settled.ok()) {
+    std::fprintf(stderr, "fathom %s: %s\n", command.get_name().c_str(), settled.error().message.c_str());
+    return 1;
+  }
+  return run(args);
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
@@ -116,12 +127,12 @@ int run_command_line(int argc, char** argv) {
                    .groups = true},
                   serve_args.model);
   add_serve_flags(*serve, serve_args);
-  serve->callback([&] { command = [&] { return run_serve(serve_args); }; });
+  serve->callback([&] { command = [&] { return run_settled(*serve, serve_args, run_serve); }; });
 
   ChatArgs chat_args;
   auto* chat = add("chat", "Talk to a model in the terminal");
   add_chat_flags(*chat, chat_args);
-  chat->callback([&] { command = [&] { return run_chat(chat_args); }; });
+  chat->callback([&] { command = [&] { return run_settled(*chat, chat_args, run_chat); }; });
 
   GenerateArgs generate_args;
   auto* generate = add("generate", "Answer a file of requests (JSONL), offline");
@@ -142,7 +153,7 @@ int run_command_line(int argc, char** argv) {
                    "JSONL of {prompt | messages | input_ids, ...}; - is stdin")
       ->required();
   generate->add_option("--output", generate_args.output, "JSONL of answers; - is stdout");
-  generate->callback([&] { command = [&] { return run_generate(generate_args); }; });
+  generate->callback([&] { command = [&] { return run_settled(*generate, generate_args, run_generate); }; });
 
   VerifyArgs verify_args;
   auto* verify = add("verify", "Compare logits and greedy tokens with a golden file");
@@ -153,13 +164,13 @@ int run_command_line(int argc, char** argv) {
   verify->add_option("--tolerance", verify_args.tolerance,
                      "Largest absolute error of a logit (float32: 2e-3)");
   verify->add_option("--max-kl", verify_args.max_kl, "Largest median KL divergence (bfloat16: 5e-3)");
-  verify->callback([&] { command = [&] { return run_verify(verify_args); }; });
+  verify->callback([&] { command = [&] { return run_settled(*verify, verify_args, run_verify); }; });
 
   PlanArgs plan_args;
   auto* plan = add("plan", "Show what a model takes of each rank's memory and links, from its config alone");
   add_model_flags(*plan, {.pool = true, .speculation = true, .ranks = true, .groups = true}, plan_args.model);
   add_plan_flags(*plan, plan_args);
-  plan->callback([&] { command = [&] { return run_plan(plan_args); }; });
+  plan->callback([&] { command = [&] { return run_settled(*plan, plan_args, run_plan); }; });
 
   BenchArgs bench_args;
   auto* bench = add("bench", "Measure prefill and decode beside the machine's bandwidth and peak");
@@ -210,7 +221,9 @@ int run_command_line(int argc, char** argv) {
   auto* ops = bench->add_subcommand("ops", "Time single ops of the GPU beside public kernels (no model)");
   bench->callback([&, ops, bench_model] {
     if (!ops->parsed() && bench_model->empty()) throw CLI::RequiredError("--model-path");
-    command = [&, ops] { return ops->parsed() ? run_bench_ops() : run_bench(bench_args); };
+    command = [&, ops] {
+      return ops->parsed() ? run_bench_ops() : run_settled(*bench, bench_args, run_bench);
+    };
   });
 
   try {

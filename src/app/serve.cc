@@ -51,12 +51,6 @@ int fail(const Error& failure) {
 
 int run_serve(const ServeArgs& args) {
   const int64_t start_ns = steady_clock().now_ns();
-  LogLevel level;
-  if (!parse_log_level(args.model.log_level, &level)) {
-    return fail({ErrorCode::kInvalidArgument,
-                 "--log-level " + args.model.log_level + ": expected debug, info, warning, error or off"});
-  }
-  set_log_level(level);
   // Each of the hundreds of threads that answer requests would otherwise end up with a heap of its own, whose
   // holes the others cannot use: memory would grow for hours.
   mallopt(M_ARENA_MAX, 8);

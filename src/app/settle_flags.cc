@@ -1,0 +1,45 @@
+#include "app/settle_flags.h"
+
+#include <sys/stat.h>
+
+#include "base/log.h"
+
+namespace fathom::app {
+namespace {
+
+Result<void> set_level(const std::string& name) {
+  LogLevel level;
+  if (!parse_log_level(name, &level)) {
+    return error(ErrorCode::kInvalidArgument, "--log-level {}: expected debug, info, warning, error or off",
+                 name);
+  }
+  set_log_level(level);
+  return {};
+}
+
+Result<void> check_model_path(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) {
+    return error(ErrorCode::kNotFound,
+                 "--model-path {}: no such folder; nothing is downloaded, give the folder of a downloaded "
+                 "checkpoint",
+                 path);
+  }
+  if (!S_ISDIR(status.st_mode)) {
+    return error(ErrorCode::kInvalidArgument,
+                 "--model-path {}: is a file; give the folder that it lies in, with config.json and "
+                 "*.safetensors",
+                 path);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> settle_flags(const CLI::App& command, ModelArgs& args) {
+  FATHOM_TRY(set_level(args.log_level));
+  if (command.count("--model-path") > 0) FATHOM_TRY(check_model_path(args.model_path));
+  return {};
+}
+
+}  // namespace fathom::app

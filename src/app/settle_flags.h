@@ -1,0 +1,15 @@
+// What the flags of a model come to together, once each has been read and before anything is loaded.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "app/args.h"
+#include "base/result.h"
+
+namespace fathom::app {
+
+// Decides what flags of `command` leave to others of them, and says so in the log, whose level it sets. An
+// Error says which flag cannot be obeyed.
+Result<void> settle_flags(const CLI::App& command, ModelArgs& args);
+
+}  // namespace fathom::app
