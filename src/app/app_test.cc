@@ -109,7 +109,8 @@ TEST(CommandLine, AnUnknownParserIsRefusedWithTheNamesOfTheKnown) {
 
 TEST(CommandLine, AKeyThatProtectsNothingIsRefused) {
   for (const std::string flag : {"--api-key", "--admin-api-key"}) {
-    for (const std::string key : {"", "a key", "key\n", "k\xc3\xa9y", std::string(257, 'k').c_str()}) {
+    for (const std::string& key : {std::string(), std::string("a key"), std::string("key\n"),
+                                   std::string("k\xc3\xa9y"), std::string(257, 'k')}) {
       std::string said;
       EXPECT_EQ(run({"serve", "--model-path", "x", flag, key}, &said), 2) << '"' << key << '"';
       EXPECT_NE(said.find(flag + ": "), std::string::npos) << said;
@@ -117,6 +118,20 @@ TEST(CommandLine, AKeyThatProtectsNothingIsRefused) {
       EXPECT_EQ(run({"serve", "--model-path", "x", flag + "=" + key}, &said), 2) << '"' << key << '"';
     }
   }
+}
+
+TEST(CommandLine, SizesOfGraphsMayHaveCommas) {
+  for (const std::vector<std::string>& sizes :
+       {std::vector<std::string>{"1,2,4"}, {"1", "2", "4"}, {"1,2", "4"}}) {
+    std::vector<std::string> words = {"serve", "--model-path", "/nowhere", "--cuda-graph-bs"};
+    words.insert(words.end(), sizes.begin(), sizes.end());
+    std::string said;
+    EXPECT_EQ(run(words, &said), 1) << "the flags are good: " << said;
+    EXPECT_NE(said.find("no such folder"), std::string::npos) << said;
+  }
+  std::string said;
+  EXPECT_EQ(run({"serve", "--model-path", "/nowhere", "--cuda-graph-bs", "1,0"}, &said), 2);
+  EXPECT_NE(said.find("--cuda-graph-bs: "), std::string::npos) << said;
 }
 
 TEST(CommandLine, OffersAFlagOnlyWhereItIsObeyed) {

@@ -109,7 +109,9 @@ void add_device(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                  "Launch every kernel of a decode step by itself");
   group
       .add_option("--cuda-graph-bs", args.cuda_graph_bs,
-                  "Numbers of rows to capture decode graphs for; default: chosen")
+                  "Numbers of rows to capture decode graphs for, with blanks or commas between; default: "
+                  "chosen")
+      ->delimiter(',')
       ->check(CLI::Range(1, 4096));
   group
       .add_option("--cuda-graph-max-bs", args.cuda_graph_max_bs, "Most rows of a decode graph; default: 256")
