@@ -42,7 +42,7 @@ struct ModelArgs {
   int32_t ep_num_redundant_experts = 0;
   bool enable_eplb = false;
   int32_t eplb_rebalance_num_iterations = 0;  // 0: 1000
-  bool enable_ep_moe = false;                 // ep_size is tp_size
+  bool enable_ep_moe = false;                 // ep_size, where it is not given, is tp_size
   int32_t pp_size = 1;
   int32_t dist_timeout = 0;  // seconds; 0: 300
   int32_t nnodes = 1;

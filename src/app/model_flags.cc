@@ -252,10 +252,8 @@ void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
               "Sets of those ranks that the routed experts are spread over; default: 1, each rank has "
               "a part of every expert")
           ->check(CLI::Range(1, 256));
-  group
-      .add_flag("--enable-ep-moe", args.enable_ep_moe,
-                "Every rank has experts of its own: --ep-size is --tp-size")
-      ->excludes(experts);
+  group.add_flag("--enable-ep-moe", args.enable_ep_moe,
+                 "Experts are spread over ranks: --ep-size, where it is not given, is --tp-size");
   group
       .add_option("--ep-num-redundant-experts", args.ep_num_redundant_experts,
                   "Further places for routed experts, of all sets together; default: 0")
@@ -277,16 +275,13 @@ void add_ranks(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                   "Stages of layers, each of --tp-size ranks; default: 1")
       ->check(CLI::Range(1, 64));
   if (parts.groups) {
-    auto* dp =
-        group
-            .add_option("--dp-size,--dp,--data-parallel-size", args.dp_size,
-                        "Copies of the model, each of --tp-size ranks; with --enable-dp-attention, groups "
-                        "that the --tp-size ranks are split in; default: 1")
-            ->check(CLI::Range(1, 64));
     group
-        .add_flag("--enable-dp-attention", args.enable_dp_attention,
-                  "Each group has requests and a KV pool of its own; experts are shared by all")
-        ->needs(dp);
+        .add_option("--dp-size,--dp,--data-parallel-size", args.dp_size,
+                    "Copies of the model, each of --tp-size ranks; default: 1. With --enable-dp-attention, "
+                    "groups that the --tp-size ranks are split in; default: --tp-size, a rank each")
+        ->check(CLI::Range(1, 64));
+    group.add_flag("--enable-dp-attention", args.enable_dp_attention,
+                   "Each group has requests and a KV pool of its own; experts are shared by all");
   }
   group.add_option("--base-gpu-id", args.base_gpu_id, "The first rank's GPU; the others follow; default: 0")
       ->check(CLI::Range(0, 63));

@@ -139,5 +139,21 @@ TEST(Plan, StepTimesCompareTheLayoutsThatFit) {
   EXPECT_NE(said.find("no layout"), std::string::npos) << said;
 }
 
+TEST(Plan, RanksSayHowManyGroupsAndSetsThereAre) {
+  std::string said;
+  EXPECT_EQ(plan("--gpu h200 --tp 8 --enable-dp-attention", &said), 0);
+  EXPECT_NE(said.find("8 groups of requests, as many as --tp-size says"), std::string::npos) << said;
+  EXPECT_NE(said.find("8 ranks (--tp 8 --dp 8 --enable-dp-attention)"), std::string::npos) << said;
+  EXPECT_EQ(plan("--gpu h200 --tp 8 --enable-dp-attention --dp 4", &said), 0);
+  EXPECT_NE(said.find("8 ranks (--tp 8 --dp 4 --enable-dp-attention)"), std::string::npos) << said;
+  EXPECT_EQ(said.find("as many as"), std::string::npos) << said;
+  EXPECT_EQ(plan("--gpu h200 --tp 8 --enable-ep-moe", &said), 0);
+  EXPECT_NE(said.find("8 ranks (--tp 8 --ep-size 8)"), std::string::npos) << said;
+  EXPECT_EQ(plan("--gpu h200 --tp 8 --enable-ep-moe --ep-size 4", &said), 0);
+  EXPECT_NE(said.find("8 ranks (--tp 8 --ep-size 4)"), std::string::npos) << said;
+  EXPECT_EQ(plan("--gpu h200 --tp 8 --enable-ep-moe --ep-size 3", &said), 1);
+  EXPECT_NE(said.find("make --tp a multiple of --ep-size"), std::string::npos) << said;
+}
+
 }  // namespace
 }  // namespace fathom::app

@@ -119,7 +119,7 @@ engine::Settings engine_settings(const ModelArgs& args) {
   settings.base_gpu_id = args.base_gpu_id;
   settings.dp_size = args.dp_size;
   settings.enable_dp_attention = args.enable_dp_attention;
-  settings.ep_size = args.enable_ep_moe ? args.tp_size : args.ep_size;
+  settings.ep_size = args.ep_size;
   settings.pp_size = args.pp_size;
   settings.redundant_experts = args.ep_num_redundant_experts;
   settings.enable_eplb = args.enable_eplb;
@@ -308,7 +308,7 @@ nlohmann::ordered_json Serving::describe(const ModelArgs& args) const {
   info["tp_size"] = args.tp_size;
   info["dp_size"] = args.dp_size;
   info["enable_dp_attention"] = args.enable_dp_attention;
-  info["ep_size"] = args.enable_ep_moe ? args.tp_size : args.ep_size;
+  info["ep_size"] = args.ep_size;
   info["pp_size"] = args.pp_size;
   if (const auto experts = engines_.front()->experts()) {
     info["eplb"] = {{"balancings", experts->balancings},

@@ -34,11 +34,22 @@ Result<void> check_model_path(const std::string& path) {
   return {};
 }
 
+// As in the reference system, the ranks say how many groups and sets there are where nobody else does.
+void settle_ranks(const CLI::App& command, ModelArgs& args) {
+  if (args.enable_dp_attention && command.count("--dp-size") == 0) {
+    args.dp_size = args.tp_size;
+    LOG_INFO("--enable-dp-attention without --dp-size: {} groups of requests, as many as --tp-size says",
+             args.dp_size);
+  }
+  if (args.enable_ep_moe && command.count("--ep-size") == 0) args.ep_size = args.tp_size;
+}
+
 }  // namespace
 
 Result<void> settle_flags(const CLI::App& command, ModelArgs& args) {
   FATHOM_TRY(set_level(args.log_level));
   if (command.count("--model-path") > 0) FATHOM_TRY(check_model_path(args.model_path));
+  settle_ranks(command, args);
   return {};
 }
 
