@@ -49,6 +49,14 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   return names;
 }
 
+// Of a flag with one value that is given twice the last one counts, as in the reference system; lists go on.
+void take_last(CLI::App& app) {
+  for (auto* option : app.get_options()) {
+    if (option->get_expected_max() == 1) option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  }
+  for (auto* inner : app.get_subcommands({})) take_last(*inner);
+}
+
 // "serve and chat": the commands that have the flag, or "".
 std::string commands_with(const CLI::App& root, const std::string& flag) {
   std::vector<std::string> names;
@@ -226,6 +234,7 @@ int run_command_line(int argc, char** argv) {
     };
   });
 
+  take_last(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ExtrasError& failure) {

@@ -155,5 +155,16 @@ TEST(Plan, RanksSayHowManyGroupsAndSetsThereAre) {
   EXPECT_NE(said.find("make --tp a multiple of --ep-size"), std::string::npos) << said;
 }
 
+TEST(Plan, OfAFlagThatIsGivenTwiceTheLastCounts) {
+  std::string said;
+  EXPECT_EQ(
+      plan("--gpu h100 --tp 2 --gpu=h200 --tp-size 16 --tensor-parallel-size 8 --disable-mla --disable-mla",
+           &said),
+      0);
+  EXPECT_NE(said.find("8 ranks (--tp 8)"), std::string::npos) << said;
+  EXPECT_NE(said.find("H200"), std::string::npos) << said;
+  EXPECT_EQ(plan("--gpu h200 --tp 2 --tp 0", &said), 2) << "each is checked";
+}
+
 }  // namespace
 }  // namespace fathom::app
