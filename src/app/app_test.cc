@@ -66,9 +66,8 @@ TEST(CommandLine, AnUnknownFlagNamesTheNearest) {
 
 TEST(CommandLine, AFlagOfTheReferenceIsRefusedWithItsReason) {
   std::string said;
-  EXPECT_EQ(run({"serve", "--model-path", "x", "--trust-remote-code"}, &said), 2);
-  EXPECT_NE(said.find("--trust-remote-code is not available: Fathom never runs code"), std::string::npos)
-      << said;
+  EXPECT_EQ(run({"serve", "--model-path", "x", "--revision", "main"}, &said), 2);
+  EXPECT_NE(said.find("--revision is not available: nothing is downloaded"), std::string::npos) << said;
   EXPECT_EQ(run({"serve", "--model-path=x", "--enable-lora=2"}, &said), 2);
   EXPECT_NE(said.find("--enable-lora is not available"), std::string::npos) << said;
 }
@@ -81,12 +80,41 @@ TEST(CommandLine, EveryFlagOfTheReferenceThatFathomLacksHasAReason) {
                  "--quantization", "awq", "--prot", "1"},
                 &said),
             2);
-  for (const char* flag : {"--trust-remote-code", "--hicache-ratio", "--dsa-decode-backend",
-                           "--disaggregation-mode", "--stream-interval", "--quantization"}) {
+  for (const char* flag : {"--hicache-ratio", "--dsa-decode-backend", "--disaggregation-mode",
+                           "--stream-interval", "--quantization"}) {
     EXPECT_NE(said.find(std::string(flag) + " is not available: "), std::string::npos) << flag << "\n"
                                                                                        << said;
   }
   EXPECT_NE(said.find("unknown flag --prot; did you mean --port?"), std::string::npos) << said;
+  EXPECT_EQ(said.find("trust-remote-code"), std::string::npos) << said;
+}
+
+TEST(CommandLine, AFlagThatAsksForWhatIsSoAnywayIsTakenWithALine) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"--trust-remote-code"},        {"--sampling-backend", "flashinfer"},
+      {"--grammar-backend=xgrammar"}, {"--radix-eviction-policy", "lru"},
+      {"--stream-interval", "1"},     {"--enable-torch-compile"},
+      {"--torch-compile-max-bs", "8"}};
+  std::vector<std::string> all = {"plan"};
+  for (const auto& words : cases) all.insert(all.end(), words.begin(), words.end());
+  all.insert(all.end(), {"--model-path", FATHOM_SOURCE_DIR "/models/demo"});
+  std::string said;
+  EXPECT_EQ(run(all, &said), 0) << said;
+  for (const auto& words : cases) {
+    const std::string flag = words.front().substr(0, words.front().find('='));
+    EXPECT_NE(said.find(flag + " is not needed: "), std::string::npos) << flag << '\n' << said;
+  }
+  // What asks for something else is refused, and so is half of it.
+  for (const auto& words : {std::vector<std::string>{"--grammar-backend", "none"},
+                            {"--radix-eviction-policy=lfu"},
+                            {"--stream-interval", "10"},
+                            {"--trust-remote-code=false"},
+                            {"--sampling-backend"}}) {
+    std::vector<std::string> line = {"plan", "--model-path", FATHOM_SOURCE_DIR "/models/demo"};
+    line.insert(line.end(), words.begin(), words.end());
+    EXPECT_EQ(run(line, &said), 2) << words.front() << said;
+  }
+  EXPECT_NE(said.find("--sampling-backend: expected a value; it is not needed"), std::string::npos) << said;
 }
 
 TEST(CommandLine, ANumberOutOfRangeIsToldInWords) {

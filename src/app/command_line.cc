@@ -11,6 +11,7 @@
 #include "app/refused_flags.h"
 #include "app/serve_flags.h"
 #include "app/settle_flags.h"
+#include "app/unneeded_flags.h"
 #include "app/version.h"
 
 namespace fathom::app {
@@ -69,18 +70,21 @@ std::string commands_with(const CLI::App& root, const std::string& flag) {
 }
 
 // CLI11 says only that a flag is unknown: add why it is refused, or what was probably meant.
-int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure, int argc, char** argv) {
+int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure,
+                   const std::vector<std::string>& words) {
   const CLI::App* command = &root;
   for (const auto* sub : root.get_subcommands()) command = sub;
   const auto known = flags_of(*command);
   bool explained = false;
-  for (int i = 1; i < argc; ++i) {
-    std::string flag = argv[i];
-    flag = flag.substr(0, flag.find('='));
+  for (const auto& word : words) {
+    const std::string flag = word.substr(0, word.find('='));
     if (flag.rfind("--", 0) != 0 || std::find(known.begin(), known.end(), flag) != known.end()) continue;
     explained = true;
     if (auto reason = refusal_of(flag)) {
       std::fprintf(stderr, "fathom: %s is not available: %s\n", flag.c_str(), reason->c_str());
+    } else if (auto form = form_of_unneeded_flag(flag)) {
+      std::fprintf(stderr, "fathom: %s: expected %s; it is not needed, leave it out\n", flag.c_str(),
+                   form->c_str());
     } else if (const auto others = commands_with(root, flag); !others.empty()) {
       std::fprintf(stderr, "fathom: %s has no use for %s; it is a flag of %s\n", command->get_name().c_str(),
                    flag.c_str(), others.c_str());
@@ -96,10 +100,11 @@ int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure, int ar
   return 2;
 }
 
-// Runs the command that `command` is, once its model's flags are settled.
+// Runs the command that `command` is, once its model's flags are settled. `notes`: for the log.
 template <class Args>
-int run_settled(const CLI::App& command, Args& args, int (*run)(const Args&)) {
-  if (const auto settled = settle_flags(command, args.model); !settled.ok()) {
+int run_settled(const CLI::App& command, const std::vector<std::string>& notes, Args& args,
+                int (*run)(const Args&)) {
+  if (const auto settled = settle_flags(command, notes, args.model); !settled.ok()) {
     std::fprintf(stderr, "fathom %s: %s\n", command.get_name().c_str(), settled.error().message.c_str());
     return 1;
   }
@@ -116,6 +121,8 @@ int run_command_line(int argc, char** argv) {
   app.get_formatter()->column_width(34);
 
   std::function<int()> command;
+  std::vector<std::string> words(argv + 1, argv + argc);
+  std::vector<std::string> notes;
   auto add = [&](const char* name, const char* help) { return app.add_subcommand(name, help); };
 
   ServeArgs serve_args;
@@ -135,12 +142,12 @@ int run_command_line(int argc, char** argv) {
                    .groups = true},
                   serve_args.model);
   add_serve_flags(*serve, serve_args);
-  serve->callback([&] { command = [&] { return run_settled(*serve, serve_args, run_serve); }; });
+  serve->callback([&] { command = [&] { return run_settled(*serve, notes, serve_args, run_serve); }; });
 
   ChatArgs chat_args;
   auto* chat = add("chat", "Talk to a model in the terminal");
   add_chat_flags(*chat, chat_args);
-  chat->callback([&] { command = [&] { return run_settled(*chat, chat_args, run_chat); }; });
+  chat->callback([&] { command = [&] { return run_settled(*chat, notes, chat_args, run_chat); }; });
 
   GenerateArgs generate_args;
   auto* generate = add("generate", "Answer a file of requests (JSONL), offline");
@@ -161,7 +168,8 @@ int run_command_line(int argc, char** argv) {
                    "JSONL of {prompt | messages | input_ids, ...}; - is stdin")
       ->required();
   generate->add_option("--output", generate_args.output, "JSONL of answers; - is stdout");
-  generate->callback([&] { command = [&] { return run_settled(*generate, generate_args, run_generate); }; });
+  generate->callback(
+      [&] { command = [&] { return run_settled(*generate, notes, generate_args, run_generate); }; });
 
   VerifyArgs verify_args;
   auto* verify = add("verify", "Compare logits and greedy tokens with a golden file");
@@ -172,13 +180,13 @@ int run_command_line(int argc, char** argv) {
   verify->add_option("--tolerance", verify_args.tolerance,
                      "Largest absolute error of a logit (float32: 2e-3)");
   verify->add_option("--max-kl", verify_args.max_kl, "Largest median KL divergence (bfloat16: 5e-3)");
-  verify->callback([&] { command = [&] { return run_settled(*verify, verify_args, run_verify); }; });
+  verify->callback([&] { command = [&] { return run_settled(*verify, notes, verify_args, run_verify); }; });
 
   PlanArgs plan_args;
   auto* plan = add("plan", "Show what a model takes of each rank's memory and links, from its config alone");
   add_model_flags(*plan, {.pool = true, .speculation = true, .ranks = true, .groups = true}, plan_args.model);
   add_plan_flags(*plan, plan_args);
-  plan->callback([&] { command = [&] { return run_settled(*plan, plan_args, run_plan); }; });
+  plan->callback([&] { command = [&] { return run_settled(*plan, notes, plan_args, run_plan); }; });
 
   BenchArgs bench_args;
   auto* bench = add("bench", "Measure prefill and decode beside the machine's bandwidth and peak");
@@ -230,15 +238,19 @@ int run_command_line(int argc, char** argv) {
   bench->callback([&, ops, bench_model] {
     if (!ops->parsed() && bench_model->empty()) throw CLI::RequiredError("--model-path");
     command = [&, ops] {
-      return ops->parsed() ? run_bench_ops() : run_settled(*bench, bench_args, run_bench);
+      return ops->parsed() ? run_bench_ops() : run_settled(*bench, notes, bench_args, run_bench);
     };
   });
 
   take_last(app);
+  for (const auto* chosen : app.get_subcommands({})) {
+    if (!words.empty() && chosen->get_name() == words.front())
+      notes = take_unneeded_flags(words, flags_of(*chosen));
+  }
   try {
-    app.parse(argc, argv);
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
   } catch (const CLI::ExtrasError& failure) {
-    return explain_extras(app, failure, argc, argv);
+    return explain_extras(app, failure, words);
   } catch (const CLI::ParseError& failure) {
     return app.exit(failure) == 0 ? 0 : 2;
   }

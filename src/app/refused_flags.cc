@@ -15,8 +15,6 @@ struct Refusal {
 constexpr std::string_view kGathered =
     "every rank sees the tokens of all and answers for its experts (--ep-size); leave it out";
 constexpr std::string_view kFromCheckpoint = "the format is read from the checkpoint; leave it out";
-constexpr std::string_view kNoTorch =
-    "there is no PyTorch in Fathom: kernels are compiled ahead; leave it out";
 constexpr std::string_view kAttention =
     "attention kernels are chosen by the device; on a CPU see --cpu-isa to force a level";
 constexpr std::string_view kKernels = "kernels are chosen by the device and the shapes; leave it out";
@@ -30,16 +28,13 @@ constexpr std::string_view kImages = "this version takes text alone";
 constexpr std::string_view kLora = "LoRA adapters are not supported";
 constexpr std::string_view kTls = "Fathom speaks no TLS: put a proxy in front of it (docs/security.md)";
 constexpr std::string_view kLinks = "ranks choose how they talk by the size of the message; leave it out";
-constexpr std::string_view kNoWarmUp = "nothing needs to be warmed up; leave it out";
 constexpr std::string_view kGraphs = "use --cuda-graph-bs or --cuda-graph-max-bs";
 
 // A name with a star stands for all flags that begin so.
 constexpr std::array kRefusals = {
-    Refusal{"--trust-remote-code", "Fathom never runs code of a checkpoint; leave it out"},
     Refusal{"--revision", "nothing is downloaded: --model-path is a folder"},
     Refusal{"--download-dir", "nothing is downloaded: --model-path is a folder"},
     Refusal{"--json-model-override-args", "edit the checkpoint's config.json"},
-    Refusal{"--model-loader-extra-config", "weights are read in parallel; leave it out"},
     Refusal{"--quantization", kFromCheckpoint},
     Refusal{"--quantization-param-path", "FP8 caches have a scale of 1; leave it out"},
     Refusal{"--is-embedding", "Fathom serves generative models only"},
@@ -50,9 +45,6 @@ constexpr std::array kRefusals = {
     Refusal{"--limit-mm-*", kImages},
     Refusal{"--mm-*", kImages},
 
-    Refusal{"--enable-torch-compile", kNoTorch},
-    Refusal{"--torch-compile-max-bs", kNoTorch},
-    Refusal{"--max-torch-compile-bs", kNoTorch},
     Refusal{"--enable-flashinfer-mla", kAttention},
     Refusal{"--enable-flashmla", kAttention},
     Refusal{"--flashinfer-*", kAttention},
@@ -63,13 +55,11 @@ constexpr std::array kRefusals = {
     Refusal{"--dsa-*", kAttention},
     Refusal{"--nsa-*", kAttention},
     Refusal{"--speculative-attention-mode", "verified tokens attend as output tokens do; leave it out"},
-    Refusal{"--sampling-backend", "there is one sampler; leave it out"},
-    Refusal{"--grammar-backend", "there is one grammar engine; leave it out"},
+    Refusal{"--grammar-backend",
+            "there is one grammar engine, and it works for requests that ask for it; leave it out"},
     Refusal{"--moe-runner-backend", kKernels},
     Refusal{"--fp8-gemm-backend", kKernels},
-    Refusal{"--disable-shared-experts-fusion", "shared experts run beside the routed ones; leave it out"},
     Refusal{"--enforce-shared-experts-fusion", "shared experts run beside the routed ones; leave it out"},
-    Refusal{"--enable-fp32-lm-head", "logits are summed in float32; leave it out"},
     Refusal{"--disable-cuda-graph-padding",
             "batches are padded to the next captured size; use --cuda-graph-bs"},
     Refusal{"--cuda-graph-bs-decode", kGraphs},
@@ -77,7 +67,6 @@ constexpr std::array kRefusals = {
     Refusal{"--cuda-graph-config", kGraphs},
 
     Refusal{"--max-prefill-tokens", "use --chunked-prefill-size, which bounds the tokens of a step"},
-    Refusal{"--enable-mixed-chunk", "mixed batches are the default; --disable-mixed-chunk turns them off"},
     Refusal{"--enable-dynamic-chunking", "use --prefill-step-ratio, which bounds prompts by what steps take"},
     Refusal{"--disable-chunked-prefix-cache", "prefixes are attended to in bounded chunks; leave it out"},
     Refusal{"--num-continuous-decode-steps", "the next step is planned while one runs; leave it out"},
@@ -86,13 +75,9 @@ constexpr std::array kRefusals = {
     Refusal{"--enable-hierarchical-cache", kDeviceCache},
     Refusal{"--hicache-*", kDeviceCache},
     Refusal{"--enable-hisparse", kDeviceCache},
-    Refusal{"--sleep-on-idle", "an idle server sleeps; leave it out"},
-    Refusal{"--warmups", kNoWarmUp},
-    Refusal{"--skip-server-warmup", kNoWarmUp},
 
     Refusal{"--nccl-init-addr", "use --dist-init-addr"},
     Refusal{"--disable-custom-all-reduce", kLinks},
-    Refusal{"--enable-p2p-check", kLinks},
     Refusal{"--enable-nccl-nvls", kLinks},
     Refusal{"--enable-deepep-moe", kGathered},
     Refusal{"--deepep-mode", kGathered},
@@ -102,8 +87,6 @@ constexpr std::array kRefusals = {
     Refusal{"--eplb-min-rebalancing-utilization-threshold", kOneWay},
     Refusal{"--init-expert-location", kOneWay},
     Refusal{"--ep-dispatch-algorithm", kOneWay},
-    Refusal{"--enable-dp-lm-head",
-            "with --enable-dp-attention every group has a head of its own; leave it out"},
     Refusal{"--moe-dense-tp-size", "dense MLPs are split over a group's ranks; leave it out"},
     Refusal{"--enable-prefill-delayer", "groups wait for each other's steps; leave it out"},
     Refusal{"--load-balance-method",
@@ -123,14 +106,12 @@ constexpr std::array kRefusals = {
     Refusal{"--num-reserved-decode-tokens", kOneServer},
 
     Refusal{"--ssl-*", kTls},
-    Refusal{"--stream-interval", "tokens are sent as they come, those that wait together; leave it out"},
-    Refusal{"--enable-cache-report", "usage says in every answer how many tokens were cached; leave it out"},
+    Refusal{"--stream-interval",
+            "tokens are sent as they come, those that wait together, as with 1; leave it out"},
     Refusal{"--stream-response-default-include-usage", "give stream_options.include_usage in the request"},
     Refusal{"--allow-auto-truncate", "a prompt that is too long is refused, never cut"},
-    Refusal{"--enable-strict-thinking", "max_thinking_tokens needs no flag; leave it out"},
     Refusal{"--preferred-sampling-params", "put them into the checkpoint's generation_config.json"},
     Refusal{"--constrained-json-whitespace-pattern", "say it in the schema or by a regex of the request"},
-    Refusal{"--decode-log-interval", "/metrics says it at any time; leave it out"},
     Refusal{"--show-time-cost", "use --trace-file"},
 };
 

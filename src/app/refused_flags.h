@@ -1,5 +1,5 @@
-// Flags of the reference system that this build does not have: why, and what to use instead. A flag is either
-// obeyed or refused; none is accepted and ignored.
+// Flags of the reference system that this build does not have: why, and what to use instead. A flag is obeyed
+// or refused, or asks for what is so anyway (unneeded_flags.h); none is ignored silently.
 #pragma once
 
 #include <optional>

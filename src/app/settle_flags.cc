@@ -46,9 +46,10 @@ void settle_ranks(const CLI::App& command, ModelArgs& args) {
 
 }  // namespace
 
-Result<void> settle_flags(const CLI::App& command, ModelArgs& args) {
+Result<void> settle_flags(const CLI::App& command, const std::vector<std::string>& notes, ModelArgs& args) {
   FATHOM_TRY(set_level(args.log_level));
   if (command.count("--model-path") > 0) FATHOM_TRY(check_model_path(args.model_path));
+  for (const auto& note : notes) LOG_WARNING("{}", note);
   settle_ranks(command, args);
   return {};
 }
