@@ -51,6 +51,45 @@ TEST(RefusedFlags, SayWhy) {
   EXPECT_EQ(refusal_of("--page-size"), std::nullopt);
 }
 
+// What recipes for the reference system and for others hold: a reason for each, and what to use instead.
+TEST(RefusedFlags, RecipesOfOthersAreExplained) {
+  for (const char* flag :
+       {"--incremental-streaming-output", "--enable-flashinfer-allreduce-fusion",
+        "--enable-flashinfer-cutlass-moe", "--weight-version", "--tokenizer-worker-num",
+        "--expert-distribution-recorder-mode", "--pp-max-micro-batch-size", "--gpu-id-step",
+        "--cpu-offload-gb", "--fp8-gemm-runner-backend", "--crash-dump-folder",
+        "--bucket-time-to-first-token", "--priority-scheduling-preemption-threshold",
+        "--disable-log-requests", "--enable-nan-detection", "--enable-memory-saver", "--enable-symm-mem",
+        "--root-path", "--speculative-token-map"}) {
+    EXPECT_TRUE(refusal_of(flag).has_value()) << flag;
+  }
+  const struct {
+    const char* flag;
+    const char* ours;
+  } names[] = {{"--max-model-len", "--context-length"},
+               {"--ctx-size", "--context-length"},
+               {"--gpu-memory-utilization", "--mem-fraction-static"},
+               {"--max-num-seqs", "--max-running-requests"},
+               {"--max-num-batched-tokens", "--chunked-prefill-size"}};
+  for (const auto& name : names) {
+    std::string said;
+    EXPECT_EQ(run({"serve", "--model-path", "x", name.flag, "8"}, &said), 2);
+    EXPECT_NE(said.find(std::string(name.flag) + " is not available: use " + name.ours), std::string::npos)
+        << said;
+  }
+}
+
+TEST(CommandLine, TheDraftModelHasItsShortNames) {
+  for (const char* flag :
+       {"--speculative-draft", "--speculative-draft-model", "--speculative-draft-model-path"}) {
+    std::string said;
+    EXPECT_EQ(
+        run({"serve", "--model-path", "/nowhere", "--speculative-algorithm", "EAGLE", flag, "x"}, &said), 1)
+        << said;
+    EXPECT_NE(said.find("no such folder"), std::string::npos) << said;
+  }
+}
+
 TEST(RefusedFlags, NearestIsWhatWasMeant) {
   const std::vector<std::string> known = {"--host", "--port", "--page-size", "--model-path"};
   EXPECT_EQ(nearest_flag("--prot", known), "--port");

@@ -225,8 +225,8 @@ void add_speculation(CLI::App& group, ModelArgs& args) {
       ->needs(algorithm)
       ->excludes(exact);
   group
-      .add_option("--speculative-draft-model-path", args.speculative_draft_model_path,
-                  "Folder of the MTP layer: the model's own")
+      .add_option("--speculative-draft-model-path,--speculative-draft-model,--speculative-draft",
+                  args.speculative_draft_model_path, "Folder of the MTP layer: the model's own")
       ->type_name("DIR")
       ->needs(algorithm);
 }
