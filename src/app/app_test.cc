@@ -267,6 +267,35 @@ TEST(CommandLine, WrongValuesAreNamed) {
   EXPECT_EQ(run({}, &said), 2);
 }
 
+TEST(CommandLine, AWrongCommandNamesTheRightOnes) {
+  const struct {
+    std::vector<std::string> words;
+    const char* says;
+  } cases[] = {
+      {{}, "fathom: no command: expected serve, chat, generate, verify, plan or bench; see fathom --help\n"},
+      {{"srve"}, "unknown command 'srve': expected serve, chat,"},
+      {{"srve", "--model-path", "x"}, "did you mean fathom serve?"},
+      {{"launch_server"}, "unknown command 'launch_server': expected serve, "},
+      {{"models/demo"}, "did you mean fathom serve --model-path models/demo?"},
+      {{"--model-path", "x"}, "--model-path before a command: expected serve, chat, "},
+      {{"--model-path", "x"}, "did you mean fathom serve --model-path x?"},
+      {{"serve", "models/demo"},
+       "serve: got 'models/demo' without a flag; give the model's folder as "
+       "--model-path models/demo\n"},
+      {{"chat", "models/demo"}, "give the model's folder as --model-path models/demo"},
+      {{"plan", "--model-path", "x", "y"}, "plan: got 'y' without a flag; give each value after its flag"},
+      {{"bench", "opz"}, "bench: got 'opz' without a flag; did you mean ops?"},
+  };
+  for (const auto& item : cases) {
+    std::string said;
+    EXPECT_EQ(run(item.words, &said), 2);
+    EXPECT_NE(said.find(item.says), std::string::npos) << item.says << '\n' << said;
+  }
+  std::string said;
+  EXPECT_EQ(run({"--version"}, &said), 0);
+  EXPECT_EQ(run({"--help"}, &said), 0);
+}
+
 TEST(CommandLine, HelpIsGrouped) {
   std::string said;
   EXPECT_EQ(run({"serve", "--help"}, &said), 0);

@@ -69,6 +69,29 @@ std::string commands_with(const CLI::App& root, const std::string& flag) {
   return fmt::format("{} and {}", fmt::join(names.begin(), names.end() - 1, ", "), names.back());
 }
 
+std::vector<std::string> names_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const auto* command :
+       app.get_subcommands([](const CLI::App* sub) { return !sub->get_name().empty(); }))
+    names.push_back(command->get_name());
+  return names;
+}
+
+// Where a value stands without its flag: says so, and that the model's folder has one.
+bool explain_bare_word(const CLI::App& command) {
+  const auto left = command.remaining(true);
+  if (left.empty() || left.front().starts_with('-')) return false;
+  const std::string& word = left.front();
+  const auto near = nearest_flag(word, names_of(command));
+  const std::string instead = near ? "did you mean " + *near + "?"
+                              : command.count("--model-path") == 0
+                                  ? "give the model's folder as --model-path " + word
+                                  : "give each value after its flag";
+  std::fprintf(stderr, "fathom: %s: got '%s' without a flag; %s\n", command.get_name().c_str(), word.c_str(),
+               instead.c_str());
+  return true;
+}
+
 // CLI11 says only that a flag is unknown: add why it is refused, or what was probably meant.
 int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure,
                    const std::vector<std::string>& words) {
@@ -95,9 +118,33 @@ int explain_extras(const CLI::App& root, const CLI::ExtrasError& failure,
                    command->get_name().c_str());
     }
   }
-  if (explained) return 2;
+  if (explained || explain_bare_word(*command)) return 2;
   std::fprintf(stderr, "fathom: %s\n", failure.what());
   return 2;
+}
+
+// Whether the words begin with a command; says what to give instead if not.
+bool begins_with_command(const CLI::App& root, const std::vector<std::string>& words) {
+  const auto names = names_of(root);
+  const std::string first = words.empty() ? "" : words.front();
+  if (std::find(names.begin(), names.end(), first) != names.end()) return true;
+  if (first == "--help" || first == "-h" || first == "--version") return true;
+  std::string got = fmt::format("unknown command '{}'", first);
+  std::string instead = "see fathom --help";
+  if (words.empty()) {
+    got = "no command";
+  } else if (first.starts_with('-')) {
+    got = fmt::format("{} before a command", first);
+    instead = fmt::format("did you mean fathom serve {}?", fmt::join(words, " "));
+  } else if (const auto near = nearest_flag(first, names)) {
+    instead = fmt::format("did you mean fathom {}?", *near);
+  } else if (first.find('/') != std::string::npos) {
+    instead = fmt::format("did you mean fathom serve --model-path {}?", first);
+  }
+  std::fprintf(stderr, "fathom: %s: expected %s; %s\n", got.c_str(),
+               fmt::format("{} or {}", fmt::join(names.begin(), names.end() - 1, ", "), names.back()).c_str(),
+               instead.c_str());
+  return false;
 }
 
 // Runs the command that `command` is, once its model's flags are settled. `notes`: for the log.
@@ -243,14 +290,20 @@ int run_command_line(int argc, char** argv) {
   });
 
   take_last(app);
+  if (!begins_with_command(app, words)) return 2;
   for (const auto* chosen : app.get_subcommands({})) {
-    if (!words.empty() && chosen->get_name() == words.front())
-      notes = take_unneeded_flags(words, flags_of(*chosen));
+    if (chosen->get_name() == words.front()) notes = take_unneeded_flags(words, flags_of(*chosen));
   }
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
   } catch (const CLI::ExtrasError& failure) {
     return explain_extras(app, failure, words);
+  } catch (const CLI::RequiredError& failure) {
+    for (const auto* chosen : app.get_subcommands()) {
+      if (explain_bare_word(*chosen)) return 2;
+    }
+    app.exit(failure);
+    return 2;
   } catch (const CLI::ParseError& failure) {
     return app.exit(failure) == 0 ? 0 : 2;
   }
