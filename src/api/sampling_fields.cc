@@ -52,6 +52,7 @@ void read_seed(std::string_view name, Fields& fields, SamplingRequest* out) {
 
 void start_sampling(const ServiceContext& context, SamplingRequest* out) {
   const GenerationDefaults& defaults = context.card.defaults;
+  if (context.options.next_seed) out->seeds = &context.options.next_seed;
   SamplingParams& params = out->params;
   params.temperature = defaults.temperature.value_or(1.0F);
   params.top_p = defaults.top_p.value_or(1.0F);
@@ -125,7 +126,7 @@ void read_sampling(const ServiceContext& context, Dialect dialect, Fields& field
 SamplingParams SamplingRequest::for_choice(int index, int32_t max_new_tokens) const {
   SamplingParams choice = params;
   choice.max_new_tokens = max_new_tokens;
-  const uint64_t base = seed ? *seed : random_seed();
+  const uint64_t base = seed ? *seed : seeds != nullptr ? (*seeds)() : random_seed();
   choice.seed = index == 0 ? base : random_bits(base, 0x6e, static_cast<uint64_t>(index));
   return choice;
 }

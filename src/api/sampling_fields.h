@@ -1,6 +1,7 @@
 // The sampling fields that chat, completions and /generate share, read into core's parameters.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ struct SamplingRequest {
   SamplingParams params;                  // max_new_tokens and seed are set later, by for_choice
   std::optional<int32_t> max_new_tokens;  // nothing: until the context is full, or the endpoint's default
   std::optional<uint64_t> seed;
+  const std::function<uint64_t()>* seeds = nullptr;  // where there is none: ServiceOptions::next_seed, if set
   int32_t n = 1;
   std::vector<std::string> stop;
   bool no_stop_trim = false;

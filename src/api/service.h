@@ -66,6 +66,8 @@ struct ServiceOptions {
   bool custom_logit_processors = false;  // requests may name the known ones
   ReasoningField reasoning_field = ReasoningField::kBoth;
   CacheExplanations cache_explanations = CacheExplanations::kText;
+  // The seed of a choice whose request gives none. Empty: one that nobody can guess. Called from any thread.
+  std::function<uint64_t()> next_seed;
   // Extra keys of /server_info: the flags in force, memory, versions. Called per request, from any thread.
   std::function<nlohmann::ordered_json()> server_info;
   bool metrics = false;  // serve /metrics

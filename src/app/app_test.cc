@@ -296,6 +296,16 @@ TEST(CommandLine, AWrongCommandNamesTheRightOnes) {
   EXPECT_EQ(run({"--help"}, &said), 0);
 }
 
+TEST(CommandLine, ASeedIsANumberThatSomethingIsDrawnFrom) {
+  const std::string demo = FATHOM_SOURCE_DIR "/models/demo";
+  std::string said;
+  EXPECT_EQ(run({"serve", "--model-path", demo, "--random-seed", "-1"}, &said), 2);
+  EXPECT_NE(said.find("--random-seed: got -1, expected a whole number of 0 or more"), std::string::npos)
+      << said;
+  EXPECT_EQ(run({"bench", "--model-path", demo, "--random-seed", "7"}, &said), 1);
+  EXPECT_NE(said.find("--random-seed 7: here it is of dummy weights alone"), std::string::npos) << said;
+}
+
 TEST(CommandLine, HelpIsGrouped) {
   std::string said;
   EXPECT_EQ(run({"serve", "--help"}, &said), 0);

@@ -80,7 +80,7 @@ struct ModelArgs {
   double speculative_accept_threshold_acc = -1;
   std::string speculative_draft_model_path;  // empty: model_path
   std::string trace_file;                    // of every step
-  uint64_t random_seed = 0;                  // of dummy weights
+  std::optional<uint64_t> random_seed;       // of requests without a seed, and of dummy weights
   std::string log_level = "info";
 };
 

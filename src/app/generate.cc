@@ -17,6 +17,7 @@
 #include "app/serving.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/random.h"
 #include "base/thread_start.h"
 
 // A line of the input is either OpenAI's batch form, {"custom_id", "method", "url", "body"}, or a bare
@@ -118,6 +119,12 @@ class OrderedOutput {
   size_t next_ = 0;
 };
 
+// The request that this thread runs, and how many of its choices have a seed.
+struct SeedPlace {
+  uint64_t line = 0, choice = 0;
+};
+thread_local SeedPlace seed_place;
+
 int fail(const std::string& message) {
   std::fprintf(stderr, "fathom generate: %s\n", message.c_str());
   return 1;
@@ -143,7 +150,12 @@ int run_generate(const GenerateArgs& args) {
     if (line.find_first_not_of(" \t\r") != std::string::npos) jobs.push_back(parse_line(line, number));
   }
 
-  auto serving = Serving::start(args.model);
+  api::ServiceOptions options;
+  if (const auto seed = args.model.random_seed) {
+    // By the place in the file: the callers' threads come in any order.
+    options.next_seed = [seed = *seed] { return random_bits(seed, seed_place.line, seed_place.choice++); };
+  }
+  auto serving = Serving::start(args.model, {}, std::move(options));
   if (!serving.ok()) return fail(serving.error().message);
   (*serving)->service().set_ready();
 
@@ -160,6 +172,7 @@ int run_generate(const GenerateArgs& args) {
         begin_thread("caller");
         for (size_t index = next++; index < jobs.size(); index = next++) {
           const Job& job = jobs[index];
+          seed_place = {index, 0};
           LocalAnswer answer;
           if (job.failure.empty()) {
             answer = post((*serving)->service(), job.path, job.body);

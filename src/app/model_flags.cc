@@ -53,7 +53,17 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
         .add_option("--load-format", args.load_format,
                     "auto, safetensors, or dummy (random weights from config.json)")
         ->check(CLI::IsMember({"auto", "safetensors", "dummy"}));
-    group.add_option("--random-seed", args.random_seed, "Seed of dummy weights");
+    group
+        .add_option("--random-seed", args.random_seed,
+                    parts.text
+                        ? "Seed of the draws of requests that give none, in the order in which they come, "
+                          "and of dummy weights; default: draws that nobody can guess"
+                        : "Seed of dummy weights; default: 0")
+        ->check([](const std::string& text) -> std::string {
+          uint64_t value = 0;
+          if (CLI::detail::lexical_cast(text, value) && !text.starts_with('-')) return {};
+          return fmt::format("got {}, expected a whole number of 0 or more", text);
+        });
   }
   if (parts.text) {
     group.add_option("--tokenizer-path", args.tokenizer_path,

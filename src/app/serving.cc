@@ -1,6 +1,7 @@
 #include "app/serving.h"
 
 #include <algorithm>
+#include <atomic>
 #include <ctime>
 #include <fstream>
 #include <sstream>
@@ -8,6 +9,7 @@
 #include "app/version.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/random.h"
 
 namespace fathom::app {
 namespace {
@@ -16,6 +18,7 @@ namespace {
 constexpr int32_t kGpuWatchdog = 300;
 // The watchdog's patience with ranks that look after each other.
 constexpr std::chrono::seconds kAfterRanks{15};
+constexpr uint64_t kSeedStream = 0x5eed;
 
 Result<std::string> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -68,6 +71,13 @@ std::string or_none(const std::string& name) {
   return name.empty() ? "none" : name;
 }
 
+// Requests without a seed get these in the order in which they come.
+std::function<uint64_t()> numbered_seeds(uint64_t seed) {
+  return [seed, count = std::make_shared<std::atomic<uint64_t>>(0)] {
+    return random_bits(seed, kSeedStream, count->fetch_add(1));
+  };
+}
+
 bool on_gpu(const engine::Engine& engine) {
   return engine.device_clock().has_value();
 }
@@ -102,7 +112,7 @@ engine::Settings engine_settings(const ModelArgs& args) {
   engine::Settings settings;
   settings.model_path = args.model_path;
   settings.dummy = args.load_format == "dummy";
-  settings.random_seed = args.random_seed;
+  settings.random_seed = args.random_seed.value_or(0);
   settings.dtype = args.dtype;
   settings.kv_cache_dtype = args.kv_cache_dtype;
   settings.fp8_activations = args.fp8_activations;
@@ -243,6 +253,8 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
                  "--cache-explanations all: would tell a tenant what another asked; give text, or "
                  "--multi-tenant off");
   }
+  if (args.random_seed && !service_options.next_seed)
+    service_options.next_seed = numbered_seeds(*args.random_seed);
   service_options.custom_logit_processors = args.enable_custom_logit_processor;
   FATHOM_ASSIGN(service_options.reasoning_field, parse_reasoning_field(args.reasoning_field));
   LOG_INFO("answers: reasoning parser {}, tool call parser {}",

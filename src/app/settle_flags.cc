@@ -44,11 +44,22 @@ void settle_ranks(const CLI::App& command, ModelArgs& args) {
   if (args.enable_ep_moe && command.count("--ep-size") == 0) args.ep_size = args.tp_size;
 }
 
+// Commands without a template answer no requests, so that nothing is drawn.
+Result<void> check_seed(const CLI::App& command, const ModelArgs& args) {
+  if (!args.random_seed || args.load_format == "dummy") return {};
+  if (command.get_option_no_throw("--chat-template") != nullptr) return {};
+  return error(ErrorCode::kInvalidArgument,
+               "--random-seed {}: here it is of dummy weights alone, and nothing is drawn; add --load-format "
+               "dummy, or leave it out",
+               *args.random_seed);
+}
+
 }  // namespace
 
 Result<void> settle_flags(const CLI::App& command, const std::vector<std::string>& notes, ModelArgs& args) {
   FATHOM_TRY(set_level(args.log_level));
   if (command.count("--model-path") > 0) FATHOM_TRY(check_model_path(args.model_path));
+  FATHOM_TRY(check_seed(command, args));
   for (const auto& note : notes) LOG_WARNING("{}", note);
   settle_ranks(command, args);
   return {};

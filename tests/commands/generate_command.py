@@ -135,3 +135,18 @@ def a_line_gets_the_same_answer_alone_and_among_others(binary):
     others = [chat(f"What is {a} + {b}?", temperature=1.0, seed=a) for a, b in SUMS]
     crowd = generate(binary, others + [mine] + others, "--disable-radix-cache")[1]
     equal(content(crowd[len(others)]), alone)
+
+
+@test
+def a_random_seed_belongs_to_the_line(binary):
+    lines = [{"prompt": "a", "max_tokens": 24, "temperature": 2, "n": 2} for _ in range(12)]
+
+    def drawn(*flags):
+        code, answers, err = generate(binary, lines, *flags)
+        equal(code, 0, err)
+        return [[c["text"] for c in a["response"]["body"]["choices"]] for a in answers]
+
+    first = drawn("--random-seed", 7)
+    check(len({text for texts in first for text in texts}) > 20, first)
+    equal(drawn("--random-seed", 7, "--max-running-requests", 2), first)
+    check(drawn("--random-seed", 8) != first, "another seed")

@@ -62,3 +62,21 @@ def a_model_has_several_names_and_defaults(b):
     code, _, errors = b.run("serve", "--model-path", "models/demo", "--default-chat-template-kwargs", "thinking")
     equal(code, 1)
     check("expected a JSON object" in errors, errors)
+
+
+@test
+def a_random_seed_makes_requests_without_a_seed_the_same(b):
+    def drawn(*flags):
+        with RunningServer("--model-path", "models/demo", *flags, binary=b.path) as server:
+            answers = {}
+            texts = []
+            for _ in range(2):
+                post(server, "/v1/completions", {"prompt": "a", "max_tokens": 32, "temperature": 2, "n": 2}, answers)
+                texts += [c["text"] for c in json.loads(answers["/v1/completions"])["choices"]]
+            return texts
+
+    first = drawn("--random-seed", "7")
+    equal(len(set(first)), 4, "each choice is drawn by itself")
+    equal(drawn("--random-seed", "7"), first)
+    check(drawn("--random-seed", "8") != first, "another seed")
+    check(drawn() != drawn(), "without a seed nobody can guess")
