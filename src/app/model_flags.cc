@@ -144,8 +144,8 @@ void add_memory(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
       ->check(CLI::Range(1, 4096));
   group
       .add_option("--chunked-prefill-size", args.chunked_prefill_size,
-                  "Prompt tokens a step; -1: no chunking")
-      ->check(CLI::Range(-1, 1 << 20));
+                  "Prompt tokens a step; 0 or less: no chunking")
+      ->check(CLI::Range(-(1 << 20), 1 << 20));
 }
 
 void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {

@@ -44,6 +44,13 @@ void settle_ranks(const CLI::App& command, ModelArgs& args) {
   if (args.enable_ep_moe && command.count("--ep-size") == 0) args.ep_size = args.tp_size;
 }
 
+// 0 and less mean the same in the reference system; in ModelArgs 0 is a flag that is not given.
+void settle_chunks(const CLI::App& command, ModelArgs& args) {
+  if (args.chunked_prefill_size > 0 || command.get_option_no_throw("--chunked-prefill-size") == nullptr)
+    return;
+  if (command.count("--chunked-prefill-size") > 0) args.chunked_prefill_size = -1;
+}
+
 // Commands without a template answer no requests, so that nothing is drawn.
 Result<void> check_seed(const CLI::App& command, const ModelArgs& args) {
   if (!args.random_seed || args.load_format == "dummy") return {};
@@ -62,6 +69,7 @@ Result<void> settle_flags(const CLI::App& command, const std::vector<std::string
   FATHOM_TRY(check_seed(command, args));
   for (const auto& note : notes) LOG_WARNING("{}", note);
   settle_ranks(command, args);
+  settle_chunks(command, args);
   return {};
 }
 

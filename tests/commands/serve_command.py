@@ -80,3 +80,10 @@ def a_random_seed_makes_requests_without_a_seed_the_same(b):
     equal(drawn("--random-seed", "7"), first)
     check(drawn("--random-seed", "8") != first, "another seed")
     check(drawn() != drawn(), "without a seed nobody can guess")
+
+
+@test
+def no_chunks_have_several_names(b):
+    for size in ("0", "-1", "-2"):
+        with RunningServer("--model-path", "models/demo", "--chunked-prefill-size", size, binary=b.path) as server:
+            equal(json.loads(server.get("/get_server_info")[1])["chunked_prefill_size"], -1, size)
