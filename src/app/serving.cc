@@ -243,6 +243,13 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
 
   api::ModelCard card = make_card(args, facts, served_names);
   card.context_length = serving->schedulers_.front()->max_request_tokens();
+  if (card.context_length < facts.context_length) {
+    LOG_WARNING(
+        "context: a request may have {} tokens, not the {} of {}: the KV pool has room for no more (bound by "
+        "{})",
+        card.context_length, facts.context_length, args.context_length > 0 ? "--context-length" : "the model",
+        serving->engines_.front()->report().pool.bound);
+  }
   FATHOM_ASSIGN(
       service_options.parsers,
       text::choose_parsers(args.reasoning_parser, args.tool_call_parser,

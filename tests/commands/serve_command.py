@@ -87,3 +87,15 @@ def no_chunks_have_several_names(b):
     for size in ("0", "-1", "-2"):
         with RunningServer("--model-path", "models/demo", "--chunked-prefill-size", size, binary=b.path) as server:
             equal(json.loads(server.get("/get_server_info")[1])["chunked_prefill_size"], -1, size)
+
+
+@test
+def a_pool_that_cuts_the_context_is_told_at_the_start(b):
+    with RunningServer("--model-path", "models/demo", "--max-total-tokens", "256", binary=b.path) as server:
+        said = [line for line in server.output().splitlines() if "context: a request may have" in line]
+        equal(len(said), 1, server.output())
+        served = json.loads(server.get("/get_server_info")[1])["max_req_input_len"] + 1
+        check(f"may have {served} tokens, not the 4096 of the model" in said[0], said[0])
+        check("bound by --max-total-tokens" in said[0] and "warning" in said[0], said[0])
+    with RunningServer("--model-path", "models/demo", binary=b.path) as server:
+        check("context: " not in server.output(), server.output())
