@@ -1,5 +1,6 @@
 #include "api/request_log.h"
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -123,8 +124,13 @@ void RequestLog::write(const char* event, const ordered_json& line) {
   }
   text += '\n';
   std::lock_guard lock(mutex_);
-  std::fwrite(text.data(), 1, text.size(), file_);
-  std::fflush(file_);
+  const bool written = std::fwrite(text.data(), 1, text.size(), file_) == text.size();
+  if (std::fflush(file_) == 0 && written) return;
+  static std::atomic_flag told;  // a full disk would fill the log too
+  if (!told.test_and_set()) {
+    LOG_WARNING("--log-requests-target {}: {}; lines are lost from here on, and no more is said of it",
+                options_.target, std::strerror(errno));
+  }
 }
 
 }  // namespace fathom::api

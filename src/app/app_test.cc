@@ -306,6 +306,22 @@ TEST(CommandLine, ASeedIsANumberThatSomethingIsDrawnFrom) {
   EXPECT_NE(said.find("--random-seed 7: here it is of dummy weights alone"), std::string::npos) << said;
 }
 
+TEST(CommandLine, ATraceFileThatCannotBeWrittenIsRefusedAtTheStart) {
+  const std::string demo = FATHOM_SOURCE_DIR "/models/demo";
+  std::string said;
+  for (const std::string path : {"/nowhere/trace.json", FATHOM_SOURCE_DIR "/models"}) {
+    EXPECT_EQ(run({"serve", "--model-path", demo, "--trace-file", path}, &said), 1);
+    EXPECT_NE(said.find("--trace-file " + path + ": "), std::string::npos) << said;
+    EXPECT_NE(said.find("expected a file that can be written"), std::string::npos) << said;
+  }
+  // One that can be written stays as it is until there is a trace.
+  const std::string path = testing::TempDir() + "fathom_trace.json";
+  EXPECT_EQ(run({"serve", "--model-path", demo, "--trace-file", path, "--api-key-file", "/nowhere"}, &said),
+            1);
+  EXPECT_NE(said.find("--api-key-file"), std::string::npos) << said;
+  EXPECT_NE(::access(path.c_str(), F_OK), 0);
+}
+
 TEST(CommandLine, HelpIsGrouped) {
   std::string said;
   EXPECT_EQ(run({"serve", "--help"}, &said), 0);

@@ -1,6 +1,11 @@
 #include "app/settle_flags.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "base/log.h"
 
@@ -44,6 +49,20 @@ void settle_ranks(const CLI::App& command, ModelArgs& args) {
   if (args.enable_ep_moe && command.count("--ep-size") == 0) args.ep_size = args.tp_size;
 }
 
+// It is written when the engine ends: too late to learn that it cannot be.
+Result<void> check_trace_file(const std::string& path) {
+  if (path.empty()) return {};
+  const bool existed = ::access(path.c_str(), F_OK) == 0;
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (file < 0) {
+    return error(ErrorCode::kInvalidArgument, "--trace-file {}: {}; expected a file that can be written",
+                 path, std::strerror(errno));
+  }
+  ::close(file);
+  if (!existed) ::unlink(path.c_str());
+  return {};
+}
+
 // 0 and less mean the same in the reference system; in ModelArgs 0 is a flag that is not given.
 void settle_chunks(const CLI::App& command, ModelArgs& args) {
   if (args.chunked_prefill_size > 0 || command.get_option_no_throw("--chunked-prefill-size") == nullptr)
@@ -67,6 +86,7 @@ Result<void> settle_flags(const CLI::App& command, const std::vector<std::string
   FATHOM_TRY(set_level(args.log_level));
   if (command.count("--model-path") > 0) FATHOM_TRY(check_model_path(args.model_path));
   FATHOM_TRY(check_seed(command, args));
+  FATHOM_TRY(check_trace_file(args.trace_file));
   for (const auto& note : notes) LOG_WARNING("{}", note);
   settle_ranks(command, args);
   settle_chunks(command, args);

@@ -99,3 +99,14 @@ def a_pool_that_cuts_the_context_is_told_at_the_start(b):
         check("bound by --max-total-tokens" in said[0] and "warning" in said[0], said[0])
     with RunningServer("--model-path", "models/demo", binary=b.path) as server:
         check("context: " not in server.output(), server.output())
+
+
+@test
+def a_request_log_that_takes_no_more_is_told_once(b):
+    flags = ("--model-path", "models/demo", "--log-requests", "--log-requests-target", "/dev/full")
+    with RunningServer(*flags, binary=b.path) as server:
+        answers = {}
+        for _ in range(3):
+            post(server, "/v1/completions", {"prompt": "a", "max_tokens": 2}, answers)
+        check(until(lambda: "--log-requests-target /dev/full: No space left" in server.output()), server.output())
+        equal(server.output().count("lines are lost"), 1)
