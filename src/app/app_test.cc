@@ -322,6 +322,20 @@ TEST(CommandLine, ATraceFileThatCannotBeWrittenIsRefusedAtTheStart) {
   EXPECT_NE(::access(path.c_str(), F_OK), 0);
 }
 
+TEST(CommandLine, Float16IsRefusedByName) {
+  for (const std::string name : {"float16", "half"}) {
+    std::string said;
+    EXPECT_EQ(run({"plan", "--model-path", "x", "--dtype", name}, &said), 2);
+    EXPECT_NE(said.find("--dtype: got " + name + ", which nothing computes in: F16 weights become BF16"),
+              std::string::npos)
+        << said;
+    EXPECT_NE(said.find("use auto or bfloat16"), std::string::npos) << said;
+  }
+  std::string said;
+  EXPECT_EQ(run({"plan", "--model-path", "x", "--dtype", "int4"}, &said), 2);
+  EXPECT_NE(said.find("--dtype: got int4, expected auto, bfloat16 or float32"), std::string::npos) << said;
+}
+
 TEST(CommandLine, HelpIsGrouped) {
   std::string said;
   EXPECT_EQ(run({"serve", "--help"}, &said), 0);

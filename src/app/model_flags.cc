@@ -6,6 +6,17 @@
 namespace fathom::app {
 namespace {
 
+std::string check_dtype(const std::string& given) {
+  if (given == "auto" || given == "bfloat16" || given == "float32") return {};
+  if (given == "float16" || given == "half") {
+    return fmt::format(
+        "got {}, which nothing computes in: F16 weights become BF16 (docs/models.md); use auto or "
+        "bfloat16",
+        given);
+  }
+  return fmt::format("got {}, expected auto, bfloat16 or float32", given);
+}
+
 std::string check_chat_template(const std::string& given) {
   return text::parse_prompt_encoding(given) ? std::string() : CLI::ExistingFile(given);
 }
@@ -27,7 +38,7 @@ void add_model(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group
       .add_option("--dtype", args.dtype,
                   "auto (bfloat16), bfloat16 or float32: how activations enter the products")
-      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}));
+      ->check(check_dtype);
   group
       .add_option("--kv-cache-dtype", args.kv_cache_dtype,
                   "auto (the dtype), bfloat16, float32; on a GPU also fp8_e4m3, fp8_e5m2")
