@@ -336,6 +336,22 @@ TEST(CommandLine, Float16IsRefusedByName) {
   EXPECT_NE(said.find("--dtype: got int4, expected auto, bfloat16 or float32"), std::string::npos) << said;
 }
 
+TEST(CommandLine, VariablesOfTheReferenceAreNamedOnce) {
+  const std::string demo = FATHOM_SOURCE_DIR "/models/demo";
+  std::string said;
+  EXPECT_EQ(run({"plan", "--model-path", demo}, &said), 0);
+  EXPECT_EQ(said.find("SGLANG_"), std::string::npos) << said;
+  ::setenv("SGLANG_ENABLE_SPEC_V2", "secret", 1);
+  ::setenv("SGLANG_ENABLE_JIT_DEEPGEMM", "1", 1);
+  EXPECT_EQ(run({"plan", "--model-path", demo}, &said), 0);
+  ::unsetenv("SGLANG_ENABLE_SPEC_V2");
+  ::unsetenv("SGLANG_ENABLE_JIT_DEEPGEMM");
+  EXPECT_NE(said.find("SGLANG_ENABLE_JIT_DEEPGEMM, SGLANG_ENABLE_SPEC_V2: set, but not read"),
+            std::string::npos)
+      << said;
+  EXPECT_EQ(said.find("secret"), std::string::npos) << said;
+}
+
 TEST(CommandLine, HelpIsGrouped) {
   std::string said;
   EXPECT_EQ(run({"serve", "--help"}, &said), 0);

@@ -1,11 +1,14 @@
 #include "app/settle_flags.h"
 
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 
 #include "base/log.h"
 
@@ -70,6 +73,19 @@ void settle_chunks(const CLI::App& command, ModelArgs& args) {
   if (command.count("--chunked-prefill-size") > 0) args.chunked_prefill_size = -1;
 }
 
+// Of the reference system, whose settings these are: they have no counterpart here.
+void warn_of_environment() {
+  std::vector<std::string> names;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (text.starts_with("SGLANG_")) names.emplace_back(text.substr(0, text.find('=')));
+  }
+  if (names.empty()) return;
+  std::sort(names.begin(), names.end());
+  LOG_WARNING("environment: {}: set, but not read; what can be set has a flag (--help)",
+              fmt::join(names, ", "));
+}
+
 // Commands without a template answer no requests, so that nothing is drawn.
 Result<void> check_seed(const CLI::App& command, const ModelArgs& args) {
   if (!args.random_seed || args.load_format == "dummy") return {};
@@ -87,6 +103,7 @@ Result<void> settle_flags(const CLI::App& command, const std::vector<std::string
   if (command.count("--model-path") > 0) FATHOM_TRY(check_model_path(args.model_path));
   FATHOM_TRY(check_seed(command, args));
   FATHOM_TRY(check_trace_file(args.trace_file));
+  warn_of_environment();
   for (const auto& note : notes) LOG_WARNING("{}", note);
   settle_ranks(command, args);
   settle_chunks(command, args);
