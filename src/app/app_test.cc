@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -350,6 +351,68 @@ TEST(CommandLine, VariablesOfTheReferenceAreNamedOnce) {
             std::string::npos)
       << said;
   EXPECT_EQ(said.find("secret"), std::string::npos) << said;
+}
+
+// The words of the help after a flag, up to the next one.
+std::string help_on(const std::string& help, const std::string& flag) {
+  size_t start = std::min(help.find("  " + flag + ' '), help.find("  " + flag + ','));
+  if (start == std::string::npos) return "no help on " + flag;
+  return help.substr(start, help.find("\n    --", start) - start);
+}
+
+TEST(CommandLine, HelpTellsTheDefaults) {
+  std::string help;
+  EXPECT_EQ(run({"serve", "--help"}, &help), 0);
+  const struct {
+    const char* flag;
+    const char* says;
+  } defaults[] = {{"--host", "default: 127.0.0.1"},
+                  {"--port", "default: 30000"},
+                  {"--max-running-requests", "default: 64 on the CPU, 256 on a GPU"},
+                  {"--chunked-prefill-size", "default: 512 on the CPU, 4096 on a GPU"},
+                  {"--page-size", "default: 16 on the CPU, 64 on a GPU"},
+                  {"--mem-fraction-static", "default: 0.85"},
+                  {"--schedule-policy", "default: fcfs"},
+                  {"--max-queued-requests", "default: 4096"},
+                  {"--drain-timeout", "default: 30"},
+                  {"--max-connections", "default: 4096"},
+                  {"--idle-timeout", "default: 75"},
+                  {"--max-body-bytes", "default: 67108864"},
+                  {"--log-level", "default: info"},
+                  {"--max-messages", "default: 16384"},
+                  {"--max-tools", "default: 128"},
+                  {"--max-choices", "default: 128"},
+                  {"--max-batch", "default: 4096"},
+                  {"--max-stop-strings", "default: 16"},
+                  {"--max-json-values", "default: 4000000"}};
+  for (const auto& item : defaults) {
+    EXPECT_NE(help_on(help, item.flag).find(item.says), std::string::npos) << help_on(help, item.flag);
+  }
+  EXPECT_EQ(run({"plan", "--help"}, &help), 0);
+  EXPECT_NE(help_on(help, "--routing-bias").find("0.07 as dummy weights; default: 0"), std::string::npos)
+      << help;
+}
+
+TEST(CommandLine, EveryFlagHasAWordOfHelp) {
+  for (const std::string command : {"serve", "chat", "generate", "verify", "plan", "bench"}) {
+    std::string help;
+    EXPECT_EQ(run({command, "--help"}, &help), 0);
+    // The text begins in one column, on the flag's line or the next one.
+    constexpr size_t kText = 36;
+    std::string flag;
+    std::istringstream lines(help);
+    for (std::string line; std::getline(lines, line);) {
+      const bool begins = line.starts_with("    --");
+      if (begins) {
+        EXPECT_EQ(flag, "") << command << " has no help on it";
+        flag = line;
+        if (line.size() > kText && line[kText - 1] == ' ' && line[kText] != ' ') flag.clear();
+      } else if (line.size() > kText && line.starts_with(std::string(kText, ' '))) {
+        flag.clear();
+      }
+    }
+    EXPECT_EQ(flag, "") << command;
+  }
 }
 
 TEST(CommandLine, HelpIsGrouped) {

@@ -32,9 +32,14 @@ void add_chat_flags(CLI::App& app, ChatArgs& args) {
   url->excludes(model_path);
   chat->add_option("--api-key", args.api_key, "Key of that server")->needs(url);
   chat->add_option("--system", args.system, "System message");
-  chat->add_option("--temperature", args.temperature)->check(CLI::Range(0.0, 100.0));
-  chat->add_option("--top-p", args.top_p)->check(CLI::Range(0.0, 1.0));
-  chat->add_option("--max-tokens", args.max_tokens)->check(above_zero());
+  chat->add_option("--temperature", args.temperature,
+                   "Above 1 draws less likely tokens; default: the model's")
+      ->check(CLI::Range(0.0, 100.0));
+  chat->add_option("--top-p", args.top_p,
+                   "Draw among the likeliest tokens of this share; default: the model's")
+      ->check(CLI::Range(0.0, 1.0));
+  chat->add_option("--max-tokens", args.max_tokens, "Of an answer; default: until the context is full")
+      ->check(above_zero());
   chat->add_flag("--thinking", args.thinking, "Let the model think first");
 }
 

@@ -1,5 +1,7 @@
 #include "app/model_flags.h"
 
+#include "engine/pool_size.h"
+#include "engine/settings.h"
 #include "text/answer/answer_parsers.h"
 #include "text/encoding/prompt_encoding.h"
 
@@ -135,27 +137,39 @@ void add_device(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));
   group
-      .add_option("--cuda-graph-max-bs", args.cuda_graph_max_bs, "Most rows of a decode graph; default: 256")
+      .add_option("--cuda-graph-max-bs", args.cuda_graph_max_bs,
+                  fmt::format("Most rows of a decode graph; default: {}", engine::kDefaultGraphRows))
       ->check(CLI::Range(1, 4096));
 }
 
+// A default that depends on the device.
+std::string by_device(int32_t cpu, int32_t gpu) {
+  return fmt::format("; default: {} on the CPU, {} on a GPU", cpu, gpu);
+}
+
 void add_memory(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
-  group.add_option("--page-size", args.page_size, "Tokens a KV page; default: 16 on the CPU, 64 on a GPU")
+  group
+      .add_option("--page-size", args.page_size,
+                  "Tokens a KV page" + by_device(engine::kDefaultPage, engine::kDefaultGpuPage))
       ->check(CLI::Range(1, 1024));
   if (!parts.pool) return;
   group
       .add_option("--mem-fraction-static", args.mem_fraction_static,
-                  "Share of the free memory for weights and KV pages; default: all but a reserve")
+                  fmt::format("Share of the free memory for weights and KV pages; default: {}",
+                              engine::kDefaultFraction))
       ->check(CLI::Range(0.01, 1.0));
   group
       .add_option("--max-total-tokens", args.max_total_tokens,
                   "Token places in the KV pool; default: from memory")
       ->check(above_zero());
-  group.add_option("--max-running-requests", args.max_running_requests, "Requests in a batch")
+  group
+      .add_option("--max-running-requests", args.max_running_requests,
+                  "Requests in a batch" + by_device(engine::kDefaultRunning, engine::kDefaultGpuRunning))
       ->check(CLI::Range(1, 4096));
   group
       .add_option("--chunked-prefill-size", args.chunked_prefill_size,
-                  "Prompt tokens a step; 0 or less: no chunking")
+                  "Prompt tokens a step; 0 or less: no chunking" +
+                      by_device(engine::kDefaultChunk, engine::kDefaultGpuChunk))
       ->check(CLI::Range(-(1 << 20), 1 << 20));
 }
 
@@ -164,11 +178,14 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
   group.add_flag("--disable-overlap-schedule", args.disable_overlap_schedule,
                  "Plan a step after the last ended");
   if (parts.batches) {
-    group.add_option("--schedule-policy", args.schedule_policy, "fcfs or lpm (longest cached prefix first)")
+    group
+        .add_option("--schedule-policy", args.schedule_policy,
+                    "fcfs or lpm (longest cached prefix first); default: " + args.schedule_policy)
         ->check(CLI::IsMember({"fcfs", "lpm"}));
     group
         .add_option("--schedule-conservativeness", args.schedule_conservativeness,
-                    "Above 1 admits fewer requests at once, below 1 more")
+                    fmt::format("Above 1 admits fewer requests at once, below 1 more; default: {:g}",
+                                args.schedule_conservativeness))
         ->check(CLI::Range(0.0, 100.0));
     group
         .add_option(
@@ -186,7 +203,9 @@ void add_scheduling(CLI::App& group, const ModelParts& parts, ModelArgs& args) {
                    "Keep prompt and output tokens in separate steps");
   }
   if (parts.queue) {
-    group.add_option("--max-queued-requests", args.max_queued_requests, "Waiting choices; above: 503")
+    group
+        .add_option("--max-queued-requests", args.max_queued_requests,
+                    fmt::format("Waiting choices; above: 503; default: {}", args.max_queued_requests))
         ->check(above_zero());
     group.add_flag("--enable-priority-scheduling", args.enable_priority_scheduling,
                    "Requests with a larger `priority` begin sooner; the policy chooses among equals");

@@ -4,6 +4,7 @@
 #include "app/serving.h"
 #include "device/arena.h"
 #include "engine/gpu.h"
+#include "engine/layout/routing.h"
 
 namespace fathom::app {
 namespace {
@@ -97,9 +98,11 @@ void add_plan_flags(CLI::App& command, PlanArgs& args) {
       other->add_flag("--step-time", args.step_time,
                       "Predict the time of a step for every layout of as many GPUs (docs/simulation.md)");
   other
-      ->add_option("--routing-bias", args.routing_bias,
-                   "For --step-time: how much more than by chance tokens agree on their experts, as the "
-                   "deviation of a bias of the experts' scores; 0.06 as dummy weights; default: 0")
+      ->add_option(
+          "--routing-bias", args.routing_bias,
+          fmt::format("For --step-time: how much more than by chance tokens agree on their experts, as the "
+                      "deviation of a bias of the experts' scores; {} as dummy weights; default: {}",
+                      engine::kDummyBias, args.routing_bias))
       ->check(CLI::Range(0.0, 1.0))
       ->needs(step_time);
 }
