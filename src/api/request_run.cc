@@ -178,9 +178,11 @@ std::string RequestRun::take_tokens(size_t index, TokenEvent* event_taken) {
 Growth RequestRun::absorb(size_t index, TokenEvent event) {
   Choice& choice = choices_[index];
   Running& running = running_[index];
-  tally_->tokens(index, event);
+  const size_t before = choice.output_ids.size();
   Growth growth;
   growth.text = take_tokens(index, &event);
+  // Without what was guessed behind a stop string.
+  tally_->tokens(index, static_cast<int64_t>(choice.output_ids.size() - before), event.time_ns);
   choice.text += growth.text;
   if (running.parts != nullptr) {
     running.parts->push(growth.text, choice.finish.has_value(), &choice.answer, &growth.pieces);

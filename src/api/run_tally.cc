@@ -51,7 +51,9 @@ Stage stage_of(const Choice& choice, const TokenStream& stream) {
 RunTally::RunTally(const ServiceContext& context, size_t choices) : context_(context), times_(choices) {}
 
 RunTally::~RunTally() {
-  if (places_ > 0) context_.caller->tenant->give_places(places_);
+  if (places_ == 0) return;
+  context_.caller->tenant->give_places(places_);
+  if (idle_tokens_ > 0) context_.caller->tenant->give_tokens(steady_clock().now_ns(), idle_tokens_);
 }
 
 Refusal RunTally::begin(const std::vector<RunSpec>& specs) {
@@ -62,6 +64,7 @@ Refusal RunTally::begin(const std::vector<RunSpec>& specs) {
     if (Refusal refusal = tenant->take_places(steady_clock().now_ns(), choices, prompt_tokens))
       return refusal;
     places_ = choices;
+    idle_tokens_ = prompt_tokens;
   }
   RequestRecord& record = context_.caller->record;
   record.rid = specs[0].rid;
@@ -74,10 +77,9 @@ Refusal RunTally::begin(const std::vector<RunSpec>& specs) {
   return std::nullopt;
 }
 
-void RunTally::tokens(size_t choice, const TokenEvent& event) {
-  const auto count = static_cast<int64_t>(event.outputs.size());
+void RunTally::tokens(size_t choice, int64_t count, int64_t time_ns) {
   if (count == 0) return;
-  const int64_t now = event.time_ns != 0 ? event.time_ns : steady_clock().now_ns();
+  const int64_t now = time_ns != 0 ? time_ns : steady_clock().now_ns();
   int64_t& last = times_[choice].last_token_ns;
   ServiceMetrics& metrics = *context_.metrics;
   if (last == 0) {
@@ -107,6 +109,9 @@ void RunTally::end(const Choice& choice, const TokenStream& stream, bool gone) {
     metrics.disconnects[static_cast<size_t>(stage)].add();
     record.disconnected_in = to_string(stage);
   }
+  const bool answered = outcome == Outcome::kStop || outcome == Outcome::kLength;
+  if (answered || stream.admitted_ns() != 0 || !choice.output_ids.empty())
+    idle_tokens_ -= static_cast<int64_t>(choice.spec.prompt.size());
   const int64_t arrived = context_.caller->arrived_ns;
   metrics.request_seconds.observe(seconds_since(arrived));
   const auto prompt = static_cast<double>(choice.spec.prompt.size());

@@ -17,7 +17,8 @@ class RunTally {
  public:
   // `context` must outlive this; choices are numbered from 0.
   RunTally(const ServiceContext& context, size_t choices);
-  ~RunTally();  // gives the places back
+  // Gives the places back, and the prompt tokens that nobody worked on.
+  ~RunTally();
   RunTally(const RunTally&) = delete;
   RunTally& operator=(const RunTally&) = delete;
 
@@ -25,8 +26,8 @@ class RunTally {
   // there are none now.
   Refusal begin(const std::vector<RunSpec>& specs);
 
-  // Tokens that came to a choice.
-  void tokens(size_t choice, const TokenEvent& event);
+  // Tokens that a choice took from an event of `time_ns` (0: now).
+  void tokens(size_t choice, int64_t count, int64_t time_ns);
   // The choice is over; a second call for it changes nothing. `gone`: its client has vanished.
   void end(const Choice& choice, const TokenStream& stream, bool gone);
 
@@ -39,6 +40,7 @@ class RunTally {
   const ServiceContext& context_;
   std::vector<Times> times_;
   int32_t places_ = 0;
+  int64_t idle_tokens_ = 0;  // of prompts that the engine has not begun, counted for the key
 };
 
 }  // namespace fathom::api

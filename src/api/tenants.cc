@@ -138,7 +138,7 @@ double TokenBucket::wait(int64_t now_ns, double amount) {
 
 void TokenBucket::take(int64_t now_ns, double amount) {
   fill(now_ns);
-  level_ -= amount;
+  level_ = std::min(per_minute_, level_ - amount);
 }
 
 Tenant::Tenant(std::string name, const KeyLimits& limits)
@@ -190,6 +190,10 @@ Refusal Tenant::take_places(int64_t now_ns, int32_t choices, int64_t prompt_toke
 void Tenant::give_places(int32_t choices) {
   std::lock_guard lock(mutex_);
   running_ -= choices;
+}
+
+void Tenant::give_tokens(int64_t now_ns, int64_t tokens) {
+  count_output(now_ns, -tokens);
 }
 
 void Tenant::count_output(int64_t now_ns, int64_t tokens) {

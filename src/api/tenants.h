@@ -45,7 +45,7 @@ class TokenBucket {
 
   // Seconds until there is anything in it (`amount` 0), or `amount`; 0: there is now.
   double wait(int64_t now_ns, double amount);
-  // May leave a debt.
+  // May leave a debt; a negative amount is given back.
   void take(int64_t now_ns, double amount);
 
  private:
@@ -68,6 +68,8 @@ class Tenant {
   // Nothing: the places are taken, and the prompts counted.
   Refusal take_places(int64_t now_ns, int32_t choices, int64_t prompt_tokens);
   void give_places(int32_t choices);
+  // Tokens of prompts that were counted and then not worked on.
+  void give_tokens(int64_t now_ns, int64_t tokens);
   void count_output(int64_t now_ns, int64_t tokens);
 
  private:

@@ -264,6 +264,41 @@ TEST(Tenants, AreHeldToTheirLimits) {
   EXPECT_EQ(desk.call("POST", kCompletions, R"({"prompt": "x"})", key("2")).status, 429);
 }
 
+// Only a prompt that is worked on counts: a full queue must not lock its client out.
+TEST(Tenants, AreNotChargedForWhatIsRefused) {
+  int submitted = 0;
+  Desk desk(
+      [&](const GenerateRequest& request) -> Result<std::vector<TokenEvent>> {
+        if (submitted++ < 6) return error(ErrorCode::kUnavailable, "The request queue is full.");
+        return tokens_of(request, {5});
+      },
+      with_keys("a:1:tokens-per-minute=20"));
+  const std::string body = R"({"input_ids": [7, 7, 7, 7, 7, 7, 7, 7, 7, 7], "sampling_params": {"n": 2}})";
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(desk.call("POST", "/generate", body, key("1")).status, 503) << i;
+  http::Headers elsewhere = key("1");
+  elsewhere.emplace_back("X-Data-Parallel-Rank", "x");
+  EXPECT_EQ(desk.call("POST", "/generate", body, elsewhere).status, 400);
+  EXPECT_EQ(desk.call("POST", "/generate", body, key("1")).status, 200);
+  EXPECT_EQ(desk.call("POST", "/generate", body, key("1")).status, 429);
+}
+
+// What was guessed behind a stop string is not in the usage, and not in the key's tokens.
+TEST(Tenants, AreChargedForTheTokensOfTheirAnswers) {
+  Desk desk(
+      [](const GenerateRequest& request) -> Result<std::vector<TokenEvent>> {
+        std::vector<TokenEvent> events = tokens_of(request, demo_tokenizer().encode("Yes.", false), false);
+        for (int i = 0; i < 100; ++i) events.back().outputs.push_back(events.back().outputs.back());
+        return events;
+      },
+      with_keys("a:1:tokens-per-minute=60"));
+  const std::string body = R"({"prompt": [7, 7], "max_tokens": 1000, "stop": ["."]})";
+  for (int i = 0; i < 2; ++i) {
+    const http::Response answer = desk.call("POST", kCompletions, body, key("1"));
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    EXPECT_LT(nlohmann::json::parse(answer.body)["usage"]["completion_tokens"], 6);
+  }
+}
+
 TEST(Tenants, KeysAreReplacedWhileServing) {
   Desk desk(says("x"), with_keys("a:1"));
   desk.service.set_keys(parse_api_keys("a:2").value());
