@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "core/request.h"
 #include "http/message.h"
 
@@ -21,7 +22,9 @@ class FakeSink final : public RequestSink {
  public:
   using Script = std::function<Result<std::vector<TokenEvent>>(const GenerateRequest&)>;
 
-  explicit FakeSink(Script script) : script_(std::move(script)) {}
+  explicit FakeSink(Script script) : script_(std::move(script)) {
+    stats_.progress_ns = steady_clock().now_ns();
+  }
 
   Result<std::shared_ptr<TokenStream>> submit(GenerateRequest request) override {
     FATHOM_ASSIGN(std::vector<TokenEvent> events, script_(request));

@@ -13,35 +13,29 @@ int64_t progress_of(const SchedulerStats& stats) {
 
 }  // namespace
 
-Result<void> HealthWatch::check(const SchedulerStats& stats, int64_t now_ns) {
-  if (options_.engine_state) FATHOM_TRY(options_.engine_state());
-  const bool idle = stats.running_requests == 0 && stats.waiting_requests == 0;
-  std::lock_guard lock(mutex_);
-  if (idle || progress_of(stats) != progress_) {
-    progress_ = progress_of(stats);
-    last_progress_ns_ = now_ns;
-    return {};
-  }
-  const double stalled = static_cast<double>(now_ns - last_progress_ns_) * 1e-9;
-  if (stalled < options_.stall_seconds) return {};
+Result<void> check_health(const ServiceOptions& options, const SchedulerStats& stats, int64_t now_ns) {
+  if (options.engine_state) FATHOM_TRY(options.engine_state());
+  if (stats.running_requests == 0 && stats.waiting_requests == 0) return {};
+  const double stalled = static_cast<double>(now_ns - stats.progress_ns) * 1e-9;
+  if (stalled < options.stall_seconds) return {};
   return error(ErrorCode::kUnavailable,
                "the engine has not ended a step for {:.0f} s while {} requests run and {} wait", stalled,
                stats.running_requests, stats.waiting_requests);
 }
 
-void handle_health(const ServiceContext& context, HealthWatch& watch, http::ResponseWriter& writer) {
-  const Result<void> health = watch.check(context.sink.stats(), steady_clock().now_ns());
+void handle_health(const ServiceContext& context, http::ResponseWriter& writer) {
+  const Result<void> health = check_health(context.options, context.sink.stats(), steady_clock().now_ns());
   if (health.ok()) return writer.send(text_response(""));
   ApiError error = to_api_error(health.error());
   error.status = 503;
   writer.send(error_response(error));
 }
 
-void handle_health_generate(const ServiceContext& context, HealthWatch& watch, http::ResponseWriter& writer) {
+void handle_health_generate(const ServiceContext& context, http::ResponseWriter& writer) {
   const int64_t start = steady_clock().now_ns();
   const SchedulerStats before = context.sink.stats();
-  if (const Result<void> health = watch.check(before, start); !health.ok()) {
-    return handle_health(context, watch, writer);
+  if (const Result<void> health = check_health(context.options, before, start); !health.ok()) {
+    return handle_health(context, writer);
   }
   GenerateRequest request;
   request.id = "HEALTH_CHECK_" + random_id();

@@ -105,8 +105,7 @@ struct Service::State {
         turns(tokenizer == nullptr ? nullptr : std::make_unique<TurnMemory>(*tokenizer)),
         answer_tokens(tokenizer == nullptr ? AnswerTokens() : find_answer_tokens(*tokenizer)),
         context{options, card,          sink,           tokenizer,   chat_template, guard.get(),
-                active,  answer_tokens, grammars.get(), turns.get(), &metrics,      nullptr},
-        health(options) {}
+                active,  answer_tokens, grammars.get(), turns.get(), &metrics,      nullptr} {}
 
   bool taking_work() const { return ready.load() && !draining.load(); }
 
@@ -139,7 +138,6 @@ struct Service::State {
   const AnswerTokens answer_tokens;
   ServiceMetrics metrics;
   const ServiceContext context;
-  HealthWatch health;
   std::atomic<bool> ready = false;
   std::atomic<bool> draining = false;
 };
@@ -152,7 +150,7 @@ bool Service::State::probe(const http::Request& request, http::ResponseWriter& w
   } else if (path == "/ready") {
     send_readiness(writer);
   } else {
-    handle_health(context, health, writer);
+    handle_health(context, writer);
   }
   return true;
 }
@@ -170,7 +168,7 @@ void Service::State::route(Caller* caller, const http::Request& request, http::R
   called.caller = caller;
   if (request.path == "/health_generate" && allows("GET", request.method)) {
     if (!taking_work()) return writer.send(error_response(not_ready()));
-    return handle_health_generate(called, health, writer);
+    return handle_health_generate(called, writer);
   }
   if (known) {
     if (!allows(route->methods, request.method)) {

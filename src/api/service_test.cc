@@ -133,22 +133,24 @@ TEST(Service, IsReadyBetweenStartAndDrain) {
 TEST(Health, IsAboutProgressNotAboutLoad) {
   ServiceOptions options;
   options.stall_seconds = 10.0;
-  HealthWatch watch(options);
+  const auto check = [&](const SchedulerStats& stats, int64_t now) {
+    return check_health(options, stats, now).ok();
+  };
   const auto second = [](int64_t s) { return s * 1'000'000'000; };
   SchedulerStats busy;
   busy.running_requests = 500;
   busy.waiting_requests = 500;
-  busy.steps = 1;
-  EXPECT_TRUE(watch.check(busy, second(0)).ok());
-  EXPECT_TRUE(watch.check(busy, second(9)).ok());  // one long step
-  EXPECT_FALSE(watch.check(busy, second(11)).ok());
-  busy.steps = 2;
-  EXPECT_TRUE(watch.check(busy, second(12)).ok());
+  busy.progress_ns = second(1000);
+  EXPECT_TRUE(check(busy, second(1000)));  // however long nobody has looked
+  EXPECT_TRUE(check(busy, second(1009)));  // one long step
+  EXPECT_FALSE(check(busy, second(1011)));
+  busy.progress_ns = second(1012);
+  EXPECT_TRUE(check(busy, second(1012)));
   SchedulerStats idle;
-  EXPECT_TRUE(watch.check(idle, second(20)).ok());
-  EXPECT_TRUE(watch.check(idle, second(4000)).ok());
+  EXPECT_TRUE(check(idle, second(1020)));
+  EXPECT_TRUE(check(idle, second(4000)));
   options.engine_state = [] { return Result<void>(error(ErrorCode::kInternal, "the device failed")); };
-  EXPECT_FALSE(watch.check(idle, second(4001)).ok());
+  EXPECT_FALSE(check(idle, second(4001)));
 }
 
 TEST(Health, ADeadEngineIsNeitherHealthyNorReady) {

@@ -116,6 +116,8 @@ struct SchedulerStats {
   int64_t cached_tokens = 0;  // token places that only the prefix cache holds
   int64_t total_tokens = 0;   // token places in the pool
   int64_t steps = 0;
+  // When a step last ended or, later, work came to a scheduler that had none; by the scheduler's clock.
+  int64_t progress_ns = 0;
   int64_t finished_requests = 0;
   int64_t aborted_requests = 0;
   int64_t retractions = 0;

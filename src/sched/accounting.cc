@@ -34,6 +34,7 @@ void SchedulerCore::account(Result<StepResult> result) {
   const int64_t step_ns = now_ns_ - std::max(step.planned_ns, last_result_ns_);
   prompt_budget_.note({step.tokens(false), step.tokens(true), step.looks}, step_ns, step.behind);
   last_result_ns_ = now_ns_;
+  counters_.progress_ns = now_ns_;
   for (size_t i = 0; i < step.rows.size(); ++i) account_row(step.rows[i], std::move(result->rows[i]));
   rate_.add(now_ns_, counters_.generated_tokens - outputs_before);
   if (speculates()) note_gain(step, step_ns, counters_.generated_tokens - outputs_before);

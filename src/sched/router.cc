@@ -34,6 +34,7 @@ void add_to(SchedulerStats& sum, const SchedulerStats& one) {
   sum.cached_tokens += one.cached_tokens;
   sum.total_tokens += one.total_tokens;
   sum.steps += one.steps;
+  sum.progress_ns = std::max(sum.progress_ns, one.progress_ns);
   sum.finished_requests += one.finished_requests;
   sum.aborted_requests += one.aborted_requests;
   sum.retractions += one.retractions;

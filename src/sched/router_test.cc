@@ -102,8 +102,10 @@ TEST(Router, AddsUpAndTellsAll) {
   Two two;
   two.sinks[0].load.running_requests = 2;
   two.sinks[1].load.running_requests = 3;
+  two.sinks[1].load.progress_ns = 7;
   two.sinks[1].load.speculation.histogram = {1, 2};
   EXPECT_EQ(two.router.stats().running_requests, 5);
+  EXPECT_EQ(two.router.stats().progress_ns, 7);
   EXPECT_EQ(two.router.stats().speculation.histogram, (std::vector<int32_t>{1, 2}));
   EXPECT_EQ(two.router.group_stats()[1].running_requests, 3);
   two.router.cancel("x");

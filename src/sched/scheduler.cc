@@ -1,5 +1,6 @@
 #include "sched/scheduler.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/alert.h"
@@ -21,6 +22,7 @@ Overloaded(Visitors...) -> Overloaded<Visitors...>;
 Scheduler::Scheduler(const SchedulerOptions& options, Executor& executor, const Clock& clock)
     : options_(options),
       executor_(executor),
+      clock_(clock),
       core_(options, executor.limits(), clock),
       stats_(core_.stats()) {}
 
@@ -69,6 +71,9 @@ Result<std::shared_ptr<TokenStream>> Scheduler::submit(GenerateRequest request) 
         waiting_ + inbox_requests_ >= static_cast<size_t>(options_.max_queued_requests)) {
       return error(ErrorCode::kUnavailable, "The request queue is full.");
     }
+    // The thread has not seen it, and whoever looks must not think that it waits for long.
+    if (stats_.running_requests + stats_.waiting_requests == 0 && inbox_requests_ == 0)
+      stats_.progress_ns = clock_.now_ns();
     inbox_.push_back(Submit{std::move(request), stream});
     ++inbox_requests_;
   }
@@ -162,6 +167,7 @@ void Scheduler::publish() {
   bool idle = core_.idle();
   {
     std::lock_guard lock(mutex_);
+    stats.progress_ns = std::max(stats.progress_ns, stats_.progress_ns);  // submit() may be ahead
     stats_ = stats;
     waiting_ = core_.waiting();
     fault_ = core_.fault();
@@ -201,6 +207,7 @@ void Scheduler::loop() {
       drafts = plan->has_drafts();
       results.push_back(executor_.step(std::move(*plan)));
       sleep = false;
+      publish();  // the step may be long
       if (core_.can_plan_ahead()) continue;
     }
     sleep = results.empty();

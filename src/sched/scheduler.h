@@ -78,6 +78,7 @@ class Scheduler final : public RequestSink {
 
   const SchedulerOptions options_;
   Executor& executor_;
+  const Clock& clock_;
   SchedulerCore core_;          // the thread's, but for its constant limits
   std::vector<Flush> flushes_;  // the thread's: to be answered
   std::thread thread_;

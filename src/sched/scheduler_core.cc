@@ -79,6 +79,7 @@ void SchedulerCore::add(GenerateRequest request, std::shared_ptr<TokenStream> st
     stream->push(std::move(event));
     return;
   }
+  if (waiting_.empty() && num_active() == 0) counters_.progress_ns = clock_.now_ns();
   auto sequence = std::make_unique<Sequence>();
   sequence->prompt_len = static_cast<int32_t>(request.prompt.size());
   int64_t capacity = int64_t{cache_.num_pages()} * limits_.page_size;

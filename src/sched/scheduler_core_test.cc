@@ -78,6 +78,18 @@ TEST_F(SchedulerCoreTest, CancelFreesThePagesWithinAStep) {
   expect_as_alone("other");
 }
 
+TEST_F(SchedulerCoreTest, TellsWhenItLastAdvanced) {
+  start();
+  add(request("a", 0, 10, 100));
+  const int64_t came = core_->stats().progress_ns;
+  EXPECT_GT(came, 0);
+  add(request("b", 0, 10, 100));
+  EXPECT_EQ(core_->stats().progress_ns, came);  // more work is no progress
+  step();
+  EXPECT_GT(core_->stats().progress_ns, came);
+  run_all();
+}
+
 TEST_F(SchedulerCoreTest, RequestsThatNeverFitAreRefused) {
   limits_.num_pages = 10;
   start();

@@ -10,6 +10,7 @@
 
 #include "base/queue.h"
 #include "sched/fake_executor.h"
+#include "sched/manual_clock.h"
 #include "sched/schedule_judge.h"
 
 namespace fathom::sched {
@@ -256,6 +257,26 @@ TEST(SchedulerTest, ARequestIsCountedFromTheStart) {
     const SchedulerStats stats = scheduler.stats();
     EXPECT_EQ(stats.running_requests + stats.waiting_requests, 1) << "look " << look;
     std::this_thread::sleep_for(milliseconds(1));
+  }
+  executor.open_gate();
+  EXPECT_TRUE(read_all(**stream).finish);
+}
+
+// Health is told from it: after a quiet hour the first step has not taken an hour.
+TEST(SchedulerTest, AStallIsCountedFromWhenWorkCame) {
+  ThreadedExecutor executor(small_limits());
+  executor.close_gate(0);
+  ManualClock clock;
+  Scheduler scheduler({}, executor, clock);
+  clock.ns = int64_t{3600} * 1'000'000'000;
+  scheduler.start();
+  auto stream = scheduler.submit(make_request("a", 0, 10, 3));
+  bool ran = false;
+  while (!ran) {
+    const SchedulerStats stats = scheduler.stats();
+    ASSERT_EQ(stats.running_requests + stats.waiting_requests, 1);
+    ASSERT_EQ(stats.progress_ns, clock.ns);
+    ran = stats.running_requests == 1;  // told although its step has not ended
   }
   executor.open_gate();
   EXPECT_TRUE(read_all(**stream).finish);
