@@ -193,13 +193,15 @@ TEST(Chat, ChoicesHaveTheirOwnSeedsAndIndices) {
   }
 }
 
-TEST(Chat, StopStringEndsTheTextAndCancelsTheRequest) {
+TEST(Chat, StopStringEndsTheTextAndTheRequest) {
   Desk desk(starts_saying("one two three four"));
   const ordered_json answer = desk.json(kChat, body_of(R"("stop": ["zzz", " three"])"));
   EXPECT_EQ(answer["choices"][0]["message"]["content"], "one two");
   EXPECT_EQ(answer["choices"][0]["finish_reason"], "stop");
   EXPECT_EQ(answer["choices"][0]["matched_stop"], " three");
   EXPECT_EQ(desk.sink.running(), 0u);
+  EXPECT_EQ(desk.sink.finished(), 1u);  // and not aborted
+  EXPECT_EQ(desk.sink.cancelled(), 0u);
   const ordered_json kept = desk.json(kChat, body_of(R"("stop": " three", "no_stop_trim": true)"));
   EXPECT_EQ(kept["choices"][0]["message"]["content"], "one two three");
 }

@@ -44,6 +44,11 @@ class FakeSink final : public RequestSink {
     cancelled_.insert(id);
     abort(id);
   }
+  void finish(const std::string& id) override {
+    std::lock_guard lock(mutex_);
+    finished_.insert(id);
+    abort(id);
+  }
   void cancel_all() override {
     std::lock_guard lock(mutex_);
     while (!running_.empty()) abort(running_.begin()->first);
@@ -72,6 +77,7 @@ class FakeSink final : public RequestSink {
     std::lock_guard lock(mutex_);
     requests_.clear();
     cancelled_.clear();
+    finished_.clear();
   }
   size_t running() const {
     std::lock_guard lock(mutex_);
@@ -80,6 +86,10 @@ class FakeSink final : public RequestSink {
   size_t cancelled() const {
     std::lock_guard lock(mutex_);
     return cancelled_.size();
+  }
+  size_t finished() const {
+    std::lock_guard lock(mutex_);
+    return finished_.size();
   }
 
  private:
@@ -97,6 +107,7 @@ class FakeSink final : public RequestSink {
   std::vector<GenerateRequest> requests_;
   std::map<std::string, std::shared_ptr<TokenStream>> running_;
   std::set<std::string> cancelled_;
+  std::set<std::string> finished_;  // of those whose text had ended
   SchedulerStats stats_;
 };
 

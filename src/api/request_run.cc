@@ -113,7 +113,7 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
 
 void RequestRun::end_by_stop_text(size_t index, std::string matched) {
   choices_[index].finish = ChoiceFinish{FinishReason::Kind::kStop, {}, std::move(matched), {}};
-  context_.sink.cancel(running_[index].sink_id);
+  context_.sink.finish(running_[index].sink_id);
 }
 
 void RequestRun::count_logprobs(size_t index, const std::vector<TokenOutput>& outputs) {
@@ -188,7 +188,7 @@ Growth RequestRun::absorb(size_t index, TokenEvent event) {
     running.parts->push(growth.text, choice.finish.has_value(), &choice.answer, &growth.pieces);
     if (running.parts->complete() && !choice.finish) {
       choice.finish = ChoiceFinish{FinishReason::Kind::kStop, {}, {}, {}};
-      context_.sink.cancel(running.sink_id);
+      context_.sink.finish(running.sink_id);
     }
   }
   if (choice.finish) {

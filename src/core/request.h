@@ -144,6 +144,8 @@ class RequestSink {
   virtual Result<std::shared_ptr<TokenStream>> submit(GenerateRequest request) = 0;
   // The request ends with kAbort and its pages are free within a step; unknown ids are ignored.
   virtual void cancel(const std::string& id) = 0;
+  // The same for a request whose text is complete (a stop string): it counts as finished, not as aborted.
+  virtual void finish(const std::string& id) = 0;
   virtual void cancel_all() = 0;
   // Forgets every cached prefix; kUnavailable while requests run or wait.
   virtual Result<void> flush_cache() = 0;

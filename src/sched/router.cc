@@ -155,6 +155,10 @@ void Router::cancel(const std::string& id) {
   for (auto* group : groups_) group->cancel(id);
 }
 
+void Router::finish(const std::string& id) {
+  for (auto* group : groups_) group->finish(id);
+}
+
 void Router::cancel_all() {
   for (auto* group : groups_) group->cancel_all();
 }

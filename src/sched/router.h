@@ -40,6 +40,7 @@ class Router final : public RequestSink {
   // `request.data_parallel_rank` chooses where it is given: kInvalidArgument when there is no such scheduler.
   Result<std::shared_ptr<TokenStream>> submit(GenerateRequest request) override;
   void cancel(const std::string& id) override;
+  void finish(const std::string& id) override;
   void cancel_all() override;
   Result<void> flush_cache() override;
   SchedulerStats stats() const override;  // of all together

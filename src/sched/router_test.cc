@@ -17,13 +17,14 @@ class FakeSink final : public RequestSink {
     return std::make_shared<TokenStream>();
   }
   void cancel(const std::string& id) override { cancelled.push_back(id); }
+  void finish(const std::string& id) override { finished.push_back(id); }
   void cancel_all() override {}
   Result<void> flush_cache() override { return {}; }
   SchedulerStats stats() const override { return load; }
 
   bool full = false;
   SchedulerStats load;
-  std::vector<std::string> taken, cancelled;
+  std::vector<std::string> taken, cancelled, finished;
 };
 
 struct Two {
@@ -111,6 +112,9 @@ TEST(Router, AddsUpAndTellsAll) {
   two.router.cancel("x");
   EXPECT_EQ(two.sinks[0].cancelled, std::vector<std::string>{"x"});
   EXPECT_EQ(two.sinks[1].cancelled, std::vector<std::string>{"x"});
+  two.router.finish("y");
+  EXPECT_EQ(two.sinks[0].finished, std::vector<std::string>{"y"});
+  EXPECT_EQ(two.sinks[1].finished, std::vector<std::string>{"y"});
 }
 
 TEST(PrefixMap, ForgetsTheOldest) {

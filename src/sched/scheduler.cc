@@ -82,7 +82,11 @@ Result<std::shared_ptr<TokenStream>> Scheduler::submit(GenerateRequest request) 
 }
 
 void Scheduler::cancel(const std::string& id) {
-  post(Cancel{id});
+  post(Cancel{id, false});
+}
+
+void Scheduler::finish(const std::string& id) {
+  post(Cancel{id, true});
 }
 
 void Scheduler::cancel_all() {
@@ -127,7 +131,8 @@ void Scheduler::post(Command command) {
 void Scheduler::execute(Command command) {
   std::visit(
       Overloaded{[&](Submit& submit) { core_.add(std::move(submit.request), std::move(submit.stream)); },
-                 [&](Cancel& cancel) { core_.cancel(cancel.id); }, [&](CancelAll&) { core_.cancel_all(); },
+                 [&](Cancel& cancel) { cancel.finished ? core_.finish(cancel.id) : core_.cancel(cancel.id); },
+                 [&](CancelAll&) { core_.cancel_all(); },
                  [&](Flush& flush) { flushes_.push_back(std::move(flush)); }},
       command);
 }

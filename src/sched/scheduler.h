@@ -42,6 +42,7 @@ class Scheduler final : public RequestSink {
 
   Result<std::shared_ptr<TokenStream>> submit(GenerateRequest request) override;
   void cancel(const std::string& id) override;
+  void finish(const std::string& id) override;
   void cancel_all() override;
   // Waits for the pages of requests that have been answered or cancelled; stats() then shows an empty cache.
   // An error while others run or wait.
@@ -60,6 +61,7 @@ class Scheduler final : public RequestSink {
   };
   struct Cancel {
     std::string id;
+    bool finished;
   };
   struct CancelAll {};
   struct Flush {

@@ -102,10 +102,18 @@ void SchedulerCore::add(GenerateRequest request, std::shared_ptr<TokenStream> st
 }
 
 void SchedulerCore::cancel(const std::string& id) {
+  end(id, FinishReason::Kind::kAbort);
+}
+
+void SchedulerCore::finish(const std::string& id) {
+  end(id, FinishReason::Kind::kStop);
+}
+
+void SchedulerCore::end(const std::string& id, FinishReason::Kind kind) {
   auto it = by_id_.find(id);
   if (it == by_id_.end()) return;
   Sequence* sequence = it->second;
-  end(sequence, {FinishReason::Kind::kAbort, std::nullopt, std::nullopt});
+  end(sequence, {kind, std::nullopt, std::nullopt});
   if (sequence->slot < 0) waiting_.take(sequence);
   sweep();
 }

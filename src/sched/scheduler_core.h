@@ -47,6 +47,7 @@ class SchedulerCore {
   // An admissible request. One whose id is taken ends at once with an error in its stream.
   void add(GenerateRequest request, std::shared_ptr<TokenStream> stream);
   void cancel(const std::string& id);
+  void finish(const std::string& id);  // its text has ended
   void cancel_all();
   Result<void> flush_cache();
 
@@ -126,6 +127,7 @@ class SchedulerCore {
   void account_row(const PlannedRow& row, RowResult result);
   void note_gain(const PlannedStep& step, int64_t ns, int64_t outputs);
   void account_outputs(Sequence* sequence, RowResult result);
+  void end(const std::string& id, FinishReason::Kind kind);
   void end(Sequence* sequence, FinishReason reason, TokenEvent event = {});
   static std::span<const int32_t> computed_tokens(const Sequence& sequence);
   void release(Sequence* sequence);

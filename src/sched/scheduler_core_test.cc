@@ -78,6 +78,20 @@ TEST_F(SchedulerCoreTest, CancelFreesThePagesWithinAStep) {
   expect_as_alone("other");
 }
 
+// A stop string is found by who reads the text; the answer is complete.
+TEST_F(SchedulerCoreTest, WhatItsReaderEndsIsFinishedAndNotAborted) {
+  start();
+  add(request("a", 0, 20, 100));
+  for (int i = 0; i < 5; ++i) step();
+  core_->finish("a");
+  core_->finish("a");
+  EXPECT_EQ(see("a").finish->kind, FinishReason::Kind::kStop);
+  run_all();
+  EXPECT_EQ(core_->stats().finished_requests, 1);
+  EXPECT_EQ(core_->stats().aborted_requests, 0);
+  EXPECT_EQ(core_->stats().used_tokens, 0);
+}
+
 TEST_F(SchedulerCoreTest, TellsWhenItLastAdvanced) {
   start();
   add(request("a", 0, 10, 100));
