@@ -63,6 +63,19 @@ TEST(Generate, LogprobListsOfPromptAndOutput) {
   EXPECT_EQ(none["meta_info"]["input_token_logprobs"], ordered_json::array());
 }
 
+// They are refused before their prompt is computed.
+TEST(Generate, TooManyLogprobsOfThePromptNeverReachTheEngine) {
+  Desk desk(says("ab"));
+  const std::string ids = ordered_json(std::vector<int>(4000, 5)).dump();
+  const ordered_json answer =
+      desk.json("/generate", R"({"input_ids": )" + ids + R"(, "return_logprob": true, "top_logprobs_num": 128,
+      "logprob_start_len": 0, "sampling_params": {"n": 8}})",
+                400);
+  EXPECT_NE(answer["error"]["message"].get<std::string>().find("more than 500000 log-probabilities"),
+            std::string::npos);
+  EXPECT_TRUE(desk.sink.requests().empty());
+}
+
 TEST(Generate, BatchesAreLists) {
   Desk desk(says("x"));
   const ordered_json answer =

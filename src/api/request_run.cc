@@ -33,6 +33,21 @@ Refusal read_rank_header(const ServiceContext& context, std::optional<int32_t>* 
   return std::nullopt;
 }
 
+Error too_many_logprobs(size_t share) {
+  return error(ErrorCode::kInvalidArgument,
+               "A choice has more than {} log-probabilities; ask for fewer at each token, for fewer "
+               "tokens or for fewer choices.",
+               share);
+}
+
+// Those of its prompt, which are known before any is computed.
+size_t prompt_logprobs_of(const RunSpec& spec) {
+  if (spec.logprobs.prompt_start < 0) return 0;
+  const size_t first = std::max<size_t>(1, static_cast<size_t>(spec.logprobs.prompt_start));
+  const size_t at_each = 1 + static_cast<size_t>(spec.logprobs.top) + spec.logprobs.token_ids.size();
+  return spec.prompt.size() <= first ? 0 : (spec.prompt.size() - first) * at_each;
+}
+
 }  // namespace
 
 RequestRun::RequestRun(const ServiceContext& context, http::ResponseWriter& writer)
@@ -49,6 +64,10 @@ RequestRun::~RequestRun() {
 
 Refusal RequestRun::start(std::vector<RunSpec> specs) {
   if (context_.field_log != nullptr) return ApiError{503, "Only the request's fields were wanted", {}, {}};
+  for (const RunSpec& spec : specs) {
+    const size_t share = kMaxLogprobs / specs.size();
+    if (prompt_logprobs_of(spec) > share) return to_api_error(too_many_logprobs(share));
+  }
   auto switches = std::make_shared<std::vector<std::shared_ptr<CancelSwitch>>>();
   std::vector<std::shared_ptr<CancelSwitch>> switch_of(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -122,14 +141,7 @@ void RequestRun::count_logprobs(size_t index, const std::vector<TokenOutput>& ou
     running.logprobs += 1 + output.top.size() + output.requested.size();
   const size_t share = kMaxLogprobs / choices_.size();
   if (running.logprobs <= share || choices_[index].finish) return;
-  choices_[index].finish = ChoiceFinish{
-      FinishReason::Kind::kAbort,
-      {},
-      {},
-      error(ErrorCode::kInvalidArgument,
-            "A choice has more than {} log-probabilities; ask for fewer at each token, for fewer "
-            "tokens or for fewer choices.",
-            share)};
+  choices_[index].finish = ChoiceFinish{FinishReason::Kind::kAbort, {}, {}, too_many_logprobs(share)};
   context_.sink.cancel(running.sink_id);
 }
 
