@@ -69,7 +69,7 @@ AnswerHead answer_head(const ServiceContext& context, const std::string& rid) {
   return {rid, context.card.served_model_name, static_cast<int64_t>(std::time(nullptr))};
 }
 
-ordered_json usage_json(const std::vector<Choice>& choices, size_t n) {
+ordered_json usage_json(std::span<const Choice> choices, size_t n) {
   int64_t prompt = 0;
   int64_t cached = 0;
   int64_t completion = 0;
@@ -172,7 +172,7 @@ ordered_json ChatChunks::chunk(const Choice& choice, ordered_json delta, ordered
                         {"finish_reason", nullptr},
                         {"matched_stop", nullptr}};
   chunk["choices"] = ordered_json::array({std::move(entry)});
-  if (request_.stream.continuous_usage) chunk["usage"] = usage_json({choice}, 1);
+  if (request_.stream.continuous_usage) chunk["usage"] = usage_json({&choice, 1}, 1);
   return chunk;
 }
 

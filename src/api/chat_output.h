@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct AnswerHead {
 AnswerHead answer_head(const ServiceContext& context, const std::string& rid);
 
 // {prompt_tokens, completion_tokens, total_tokens, ...}; a prompt counts once for its `n` choices.
-nlohmann::ordered_json usage_json(const std::vector<Choice>& choices, size_t n);
+nlohmann::ordered_json usage_json(std::span<const Choice> choices, size_t n);
 
 const char* finish_reason(const ChoiceFinish& finish);            // "stop", "length" or "abort"
 nlohmann::ordered_json matched_stop(const ChoiceFinish& finish);  // a token id, a stop string, or null

@@ -132,7 +132,7 @@ std::optional<ordered_json> CompletionChunks::advance(const Choice& choice, cons
         {"logprobs", std::move(logprobs)},
         {"finish_reason", choice.finish ? ordered_json(finish_reason(*choice.finish)) : ordered_json()},
         {"matched_stop", choice.finish ? matched_stop(*choice.finish) : ordered_json()}}});
-  if (request_.stream.continuous_usage) chunk["usage"] = usage_json({choice}, 1);
+  if (request_.stream.continuous_usage) chunk["usage"] = usage_json({&choice, 1}, 1);
   return chunk;
 }
 

@@ -1,5 +1,6 @@
 // POST /v1/completions and /tokenize, /detokenize.
 #include "api/fixture.h"
+#include "api/request_run.h"
 
 namespace fathom::api {
 namespace {
@@ -67,6 +68,19 @@ TEST(Completions, StreamsTextAndALastChunkWithTheFinish) {
   EXPECT_EQ(text, "x a b c");
   EXPECT_EQ(events[events.size() - 2]["choices"][0]["finish_reason"], "stop");
   EXPECT_GT(events.back()["usage"]["completion_tokens"], 0);
+}
+
+// Usage in each chunk looks at the choice; a copy would be made of all its tokens for every one of them.
+static_assert(!std::is_copy_constructible_v<Choice>);
+
+TEST(Completions, UsageGrowsFromChunkToChunk) {
+  Desk desk(says("one two three"));
+  const auto chunks = desk.stream(kCompletions, R"({"prompt": "x", "stream": true,
+      "stream_options": {"include_usage": true, "continuous_usage_stats": true}})");
+  for (size_t i = 0; i + 1 < chunks.size(); ++i) {
+    EXPECT_EQ(chunks[i]["usage"]["completion_tokens"], i + 1);
+    EXPECT_EQ(chunks[i]["usage"]["prompt_tokens"], desk.sink.requests().at(0).prompt.size());
+  }
 }
 
 TEST(Tokenize, TextMessagesAndBack) {

@@ -41,8 +41,12 @@ struct ChoiceFinish {
   std::optional<Error> error;
 };
 
-// What a choice has become so far.
+// What a choice has become so far. Never copied: it may hold a long prompt and millions of log-probabilities.
 struct Choice {
+  Choice() = default;
+  Choice(Choice&&) = default;
+  Choice& operator=(Choice&&) = default;
+
   size_t index = 0;  // in the order of the specs
   RunSpec spec;
   std::string text;
