@@ -135,12 +135,18 @@ class FakeWriter final : public http::ResponseWriter {
   void end() override { ended = true; }
   bool client_gone() const override {
     std::lock_guard lock(mutex_);
+    ++looks_;
     return gone_;
   }
   void on_client_gone(std::function<void()> callback) override {
     std::lock_guard lock(mutex_);
     if (gone_ && callback) return callback();
     callback_ = std::move(callback);
+  }
+  // How often somebody has asked whether the client is gone.
+  int looks() const {
+    std::lock_guard lock(mutex_);
+    return looks_;
   }
   void vanish() {
     std::lock_guard lock(mutex_);
@@ -156,6 +162,7 @@ class FakeWriter final : public http::ResponseWriter {
  private:
   mutable std::mutex mutex_;
   bool gone_ = false;
+  mutable int looks_ = 0;
   std::function<void()> callback_;
 };
 

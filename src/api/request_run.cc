@@ -11,9 +11,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// With several choices the thread waits on one stream at a time; the others are looked at this often.
-constexpr milliseconds kPollInterval{4};
-constexpr milliseconds kWaitInterval{250};
+constexpr milliseconds kWaitInterval{250};  // between looks whether the client is there
 
 // Of all choices together; their JSON takes about 100 bytes each.
 constexpr size_t kMaxLogprobs = 4'000'000;
@@ -215,22 +213,30 @@ Growth RequestRun::absorb(size_t index, TokenEvent event) {
 }
 
 bool RequestRun::run(const OnDelta& on_delta, const OnIdle& on_idle) {
-  std::vector<size_t> open(choices_.size());
-  for (size_t i = 0; i < open.size(); ++i) open[i] = i;
+  const auto ready = std::make_shared<ReadyStreams>();
+  for (size_t i = 0; i < running_.size(); ++i) running_[i].stream->tell(ready, i);
+  size_t open = choices_.size();
+  std::vector<size_t> to_read;  // may have events
   int64_t last_sign = steady_clock().now_ns();
-  while (!open.empty()) {
-    bool progress = false;
-    for (size_t k = 0; k < open.size(); ++k) {
-      // Only the first may wait: the choices of a request mostly advance together.
-      milliseconds wait{0};
-      if (k == 0) wait = open.size() == 1 ? kWaitInterval : kPollInterval;
-      std::optional<TokenEvent> event = running_[open[k]].stream->next(wait);
+  while (open > 0) {
+    const std::vector<size_t> told = ready->take(to_read.empty() ? kWaitInterval : milliseconds(0));
+    to_read.insert(to_read.end(), told.begin(), told.end());
+    // One event of each in turn, so that no choice waits for another's.
+    const bool progress = !to_read.empty();
+    size_t kept = 0;
+    for (const size_t i : to_read) {
+      if (choices_[i].finish) continue;
+      std::optional<TokenEvent> event = running_[i].stream->next(milliseconds(0));
       if (!event) continue;
-      progress = true;
-      const Growth growth = absorb(open[k], std::move(*event));
-      if (!on_delta(choices_[open[k]], growth)) return false;
+      const Growth growth = absorb(i, std::move(*event));
+      if (!on_delta(choices_[i], growth)) return false;
+      if (choices_[i].finish) {
+        --open;
+      } else {
+        to_read[kept++] = i;
+      }
     }
-    std::erase_if(open, [&](size_t i) { return choices_[i].finish.has_value(); });
+    to_read.resize(kept);
     if (writer_.client_gone()) return false;
     if (progress) {
       last_sign = steady_clock().now_ns();

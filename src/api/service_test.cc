@@ -255,6 +255,21 @@ TEST(Cancel, All) {
   EXPECT_EQ(events.back()["choices"][0]["finish_reason"], "abort");
 }
 
+// A handler whose choices all wait sleeps; four times a second it looks after its client.
+TEST(Stream, WaitsForAllChoicesWithoutPolling) {
+  Desk desk(starts_saying("one two"));
+  Call call(desk, kChat, std::string("{") + kHello + R"(, "n": 8})");
+  call.start();
+  ASSERT_TRUE(soon([&] { return desk.sink.running() == 8; }));
+  const int before = call.writer.looks();
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  EXPECT_LE(call.writer.looks() - before, 30);  // of 16 events and the time; 150 when it polls
+  desk.sink.cancel_all();
+  call.join();
+  for (const auto& choice : ordered_json::parse(call.writer.answer.body)["choices"])
+    EXPECT_EQ(choice["message"]["content"], "one two");
+}
+
 TEST(Stream, KeepAliveCommentsWhileNothingComes) {
   ServiceOptions options;
   options.keep_alive_seconds = 0.05;

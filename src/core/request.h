@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -73,6 +74,29 @@ struct TokenEvent {
   int64_t time_ns = 0;  // when it was pushed, by the scheduler's clock; 0: nobody looked
 };
 
+// Which of a consumer's streams have events, so that it waits for all of them at once. Thread safe.
+class ReadyStreams {
+ public:
+  void add(size_t stream) {
+    {
+      std::lock_guard lock(mutex_);
+      streams_.push_back(stream);
+    }
+    ready_.notify_one();
+  }
+  // Those added since the last call; empty when none came within `timeout`.
+  std::vector<size_t> take(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    if (timeout.count() > 0) ready_.wait_for(lock, timeout, [&] { return !streams_.empty(); });
+    return std::exchange(streams_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::vector<size_t> streams_;
+};
+
 // The consumer's end of a running request: a queue of events with one producer (the scheduler) and one
 // consumer.
 class TokenStream {
@@ -81,8 +105,18 @@ class TokenStream {
     {
       std::lock_guard lock(mutex_);
       events_.push_back(std::move(event));
+      if (events_.size() == 1 && ready_streams_ != nullptr) ready_streams_->add(number_);
     }
     ready_.notify_one();
+  }
+
+  // From now on `ready` is told, with `number`, whenever the stream is no longer empty; a consumer that was
+  // told takes all events there are.
+  void tell(std::shared_ptr<ReadyStreams> ready, size_t number) {
+    std::lock_guard lock(mutex_);
+    ready_streams_ = std::move(ready);
+    number_ = number;
+    if (!events_.empty()) ready_streams_->add(number_);
   }
 
   // The producer says when the request left the queue for the first time.
@@ -105,6 +139,8 @@ class TokenStream {
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<TokenEvent> events_;
+  std::shared_ptr<ReadyStreams> ready_streams_;
+  size_t number_ = 0;  // in them
   std::atomic<int64_t> admitted_ns_{0};
 };
 
