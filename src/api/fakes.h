@@ -1,6 +1,7 @@
 // For tests and fuzzing of this room: a RequestSink that plays a script, and a ResponseWriter that remembers.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -31,10 +32,16 @@ class FakeSink final : public RequestSink {
     auto stream = std::make_shared<TokenStream>();
     std::lock_guard lock(mutex_);
     bool finished = false;
+    std::deque<TokenEvent> later;
     for (TokenEvent& event : events) {
       finished = finished || event.finish.has_value();
-      stream->push(std::move(event));
+      if (one_by_one_ && &event != &events.front()) {
+        later.push_back(std::move(event));
+      } else {
+        stream->push(std::move(event));
+      }
     }
+    if (!later.empty()) later_.emplace_back(stream, std::move(later));
     if (!finished) running_[request.id] = stream;
     requests_.push_back(std::move(request));
     return stream;
@@ -63,6 +70,20 @@ class FakeSink final : public RequestSink {
     SchedulerStats stats = stats_;
     stats.running_requests = static_cast<int64_t>(running_.size());
     return stats;
+  }
+
+  // From now on a request gets its first event at once, and one more at each call of give_next().
+  void set_one_by_one() {
+    std::lock_guard lock(mutex_);
+    one_by_one_ = true;
+  }
+  void give_next() {
+    std::lock_guard lock(mutex_);
+    for (auto& [stream, events] : later_) {
+      if (events.empty()) continue;
+      stream->push(std::move(events.front()));
+      events.pop_front();
+    }
   }
 
   void set_stats(const SchedulerStats& stats) {
@@ -108,6 +129,8 @@ class FakeSink final : public RequestSink {
   std::map<std::string, std::shared_ptr<TokenStream>> running_;
   std::set<std::string> cancelled_;
   std::set<std::string> finished_;  // of those whose text had ended
+  bool one_by_one_ = false;
+  std::vector<std::pair<std::shared_ptr<TokenStream>, std::deque<TokenEvent>>> later_;
   SchedulerStats stats_;
 };
 
@@ -130,6 +153,7 @@ class FakeWriter final : public http::ResponseWriter {
     if (client_gone()) return false;
     if (writes_left > 0) --writes_left;
     answer.body += bytes;
+    if (on_write) on_write();
     return true;
   }
   void end() override { ended = true; }
@@ -157,6 +181,7 @@ class FakeWriter final : public http::ResponseWriter {
   http::Response answer;  // a stream's text is its body
   int answers = 0;        // must be 1 when the handler returns, or 0 when the client vanished
   bool ended = false;
+  std::function<void()> on_write;
   int writes_left = -1;  // the client vanishes at the write after these; -1: it stays
 
  private:

@@ -124,6 +124,7 @@ class Desk {
     if (!body.empty()) request.headers.emplace_back("Content-Type", "application/json");
     request.body = body;
     FakeWriter writer;
+    writer.on_write = [this] { sink.give_next(); };
     service.handle(request, writer);
     EXPECT_EQ(writer.answers, 1) << method << " " << path;
     return writer.answer;

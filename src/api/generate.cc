@@ -1,4 +1,6 @@
 // POST /generate: runs a native request and answers it.
+#include <utility>
+
 #include "api/endpoints.h"
 #include "api/event_stream.h"
 #include "api/generate_request.h"
@@ -50,21 +52,31 @@ Refusal make_specs(const ServiceContext& context, const GenerateBatch& batch, Na
   return std::nullopt;
 }
 
-ordered_json answer_json(const ServiceContext& context, const Native& native, const Choice& choice) {
+// `input_lists`: with the prompt's log-probabilities, where they were asked for.
+ordered_json answer_json(const ServiceContext& context, const Native& native, const Choice& choice,
+                         bool input_lists = true) {
   const GenerateItem& item = native.item(choice);
   ordered_json answer;
   if (context.tokenizer != nullptr) answer["text"] = choice.text;
   answer["output_ids"] = choice.output_ids;
   if (native.batch.return_prompt_token_ids) answer["prompt_token_ids"] = choice.spec.prompt;
   const double seconds = choice.finish ? seconds_since(native.start_ns) : -1.0;
-  answer["meta_info"] = meta_info(context, choice, item.rid, seconds, item.logprobs);
+  NativeLogprobs logprobs = item.logprobs;
+  logprobs.input = input_lists;
+  answer["meta_info"] = meta_info(context, choice, item.rid, seconds, logprobs);
   return answer;
 }
 
-// Every event holds the whole answer so far.
+// Every event holds the whole answer so far, but for the prompt's log-probabilities, which do not change: the
+// first and the last have them. Where events have come faster than the client reads, one tells of all.
 void stream_generate(const ServiceContext& context, const Native& native, RequestRun& run,
                      http::ResponseWriter& writer) {
   EventStream events(writer, request_id_header(native.batch.items[0].rid));
+  struct State {
+    bool begun = false;
+    bool news = false;  // not sent
+  };
+  std::vector<State> states(native.item_of.size());
   const bool complete = run.run(
       [&](const Choice& choice, const Growth& growth) {
         if (choice.finish && choice.finish->error) {
@@ -72,8 +84,12 @@ void stream_generate(const ServiceContext& context, const Native& native, Reques
           return false;
         }
         // Without a tokenizer the new ids are the news.
-        if (growth.text.empty() && !choice.finish && context.tokenizer != nullptr) return true;
-        ordered_json answer = answer_json(context, native, choice);
+        State& state = states[choice.index];
+        state.news = state.news || !growth.text.empty() || choice.finish || context.tokenizer == nullptr;
+        if (!state.news || growth.more) return true;
+        state.news = false;
+        const bool first = !std::exchange(state.begun, true);
+        ordered_json answer = answer_json(context, native, choice, first || choice.finish);
         if (native.batch.is_list) answer["index"] = choice.index;
         return events.send(answer);
       },

@@ -96,6 +96,7 @@ TEST(Generate, BatchesAreLists) {
 
 TEST(Generate, StreamsTheCumulativeText) {
   Desk desk(says("one two three"));
+  desk.sink.set_one_by_one();
   const auto events = desk.stream("/generate", R"({"text": "x", "stream": true})");
   std::string last;
   for (size_t i = 0; i < events.size(); ++i) {
@@ -111,18 +112,47 @@ TEST(Generate, StreamsTheCumulativeText) {
   }
 }
 
+// What came while the client did not read is told at once.
+TEST(Generate, StreamsABacklogInOneEvent) {
+  Desk desk(says("one two three"));
+  const auto events = desk.stream("/generate", R"({"text": "x", "stream": true})");
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0]["text"], "one two three");
+  EXPECT_EQ(events[0]["meta_info"]["finish_reason"]["type"], "stop");
+}
+
+TEST(Generate, StreamsThePromptsLogprobsInTheFirstEventAndTheLast) {
+  Desk desk(says("one two three four"));
+  desk.sink.set_one_by_one();
+  const auto events = desk.stream("/generate", R"({"input_ids": [0, 5, 6, 7], "stream": true,
+      "return_logprob": true, "logprob_start_len": 0, "top_logprobs_num": 2, "token_ids_logprob": [9]})");
+  ASSERT_GT(events.size(), 2u);
+  for (size_t i = 0; i < events.size(); ++i) {
+    const ordered_json& info = events[i]["meta_info"];
+    const bool end = i == 0 || i + 1 == events.size();
+    for (const char* list : {"input_token_logprobs", "input_top_logprobs", "input_token_ids_logprobs"}) {
+      EXPECT_EQ(info.contains(list), end) << list << " in event " << i;
+      if (end) {
+        EXPECT_EQ(info[list].size(), 4u);
+      }
+    }
+    EXPECT_EQ(info["output_token_logprobs"].size(), events[i]["output_ids"].size());
+  }
+}
+
 TEST(Generate, WithoutATokenizerIdsInIdsOut) {
   Desk desk(says("ab"), {}, false);
   const ordered_json answer = desk.json("/generate", R"({"input_ids": [5, 6], "return_logprob": true})");
   EXPECT_FALSE(answer.contains("text"));
   EXPECT_EQ(answer["output_ids"].back(), kEos);
-  const auto events = desk.stream("/generate", R"({"input_ids": [5, 6], "stream": true})");
-  EXPECT_EQ(events.size(), answer["output_ids"].size());
   desk.json("/generate", R"({"text": "a"})", 400);
   desk.json("/generate", R"({"input_ids": [5], "sampling_params": {"stop": "x"}})", 400);
   desk.json("/tokenize", R"({"prompt": "a"})", 400);
   desk.json(kChat, std::string("{") + kHello + "}", 400);
   EXPECT_EQ(desk.json(kChat, R"({"input_ids": [5]})")["choices"][0]["message"]["content"], "");
+  desk.sink.set_one_by_one();
+  const auto events = desk.stream("/generate", R"({"input_ids": [5, 6], "stream": true})");
+  EXPECT_EQ(events.size(), answer["output_ids"].size());
 }
 
 TEST(Generate, UnknownSamplingKeysAreNamedWithTheNearest) {

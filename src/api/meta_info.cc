@@ -72,12 +72,14 @@ class LogprobLists {
 
 void write_logprobs(const ServiceContext& context, const Choice& choice, const NativeLogprobs& wanted,
                     ordered_json* out) {
-  LogprobLists input(context, wanted);
-  if (wanted.start == 0 && choice.prompt_logprobs.size() + 1 == choice.spec.prompt.size()) {
-    input.add_first(choice.spec.prompt.front());
+  if (wanted.input) {
+    LogprobLists input(context, wanted);
+    if (wanted.start == 0 && choice.prompt_logprobs.size() + 1 == choice.spec.prompt.size()) {
+      input.add_first(choice.spec.prompt.front());
+    }
+    for (const TokenOutput& output : choice.prompt_logprobs) input.add(output);
+    input.write("input", out);
   }
-  for (const TokenOutput& output : choice.prompt_logprobs) input.add(output);
-  input.write("input", out);
   LogprobLists output(context, wanted);
   for (const TokenOutput& entry : choice.outputs) output.add(entry);
   output.write("output", out);

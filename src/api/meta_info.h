@@ -17,6 +17,7 @@ struct NativeLogprobs {
   int32_t top = 0;
   bool ids = false;  // token_ids_logprob was given
   bool text = false;
+  bool input = true;  // the lists of the prompt too
 };
 
 // `id` is the request's; `seconds` since it came, left out when negative (not finished).

@@ -228,7 +228,8 @@ bool RequestRun::run(const OnDelta& on_delta, const OnIdle& on_idle) {
       if (choices_[i].finish) continue;
       std::optional<TokenEvent> event = running_[i].stream->next(milliseconds(0));
       if (!event) continue;
-      const Growth growth = absorb(i, std::move(*event));
+      Growth growth = absorb(i, std::move(*event));
+      growth.more = !choices_[i].finish && !running_[i].stream->empty();
       if (!on_delta(choices_[i], growth)) return false;
       if (choices_[i].finish) {
         --open;

@@ -65,6 +65,7 @@ struct Choice {
 struct Growth {
   std::string text;
   std::vector<text::OutputPiece> pieces;
+  bool more = false;  // has come already
 };
 
 class RequestRun {

@@ -193,11 +193,13 @@ TEST(Cancel, AVanishedClientFreesItsRequestsWhileTheyWait) {
 
 TEST(Cancel, AFailedWriteFreesTheRequest) {
   Desk desk(starts_saying("one two three four five"));
+  desk.sink.set_one_by_one();
   for (const char* path : {kChat, "/generate", kCompletions}) {
     const std::string prompt = path == std::string(kChat)         ? std::string(kHello)
                                : path == std::string("/generate") ? R"("text": "a")"
                                                                   : R"("prompt": "a")";
     Call call(desk, path, "{" + prompt + R"(, "stream": true})");
+    call.writer.on_write = [&] { desk.sink.give_next(); };
     call.writer.writes_left = 2;
     call.start();
     call.join();

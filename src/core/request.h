@@ -124,6 +124,11 @@ class TokenStream {
   // That time, by the scheduler's clock; 0: it still waits.
   int64_t admitted_ns() const { return admitted_ns_.load(std::memory_order_relaxed); }
 
+  bool empty() const {
+    std::lock_guard lock(mutex_);
+    return events_.empty();
+  }
+
   // The next event, or nothing when none came within `timeout`. After an event with `finish` no more come.
   std::optional<TokenEvent> next(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
@@ -136,7 +141,7 @@ class TokenStream {
   }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<TokenEvent> events_;
   std::shared_ptr<ReadyStreams> ready_streams_;
