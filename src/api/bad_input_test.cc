@@ -200,12 +200,12 @@ TEST(BadInput, ContentTypeMustBeJson) {
   http::Request request;
   request.method = "POST";
   request.path = kChat;
-  request.body = std::string("{") + kHello + "}";
   const std::pair<const char*, int> kTypes[] = {{"text/plain", 400},
                                                 {"application/x-www-form-urlencoded", 400},
                                                 {"Application/JSON; charset=utf-8", 200},
                                                 {"application/json", 200}};
   for (const auto& [type, status] : kTypes) {
+    request.body = std::string("{") + kHello + "}";
     request.headers = {{"Content-Type", type}};
     FakeWriter writer;
     desk.service.handle(request, writer);

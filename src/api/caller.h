@@ -32,8 +32,8 @@ struct RequestRecord {
 struct Caller {
   // X-Request-Id: the client's, or a random one. Every answer carries it.
   std::string request_id;
-  int64_t arrived_ns = 0;  // when the handler began
-  const http::Request* request = nullptr;
+  int64_t arrived_ns = 0;            // when the handler began
+  http::Request* request = nullptr;  // without its body once it runs
 
   std::shared_ptr<Tenant> tenant;  // null: no key, or the administrator's
   // Before the request's ids and cache namespaces, so that tenants have their own; empty where there is one

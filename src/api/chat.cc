@@ -35,11 +35,13 @@ void stream_chat(const ServiceContext& context, const ChatRequest& request, Requ
 void handle_chat(const ServiceContext& context, const http::Request& http_request,
                  http::ResponseWriter& writer) {
   const int64_t start = steady_clock().now_ns();
-  nlohmann::ordered_json body;
-  if (Refusal refusal = read_body(context, http_request, &body)) return writer.send(error_response(*refusal));
   ChatRequest request;
-  if (Refusal refusal = read_chat_request(context, body, &request))
-    return writer.send(error_response(*refusal));
+  {
+    nlohmann::ordered_json body;  // not kept while the answer is made
+    Refusal refusal = read_body(context, http_request, &body);
+    if (!refusal) refusal = read_chat_request(context, body, &request);
+    if (refusal) return writer.send(error_response(*refusal));
+  }
   std::vector<RunSpec> specs;
   if (Refusal refusal = plan_chat(context, &request, &specs)) return writer.send(error_response(*refusal));
 

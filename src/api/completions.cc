@@ -132,10 +132,13 @@ void stream_completion(const ServiceContext& context, const CompletionRequest& r
 
 void handle_completions(const ServiceContext& context, const http::Request& http_request,
                         http::ResponseWriter& writer) {
-  ordered_json body;
-  if (Refusal refusal = read_body(context, http_request, &body)) return writer.send(error_response(*refusal));
   CompletionRequest request;
-  if (Refusal refusal = read_request(context, body, &request)) return writer.send(error_response(*refusal));
+  {
+    ordered_json body;  // not kept while the answer is made
+    Refusal refusal = read_body(context, http_request, &body);
+    if (!refusal) refusal = read_request(context, body, &request);
+    if (refusal) return writer.send(error_response(*refusal));
+  }
   std::vector<RunSpec> specs;
   if (Refusal refusal = make_specs(context, request, &specs)) return writer.send(error_response(*refusal));
 

@@ -102,11 +102,13 @@ void stream_generate(const ServiceContext& context, const Native& native, Reques
 void handle_generate(const ServiceContext& context, const http::Request& http_request,
                      http::ResponseWriter& writer) {
   const int64_t start = steady_clock().now_ns();
-  ordered_json body;
-  if (Refusal refusal = read_body(context, http_request, &body)) return writer.send(error_response(*refusal));
   GenerateBatch batch;
-  if (Refusal refusal = read_generate_request(context, body, &batch))
-    return writer.send(error_response(*refusal));
+  {
+    ordered_json body;  // not kept while the answer is made
+    Refusal refusal = read_body(context, http_request, &body);
+    if (!refusal) refusal = read_generate_request(context, body, &batch);
+    if (refusal) return writer.send(error_response(*refusal));
+  }
   Native native{batch, {}, start};
   std::vector<RunSpec> specs;
   if (Refusal refusal = make_specs(context, batch, &native, &specs))

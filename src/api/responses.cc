@@ -8,11 +8,14 @@ namespace fathom::api {
 
 void handle_responses(const ServiceContext& context, const http::Request& http_request,
                       http::ResponseWriter& writer) {
-  nlohmann::ordered_json body;
   ResponsesRequest request;
   std::vector<RunSpec> specs;
-  Refusal refusal = read_body(context, http_request, &body);
-  if (!refusal) refusal = read_responses_request(context, body, &request);
+  Refusal refusal;
+  {
+    nlohmann::ordered_json body;  // not kept while the answer is made
+    refusal = read_body(context, http_request, &body);
+    if (!refusal) refusal = read_responses_request(context, body, &request);
+  }
   if (!refusal) refusal = plan_chat(context, &request.chat, &specs);
   RequestRun run(context, writer);
   if (!refusal) refusal = run.start(std::move(specs));

@@ -74,6 +74,7 @@ Refusal RunTally::begin(const std::vector<RunSpec>& specs) {
     if (log->level() >= 1) record.sampling = sampling_json(specs[0].sampling);
     log->received(*context_.caller->request, *context_.caller);
   }
+  if (http::Request* request = context_.caller->request) std::string().swap(request->body);
   return std::nullopt;
 }
 

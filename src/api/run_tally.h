@@ -23,7 +23,7 @@ class RunTally {
   RunTally& operator=(const RunTally&) = delete;
 
   // Takes note of the choices, and places for all of them within the limits of the caller's key; 429 when
-  // there are none now.
+  // there are none now. Logs the request and lets go of its body, which nobody needs while it runs.
   Refusal begin(const std::vector<RunSpec>& specs);
 
   // Tokens that a choice took from an event of `time_ns` (0: now).

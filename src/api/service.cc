@@ -197,7 +197,7 @@ Service::Service(ServiceOptions options, ModelCard card, RequestSink& sink, cons
 
 Service::~Service() = default;
 
-void Service::handle(const http::Request& request, http::ResponseWriter& writer) {
+void Service::handle(http::Request& request, http::ResponseWriter& writer) {
   Caller caller;
   caller.request_id = request_id_of(request);
   caller.arrived_ns = steady_clock().now_ns();

@@ -103,7 +103,7 @@ class Service {
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
 
-  void handle(const http::Request& request, http::ResponseWriter& writer);
+  void handle(http::Request& request, http::ResponseWriter& writer);
 
   // /ready is 503, and generation is refused with 503, until set_ready() and again after set_draining().
   void set_ready();

@@ -1,6 +1,8 @@
 // Routing, keys, health, cancelling and vanished clients.
 #include "api/service.h"
 
+#include <malloc.h>
+
 #include <chrono>
 #include <thread>
 
@@ -226,6 +228,28 @@ TEST(Cancel, ByIdExactly) {
   EXPECT_EQ(desk.call("GET", "/flush_cache?timeout=1").status, 200);
   EXPECT_EQ(desk.call("GET", "/flush_cache?timeout=-1").status, 400);
   desk.json("/abort_request", "{}", 400);
+}
+
+// What a request was read from is not held for as long as its answer takes.
+TEST(Service, LetsGoOfTheBodyWhenTheRequestRuns) {
+  const auto held = [] {
+    const struct mallinfo2 info = ::mallinfo2();
+    return static_cast<int64_t>(info.uordblks) + static_cast<int64_t>(info.hblkhd);
+  };
+  constexpr size_t kLarge = 16 << 20;
+  for (const auto& [path, start] :
+       {std::pair{kChat, std::string(kHello)}, std::pair{kCompletions, std::string(R"("prompt": "a")")}}) {
+    Desk desk(says("one two three"));
+    const int64_t before = held();
+    int64_t most = before;
+    Call call(desk, path,
+              "{" + start + R"(, "stream": true, "metadata": {"x": ")" + std::string(kLarge, 'y') + "\"}}");
+    call.writer.on_write = [&] { most = std::max(most, held()); };
+    call.start();
+    call.join();
+    EXPECT_EQ(call.writer.answer.status, 200) << path;
+    EXPECT_LT(most - before, int64_t{kLarge} / 4) << path;
+  }
 }
 
 TEST(Profile, AnswersWithWhatRanBetween) {

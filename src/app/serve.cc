@@ -75,8 +75,8 @@ int run_serve(const ServeArgs& args) {
     if (!keys.ok()) return fail(keys.error());
     service_choice->keys = std::move(*keys);
   }
-  auto server = http::Server::start(
-      server_options(args), [&](const http::Request& request, http::ResponseWriter& writer) {
+  auto server =
+      http::Server::start(server_options(args), [&](http::Request& request, http::ResponseWriter& writer) {
         if (auto* ready = service.load(std::memory_order_acquire)) return ready->handle(request, writer);
         auto answer = http::json_error(503, "starting", "The model is being loaded; try again soon.");
         answer.headers.emplace_back("Retry-After", "1");

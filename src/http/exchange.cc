@@ -12,8 +12,8 @@ Exchange::Exchange(ServerContext& context, std::shared_ptr<Outbox> outbox, std::
     : context_(context),
       outbox_(std::move(outbox)),
       work_(std::move(work)),
-      request_(std::move(request)),
-      framing_(std::move(framing)) {}
+      framing_(std::move(framing)),
+      request_(std::move(request)) {}
 
 Exchange::After Exchange::run(HandlerPool::Turn& turn) {
   turn_ = &turn;

@@ -46,10 +46,10 @@ class Exchange final : public ResponseWriter {
   ServerContext& context_;
   const std::shared_ptr<Outbox> outbox_;
   const std::shared_ptr<WorkToken> work_;
-  const Request request_;
   const Framing framing_;
 
   // Pool thread only.
+  Request request_;
   HandlerPool::Turn* turn_ = nullptr;
   Stage stage_ = Stage::kNothingSent;
   After after_ = After::kClose;

@@ -68,7 +68,8 @@ class ResponseWriter {
   virtual void on_client_gone(std::function<void()> callback) = 0;
 };
 
-// Called on a thread of its own: it may block. An exception that escapes becomes a 500.
-using Handler = std::function<void(const Request&, ResponseWriter&)>;
+// Called on a thread of its own: it may block, and take from the request what it keeps or needs no longer. An
+// exception that escapes becomes a 500.
+using Handler = std::function<void(Request&, ResponseWriter&)>;
 
 }  // namespace fathom::http
