@@ -1,4 +1,5 @@
 // POST /generate: runs a native request and answers it.
+#include <algorithm>
 #include <utility>
 
 #include "api/endpoints.h"
@@ -67,6 +68,22 @@ ordered_json answer_json(const ServiceContext& context, const Native& native, co
   return answer;
 }
 
+// What one choice of a list was refused for is told in its place; a fault of the engine ends the whole.
+bool ends_all(const Native& native, const Choice& choice) {
+  if (!choice.finish || !choice.finish->error) return false;
+  return !native.batch.is_list || to_api_error(*choice.finish->error).status >= 500;
+}
+
+// The error that stands for the whole answer: a fault, or that nothing else is left.
+Refusal failure_of(const Native& native, const RequestRun& run) {
+  const auto failed = [](const Choice& choice) { return choice.finish && choice.finish->error; };
+  if (std::ranges::all_of(run.choices(), failed)) return run.failure();
+  for (const Choice& choice : run.choices()) {
+    if (ends_all(native, choice)) return to_api_error(*choice.finish->error);
+  }
+  return std::nullopt;
+}
+
 // Every event holds the whole answer so far, but for the prompt's log-probabilities, which do not change: the
 // first and the last have them. Where events have come faster than the client reads, one tells of all.
 void stream_generate(const ServiceContext& context, const Native& native, RequestRun& run,
@@ -79,7 +96,7 @@ void stream_generate(const ServiceContext& context, const Native& native, Reques
   std::vector<State> states(native.item_of.size());
   const bool complete = run.run(
       [&](const Choice& choice, const Growth& growth) {
-        if (choice.finish && choice.finish->error) {
+        if (ends_all(native, choice)) {
           events.fail(to_api_error(*choice.finish->error));
           return false;
         }
@@ -119,7 +136,7 @@ void handle_generate(const ServiceContext& context, const http::Request& http_re
   if (batch.stream) return stream_generate(context, native, run, writer);
   const bool complete = run.run([](const Choice&, const Growth&) { return true; }, [] { return true; });
   if (!complete) return;
-  if (Refusal refusal = run.failure()) return writer.send(error_response(*refusal));
+  if (Refusal refusal = failure_of(native, run)) return writer.send(error_response(*refusal));
   ordered_json answer;
   if (batch.is_list) {
     answer = ordered_json::array();

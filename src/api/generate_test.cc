@@ -140,6 +140,37 @@ TEST(Generate, StreamsThePromptsLogprobsInTheFirstEventAndTheLast) {
   }
 }
 
+// The second prompt's request ends with an error while it runs; the others have their answers.
+TEST(Generate, AnErrorOfOneAnswerLeavesTheOthers) {
+  ErrorCode code = ErrorCode::kInvalidArgument;
+  Desk desk([&](const GenerateRequest& request) -> Result<std::vector<TokenEvent>> {
+    std::vector<TokenEvent> events = tokens_of(request, demo_tokenizer().encode("one two", false));
+    if (request.prompt[0] == 6)
+      events.back().finish = FinishReason{FinishReason::Kind::kAbort, {}, error(code, "too hard")};
+    return events;
+  });
+  const std::string body = R"({"input_ids": [[5], [6], [7]]})";
+  const std::string streamed = R"({"input_ids": [[5], [6], [7]], "stream": true})";
+  const ordered_json answers = desk.json("/generate", body);
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_EQ(answers[0]["text"], "one two");
+  EXPECT_EQ(answers[1]["meta_info"]["finish_reason"].dump(), R"({"type":"abort","message":"too hard"})");
+  EXPECT_EQ(answers[2]["meta_info"]["finish_reason"]["type"], "stop");
+  std::vector<std::string> ends(3);
+  for (const ordered_json& event : desk.stream("/generate", streamed)) {
+    ASSERT_TRUE(event.contains("index")) << event;
+    const ordered_json& finish = event["meta_info"]["finish_reason"];
+    if (!finish.is_null()) ends[event["index"]] = finish["type"];
+  }
+  EXPECT_EQ(ends, (std::vector<std::string>{"stop", "abort", "stop"}));
+  // Alone, or all of them: the request is refused.
+  EXPECT_EQ(desk.json("/generate", R"({"input_ids": [6]})", 400)["error"]["message"], "too hard");
+  EXPECT_EQ(desk.json("/generate", R"({"input_ids": [[6], [6]]})", 400)["error"]["message"], "too hard");
+  code = ErrorCode::kInternal;
+  desk.json("/generate", body, 500);
+  EXPECT_TRUE(desk.stream("/generate", streamed).back().contains("error"));
+}
+
 TEST(Generate, WithoutATokenizerIdsInIdsOut) {
   Desk desk(says("ab"), {}, false);
   const ordered_json answer = desk.json("/generate", R"({"input_ids": [5, 6], "return_logprob": true})");
