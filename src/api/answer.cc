@@ -1,5 +1,7 @@
 #include "api/answer.h"
 
+#include <nlohmann/json.hpp>
+
 #include "api/active_requests.h"
 #include "text/tools/marked_splitter.h"
 
@@ -66,6 +68,11 @@ void AnswerParts::push(std::string_view text, bool last, Answer* answer,
     }
     pieces->push_back(part);
   }
+  if (!last) return;
+  using Within = text::ToolSplitter::Within;
+  const Within within = splitter_.within();
+  answer->cut_call = within == Within::kHeader || (within == Within::kArguments &&
+                                                   !nlohmann::json::accept(answer->calls.back().arguments));
 }
 
 }  // namespace fathom::api

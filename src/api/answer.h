@@ -21,6 +21,7 @@ struct Answer {
   std::string reasoning;
   std::string content;
   std::vector<ToolCall> calls;
+  bool cut_call = false;         // the text ended within a call, before its arguments were whole
   int64_t reasoning_tokens = 0;  // up to and with the closing tag
 };
 

@@ -144,6 +144,29 @@ TEST(Answer, OneCallOnlyWhereParallelOnesAreNotWanted) {
   EXPECT_EQ(desk.sink.running(), 0u);
 }
 
+TEST(Answer, AStopStringThatCutsACallIsToldOf) {
+  const auto ends = [](const std::string& stop) {
+    Desk desk(says(kTwoCalls), parsing_options());
+    const std::string fields = std::string(kTools) + R"(, "stop": [)" + ordered_json(stop).dump() + "]";
+    const ordered_json choice = desk.json(kChat, body_of(fields))["choices"][0];
+    const auto events = desk.stream(kChat, body_of(R"("stream": true, )" + fields));
+    const ordered_json& last = events.back()["choices"][0];
+    EXPECT_EQ(last["finish_reason"], choice["finish_reason"]) << stop;
+    EXPECT_EQ(last["matched_stop"], choice["matched_stop"]) << stop;
+    EXPECT_EQ(streamed(events).calls.size(), choice["message"]["tool_calls"].size()) << stop;
+    return fmt::format("{} {} {}", choice["finish_reason"].get<std::string>(), choice["matched_stop"].dump(),
+                       choice["message"]["tool_calls"].back()["function"]["arguments"].get<std::string>());
+  };
+  EXPECT_EQ(ends("Rome"), R"(stop "Rome" {"city": ")");
+  EXPECT_EQ(ends("Oslo"), R"(stop "Oslo" {"city": ")");
+  EXPECT_EQ(ends("{\"city"), R"(stop "{\"city" )");
+  // What these cut off is no part of a call that the client gets.
+  EXPECT_EQ(ends("<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>"),
+            "tool_calls null {\"city\": \"Rome\"}");
+  EXPECT_EQ(ends("<｜tool▁call▁end｜>"), "tool_calls null {\"city\": \"Rome\"}");
+  EXPECT_EQ(ends("<｜tool▁calls▁end｜>"), "tool_calls null {\"city\": \"Oslo\"}");
+}
+
 TEST(Answer, ChoiceNoneLeavesTheTextAlone) {
   Desk desk(says(kTwoCalls), parsing_options());
   const ordered_json message =

@@ -24,9 +24,11 @@ ordered_json choice_logprobs(const ServiceContext& context, const ChatRequest& r
   return request.logprobs ? chat_logprobs(context, choice, first) : ordered_json();
 }
 
-// OpenAI's word for an answer that ends in calls, which nothing in the text has matched.
+// OpenAI's word for an answer that ends in calls, which nothing in the text has matched. A stop string that
+// cut a call is told of instead: what there is of the arguments must not be taken for a call.
 bool ends_in_calls(const Choice& choice) {
-  return choice.finish->kind == FinishReason::Kind::kStop && !choice.answer.calls.empty();
+  const bool cut = choice.finish->matched_text && choice.answer.cut_call;
+  return choice.finish->kind == FinishReason::Kind::kStop && !choice.answer.calls.empty() && !cut;
 }
 
 ordered_json chat_finish_reason(const Choice& choice) {

@@ -50,4 +50,8 @@ void AnswerSplitter::finish(std::vector<OutputPiece>* pieces) {
   if (tools_ != nullptr) tools_->finish(pieces);
 }
 
+ToolSplitter::Within AnswerSplitter::within() const {
+  return tools_ == nullptr ? ToolSplitter::Within::kNothing : tools_->within();
+}
+
 }  // namespace fathom::text

@@ -26,6 +26,8 @@ class AnswerSplitter {
 
   void push(std::string_view text, std::vector<OutputPiece>* pieces);
   void finish(std::vector<OutputPiece>* pieces);
+  // What the text so far ends in; finish changes nothing about it.
+  ToolSplitter::Within within() const;
 
  private:
   void distribute(const std::vector<OutputPiece>& parts, std::vector<OutputPiece>* pieces);

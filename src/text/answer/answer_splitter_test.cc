@@ -90,6 +90,32 @@ TEST(AnswerSplitter, ReadsDsmlCalls) {
       "call: g\narguments: {}\n");
 }
 
+TEST(AnswerSplitter, TellsWhereInACallTheTextEnds) {
+  using Within = ToolSplitter::Within;
+  const auto within = [](ToolFormat format, std::string_view text) {
+    AnswerSplitter splitter({.tools = format});
+    std::vector<OutputPiece> pieces;
+    splitter.push(text, &pieces);
+    const Within found = splitter.within();
+    splitter.finish(&pieces);
+    EXPECT_EQ(splitter.within(), found) << text;
+    return found;
+  };
+  const std::string marked = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>";
+  EXPECT_EQ(within(ToolFormat::kV3, "Hi <｜tool"), Within::kNothing);
+  EXPECT_EQ(within(ToolFormat::kV3, marked + "func"), Within::kHeader);
+  EXPECT_EQ(within(ToolFormat::kV3, marked + "function<｜tool▁sep｜>get_"), Within::kHeader);
+  EXPECT_EQ(within(ToolFormat::kV3, marked + "function<｜tool▁sep｜>get_time\n```json\n{"),
+            Within::kArguments);
+  EXPECT_EQ(within(ToolFormat::kV31, marked + "f<｜tool▁sep｜>{}<｜tool▁call▁end｜>"), Within::kNothing);
+  const std::string dsml = "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\"";
+  EXPECT_EQ(within(ToolFormat::kV32, dsml), Within::kHeader);
+  EXPECT_EQ(within(ToolFormat::kV32, dsml + ">\n<｜DSML｜parameter name=\"a\" string=\"true\">b"),
+            Within::kArguments);
+  EXPECT_EQ(within(ToolFormat::kV32, dsml + ">\n</｜DSML｜invoke>"), Within::kNothing);
+  EXPECT_EQ(within(ToolFormat::kNone, marked), Within::kNothing);
+}
+
 TEST(AnswerSplitter, ACallEndsTheThoughts) {
   EXPECT_EQ(
       parse({.start = ReasoningStart::kThinking, .tools = ToolFormat::kV31},

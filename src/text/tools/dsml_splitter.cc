@@ -241,6 +241,23 @@ void DsmlSplitter::push(std::string_view text, std::vector<OutputPiece>* pieces)
   }
 }
 
+ToolSplitter::Within DsmlSplitter::within() const {
+  switch (state_) {
+    case State::kText:
+    case State::kBetween:
+      return Within::kNothing;
+    case State::kInvokeTag:
+      return Within::kHeader;
+    case State::kInvoke:
+    case State::kParameterTag:
+    case State::kString:
+    case State::kValue:
+    case State::kRaw:
+      return Within::kArguments;
+  }
+  return Within::kNothing;
+}
+
 void DsmlSplitter::finish(std::vector<OutputPiece>* pieces) {
   switch (state_) {
     case State::kText:

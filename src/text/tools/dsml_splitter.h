@@ -21,6 +21,7 @@ class DsmlSplitter final : public ToolSplitter {
   explicit DsmlSplitter(const DsmlBlock& block) : block_(block) {}
   void push(std::string_view text, std::vector<OutputPiece>* pieces) override;
   void finish(std::vector<OutputPiece>* pieces) override;
+  Within within() const override;
 
  private:
   enum class State {

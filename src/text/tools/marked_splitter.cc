@@ -187,6 +187,23 @@ void MarkedSplitter::push(std::string_view text, std::vector<OutputPiece>* piece
   }
 }
 
+ToolSplitter::Within MarkedSplitter::within() const {
+  switch (state_) {
+    case State::kText:
+    case State::kBetween:
+      return Within::kNothing;
+    case State::kHeader:
+    case State::kSeparated:
+    case State::kName:
+      return Within::kHeader;
+    case State::kBefore:
+    case State::kFence:
+    case State::kArguments:
+      return Within::kArguments;
+  }
+  return Within::kNothing;
+}
+
 void MarkedSplitter::finish(std::vector<OutputPiece>* pieces) {
   switch (state_) {
     case State::kText:

@@ -18,6 +18,7 @@ class MarkedSplitter final : public ToolSplitter {
  public:
   void push(std::string_view text, std::vector<OutputPiece>* pieces) override;
   void finish(std::vector<OutputPiece>* pieces) override;
+  Within within() const override;
 
  private:
   enum class State {

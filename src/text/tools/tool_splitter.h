@@ -26,6 +26,14 @@ class ToolSplitter {
   virtual ~ToolSplitter() = default;
   virtual void push(std::string_view text, std::vector<OutputPiece>* pieces) = 0;
   virtual void finish(std::vector<OutputPiece>* pieces) = 0;
+
+  // What the text so far ends in; finish changes nothing about it.
+  enum class Within {
+    kNothing,
+    kHeader,     // a call has begun, and its name is not whole
+    kArguments,  // its name is, and its end has not come
+  };
+  virtual Within within() const = 0;
 };
 
 // Null for kNone. kV3 and kV31 read both of their forms, since models mix them.
