@@ -30,13 +30,13 @@ void read_tool_choice(Fields& fields, const ordered_json& tools, ChatRequest* ou
       if (!found) inner.fail("name", fmt::format("there is no tool '{}'", conversation.named_tool));
     } else if (type == "none") {
       conversation.tool_choice = Choice::kNone;
+      conversation.refuses_calls = true;
     } else if (type != "auto") {
       inner.fail("type", "expected auto, any, tool or none");
     }
     if (named && type != "tool") inner.fail("name", "is only allowed with the type tool");
     if (Refusal refusal = inner.finish()) fields.fail(*refusal);
   }
-  conversation.refuses_calls = !tools.empty() && conversation.tool_choice == Choice::kNone;
   if (conversation.tool_choice == Choice::kNone) return;
   if (tools.empty()) return fields.fail("tool_choice", "asks for a call, but there are no tools");
   conversation.tools = tools;

@@ -53,7 +53,7 @@ void read_tools(const ServiceContext& context, Fields& fields, Conversation* out
     return fields.fail_type("tool_choice",
                             "\"auto\", \"none\", \"required\" or a function's name in an object", *choice);
   }
-  out->refuses_calls = any && out->tool_choice == Choice::kNone;
+  out->refuses_calls = choice != nullptr && *choice == "none";
   if (out->tool_choice == Choice::kNone) return;
   if (!any) return fields.fail("tool_choice", "asks for a call, but there are no tools");
   out->tools = *tools;

@@ -19,7 +19,7 @@ struct Conversation {
   nlohmann::ordered_json tools;     // null, or a list
   ToolChoice tool_choice = ToolChoice::kNone;
   std::string named_tool;                  // kNamed
-  bool refuses_calls = false;              // kNone, though there are tools: the answer must not call
+  bool refuses_calls = false;              // "none" was asked for: the answer must not call
   nlohmann::ordered_json response_format;  // null, or a schema that the prompt has words for
   nlohmann::ordered_json template_kwargs = nlohmann::ordered_json::object();
   std::optional<int32_t> thinking_budget;  // thinking.budget_tokens

@@ -5,8 +5,8 @@
 namespace fathom::api {
 namespace {
 
-// With "tool_choice": "none" the model does not see the tools; one that was trained on calls may begin one
-// all the same, and its markers would be content.
+// With "tool_choice": "none" the model sees no tools; one that was trained on calls may begin one all the
+// same, and its markers would be content.
 void forbid_calls(const AnswerTokens& tokens, SamplingParams* params) {
   for (const int32_t token : tokens.call_starts) {
     std::erase_if(params->logit_bias, [token](const auto& entry) { return entry.first == token; });

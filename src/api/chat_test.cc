@@ -75,12 +75,14 @@ TEST(Chat, CallsNothingWhenToldNotTo) {
   const std::vector<std::string> starts = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"};
   EXPECT_EQ(forbidden(kChat, tools + R"(, "tool_choice": "none")"), starts);
   EXPECT_EQ(forbidden(kChat, tools), std::vector<std::string>());
-  EXPECT_EQ(forbidden(kChat, R"("tool_choice": "none")"), std::vector<std::string>())
-      << "a parser of its own";
+  EXPECT_EQ(forbidden(kChat, R"("tool_choice": "none")"), starts);
+  EXPECT_EQ(forbidden(kChat, R"("tool_choice": "auto")"), std::vector<std::string>());
+  EXPECT_EQ(forbidden(kChat, R"("seed": 1)"), std::vector<std::string>()) << "a parser of its own";
   EXPECT_EQ(forbidden("/v1/messages",
                       R"("max_tokens": 5, "tools": [{"name": "f", "input_schema": {"type": "object"}}],
                                          "tool_choice": {"type": "none"})"),
             starts);
+  EXPECT_EQ(forbidden("/v1/messages", R"("max_tokens": 5, "tool_choice": {"type": "none"})"), starts);
 }
 
 TEST(Chat, TakesTypedSpecialTokensAsTextUnlessToldOtherwise) {

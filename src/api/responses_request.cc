@@ -86,7 +86,7 @@ void read_tools(const ServiceContext& context, Fields& fields, ResponsesRequest*
   out->echo["tools"] = std::move(echo);
   out->echo["tool_choice"] = choice == nullptr ? ordered_json("auto") : *choice;
   out->echo["parallel_tool_calls"] = out->chat.answer.parallel_calls;
-  conversation.refuses_calls = !tools.empty() && conversation.tool_choice == Choice::kNone;
+  conversation.refuses_calls = choice != nullptr && *choice == "none";
   if (conversation.tool_choice == Choice::kNone || fields.failed()) return;
   if (tools.empty()) return fields.fail("tool_choice", "asks for a call, but there are no tools");
   conversation.tools = std::move(tools);
