@@ -320,8 +320,11 @@ Refusal read_chat_request(const ServiceContext& context, const ordered_json& bod
   }
   read_conversation(context, out->model, fields, &out->conversation);
   fields.integers("input_ids", SIZE_MAX, 0, context.card.vocab_size - 1, &out->input_ids);
-  if (out->input_ids.empty() && !fields.failed() && out->conversation.messages.is_null()) {
+  const bool messages = !out->conversation.messages.is_null();
+  if (out->input_ids.empty() && !messages) {
     fields.fail("messages", "is missing, expected a list of messages");
+  } else if (!out->input_ids.empty() && messages) {
+    fields.fail("input_ids", "there are messages too, expected either messages or input_ids");
   }
   read_token_limit(fields, out);
   read_sampling(context, Dialect::kOpenAi, fields, &out->sampling);

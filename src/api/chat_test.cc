@@ -236,6 +236,9 @@ TEST(Chat, InputIdsBypassTheTemplate) {
   EXPECT_EQ(desk.sink.requests().at(0).prompt, (std::vector<int32_t>{5, 6, 7}));
   EXPECT_EQ(answer["choices"][0]["prompt_token_ids"], ordered_json({5, 6, 7}));
   EXPECT_EQ(answer["choices"][0]["response_token_ids"].back(), kEos);
+  const ordered_json refused = desk.json(kChat, body_of(R"("input_ids": [5, 6, 7])"), 400);
+  EXPECT_EQ(refused["error"]["message"],
+            "input_ids: there are messages too, expected either messages or input_ids");
 }
 
 TEST(Chat, AnErrorMidStreamIsAnEvent) {
