@@ -136,6 +136,8 @@ bool is_true(const ordered_json& object, const char* key) {
 void read_continuation(const ordered_json* given, Fields& fields, Conversation* out) {
   bool asked = false;
   fields.boolean("continue_final_message", &asked);
+  bool begins = true;
+  const bool says = fields.boolean("add_generation_prompt", &begins);
   if (given == nullptr || given->empty() || fields.failed()) return;
   for (size_t i = 0; i < given->size(); ++i) {
     const ordered_json& message = (*given)[i];
@@ -147,7 +149,14 @@ void read_continuation(const ordered_json* given, Fields& fields, Conversation* 
                          "expected true or false, and true on the last message only");
     }
   }
-  if (!asked && !is_true(given->back(), "prefix")) return;
+  const bool continues = asked || is_true(given->back(), "prefix");
+  if (says && begins == continues) {
+    return fields.fail("add_generation_prompt",
+                       continues ? "got true, expected false: the answer goes on after the last message"
+                                 : "got false, expected true: the answer is a new message; to go on after "
+                                   "the last one set continue_final_message to true");
+  }
+  if (!continues) return;
   ordered_json& last = out->messages.back();
   if (last["role"] != "assistant") {
     return fields.fail(fmt::format("messages[{}].role", given->size() - 1),

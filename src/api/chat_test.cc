@@ -118,6 +118,28 @@ TEST(Chat, ContinuesTheFinalMessage) {
   }
 }
 
+TEST(Chat, TakesTheGenerationPromptAsItIsAndNoOtherWay) {
+  const auto answer_to = [](const std::string& fields) {
+    Desk desk(says("ok"));
+    const std::string body = R"({"messages": [{"role": "user", "content": "Hello"},
+                                 {"role": "assistant", "content": "Once"}], )" +
+                             fields + "}";
+    const http::Response response = desk.post(kChat, body);
+    if (response.status == 200) return prompt_of(desk);
+    return ordered_json::parse(response.body)["error"]["message"].get<std::string>();
+  };
+  EXPECT_TRUE(
+      answer_to(R"("continue_final_message": true, "add_generation_prompt": false)").ends_with("Once"));
+  EXPECT_TRUE(answer_to(R"("add_generation_prompt": true)").ends_with("<｜Assistant｜></think>"));
+  EXPECT_TRUE(answer_to(R"("add_generation_prompt": null)").ends_with("<｜Assistant｜></think>"));
+  EXPECT_EQ(answer_to(R"("continue_final_message": true, "add_generation_prompt": true)"),
+            "add_generation_prompt: got true, expected false: the answer goes on after the last message");
+  EXPECT_EQ(
+      answer_to(R"("add_generation_prompt": false)"),
+      "add_generation_prompt: got false, expected true: the answer is a new message; to go on after the "
+      "last one set continue_final_message to true");
+}
+
 TEST(Chat, SpecialTokensThatAUserTypesArePlainText) {
   Desk desk(says("ok"));
   desk.json(kChat,

@@ -88,6 +88,7 @@ constexpr FieldText kTexts[] = {
     {"separate_reasoning", "False: the reasoning stays in the content"},
     {"stream_reasoning", "False: the reasoning is sent once it is whole"},
     {"continue_final_message", "The last message, an assistant's, is continued"},
+    {"add_generation_prompt", "The answer is a new message: false only where the last one is continued"},
     {"include", "What else the answer holds"},
     {"logprobs", "Log-probabilities of the tokens"},
     {"top_logprobs", "The likeliest tokens at each place"},
