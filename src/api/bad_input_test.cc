@@ -213,6 +213,23 @@ TEST(BadInput, ContentTypeMustBeJson) {
   }
 }
 
+// What clients of the reference system write out though they want nothing of it.
+TEST(BadInput, TheReferencesOptionalFieldsMayBeEmpty) {
+  Desk desk(says("x"));
+  const std::string empty =
+      R"("bootstrap_pair_key": null, "conversation_id": null, "custom_labels": null,
+         "external_trace_header": null, "no_logs": false, "background": false, "use_audio_in_video": false)";
+  desk.json("/generate", R"({"text": "a", "modalities": null, )" + empty + "}");
+  desk.json(kChat, std::string("{") + kHello + ", " + empty + "}");
+  for (const char* asked :
+       {R"("modalities": ["image"])", R"("bootstrap_pair_key": "k")", R"("conversation_id": "c")",
+        R"("custom_labels": {"a": "b"})", R"("external_trace_header": {"a": "b"})", R"("no_logs": true)",
+        R"("background": true)", R"("use_audio_in_video": true)"}) {
+    const ordered_json answer = desk.json("/generate", R"({"text": "a", )" + std::string(asked) + "}", 400);
+    EXPECT_EQ(answer["error"]["code"], "unsupported_field") << asked;
+  }
+}
+
 TEST(BadInput, NativeRequests) {
   Desk desk(says("x"));
   for (const char* body : {R"({})",

@@ -220,6 +220,7 @@ Refusal read_generate_request(const ServiceContext& context, const ordered_json&
   fields.boolean("return_prompt_token_ids", &out->return_prompt_token_ids);
   read_scheduling_options(fields, &out->options);
   fields.accept({"log_metrics"});
+  fields.refuse({"modalities"}, "is not available: the model reads and writes text only");
   refuse_unavailable(fields);
   if (Refusal refusal = fields.finish()) return refusal;
 

@@ -63,15 +63,21 @@ void read_stream_options(Fields& fields, StreamOptions* out) {
 
 void refuse_unavailable(Fields& fields) {
   fields.refuse({"lora_path", "lora_id"}, "LoRA adapters are not available");
-  fields.refuse({"image_data", "video_data", "audio_data", "images_config", "max_dynamic_patch"},
-                "images, video and audio are not available: the model reads text only");
+  fields.refuse(
+      {"image_data", "video_data", "audio_data", "images_config", "max_dynamic_patch", "use_audio_in_video"},
+      "images, video and audio are not available: the model reads text only");
   fields.refuse({"session_id", "session_params"},
                 "sessions are not available; the prefix cache works without");
-  fields.refuse({"bootstrap_host", "bootstrap_port", "bootstrap_room", "disagg_prefill_dp_rank"},
-                "prefill and decode on different servers is not available");
+  fields.refuse(
+      {"bootstrap_host", "bootstrap_port", "bootstrap_room", "bootstrap_pair_key", "disagg_prefill_dp_rank"},
+      "prefill and decode on different servers is not available");
   fields.refuse({"return_hidden_states", "return_routed_experts", "return_indexer_topk", "return_entropy",
                  "return_spec_tokens_details", "return_cached_tokens_details", "return_bytes"},
                 "is not available");
+  fields.refuse({"background"}, "nothing is stored: the answer comes to the request itself");
+  fields.refuse({"conversation_id", "custom_labels", "external_trace_header"},
+                "is not available: requests are told apart by rid");
+  fields.refuse({"no_logs"}, "is the server's to say (--log-requests)");
   fields.refuse({"require_reasoning"}, "is not available; the prompt decides whether the model thinks");
 }
 
