@@ -128,6 +128,22 @@ TEST(BadInput, TheContextHasAnEnd) {
             std::string::npos);
 }
 
+TEST(BadInput, APoolSmallerThanTheContextIsNamed) {
+  ModelCard card = demo_card();
+  card.context_length = 64;
+  card.model_context = 4096;
+  Desk desk(says("x"), {}, &demo_tokenizer(), &demo_template(), card);
+  const std::string pool =
+      "the served context of 64 tokens (the KV pool, --max-total-tokens; the model has 4096).";
+  const std::string ids = ordered_json(std::vector<int>(64, 5)).dump();
+  EXPECT_EQ(desk.json("/generate", R"({"input_ids": )" + ids + "}", 400)["error"]["message"],
+            "The input (64 tokens) is longer than " + pool);
+  const ordered_json total = desk.json(kChat, std::string("{") + kHello + R"(, "max_tokens": 64})", 400);
+  EXPECT_TRUE(
+      total["error"]["message"].get<std::string>().starts_with("Requested token count exceeds " + pool))
+      << total;
+}
+
 TEST(BadInput, ATextFarTooLongIsNotTokenised) {
   Desk desk(says("x"));
   const std::string text(size_t{20} << 20, 'a');

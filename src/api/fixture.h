@@ -108,8 +108,9 @@ class Desk {
       : Desk(std::move(script), std::move(options), with_tokenizer ? &demo_tokenizer() : nullptr,
              with_tokenizer ? &demo_template() : nullptr) {}
   Desk(FakeSink::Script script, ServiceOptions options, const text::Tokenizer* tokenizer,
-       const text::ChatTemplate* chat_template)
-      : sink(std::move(script)), service(std::move(options), demo_card(), sink, tokenizer, chat_template) {
+       const text::ChatTemplate* chat_template, ModelCard card = demo_card())
+      : sink(std::move(script)),
+        service(std::move(options), std::move(card), sink, tokenizer, chat_template) {
     service.set_ready();
   }
 

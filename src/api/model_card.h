@@ -26,6 +26,7 @@ struct ModelCard {
   std::string model_type;                  // config.json, e.g. "deepseek_v3"
   std::vector<std::string> architectures;  // config.json, e.g. {"DeepseekV3ForCausalLM"}
   int32_t context_length = 0;              // tokens of prompt and output together
+  int32_t model_context = 0;               // the same for the model alone, above it where the pool is smaller
   int32_t vocab_size = 0;                  // ids in [0, vocab_size) are valid input
   std::vector<int32_t> eos_token_ids;      // of config.json and generation_config.json together
   std::optional<int32_t> bos_token_id;

@@ -46,15 +46,25 @@ std::vector<int32_t> encode_prompt(const text::Tokenizer& tokenizer, std::string
   return ids;
 }
 
+std::optional<std::string> small_pool(const ModelCard& card) {
+  if (card.model_context <= card.context_length) return std::nullopt;
+  return fmt::format("the served context of {} tokens (the KV pool, --max-total-tokens; the model has {})",
+                     card.context_length, card.model_context);
+}
+
+ApiError input_too_long(const ModelCard& card, std::string_view tokens) {
+  const std::string context =
+      small_pool(card).value_or(fmt::format("the model's context length ({} tokens)", card.context_length));
+  return {400,
+          fmt::format("The input ({} tokens) is longer than {}.", tokens, context),
+          {},
+          "context_length_exceeded"};
+}
+
 Refusal check_text_length(const ServiceContext& context, size_t bytes) {
   const size_t fewest = context.guard->fewest_tokens(bytes);
   if (fewest < static_cast<size_t>(context.card.context_length)) return std::nullopt;
-  return ApiError{
-      400,
-      fmt::format("The input (at least {} tokens) is longer than the model's context length ({} tokens).",
-                  fewest, context.card.context_length),
-      {},
-      "context_length_exceeded"};
+  return input_too_long(context.card, fmt::format("at least {}", fewest));
 }
 
 Refusal read_texts(const ServiceContext& context, std::string_view field, const ordered_json& value,

@@ -1,7 +1,9 @@
 // Prompts given as text or as token ids, one or many.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "api/context.h"
@@ -19,6 +21,12 @@ struct Prompts {
 // a second one when the text begins with it.
 std::vector<int32_t> encode_prompt(const text::Tokenizer& tokenizer, std::string_view text,
                                    bool add_special_tokens);
+
+// The KV pool by name where that is smaller than the model's context, else nothing: what a request that does
+// not fit is told of instead of the model's.
+std::optional<std::string> small_pool(const ModelCard& card);
+// The refusal of a prompt of so many `tokens`, a number or "at least" one.
+ApiError input_too_long(const ModelCard& card, std::string_view tokens);
 
 // Refuses a text that cannot fit in the context, before it is tokenised.
 Refusal check_text_length(const ServiceContext& context, size_t bytes);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "api/prompts.h"
 #include "base/random.h"
 
 namespace fathom::api {
@@ -139,11 +140,7 @@ Length resolve_length(const ServiceContext& context, const SamplingRequest& requ
   const auto limit = static_cast<int64_t>(context.card.context_length);
   const auto prompt = static_cast<int64_t>(prompt_tokens);
   if (prompt == 0) return refuse("The prompt is empty: it has no tokens.", "", "");
-  if (prompt >= limit) {
-    return refuse(fmt::format("The input ({} tokens) is longer than the model's context length ({} tokens).",
-                              prompt, limit),
-                  "", "context_length_exceeded");
-  }
+  if (prompt >= limit) return {0, input_too_long(context.card, std::to_string(prompt))};
   const int64_t room = limit - prompt;
   int64_t wanted = room;
   if (request.max_new_tokens) {
@@ -153,11 +150,13 @@ Length resolve_length(const ServiceContext& context, const SamplingRequest& requ
   }
   if (wanted > room) {
     return refuse(
-        fmt::format("Requested token count exceeds the model's maximum context length of {} tokens. "
+        fmt::format("Requested token count exceeds {}. "
                     "You requested a total of {} tokens: {} tokens from the input messages and {} "
                     "tokens for the completion. Please reduce the number of tokens in the input "
                     "messages or the completion to fit within the limit.",
-                    limit, prompt + wanted, prompt, wanted),
+                    small_pool(context.card)
+                        .value_or(fmt::format("the model's maximum context length of {} tokens", limit)),
+                    prompt + wanted, prompt, wanted),
         "", "context_length_exceeded");
   }
   if (request.params.min_new_tokens > wanted) {

@@ -250,6 +250,7 @@ Result<std::unique_ptr<Serving>> Serving::start(const ModelArgs& args,
         card.context_length, facts.context_length, args.context_length > 0 ? "--context-length" : "the model",
         serving->engines_.front()->report().pool.bound);
   }
+  card.model_context = static_cast<int32_t>(facts.context_length);
   FATHOM_ASSIGN(
       service_options.parsers,
       text::choose_parsers(args.reasoning_parser, args.tool_call_parser,
