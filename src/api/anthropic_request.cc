@@ -79,10 +79,10 @@ void read_output_config(Fields& fields, ChatRequest* out) {
       if (!known) inner.fail("effort", "expected low, medium, high, xhigh or max");
       out->conversation.template_kwargs["reasoning_effort"] = effort;
     }
-    read_flat_format(inner, "format", "output_config.format", &out->sampling.form);
+    read_flat_format(inner, "format", "output_config.format", true, &out->sampling.form);
     if (Refusal refusal = inner.finish()) fields.fail(*refusal);
   }
-  read_flat_format(fields, "output_format", "output_format", &out->sampling.form);
+  read_flat_format(fields, "output_format", "output_format", true, &out->sampling.form);
 }
 
 void read_generation(const ServiceContext& context, Fields& fields, ChatRequest* out) {

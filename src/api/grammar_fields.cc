@@ -36,7 +36,7 @@ std::string key_of(const OutputForm& form) {
     case Kind::kJsonObject:
       return "object";
     case Kind::kJsonSchema:
-      return "schema" + dump(form.schema);
+      return (form.best_effort ? "some schema" : "schema") + dump(form.schema);
     case Kind::kStructuralTag:
       return "tag" + dump(form.schema);
     case Kind::kRegex:
@@ -59,7 +59,7 @@ Result<text::Automaton> compile(const text::Tokenizer& tokenizer, const OutputFo
     case Kind::kJsonObject:
       return text::json_object_grammar();
     case Kind::kJsonSchema:
-      return text::json_schema_grammar(form.schema);
+      return text::json_schema_grammar(form.schema, form.best_effort);
     case Kind::kStructuralTag:
       return text::structural_tag_grammar(tokenizer, form.schema);
     case Kind::kRegex:
@@ -111,6 +111,12 @@ void read_response_format(Fields& fields, OutputForm* out) {
       return fields.fail("response_format.json_schema.schema", "expected a JSON schema, which is an object");
     }
     take_schema(fields, "response_format", Kind::kJsonSchema, *schema, out);
+    const auto strict = wrapped->find("strict");
+    const bool says = strict != wrapped->end() && !strict->is_null();
+    if (says && !strict->is_boolean()) {
+      return fields.fail_type("response_format.json_schema.strict", "true or false", *strict);
+    }
+    out->best_effort = !says || *strict == false;
   } else if (type == "structural_tag") {
     take_schema(fields, "response_format", Kind::kStructuralTag, *format, out);
     return;  // its fields are the grammar's
@@ -120,20 +126,23 @@ void read_response_format(Fields& fields, OutputForm* out) {
   if (Refusal refusal = inner.finish()) fields.fail(*refusal);
 }
 
-void read_flat_format(Fields& fields, std::string_view name, const std::string& path, OutputForm* out) {
+void read_flat_format(Fields& fields, std::string_view name, const std::string& path, bool strict,
+                      OutputForm* out) {
   const ordered_json* format = fields.object(name);
   if (format == nullptr) return;
   Fields inner(fields, *format, name);
   std::string type;
   inner.string("type", 64, &type);
   const ordered_json* schema = inner.object("schema");
-  inner.accept({"name", "description", "strict"});  // labels; a schema is always kept strictly
+  inner.boolean("strict", &strict);
+  inner.accept({"name", "description"});
   if (type == "json_object") {
     if (take(fields, name, Kind::kJsonObject, out)) out->field = path;
   } else if (type == "json_schema") {
     if (schema == nullptr) inner.fail("schema", "expected a JSON schema, which is an object");
     if (schema != nullptr) take_schema(fields, name, Kind::kJsonSchema, *schema, out);
     if (out->kind == Kind::kJsonSchema) out->field = path;
+    out->best_effort = !strict;
   } else if (type != "text") {
     inner.fail("type", "expected text, json_object or json_schema");
   }

@@ -19,6 +19,7 @@ struct OutputForm {
   Kind kind = Kind::kFree;
   std::string field;              // that asked for it, for errors
   nlohmann::ordered_json schema;  // kJsonSchema; kStructuralTag: the tag
+  bool best_effort = false;       // kJsonSchema: keywords that are not enforced are dropped, not refused
   std::string text;               // kRegex, kEbnf
   text::ToolGrammar tools;        // kToolCalls
 };
@@ -28,7 +29,9 @@ void read_output_form(Fields& fields, OutputForm* out);
 // OpenAI's response_format: text, json_object, json_schema; and the reference's structural_tag.
 void read_response_format(Fields& fields, OutputForm* out);
 // The same without the inner object, {"type", "schema"}, in the field `name`, whose whole path is `path`.
-void read_flat_format(Fields& fields, std::string_view name, const std::string& path, OutputForm* out);
+// `strict`: what a format is that does not say.
+void read_flat_format(Fields& fields, std::string_view name, const std::string& path, bool strict,
+                      OutputForm* out);
 
 // Compiles the form, or finds it compiled; null for kFree. `start`: how the answer begins; thoughts are free.
 Refusal make_mask(const ServiceContext& context, const OutputForm& form, text::ReasoningStart start,

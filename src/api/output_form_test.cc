@@ -64,6 +64,32 @@ TEST(OutputForm, EveryWayToAskForJson) {
   EXPECT_TRUE(allows(desk, "no"));
 }
 
+TEST(OutputForm, WithoutStrictTheRestOfASchemaIsKept) {
+  Desk desk(says("{}"), parsing_options());
+  const std::string schema =
+      R"({"type": "object", "properties": {"n": {"type": "integer", "multipleOf": 3}}, "required": ["n"]})";
+  const auto format = [&](const char* strict) {
+    return R"({"type": "json_schema", "json_schema": {"name": "x")" + std::string(strict) +
+           R"(, "schema": )" + schema + "}}";
+  };
+  for (const char* strict : {"", R"(, "strict": null)", R"(, "strict": false)"}) {
+    desk.json(kChat, body_of(R"("response_format": )" + format(strict)));
+    EXPECT_TRUE(allows(desk, R"({"n": 12})"));
+    EXPECT_FALSE(allows(desk, R"({"n": "12"})"));
+  }
+  const std::string strict = R"(, "strict": true)";
+  desk.json(kChat, body_of(R"("response_format": )" + format(strict.c_str())), 400);
+  desk.json(kCompletions, R"({"prompt": "x", "response_format": )" + format("") + "}");
+  const auto flat = [&](const std::string& more) {
+    return R"({"type": "json_schema", "name": "x", "schema": )" + schema + more + "}";
+  };
+  desk.json("/v1/responses", R"({"input": "x", "text": {"format": )" + flat("") + "}}");
+  EXPECT_FALSE(allows(desk, R"({"n": "12"})"));
+  desk.json("/v1/responses", R"({"input": "x", "text": {"format": )" + flat(strict) + "}}", 400);
+  desk.json("/v1/messages", body_of(R"("max_tokens": 9, "output_config": {"format": )" + flat("") + "}"),
+            400);
+}
+
 TEST(OutputForm, ThoughtsAreFree) {
   Desk desk(says("{}"), parsing_options());
   desk.json(kChat, body_of(R"("regex": "yes", "thinking": {"type": "enabled"})"));
@@ -107,8 +133,11 @@ TEST(OutputForm, WhatCannotBeIsRefused) {
       {R"("regex": "a", "response_format": {"type": "json_object"})", "only one"},
       {R"("response_format": {"type": "json_schema"})", "schema"},
       {R"("response_format": {"type": "xml"})", "json_object"},
-      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})",
+      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": {"not": {}}}})",
        "/not"},
+      {R"("json_schema": {"not": {}})", "/not"},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": 1, "schema": {}}})",
+       "response_format.json_schema.strict: got 1, expected true or false"},
       {R"x("regex": "a(?=b)")x", "look-around"},
       {R"("regex": "a", "min_tokens": 3)", "min_tokens"},
       {R"("tool_choice": "required")", "no tools"},

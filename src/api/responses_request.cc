@@ -117,7 +117,7 @@ void read_text(Fields& fields, ResponsesRequest* out) {
   const ordered_json* text = fields.object("text");
   if (text == nullptr) return;
   Fields inner(fields, *text, "text");
-  read_flat_format(inner, "format", "text.format", &out->chat.sampling.form);
+  read_flat_format(inner, "format", "text.format", false, &out->chat.sampling.form);
   if (const ordered_json* format = inner.any("format")) echo["format"] = *format;
   inner.accept({"verbosity"});
   if (Refusal refusal = inner.finish()) fields.fail(*refusal);

@@ -41,7 +41,7 @@ Result<Automaton> compile(uint8_t kind, std::string_view text) {
   if (kind % 3 == 1) return ebnf_grammar(text);
   const auto schema = nlohmann::ordered_json::parse(text, nullptr, false);
   if (schema.is_discarded()) return error(ErrorCode::kInvalidArgument, "no JSON");
-  return json_schema_grammar(schema);
+  return json_schema_grammar(schema, kind >= 0x80);
 }
 
 }  // namespace

@@ -139,11 +139,89 @@ TEST(Grammar, WhatIsNotEnforcedIsRefusedByName) {
             std::string::npos);
   EXPECT_EQ(refusal(R"({"oneOf": [{"type": "integer"}, {"type": "string"}]})"), "");
   EXPECT_NE(refusal(R"({"type": "string", "format": "iri"})").find("'iri'"), std::string::npos);
+  EXPECT_NE(refusal(R"({"type": "object", "propertyNames": {"maxLength": 3}})").find("/propertyNames"),
+            std::string::npos);
   EXPECT_NE(refusal(R"({"$ref": "#"})").find("no text"), std::string::npos);
   EXPECT_NE(refusal(R"({"type": "integer", "minimum": 3, "maximum": 2})").find("no text"), std::string::npos);
   EXPECT_NE(refusal(R"x({"type": "string", "pattern": "(?=a)"})x").find("look-around"), std::string::npos);
   EXPECT_NE(refusal(R"({"type": "string", "pattern": "((a{9999}){9999}){9999}"})").find("states"),
             std::string::npos);
+}
+
+// What pydantic, zod and OpenAPI write beside the keywords that constrain.
+TEST(Grammar, AnnotationsAndUnknownFormatsChangeNothing) {
+  const Automaton pets = schema(R"({"type": "array", "items": {
+      "discriminator": {"mapping": {"cat": "#/$defs/Cat", "dog": "#/$defs/Dog"}, "propertyName": "kind"},
+      "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]},
+      "$defs": {"Cat": {"type": "object", "properties": {"kind": {"const": "cat", "type": "string"},
+                                                         "lives": {"type": "integer"}},
+                        "required": ["kind", "lives"], "propertyOrdering": ["kind", "lives"]},
+                "Dog": {"type": "object", "properties": {"kind": {"const": "dog", "type": "string"}},
+                        "required": ["kind"], "xml": {"name": "dog"}}}})");
+  EXPECT_TRUE(matches(pets, R"([{"kind": "cat", "lives": 9}, {"kind": "dog"}])"));
+  EXPECT_FALSE(matches(pets, R"([{"kind": "dog", "lives": 9}])"));
+  const Automaton record = schema(R"({"type": "object", "propertyNames": {"type": "string"},
+                                      "additionalProperties": {"type": "integer"}})");
+  EXPECT_TRUE(matches(record, R"({"a": 1, "b": 2})"));
+  EXPECT_FALSE(matches(record, R"({"a": "1"})"));
+  EXPECT_EQ(refusal(R"({"type": "object", "propertyNames": true})"), "");
+  EXPECT_EQ(refusal(R"({"type": "object", "propertyNames": {}})"), "");
+  const Automaton secret = schema(R"({"type": "string", "format": "password", "minLength": 2})");
+  EXPECT_TRUE(matches(secret, R"("ab")"));
+  EXPECT_FALSE(matches(secret, R"("a")"));
+  EXPECT_EQ(refusal(R"({"enum": ["a"], "format": "path", "enumNames": ["A"]})"), "");
+  EXPECT_EQ(refusal(R"({"allOf": [{"format": "binary"}, {"format": "byte", "type": "string"}]})"), "");
+}
+
+TEST(Grammar, WithBestEffortTheRestIsKept) {
+  const auto reads = [](const char* text, const char* output) {
+    const ordered_json json = ordered_json::parse(text);
+    const auto strict = json_schema_grammar(json);
+    EXPECT_TRUE(!strict.ok() && strict.error().code != ErrorCode::kInternal) << text;
+    const auto grammar = json_schema_grammar(json, true);
+    EXPECT_TRUE(grammar.ok()) << text << "\n" << (grammar.ok() ? "" : grammar.error().message);
+    return grammar.ok() && matches(*grammar, output);
+  };
+  struct Case {
+    const char *schema, *good, *bad;  // bad: null where all is let through
+  };
+  const Case cases[] = {
+      {R"({"type": "array", "items": {"type": "integer"}, "uniqueItems": true})", "[1, 1]", R"(["1"])"},
+      {R"({"type": "integer", "multipleOf": 5, "minimum": 3})", "4", "2"},
+      {R"({"properties": {"a": {"not": {"type": "null"}}}, "required": ["a"]})", R"({"a": 1})", "{}"},
+      {R"({"type": "string", "pattern": "^a", "maxLength": 3})", R"("abcd")", R"("b")"},
+      {R"x({"type": "string", "pattern": "(?=a)", "maxLength": 3})x", R"("abc")", R"("abcd")"},
+      {R"({"type": "string", "format": "date", "minLength": 1})", R"("2026-11-26")", R"("x")"},
+      {R"({"type": "string", "format": "iri", "maxLength": 3})", R"("abc")", R"("abcd")"},
+      {R"({"enum": ["a", "b"], "minLength": 2})", R"("a")", R"("c")"},
+      {R"({"$ref": "#/$defs/a", "minimum": 3, "$defs": {"a": {"type": "integer"}}})", "1", R"("1")"},
+      {R"({"properties": {"a": {"$ref": "https://example.com/a"}}, "required": ["a"]})", R"({"a": [1]})",
+       "{}"},
+      {R"({"anyOf": [{"type": "string"}, {"type": "null"}], "minLength": 3})", "null", "1"},
+      {R"({"properties": {"a": {"const": 1}, "b": {"const": 2}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]})",
+       R"({"a": 1, "b": 2})", R"({"a": 2})"},
+      {R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})", "1.5", "null"},
+      {R"({"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"a": {"const": 2}, "b": {"const": 3}}}]})",
+       R"({"a": 1, "b": 3})", R"({"a": 2})"},
+      {R"({"allOf": [{"properties": {"a": {"const": 1}}, "additionalProperties": false}, {"properties": {"b": true}}]})",
+       R"({"a": 1, "b": 3})", R"({"c": 1})"},
+      {R"({"type": "object", "patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": false})",
+       R"({"xa": 1})", "[]"},
+      {R"({"properties": {"a": {"const": 1}}, "minProperties": 1})", "{}", R"({"a": 2})"},
+      {R"({"type": "integer", "minimum": 1e30, "maximum": 1e31})", "1", "1.5"},
+      {R"({"if": {"type": "string"}, "then": {"minLength": 3}})", R"("a")", nullptr},
+  };
+  for (const Case& one : cases) {
+    EXPECT_TRUE(reads(one.schema, one.good)) << one.schema;
+    if (one.bad != nullptr) {
+      EXPECT_FALSE(reads(one.schema, one.bad)) << one.schema;
+    }
+  }
+  // What is wrong stays wrong.
+  for (const char* wrong : {R"({"type": "strin"})", R"({"enum": []})", R"({"$ref": "#/$defs/a"})",
+                            R"({"type": "string", "minLength": -1})", R"({"properties": []})"}) {
+    EXPECT_FALSE(json_schema_grammar(ordered_json::parse(wrong), true).ok()) << wrong;
+  }
 }
 
 // What a request can do to the server at worst: be refused, or fail alone, within a bounded time.
@@ -201,6 +279,21 @@ TEST(Grammar, HostileGrammarsAreRefusedSoon) {
   }
   doubling["$defs"]["r200"] = true;
   in_time("doubling references", [&] { return json_schema_grammar(doubling); });
+  // What allOf merges is merged again wherever a reference leads to it.
+  const ordered_json self = {{"$ref", "#"}};
+  const ordered_json merged_self = {{"allOf", {self}}};
+  ordered_json alike = {{"allOf", ordered_json::array()}, {"required", ordered_json::array()}};
+  for (int i = 0; i < 250; ++i) alike["allOf"].push_back(self);
+  for (int i = 0; i < 10'000; ++i) alike["required"].push_back(fmt::format("m{}", i));
+  ordered_json members_often = {{"allOf", {self, {{"properties", members}}}}, {"properties", members}};
+  for (const bool best_effort : {false, true}) {
+    EXPECT_FALSE(in_time("allOf of itself", [&] { return json_schema_grammar(alike, best_effort); }));
+    EXPECT_FALSE(
+        in_time("members of itself", [&] { return json_schema_grammar(members_often, best_effort); }));
+    EXPECT_FALSE(in_time("doubling allOf", [&] {
+      return json_schema_grammar({{"anyOf", {merged_self, merged_self}}}, best_effort);
+    }));
+  }
 }
 
 TEST(Grammar, ReadsRegularExpressionsAndEbnf) {

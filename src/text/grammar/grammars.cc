@@ -39,10 +39,10 @@ Result<Automaton> json_object_grammar() {
   return finish(&builder, rules.object());
 }
 
-Result<Automaton> json_schema_grammar(const nlohmann::ordered_json& schema) {
+Result<Automaton> json_schema_grammar(const nlohmann::ordered_json& schema, bool best_effort) {
   GrammarBuilder builder;
   JsonRules rules(builder);
-  FATHOM_ASSIGN(const Fragment body, JsonSchema(builder, rules, schema).compile());
+  FATHOM_ASSIGN(const Fragment body, JsonSchema(builder, rules, schema, best_effort).compile());
   return finish(&builder, body);
 }
 

@@ -14,7 +14,8 @@ namespace fathom::text {
 inline constexpr size_t kMaxGrammarBytes = size_t{256} << 10;  // of a schema, a regular expression, an EBNF
 
 Result<Automaton> json_object_grammar();
-Result<Automaton> json_schema_grammar(const nlohmann::ordered_json& schema);
+// `best_effort`: keywords that are not enforced are dropped, else they are refused.
+Result<Automaton> json_schema_grammar(const nlohmann::ordered_json& schema, bool best_effort = false);
 // The whole output matches.
 Result<Automaton> regex_grammar(std::string_view regex);
 // Begins with the rule "root".

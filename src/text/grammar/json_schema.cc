@@ -44,6 +44,20 @@ std::string spaced(const Json& value) {
 
 }  // namespace
 
+bool has_no_effect(std::string_view key, const Json& value) {
+  if (is_in(key, kAnnotations) || key.starts_with("x-")) return true;
+  if (key == "uniqueItems" || key == "nullable") return value == false;
+  // JSON Schema takes formats of others as annotations.
+  if (key == "format") return value.is_string() && !is_string_format(value.get<std::string>());
+  if (key != "propertyNames") return false;
+  if (value == true) return true;
+  // Names are strings.
+  return value.is_object() && std::all_of(value.items().begin(), value.items().end(), [](const auto& item) {
+           return has_no_effect(item.key(), item.value()) ||
+                  (item.key() == "type" && item.value() == "string");
+         });
+}
+
 Fragment JsonSchema::fail(ErrorCode code, std::string path, std::string message) {
   if (!error_) error_ = Error{code, (path.empty() ? "schema" : path) + ": " + message};
   return builder_.empty();
@@ -56,15 +70,14 @@ Result<Fragment> JsonSchema::compile() {
 }
 
 void JsonSchema::check_keywords(const Json& schema, const std::string& path) {
+  if (best_effort_) return;
   for (const auto& [key, value] : schema.items()) {
     // It would change what references within it mean.
     if (key == "$id" && &schema != &root_) {
       fail(ErrorCode::kUnsupported, path + "/$id", "is only read on the outermost schema");
       continue;
     }
-    if (is_in(key, kEnforced) || is_in(key, kAnnotations) || key.starts_with("x-")) continue;
-    if (key == "uniqueItems" && value == false) continue;
-    if (key == "nullable" && value == false) continue;
+    if (is_in(key, kEnforced) || has_no_effect(key, value)) continue;
     fail(ErrorCode::kUnsupported, path + "/" + key,
          "this keyword is not enforced by constrained output; leave it out, or say the same with others");
   }
@@ -142,9 +155,8 @@ Fragment JsonSchema::typed(const Json& schema, const std::string& type, const st
 
 Fragment JsonSchema::values(const Json& schema, const std::string& path) {
   for (const auto& [key, value] : schema.items()) {
-    const bool beside = is_in(key, kEnforced) && key != "enum" && key != "const" && key != "type" &&
-                        key != "$defs" && key != "definitions";
-    if (beside)
+    const bool beside = constrains(key, value) && key != "enum" && key != "const" && key != "type";
+    if (beside && !best_effort_)
       return fail(ErrorCode::kUnsupported, path + "/" + key, "is not enforced beside enum or const");
   }
   Json list = Json::array();
@@ -215,20 +227,21 @@ const Json* JsonSchema::resolve(const std::string& pointer) const {
 
 Fragment JsonSchema::reference(const Json& schema, const std::string& path) {
   for (const auto& [key, value] : schema.items()) {
-    if (key != "$ref" && key != "$defs" && key != "definitions" && is_in(key, kEnforced))
+    if (key != "$ref" && constrains(key, value) && !best_effort_)
       return fail(ErrorCode::kUnsupported, path + "/" + key, "is not enforced beside $ref");
   }
   const Json& pointer = schema["$ref"];
   if (!pointer.is_string()) return fail(ErrorCode::kInvalidArgument, path + "/$ref", "expected a string");
   const auto text = pointer.get<std::string>();
-  const auto [it, added] = references_.try_emplace(text, -1);
-  if (!added) return builder_.call(it->second);
   const Json* target = resolve(text);
   if (target == nullptr) {
+    if (best_effort_ && !text.starts_with("#/")) return rules_.value();  // elsewhere, or an anchor
     return fail(
         ErrorCode::kInvalidArgument, path + "/$ref",
         fmt::format("'{}' leads nowhere; references within the schema are read (\"#/$defs/...\")", text));
   }
+  const auto [it, added] = references_.try_emplace(text, -1);
+  if (!added) return builder_.call(it->second);
   if (++rules_made_ > kMaxRules)
     return fail(ErrorCode::kInvalidArgument, path, fmt::format("more than {} rules", kMaxRules));
   const int32_t rule = builder_.declare_rule(text);
@@ -243,40 +256,43 @@ Fragment JsonSchema::reference(const Json& schema, const std::string& path) {
 Fragment JsonSchema::string(const Json& schema, const std::string& path) {
   const Json* pattern = get(schema, "pattern");
   const Json* format = get(schema, "format");
+  if (format != nullptr && has_no_effect("format", *format)) format = nullptr;
   const int min = count(schema, "minLength", 0, path);
   const int max = count(schema, "maxLength", -1, path);
   const bool counted = min > 0 || max >= 0;
   if (max >= 0 && max < min)
     return fail(ErrorCode::kInvalidArgument, path + "/maxLength", "is below minLength");
-  if ((pattern != nullptr) + (format != nullptr) + counted > 1) {
+  if (!best_effort_ && (pattern != nullptr) + (format != nullptr) + counted > 1) {
     return fail(ErrorCode::kUnsupported, path + (pattern != nullptr ? "/pattern" : "/format"),
                 "is not enforced beside another of pattern, format, minLength and maxLength");
+  }
+  for (const auto& [keyword, value] : {std::pair{"/pattern", pattern}, std::pair{"/format", format}}) {
+    if (value != nullptr && !value->is_string())
+      return fail(ErrorCode::kInvalidArgument, path + keyword, "expected a string");
   }
   const auto quote = [&](Fragment inside) {
     return builder_.sequence({builder_.literal("\""), inside, builder_.literal("\"")});
   };
-  std::string text;
-  if (format != nullptr) {
-    if (!format->is_string()) return fail(ErrorCode::kInvalidArgument, path + "/format", "expected a string");
-    text = string_format(format->get<std::string>());
-    if (text.empty())
-      return fail(ErrorCode::kUnsupported, path + "/format",
-                  fmt::format("'{}' is not enforced; the known ones are {}", format->get<std::string>(),
-                              string_format_names()));
-  } else if (pattern != nullptr) {
-    if (!pattern->is_string())
-      return fail(ErrorCode::kInvalidArgument, path + "/pattern", "expected a string");
-    text = pattern->get<std::string>();
-  } else if (counted) {
-    return quote(builder_.repeat([&] { return rules_.character(); }, min, max));
-  } else {
-    return rules_.string();
+  const auto matching = [&](const RegexPattern& regex, bool search) {
+    const PatternEmitter emitter{builder_, [&](const CodePoints& set) { return rules_.character_of(set); },
+                                 nullptr};
+    return quote(emitter.emit(regex, search));
+  };
+  if (pattern != nullptr) {
+    const Result<RegexPattern> regex = parse_regex(pattern->get<std::string>());
+    if (regex.ok()) return matching(*regex, true);
+    if (!best_effort_) return fail(ErrorCode::kInvalidArgument, path + "/pattern", regex.error().message);
   }
-  const Result<RegexPattern> regex = parse_regex(text);
-  if (!regex.ok()) return fail(ErrorCode::kInvalidArgument, path + "/pattern", regex.error().message);
-  const PatternEmitter emitter{builder_, [&](const CodePoints& set) { return rules_.character_of(set); },
-                               nullptr};
-  return quote(emitter.emit(*regex, format == nullptr));
+  if (format != nullptr) {
+    const auto name = format->get<std::string>();
+    const std::string known = string_format(name);
+    if (!known.empty()) return matching(parse_regex(known).value(), false);
+    if (!best_effort_)
+      return fail(ErrorCode::kUnsupported, path + "/format",
+                  fmt::format("'{}' is not enforced; the known ones are {}", name, string_format_names()));
+  }
+  if (counted) return quote(builder_.repeat([&] { return rules_.character(); }, min, max));
+  return rules_.string();
 }
 
 Fragment JsonSchema::array(const Json& schema, const std::string& path) {
@@ -357,13 +373,16 @@ Fragment JsonSchema::object(const Json& schema, const std::string& path) {
   }
   std::sort(required.begin(), required.end());
   required.erase(std::unique(required.begin(), required.end()), required.end());
+  // What additionalProperties says is not of the members that these are about.
+  static const Json kAnything = true;
+  if (schema.contains("patternProperties")) more = &kAnything;  // only where that is dropped
   const bool open = more != nullptr ? *more != false : given == nullptr && required.empty();
   const int min = count(schema, "minProperties", 0, path);
   const int max = count(schema, "maxProperties", -1, path);
-  if (min > static_cast<int>(required.size()))
+  if (!best_effort_ && min > static_cast<int>(required.size()))
     return fail(ErrorCode::kUnsupported, path + "/minProperties",
                 "is only enforced by as many required properties");
-  if (max >= 0 && (open || max < static_cast<int>(names.size())))
+  if (!best_effort_ && max >= 0 && (open || max < static_cast<int>(names.size())))
     return fail(ErrorCode::kUnsupported, path + "/maxProperties",
                 "is only enforced where no more are listed");
   constexpr size_t kMaxName = 1024;
@@ -372,7 +391,8 @@ Fragment JsonSchema::object(const Json& schema, const std::string& path) {
     return fail(ErrorCode::kInvalidArgument, path + "/properties",
                 fmt::format("a name of more than {} bytes", kMaxName));
   }
-  if (names.size() > 1000) return fail(ErrorCode::kInvalidArgument, path + "/properties", "more than 1000");
+  if (names.size() > kMaxMembers)
+    return fail(ErrorCode::kInvalidArgument, path + "/properties", fmt::format("more than {}", kMaxMembers));
   if (error_) return builder_.empty();
   if (names.empty() && open && (more == nullptr || *more == true)) return rules_.object();
 

@@ -17,9 +17,13 @@ class JsonSchema {
  public:
   static constexpr size_t kMaxRules = 512;
   static constexpr int kMaxDepth = 64;
+  static constexpr size_t kMaxMerged = 256;  // allOf
+  static constexpr size_t kMaxMembers = 1000;
 
-  JsonSchema(GrammarBuilder& builder, JsonRules& rules, const nlohmann::ordered_json& root)
-      : builder_(builder), rules_(rules), root_(root) {}
+  // `best_effort`: what is not enforced is dropped, and the rest of the schema kept. Else it is refused.
+  JsonSchema(GrammarBuilder& builder, JsonRules& rules, const nlohmann::ordered_json& root,
+             bool best_effort = false)
+      : builder_(builder), rules_(rules), root_(root), best_effort_(best_effort) {}
 
   // The grammar of the whole schema. kInvalidArgument names the keyword that is wrong, and kUnsupported the
   // one that is not enforced, with its path.
@@ -61,8 +65,10 @@ class JsonSchema {
   GrammarBuilder& builder_;
   JsonRules& rules_;
   const Json& root_;
+  const bool best_effort_;
   std::map<std::string, int32_t> references_;  // pointer -> rule
   size_t rules_made_ = 0;
+  size_t merged_ = 0;
   int depth_ = 0;
   std::optional<Error> error_;
 };

@@ -137,15 +137,22 @@ bool JsonSchema::apart(const Marks& a, const Marks& b) {
 Fragment JsonSchema::any_of(const Json& schema, const char* keyword, const std::string& path) {
   for (const auto& [key, value] : schema.items()) {
     const bool same_kind = key == "type";  // often repeated beside the branches
-    if (key != keyword && !same_kind && key != "$defs" && key != "definitions" && is_in(key, kEnforced)) {
+    if (key == keyword || same_kind || !constrains(key, value)) continue;
+    if (!best_effort_) {
       return fail(ErrorCode::kUnsupported, path + "/" + key,
                   fmt::format("is not enforced beside {}", keyword));
+    }
+    // The branches are often about what these list: which members are required, say.
+    if (key == "properties" || key == "items" || key == "prefixItems") {
+      Json rest = schema;
+      rest.erase(keyword);
+      return this->schema(rest, path);
     }
   }
   const Json& list = schema[keyword];
   if (!list.is_array() || list.empty() || list.size() > 256)
     return fail(ErrorCode::kInvalidArgument, path + "/" + keyword, "expected a list of 1 to 256 schemas");
-  if (schema.contains("type")) {
+  if (schema.contains("type") && !best_effort_) {
     for (const Json& one : list) {
       const Json type_alone = {{"type", schema["type"]}};
       if ((kinds(one, 0) & ~kinds(type_alone, 0)) != 0)
@@ -153,7 +160,7 @@ Fragment JsonSchema::any_of(const Json& schema, const char* keyword, const std::
                     fmt::format("is not enforced beside {}: say it in each branch", keyword));
     }
   }
-  if (std::string_view(keyword) == "oneOf") {
+  if (std::string_view(keyword) == "oneOf" && !best_effort_) {
     std::vector<Marks> all;
     for (size_t i = 0; i < list.size(); ++i) {
       all.push_back(marks(list[i]));
@@ -174,11 +181,16 @@ Fragment JsonSchema::any_of(const Json& schema, const char* keyword, const std::
   return builder_.choice(std::move(options));
 }
 
-// One schema of all the parts, where no two of them say something about the same.
+// One schema of all the parts, where no two of them say something about the same. With best effort the first
+// of such parts is kept.
 Fragment JsonSchema::all_of(const Json& schema, const std::string& path) {
   const Json& list = schema["allOf"];
-  if (!list.is_array() || list.empty())
-    return fail(ErrorCode::kInvalidArgument, path + "/allOf", "expected a list of schemas");
+  if (!list.is_array() || list.empty() || list.size() > 256)
+    return fail(ErrorCode::kInvalidArgument, path + "/allOf", "expected a list of 1 to 256 schemas");
+  // What references lead to is merged again at each place, so it could be endless.
+  if (++merged_ > kMaxMerged)
+    return fail(ErrorCode::kInvalidArgument, path + "/allOf",
+                fmt::format("more than {} of them", kMaxMerged));
   Json merged = Json::object();
   std::vector<const Json*> parts;
   Json own = schema;
@@ -193,37 +205,50 @@ Fragment JsonSchema::all_of(const Json& schema, const std::string& path) {
       if (next == nullptr) break;
       at = next;
     }
+    if (!at->is_object() && best_effort_) continue;
     if (!at->is_object()) return fail(ErrorCode::kUnsupported, path + "/allOf", "only objects are merged");
+    if (std::find(parts.begin(), parts.end(), at) != parts.end()) continue;
     check_keywords(*at, path + "/allOf");
     parts.push_back(at);
   }
   size_t with_members = 0;
   size_t with_items = 0;
+  std::set<Json> required;
   for (const Json* part : parts) {
     with_members += part->contains("properties") || part->contains("additionalProperties") ? 1 : 0;
     with_items += part->contains("items") || part->contains("prefixItems") ? 1 : 0;
     for (const auto& [key, value] : part->items()) {
-      if (is_in(key, kAnnotations) || key == "$defs" || key == "definitions") continue;
-      if (!merged.contains(key)) {
+      if (has_no_effect(key, value) || key == "$defs" || key == "definitions") continue;
+      if (key == "required" && value.is_array()) {
+        Json& names = merged[key];
+        if (names.is_null()) names = Json::array();
+        for (const Json& name : value) {
+          if (names.is_array() && required.insert(name).second) names.push_back(name);
+        }
+      } else if (!merged.contains(key)) {
         merged[key] = value;
       } else if (key == "properties" && value.is_object() && merged[key].is_object()) {
+        if (value.size() + merged[key].size() > 2 * kMaxMembers)
+          return fail(ErrorCode::kInvalidArgument, path + "/allOf/properties",
+                      fmt::format("more than {}", kMaxMembers));
         for (const auto& [name, member] : value.items()) {
-          if (merged[key].contains(name) && merged[key][name] != member)
+          if (!merged[key].contains(name)) {
+            merged[key][name] = member;
+          } else if (merged[key][name] != member && !best_effort_) {
             return fail(ErrorCode::kUnsupported, path + "/allOf",
                         fmt::format("two parts have the property '{}'", name));
-          merged[key][name] = member;
+          }
         }
-      } else if (key == "required" && value.is_array() && merged[key].is_array()) {
-        for (const Json& name : value) merged[key].push_back(name);
-      } else if (merged[key] != value) {
+      } else if (merged[key] != value && !best_effort_) {
         return fail(ErrorCode::kUnsupported, path + "/allOf", fmt::format("two parts have '{}'", key));
       }
     }
   }
+  if (with_members > 1 && best_effort_) merged.erase("additionalProperties");
   if (with_members > 1 && merged.contains("additionalProperties"))
     return fail(ErrorCode::kUnsupported, path + "/allOf",
                 "is not enforced with additionalProperties in a part");
-  if (with_items > 1)
+  if (with_items > 1 && !best_effort_)
     return fail(ErrorCode::kUnsupported, path + "/allOf", "two parts say something about items");
   return this->schema(merged, path + "/allOf");
 }

@@ -98,7 +98,7 @@ Fragment JsonSchema::number(const Json& schema, bool integer, const std::string&
                   fmt::format("got {}, expected a number", value->dump()));
     const Bound bound = to_bound(*value, low);
     bounded = true;
-    if (bound.beyond && bound.negative == low) continue;  // no number without an exponent reaches it
+    if (bound.beyond && (bound.negative == low || best_effort_)) continue;  // no number is as long
     if (bound.beyond)
       return fail(ErrorCode::kUnsupported, path + "/" + keyword,
                   fmt::format("got {}, but numbers are written with at most {} digits", value->dump(),

@@ -1,5 +1,7 @@
 #include "text/grammar/string_formats.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace fathom::text {
@@ -44,6 +46,14 @@ std::string string_format_names() {
   std::string names;
   for (const auto& [name, unused] : kFormats) names += (names.empty() ? "" : ", ") + std::string(name);
   return names;
+}
+
+bool is_string_format(std::string_view name) {
+  static constexpr std::string_view kOthers[] = {"idn-email",    "idn-hostname",          "uri-reference",
+                                                 "iri",          "iri-reference",         "uri-template",
+                                                 "json-pointer", "relative-json-pointer", "regex"};
+  return !string_format(name).empty() ||
+         std::find(std::begin(kOthers), std::end(kOthers), name) != std::end(kOthers);
 }
 
 }  // namespace fathom::text

@@ -6,8 +6,10 @@
 
 namespace fathom::text {
 
-// Empty for an unknown one.
+// Empty for one that is not enforced.
 std::string string_format(std::string_view name);
 std::string string_format_names();
+// One of JSON Schema's own. Others constrain nothing.
+bool is_string_format(std::string_view name);
 
 }  // namespace fathom::text
