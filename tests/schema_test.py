@@ -126,7 +126,8 @@ def judge(base, seed):
         "model": "default", "temperature": rng.choice([0, 0.7, 1, 2]), "seed": seed, "max_tokens": 3000,
         "messages": [{"role": "user", "content": rng.choice(["Hello", "What is 3 + 4?", "Tell me a story"])}],
         "chat_template_kwargs": {"thinking": thinking},
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}})
+        "response_format": {"type": "json_schema", "json_schema": {
+            "name": "answer", "schema": schema, "strict": rng.random() < 0.5}}})
     if status != 200:
         return f"{seed}: {status} {answer}\n{json.dumps(schema)}"
     choice = answer["choices"][0]
@@ -197,10 +198,16 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             results = list(pool.map(lambda seed: judge(server.base, seed), range(SEED, SEED + SCHEMAS)))
         hostile(server.base, failures)
-        status, answer = ask(server.base, {"messages": [{"role": "user", "content": "Hi"}], "response_format": {
-            "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}})
-        if status != 400 or "uniqueItems" not in answer["error"]["message"]:
-            failures.append(f"uniqueItems: {status} {answer}")
+        for strict in (True, False):
+            status, answer = ask(server.base, {
+                "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 200, "response_format": {
+                    "type": "json_schema", "json_schema": {"name": "x", "strict": strict, "schema": {
+                        "type": "array", "items": {"type": "integer"}, "maxItems": 3, "uniqueItems": True}}}})
+            if strict and (status != 400 or "uniqueItems" not in answer["error"]["message"]):
+                failures.append(f"uniqueItems: {status} {answer}")
+            if not strict and (status != 200 or
+                               not isinstance(json.loads(answer["choices"][0]["message"]["content"]), list)):
+                failures.append(f"uniqueItems without strict: {status} {answer}")
         status, answer = ask(server.base, {"messages": [{"role": "user", "content": "How are you?"}], "tool_choice": "required",
                                            "tools": [{"type": "function", "function": {
                                                "name": "note", "parameters": {"type": "object", "properties": {

@@ -1,8 +1,10 @@
 """/v1/chat/completions through the official openai client."""
 import asyncio
 import json
+from typing import Annotated, Literal
 
 import openai
+import pydantic
 
 from runner import check, equal, raises, test
 
@@ -290,6 +292,47 @@ def output_has_the_form_asked_for(t):
     call = forced.choices[0].message.tool_calls[0].function
     equal(call.name, "note")
     equal(sorted(json.loads(call.arguments)), ["answer", "unit"])
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"]
+    lives: int
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"]
+    name: pydantic.SecretStr
+
+
+class Pet(pydantic.BaseModel):
+    pet: Annotated[Cat | Dog, pydantic.Field(discriminator="kind")]
+
+
+@test
+def pydantics_discriminated_union_is_kept(t):
+    for seed in range(4):
+        answer = t.client.beta.chat.completions.parse(
+            model=t.model, temperature=1, seed=seed, max_tokens=600, response_format=Pet,
+            messages=[{"role": "user", "content": "Hello"}])
+        check(isinstance(answer.choices[0].message.parsed.pet, (Cat, Dog)), answer)
+
+
+@test
+def a_stop_string_that_cuts_a_call_is_told_of(t):
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+    ask = {"tools": [tool], "tool_choice": "required", "stop": ["Paris"]}
+    choice = t.chat("What is the weather in Paris?", **ask).choices[0]
+    equal((choice.finish_reason, choice.matched_stop), ("stop", "Paris"))
+    last = [chunk for chunk in t.chat("What is the weather in Paris?", stream=True, **ask) if chunk.choices][-1]
+    equal((last.choices[0].finish_reason, last.choices[0].matched_stop), ("stop", "Paris"))
+
+
+@test
+def choice_none_without_tools_calls_nothing(t):
+    for seed in range(30):
+        answer = t.chat("How is the weather in Beijing?", temperature=1, seed=seed, max_tokens=40, tool_choice="none")
+        check("<｜tool" not in answer.choices[0].message.content, answer)
 
 
 @test

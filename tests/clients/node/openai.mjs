@@ -74,6 +74,13 @@ test("json_schema", async () => {
   const fields = { model: "default", temperature: 0, messages: SUM, max_tokens: 200 };
   const answer = await client.chat.completions.parse({ ...fields, response_format: zodResponseFormat(Sum, "sum") });
   equal(Object.keys(answer.choices[0].message.parsed), ["answer", "unit"]);
+  const Counts = z.object({ counts: z.record(z.string(), z.int()) });
+  const schema = z.toJSONSchema(Counts);
+  equal(schema.properties.counts.propertyNames, { type: "string" });
+  // The demo model has no end of members.
+  const record = await client.chat.completions.create({
+    ...fields, max_tokens: 20, response_format: { type: "json_schema", json_schema: { name: "counts", strict: true, schema } } });
+  check(/^\{\s*"counts":\s*\{/.test(record.choices[0].message.content), record.choices[0].message.content);
 });
 
 test("responses", async () => {
