@@ -123,7 +123,20 @@ void SchedulerCore::account_outputs(Sequence* sequence, RowResult result) {
   event.cached_tokens = sequence->cached_tokens;
   event.retractions = sequence->retractions;
   event.time_ns = now_ns_;
-  sequence->stream->push(std::move(event));
+  push(sequence->stream, std::move(event));
+}
+
+void SchedulerCore::push(const std::shared_ptr<TokenStream>& stream, TokenEvent event) {
+  if (holding_)
+    held_.push_back({stream, std::move(event)});
+  else
+    stream->push(std::move(event));
+}
+
+void SchedulerCore::tell() {
+  holding_ = false;
+  for (Told& told : held_) told.stream->push(std::move(told.event));
+  held_.clear();
 }
 
 }  // namespace fathom::sched

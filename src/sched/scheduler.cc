@@ -169,7 +169,7 @@ void Scheduler::answer_flushes() {
 // Makes the core's state visible to other threads.
 void Scheduler::publish() {
   SchedulerStats stats = core_.stats();
-  bool idle = core_.idle();
+  const bool idle = core_.idle() && !core_.has_held_events();
   {
     std::lock_guard lock(mutex_);
     stats.progress_ns = std::max(stats.progress_ns, stats_.progress_ns);  // submit() may be ahead
@@ -197,6 +197,7 @@ void Scheduler::account(Result<StepResult> result) {
     std::lock_guard lock(mutex_);
     if (!fault_) fault_ = result.error();
   }
+  core_.hold_events();
   core_.account(std::move(result));
 }
 
@@ -208,13 +209,15 @@ void Scheduler::loop() {
     answer_flushes();
     // The next step is submitted before the last one's result is looked at: the executor never waits.
     auto plan = core_.plan();
-    if (plan) {
+    const bool planned = plan.has_value();
+    if (planned) {
       drafts = plan->has_drafts();
       results.push_back(executor_.step(std::move(*plan)));
       sleep = false;
       publish();  // the step may be long
-      if (core_.can_plan_ahead()) continue;
     }
+    core_.tell();
+    if (planned && core_.can_plan_ahead()) continue;
     sleep = results.empty();
     if (!results.empty()) {
       if (drafts) wait_alert(results.front(), executor_.limits().alert);
@@ -228,6 +231,7 @@ void Scheduler::loop() {
   for (auto& result : results) {
     if (!core_.fault()) account(wait_for(result));
   }
+  core_.tell();
   publish();
   {
     std::lock_guard lock(mutex_);

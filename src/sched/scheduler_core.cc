@@ -76,7 +76,7 @@ void SchedulerCore::add(GenerateRequest request, std::shared_ptr<TokenStream> st
         FinishReason::Kind::kAbort, std::nullopt,
         error(ErrorCode::kInvalidArgument, "a request '{}' is running: choose another id", request.id)};
     ++counters_.aborted_requests;
-    stream->push(std::move(event));
+    push(stream, std::move(event));
     return;
   }
   if (waiting_.empty() && num_active() == 0) counters_.progress_ns = clock_.now_ns();
@@ -150,7 +150,7 @@ void SchedulerCore::end(Sequence* sequence, FinishReason reason, TokenEvent even
   sweep_needed_ = true;
   if (sequence->slot >= 0) cache_.commit(&sequence->table, computed_tokens(*sequence));
   by_id_.erase(sequence->request.id);
-  sequence->stream->push(std::move(event));
+  push(sequence->stream, std::move(event));
 }
 
 // Those whose pages hold all that others could want of them.

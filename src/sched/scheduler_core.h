@@ -57,6 +57,12 @@ class SchedulerCore {
   // The result of the oldest plan out. An error ends every request with it, and all later ones.
   void account(Result<StepResult> result);
 
+  // From here on what streams shall hear waits for tell(): to wake a reader takes microseconds, and a step
+  // has many, which the next step need not wait for.
+  void hold_events() { holding_ = true; }
+  void tell();
+  bool has_held_events() const { return !held_.empty(); }
+
   size_t steps_in_flight() const { return in_flight_.size(); }
   bool can_plan_ahead() const { return in_flight_.size() < max_in_flight(); }
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -127,6 +133,7 @@ class SchedulerCore {
   void account_row(const PlannedRow& row, RowResult result);
   void note_gain(const PlannedStep& step, int64_t ns, int64_t outputs);
   void account_outputs(Sequence* sequence, RowResult result);
+  void push(const std::shared_ptr<TokenStream>& stream, TokenEvent event);
   void end(const std::string& id, FinishReason::Kind kind);
   void end(Sequence* sequence, FinishReason reason, TokenEvent event = {});
   static std::span<const int32_t> computed_tokens(const Sequence& sequence);
@@ -158,6 +165,13 @@ class SchedulerCore {
   bool sweep_needed_ = false;
   std::optional<Error> fault_;
   SchedulerStats counters_;
+
+  struct Told {
+    std::shared_ptr<TokenStream> stream;
+    TokenEvent event;
+  };
+  std::vector<Told> held_;
+  bool holding_ = false;
 };
 
 }  // namespace fathom::sched

@@ -92,6 +92,29 @@ TEST_F(SchedulerCoreTest, WhatItsReaderEndsIsFinishedAndNotAborted) {
   EXPECT_EQ(core_->stats().used_tokens, 0);
 }
 
+TEST_F(SchedulerCoreTest, HeldEventsComeWhenToldAndInTheirOrder) {
+  start();
+  add(request("a", 0, 5, 9));
+  while (see("a").tokens.empty()) ASSERT_TRUE(step());
+  const size_t before = see("a").tokens.size();
+  core_->hold_events();
+  ASSERT_TRUE(step());
+  core_->cancel("a");
+  EXPECT_EQ(see("a").tokens.size(), before);
+  EXPECT_FALSE(see("a").finish);
+  EXPECT_TRUE(core_->has_held_events());
+  core_->tell();
+  EXPECT_FALSE(core_->has_held_events());
+  const auto token = streams_.at("a")->next(std::chrono::milliseconds(0));
+  ASSERT_TRUE(token && token->outputs.size() == 1 && !token->finish);
+  const auto end = streams_.at("a")->next(std::chrono::milliseconds(0));
+  ASSERT_TRUE(end && end->finish);
+  EXPECT_EQ(end->finish->kind, FinishReason::Kind::kAbort);
+  add(request("b", 0, 5, 1));  // nothing is held any more
+  run_all();
+  EXPECT_TRUE(see("b").finish);
+}
+
 TEST_F(SchedulerCoreTest, TellsWhenItLastAdvanced) {
   start();
   add(request("a", 0, 10, 100));
