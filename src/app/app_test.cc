@@ -13,6 +13,7 @@
 #include "app/args.h"
 #include "app/end_guard.h"
 #include "app/refused_flags.h"
+#include "app/serve_flags.h"
 
 namespace fathom::app {
 namespace {
@@ -186,6 +187,22 @@ TEST(CommandLine, AKeyThatProtectsNothingIsRefused) {
       EXPECT_EQ(run({"serve", "--model-path", "x", flag + "=" + key}, &said), 2) << '"' << key << '"';
     }
   }
+}
+
+TEST(CommandLine, OriginsAreToldApart) {
+  ServeArgs args;
+  CLI::App command;
+  add_serve_flags(command, args);
+  EXPECT_EQ(server_options(args).cors_origins, std::vector<std::string>{"*"});
+  command.parse("--allowed-origins https://a.example,http://b.example:8080", false);
+  EXPECT_EQ(server_options(args).cors_origins,
+            (std::vector<std::string>{"https://a.example", "http://b.example:8080"}));
+  command.parse(R"(--allowed-origins ["*"])", false);
+  EXPECT_EQ(server_options(args).cors_origins, std::vector<std::string>{"*"});
+  command.parse("--allowed-origins none", false);
+  EXPECT_TRUE(server_options(args).cors_origins.empty());
+  EXPECT_THROW(command.parse("--allowed-origins a.example", false), CLI::ValidationError);
+  EXPECT_THROW(command.parse("--allowed-origins https://a.example/chat", false), CLI::ValidationError);
 }
 
 TEST(CommandLine, SizesOfGraphsMayHaveCommas) {

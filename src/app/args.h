@@ -97,6 +97,7 @@ struct ServeArgs {
   std::string multi_tenant = "auto";         // auto | on | off
   std::string default_chat_template_kwargs;  // a JSON object
   bool split_special_tokens = true;
+  std::vector<std::string> allowed_origins = {"*"};  // of web pages; "none": of none
 
   int32_t max_connections = 4096;
   int32_t max_concurrent_requests = 1024;

@@ -54,6 +54,8 @@ int run_serve(const ServeArgs& args) {
   // Each of the hundreds of threads that answer requests would otherwise end up with a heap of its own, whose
   // holes the others cannot use: memory would grow for hours.
   mallopt(M_ARENA_MAX, 8);
+  // Whoever reads the log may go, and come back: lines are lost then, not requests.
+  std::signal(SIGPIPE, SIG_IGN);
   ModelArgs model = args.model;
   if (model.nnodes > 1) {
     auto secret = read_dist_secret(model);

@@ -25,6 +25,19 @@ std::string check_key(const std::string& key) {
                      kMaxKey);
 }
 
+// Others write the list as JSON: ["*"].
+std::string bare_origin(std::string origin) {
+  std::erase_if(origin, [](char c) { return std::string_view("[]\" ").find(c) != std::string_view::npos; });
+  return origin;
+}
+std::string check_origin(const std::string& origin) {
+  const auto host = origin.find("://");
+  const bool whole = host != std::string::npos && host > 0 && host + 3 < origin.size() &&
+                     origin.find_first_of("/?#", host + 3) == std::string::npos;
+  if (origin == "*" || origin == "none" || whole) return {};
+  return fmt::format("got '{}', expected *, none, or origins as https://chat.example:8443", origin);
+}
+
 void add_server(CLI::App& group, ServeArgs& args) {
   group.add_option("--host", args.host, with_default("Address to listen on", args.host));
   group.add_option("--port", args.port, with_default("Port; 0: any free one", args.port))
@@ -63,6 +76,13 @@ void add_access(CLI::App& group, ServeArgs& args) {
       ->check(check_key);
   group.add_option("--api-key-file", args.api_key_file,
                    "File of keys, NAME:KEY[:OPTIONS] a line; read again when it changes, and on SIGHUP");
+  group
+      .add_option("--allowed-origins", args.allowed_origins,
+                  "Web pages that may read answers in a browser, with blanks or commas between: origins, * "
+                  "(any), or none; default: *")
+      ->delimiter(',')
+      ->transform(bare_origin)
+      ->check(check_origin);
   group
       .add_option("--admin-api-key", args.admin_api_key,
                   "Key for what touches or shows everyone's requests (/flush_cache, abort_all, ...)")
@@ -197,6 +217,8 @@ http::ServerOptions server_options(const ServeArgs& args) {
   http::ServerOptions options;
   options.host = args.host;
   options.port = static_cast<uint16_t>(args.port);
+  options.cors_origins = args.allowed_origins;
+  std::erase(options.cors_origins, "none");
   options.max_connections = args.max_connections;
   options.max_handlers = args.max_concurrent_requests;
   options.max_header_bytes = static_cast<size_t>(args.max_header_bytes);

@@ -1,6 +1,8 @@
 """`fathom serve` with flags of its own."""
 import http.client
 import json
+import re
+import subprocess
 import threading
 
 from runner import check, equal, test, until
@@ -110,3 +112,22 @@ def a_request_log_that_takes_no_more_is_told_once(b):
             post(server, "/v1/completions", {"prompt": "a", "max_tokens": 2}, answers)
         check(until(lambda: "--log-requests-target /dev/full: No space left" in server.output()), server.output())
         equal(server.output().count("lines are lost"), 1)
+
+
+@test
+def a_log_that_nobody_reads_any_more_ends_nothing(b):
+    process = subprocess.Popen([b.path, "serve", "--model-path", "models/demo", "--port", "0", "--log-requests"],
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        address = next(found[1] for line in process.stdout if (found := re.search(r"ready in .*?http://(\S+)", line)))
+        process.stdout.close()
+        for _ in range(3):
+            connection = http.client.HTTPConnection(address, timeout=60)
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 2}),
+                               {"Content-Type": "application/json"})
+            equal(connection.getresponse().status, 200)
+            connection.close()
+        process.terminate()
+        equal(process.wait(60), 0)
+    finally:
+        process.kill()
