@@ -290,6 +290,7 @@ int run_command_line(int argc, char** argv) {
   bench->callback([&, ops, bench_model] {
     if (!ops->parsed() && bench_model->empty()) throw CLI::RequiredError("--model-path");
     command = [&, ops] {
+      if (ops->parsed()) log_notes(notes);
       return ops->parsed() ? run_bench_ops() : run_settled(*bench, notes, bench_args, run_bench);
     };
   });

@@ -98,13 +98,17 @@ Result<void> check_seed(const CLI::App& command, const ModelArgs& args) {
 
 }  // namespace
 
+void log_notes(const std::vector<std::string>& notes) {
+  for (const auto& note : notes) LOG_WARNING("{}", note);
+}
+
 Result<void> settle_flags(const CLI::App& command, const std::vector<std::string>& notes, ModelArgs& args) {
   FATHOM_TRY(set_level(args.log_level));
   if (command.count("--model-path") > 0) FATHOM_TRY(check_model_path(args.model_path));
   FATHOM_TRY(check_seed(command, args));
   FATHOM_TRY(check_trace_file(args.trace_file));
   warn_of_environment();
-  for (const auto& note : notes) LOG_WARNING("{}", note);
+  log_notes(notes);
   settle_ranks(command, args);
   settle_chunks(command, args);
   return {};

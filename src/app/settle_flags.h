@@ -14,4 +14,7 @@ namespace fathom::app {
 // which gets `notes` too. An Error says which flag cannot be obeyed.
 Result<void> settle_flags(const CLI::App& command, const std::vector<std::string>& notes, ModelArgs& args);
 
+// For commands without a model.
+void log_notes(const std::vector<std::string>& notes);
+
 }  // namespace fathom::app
