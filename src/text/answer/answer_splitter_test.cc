@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -185,6 +186,49 @@ TEST(AnswerSplitter, CallsSurviveEveryCut) {
     }
     const AnswerFormat answer{.start = ReasoningStart::kThinking, .tools = format};
     ASSERT_EQ(show(split_answer(answer, text, cuts)), expected) << text;
+  }
+}
+
+// The text is looked at once, whole or in pieces: once for each piece or marker would take minutes a case.
+TEST(AnswerSplitter, TakesAsLongAsTheTextIsLong) {
+  constexpr size_t kMany = 100'000;
+  const auto v3 = ToolFormat::kV3;
+  const auto dsml = ToolFormat::kV32;
+  const std::string call = "<｜tool▁call▁begin｜>";
+  const std::string invoke = "<｜DSML｜function_calls><｜DSML｜invoke name=\"f\">";
+  struct Case {
+    ToolFormat tools;
+    std::string begin;
+    std::string_view many;
+  };
+  const Case cases[] = {
+      {v3, "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"},
+      {v3, "", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜>\n"},
+      {v3, "", "          "},
+      {v3, "", "<｜tool▁<｜tool▁"},
+      {v3, call, "header<"},
+      {v3, call + "function<｜tool▁sep｜>", "long name"},
+      {v3, call + "f<｜tool▁sep｜>```", "long fence"},
+      {v3, call + "f<｜tool▁sep｜>{", "   ```   "},
+      {dsml, invoke, "<a"},
+      {dsml, invoke, "<｜DSML｜parameter name=\"a\">1</｜DSML｜parameter>"},
+      {dsml, invoke.substr(0, invoke.size() - 1), "attribute "},
+      {dsml, invoke + "<｜DSML｜parameter string=\"false\" ", "attribute "},
+      {dsml, invoke + "<｜DSML｜parameter string=\"false\">", "<value>"},
+      {dsml, invoke + "{", "          "},
+      {ToolFormat::kNone, "", "<think>"},
+      {ToolFormat::kNone, "", "          "},
+  };
+  for (const Case& one : cases) {
+    std::string text = one.begin;
+    for (size_t i = 0; i < kMany; ++i) text += one.many;
+    const AnswerFormat format{.start = ReasoningStart::kDetect, .tools = one.tools};
+    std::vector<size_t> cuts;
+    for (size_t i = 7; i < text.size(); i += 7) cuts.push_back(i);
+    const auto begin = std::chrono::steady_clock::now();
+    ASSERT_EQ(show(split_answer(format, text, cuts)), parse(format, text)) << one.begin << one.many;
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    ASSERT_LT(took.count(), 10) << one.begin << one.many;
   }
 }
 

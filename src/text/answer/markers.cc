@@ -1,16 +1,24 @@
 #include "text/answer/markers.h"
 
 #include <algorithm>
+#include <string>
 
 namespace fathom::text {
 
 MarkerMatch find_marker(std::string_view text, std::span<const std::string_view> markers) {
-  MarkerMatch first;
-  for (size_t i = 0; i < markers.size(); ++i) {
-    const size_t position = text.find(markers[i]);
-    if (position < first.position) first = {position, i};
+  std::string begins;  // the markers' first bytes
+  for (std::string_view marker : markers) {
+    if (begins.find(marker[0]) == std::string::npos) begins += marker[0];
   }
-  return first;
+  const auto next = [&](size_t from) {
+    return begins.size() == 1 ? text.find(begins[0], from) : text.find_first_of(begins, from);
+  };
+  for (size_t at = next(0); at != std::string_view::npos; at = next(at + 1)) {
+    for (size_t i = 0; i < markers.size(); ++i) {
+      if (text.substr(at).starts_with(markers[i])) return {at, i};
+    }
+  }
+  return {};
 }
 
 size_t marker_prefix_length(std::string_view text, std::span<const std::string_view> markers) {

@@ -14,7 +14,7 @@ struct MarkerMatch {
   bool found() const { return position != std::string_view::npos; }
 };
 
-// The first complete marker. No marker may be a prefix of another or hold another's first byte inside.
+// The first complete marker, in one pass over what comes before it. No marker may be a prefix of another.
 MarkerMatch find_marker(std::string_view text, std::span<const std::string_view> markers);
 
 // The length of the longest end of `text` that is the beginning, but not the whole, of a marker.

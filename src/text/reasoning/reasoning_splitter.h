@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "text/answer/held_text.h"
 #include "text/answer/output_piece.h"
 
 namespace fathom::text {
@@ -45,7 +46,7 @@ class ReasoningSplitter {
   const bool keep_tags_;
   State state_;
   bool thinks_;  // in kStart: what the text is if no tag comes
-  std::string pending_;
+  HeldText held_;
 };
 
 }  // namespace fathom::text

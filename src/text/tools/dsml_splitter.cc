@@ -1,7 +1,5 @@
 #include "text/tools/dsml_splitter.h"
 
-#include <algorithm>
-
 #include <nlohmann/json.hpp>
 
 #include "text/answer/markers.h"
@@ -15,6 +13,7 @@ constexpr std::string_view kInvoke = "<｜DSML｜invoke";
 constexpr std::string_view kInvokeEnd = "</｜DSML｜invoke>";
 constexpr std::string_view kParameter = "<｜DSML｜parameter";
 constexpr std::string_view kParameterEnd = "</｜DSML｜parameter>";
+constexpr std::string_view kTagEnd[] = {">"};
 constexpr std::string_view kPreambleEnd = "\n\n";  // stands between the content and the calls
 
 // The value of attribute `name` in the inside of a tag, or empty.
@@ -65,58 +64,47 @@ std::string json_escaped(std::string_view text) {
 
 }  // namespace
 
-bool DsmlSplitter::skip_blanks() {
-  pending_.erase(0, pending_.size() - trim_left(pending_).size());
-  return !pending_.empty();
-}
-
 bool DsmlSplitter::take_text(std::vector<OutputPiece>* pieces) {
-  if (after_call_ && !skip_blanks()) return false;
-  const size_t open = pending_.find(block_.open);
-  const bool found = open != std::string::npos;
-  std::string_view sure = pending_;
-  if (found) {
-    sure = sure.substr(0, open);
+  if (after_call_ && !held_.skip_blanks()) return false;
+  const MarkerMatch open = held_.find({&block_.open, 1});
+  const size_t end = open.found() ? open.position : held_.sure_end();
+  std::string_view sure = held_.view().substr(0, end);
+  if (open.found()) {
     if (sure.ends_with(kPreambleEnd)) sure.remove_suffix(kPreambleEnd.size());
   } else {
-    sure.remove_suffix(marker_prefix_length(sure, {&block_.open, 1}));
     for (size_t i = 0; i < kPreambleEnd.size() && sure.ends_with('\n'); ++i) sure.remove_suffix(1);
   }
   append_piece(Kind::kContent, sure, pieces);
   if (!sure.empty()) after_call_ = false;
-  if (!found) {
-    pending_.erase(0, sure.size());
-    return false;
-  }
-  pending_.erase(0, open + block_.open.size());
+  held_.take(open.found() ? end + block_.open.size() : sure.size());
+  if (!open.found()) return false;
   state_ = State::kBetween;
   return true;
 }
 
 bool DsmlSplitter::take_between() {
-  if (!skip_blanks()) return false;
-  if (pending_.starts_with(kInvoke)) {
-    pending_.erase(0, kInvoke.size());
+  if (!held_.skip_blanks()) return false;
+  if (held_.starts_with(kInvoke)) {
+    held_.take(kInvoke.size());
     state_ = State::kInvokeTag;
     return true;
   }
-  if (is_partial(pending_, kInvoke) || is_partial(pending_, block_.close)) return false;
+  if (is_partial(held_.view(), kInvoke) || is_partial(held_.view(), block_.close)) return false;
   // The end of the block, or text that does not belong here.
-  if (pending_.starts_with(block_.close)) pending_.erase(0, block_.close.size());
+  if (held_.starts_with(block_.close)) held_.take(block_.close.size());
   state_ = State::kText;
   after_call_ = true;
   return true;
 }
 
 bool DsmlSplitter::take_invoke_tag(std::vector<OutputPiece>* pieces) {
-  const size_t end = pending_.find('>');
-  if (end == std::string::npos) return false;
-  const std::string_view tag = std::string_view(pending_).substr(0, end);
+  const MarkerMatch end = held_.find(kTagEnd);
+  if (!end.found()) return false;
+  const std::string_view tag = held_.take(end.position + 1).substr(0, end.position);
   append_piece(Kind::kCall, attribute(tag, "name"), pieces);
   any_parameters_ = false;
   may_be_raw_ = true;
   const bool closed = tag.ends_with('/');
-  pending_.erase(0, end + 1);
   state_ = State::kInvoke;
   if (closed) end_call(pieces);
   return true;
@@ -128,35 +116,35 @@ void DsmlSplitter::end_call(std::vector<OutputPiece>* pieces) {
 }
 
 bool DsmlSplitter::take_invoke(std::vector<OutputPiece>* pieces) {
-  if (!skip_blanks()) return false;
-  if (pending_.starts_with(kParameter)) {
-    pending_.erase(0, kParameter.size());
+  if (!held_.skip_blanks()) return false;
+  if (held_.starts_with(kParameter)) {
+    held_.take(kParameter.size());
     state_ = State::kParameterTag;
     return true;
   }
-  const bool closed = pending_.starts_with(kInvokeEnd);
-  if (closed || pending_.starts_with(block_.close)) {
-    if (closed) pending_.erase(0, kInvokeEnd.size());
+  const bool closed = held_.starts_with(kInvokeEnd);
+  if (closed || held_.starts_with(block_.close)) {
+    if (closed) held_.take(kInvokeEnd.size());
     end_call(pieces);
     return true;
   }
   for (std::string_view tag : {kParameter, kInvokeEnd, block_.close}) {
-    if (is_partial(pending_, tag)) return false;
+    if (is_partial(held_.view(), tag)) return false;
   }
-  if (pending_[0] == '{' && may_be_raw_) {
+  if (held_.starts_with("{") && may_be_raw_) {
     state_ = State::kRaw;
     return true;
   }
   // Text outside the parameters, which the arguments have no place for.
   may_be_raw_ = false;
-  pending_.erase(0, std::min(pending_.find('<', 1), pending_.size()));
-  return !pending_.empty();
+  held_.take(held_.view().find('<', 1));
+  return !held_.view().empty();
 }
 
 bool DsmlSplitter::take_parameter_tag(std::vector<OutputPiece>* pieces) {
-  const size_t end = pending_.find('>');
-  if (end == std::string::npos) return false;
-  const std::string_view tag = std::string_view(pending_).substr(0, end);
+  const MarkerMatch end = held_.find(kTagEnd);
+  if (!end.found()) return false;
+  const std::string_view tag = held_.take(end.position + 1).substr(0, end.position);
   const bool is_string = attribute(tag, "string") != "false";
   std::string begin = any_parameters_ ? ", \"" : "{\"";
   begin += json_escaped(attribute(tag, "name"));
@@ -164,51 +152,47 @@ bool DsmlSplitter::take_parameter_tag(std::vector<OutputPiece>* pieces) {
   append_piece(Kind::kArguments, begin, pieces);
   any_parameters_ = true;
   may_be_raw_ = false;
-  pending_.erase(0, end + 1);
   state_ = is_string ? State::kString : State::kValue;
   return true;
 }
 
 bool DsmlSplitter::take_string(std::vector<OutputPiece>* pieces) {
   const std::string_view ends[] = {kParameterEnd, kInvokeEnd, block_.close};
-  const MarkerMatch end = find_marker(pending_, ends);
-  const size_t sure = end.found() ? end.position : pending_.size() - marker_prefix_length(pending_, ends);
-  append_piece(Kind::kArguments, json_escaped(std::string_view(pending_).substr(0, sure)), pieces);
-  pending_.erase(0, sure);
+  const MarkerMatch end = held_.find(ends);
+  const size_t sure = end.found() ? end.position : held_.sure_end();
+  append_piece(Kind::kArguments, json_escaped(held_.take(sure)), pieces);
   if (!end.found()) return false;
   append_piece(Kind::kArguments, "\"", pieces);
-  if (end.marker == 0) pending_.erase(0, kParameterEnd.size());
+  if (end.marker == 0) held_.take(kParameterEnd.size());
   state_ = State::kInvoke;
   return true;
 }
 
 bool DsmlSplitter::take_value(std::vector<OutputPiece>* pieces) {
   const std::string_view ends[] = {kParameterEnd, kInvokeEnd, block_.close};
-  const MarkerMatch end = find_marker(pending_, ends);
+  const MarkerMatch end = held_.find(ends);
   if (!end.found()) return false;
-  const std::string_view value = std::string_view(pending_).substr(0, end.position);
+  const std::string_view value = held_.take(end.position);
   const std::string_view trimmed = trim_left(trim_right(value));
   if (nlohmann::json::accept(trimmed)) {
     append_piece(Kind::kArguments, trimmed, pieces);
   } else {
     append_piece(Kind::kArguments, '"' + json_escaped(value) + '"', pieces);
   }
-  pending_.erase(0, end.position);
-  if (end.marker == 0) pending_.erase(0, kParameterEnd.size());
+  if (end.marker == 0) held_.take(kParameterEnd.size());
   state_ = State::kInvoke;
   return true;
 }
 
 bool DsmlSplitter::take_raw(std::vector<OutputPiece>* pieces) {
   const std::string_view ends[] = {kInvokeEnd, block_.close};
-  const MarkerMatch end = find_marker(pending_, ends);
-  std::string_view sure = pending_;
-  sure = sure.substr(0, end.found() ? end.position : sure.size() - marker_prefix_length(sure, ends));
-  sure = trim_right(sure);
-  append_piece(Kind::kArguments, sure, pieces);
-  pending_.erase(0, end.found() ? end.position : sure.size());
+  const MarkerMatch end = held_.find(ends);
+  const size_t whole = end.found() ? end.position : held_.sure_end();
+  const size_t sure = held_.without_waiting(whole, is_blank);
+  append_piece(Kind::kArguments, held_.take(sure), pieces);
   if (!end.found()) return false;
-  if (end.marker == 0) pending_.erase(0, kInvokeEnd.size());
+  held_.take(whole - sure);
+  if (end.marker == 0) held_.take(kInvokeEnd.size());
   state_ = State::kBetween;
   return true;
 }
@@ -236,7 +220,7 @@ bool DsmlSplitter::advance(std::vector<OutputPiece>* pieces) {
 }
 
 void DsmlSplitter::push(std::string_view text, std::vector<OutputPiece>* pieces) {
-  pending_ += text;
+  held_.append(text);
   while (advance(pieces)) {
   }
 }
@@ -261,28 +245,28 @@ ToolSplitter::Within DsmlSplitter::within() const {
 void DsmlSplitter::finish(std::vector<OutputPiece>* pieces) {
   switch (state_) {
     case State::kText:
-      if (after_call_) skip_blanks();
-      append_piece(Kind::kContent, pending_, pieces);
+      if (after_call_) held_.skip_blanks();
+      append_piece(Kind::kContent, held_.view(), pieces);
       break;
     case State::kBetween:
-      append_piece(Kind::kContent, pending_, pieces);  // half a tag
+      append_piece(Kind::kContent, held_.view(), pieces);  // half a tag
       break;
     case State::kInvokeTag:
       append_piece(Kind::kContent, kInvoke, pieces);
-      append_piece(Kind::kContent, pending_, pieces);
+      append_piece(Kind::kContent, held_.view(), pieces);
       break;
     case State::kString:
-      append_piece(Kind::kArguments, json_escaped(pending_), pieces);
+      append_piece(Kind::kArguments, json_escaped(held_.view()), pieces);
       break;
     case State::kRaw:
-      append_piece(Kind::kArguments, trim_right(pending_), pieces);
+      append_piece(Kind::kArguments, trim_right(held_.view()), pieces);
       break;
     case State::kInvoke:
     case State::kParameterTag:
     case State::kValue:
       break;
   }
-  pending_.clear();
+  held_.clear();
 }
 
 }  // namespace fathom::text

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "text/answer/held_text.h"
 #include "text/tools/tool_splitter.h"
 
 namespace fathom::text {
@@ -46,14 +47,13 @@ class DsmlSplitter final : public ToolSplitter {
   bool take_value(std::vector<OutputPiece>* pieces);
   bool take_raw(std::vector<OutputPiece>* pieces);
   void end_call(std::vector<OutputPiece>* pieces);
-  bool skip_blanks();  // false when nothing is left
 
   const DsmlBlock block_;
   State state_ = State::kText;
   bool after_call_ = false;      // in kText: blanks at once after calls are left out
   bool any_parameters_ = false;  // of this call
   bool may_be_raw_ = false;      // nothing has come in this call yet
-  std::string pending_;          // not decided yet
+  HeldText held_;
 };
 
 }  // namespace fathom::text

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "text/answer/held_text.h"
 #include "text/tools/tool_splitter.h"
 
 namespace fathom::text {
@@ -43,13 +44,12 @@ class MarkedSplitter final : public ToolSplitter {
   bool take_fence();
   bool take_arguments(std::vector<OutputPiece>* pieces);
   void begin_call(std::string_view name, std::vector<OutputPiece>* pieces);
-  bool skip_blanks();  // false when nothing is left
 
   State state_ = State::kText;
   bool after_call_ = false;  // in kText: blanks at once after calls are left out
   bool any_arguments_ = false;
   std::string header_;
-  std::string pending_;  // not decided yet
+  HeldText held_;
 };
 
 }  // namespace fathom::text
