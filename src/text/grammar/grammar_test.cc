@@ -321,5 +321,21 @@ TEST(GrammarCache, KeepsWhatItCompiled) {
   EXPECT_EQ(made, 1);
 }
 
+// What was full once is not full for ever.
+TEST(GrammarTokens, KeepsTheMasksUsedLast) {
+  GrammarTokens tokens(demo(), {kEos});
+  const auto shape = [](size_t i) {
+    return "a shape that is too long for a short string " + std::to_string(i);
+  };
+  for (size_t i = 0; i < 3 * GrammarTokens::kMaxKept; ++i) {
+    tokens.keep(shape(i), std::make_shared<const BaseMask>());
+    EXPECT_NE(tokens.find(shape(i)), nullptr);
+    EXPECT_NE(tokens.find(shape(0)), nullptr) << "used all the time";
+  }
+  size_t kept = 0;
+  for (size_t i = 0; i < 3 * GrammarTokens::kMaxKept; ++i) kept += tokens.find(shape(i)) != nullptr ? 1 : 0;
+  EXPECT_EQ(kept, GrammarTokens::kMaxKept);
+}
+
 }  // namespace
 }  // namespace fathom::text

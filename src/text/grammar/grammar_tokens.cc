@@ -68,12 +68,19 @@ GrammarTokens::GrammarTokens(const Tokenizer& tokenizer, std::vector<int32_t> eo
 std::shared_ptr<const BaseMask> GrammarTokens::find(const std::string& shape) const {
   std::lock_guard lock(mutex_);
   const auto it = by_shape_.find(shape);
-  return it == by_shape_.end() ? nullptr : it->second;
+  if (it == by_shape_.end()) return nullptr;
+  used_.splice(used_.begin(), used_, it->second);
+  return it->second->second;
 }
 
 void GrammarTokens::keep(const std::string& shape, std::shared_ptr<const BaseMask> mask) {
   std::lock_guard lock(mutex_);
-  if (by_shape_.size() < kMaxKept) by_shape_.emplace(shape, std::move(mask));
+  if (by_shape_.contains(shape)) return;  // another thread was faster
+  used_.emplace_front(shape, std::move(mask));
+  by_shape_[used_.front().first] = used_.begin();
+  if (used_.size() <= kMaxKept) return;
+  by_shape_.erase(used_.back().first);  // grammars that use the mask keep it
+  used_.pop_back();
 }
 
 }  // namespace fathom::text

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <array>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "text/grammar/token_trie.h"
@@ -63,19 +65,19 @@ class GrammarTokens {
   // ... and those of 1 to `count` of them.
   const std::vector<uint64_t>& plain_up_to(int count) const { return plain_[static_cast<size_t>(count)]; }
 
-  // By a text that says all about a state and what it reaches; null: not known.
+  // By a text that says all about a state and what it reaches; null: not known. The last used ones are kept.
   std::shared_ptr<const BaseMask> find(const std::string& shape) const;
   void keep(const std::string& shape, std::shared_ptr<const BaseMask> mask);
-
- private:
   static constexpr size_t kMaxKept = 1024;
 
+ private:
   const Tokenizer& tokenizer_;
   const std::vector<int32_t> eos_ids_;
   const TokenTrie all_, others_;
   std::array<std::vector<uint64_t>, kMaxPlain + 1> plain_;
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, std::shared_ptr<const BaseMask>> by_shape_;
+  mutable std::list<std::pair<std::string, std::shared_ptr<const BaseMask>>> used_;  // the last one first
+  std::unordered_map<std::string_view, decltype(used_)::iterator> by_shape_;         // keys of used_
 };
 
 }  // namespace fathom::text
