@@ -151,9 +151,21 @@ TEST(BadInput, ATextFarTooLongIsNotTokenised) {
     const ordered_json answer = desk.json("/generate", body, 400);
     EXPECT_EQ(answer["error"]["code"], "context_length_exceeded");
   }
-  const ordered_json chat =
-      desk.json(kChat, R"({"messages": [{"role": "user", "content": ")" + text + "\"}]}", 400);
-  EXPECT_EQ(chat["error"]["code"], "context_length_exceeded");
+  const std::string hello = std::string("{") + kHello;
+  const std::string call = R"({"type": "function", "function": {"name": "f", "arguments": ")" + text + "\"}}";
+  for (const std::string& body : {
+           R"({"messages": [{"role": "user", "content": ")" + text + "\"}]}",
+           R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, )"
+           R"("tool_calls": [)" +
+               call + "]}]}",
+           hello + R"(, "tools": [{"type": "function", "function": {"name": "f", "description": ")" + text +
+               "\"}}]}",
+           hello + R"(, "tools": [{"type": "function", "function": {"name": "f", "parameters": {")" + text +
+               "\": 1}}}]}",
+           hello + R"(, "chat_template_kwargs": {"a": [")" + text + "\"]}}",
+       }) {
+    EXPECT_EQ(desk.json(kChat, body, 400)["error"]["code"], "context_length_exceeded");
+  }
 }
 
 TEST(BadInput, LogprobsAreBounded) {

@@ -90,13 +90,27 @@ ordered_json guard_messages(const SpecialTokenGuard& guard, const ordered_json& 
   return guarded;
 }
 
-// What surely comes to stand in the prompt; of an assistant's words templates leave out the thinking.
-size_t content_bytes(const ordered_json& messages) {
+// Of the strings and keys in `value`.
+size_t text_bytes(const ordered_json& value) {
+  if (value.is_string()) return value.get_ref<const std::string&>().size();
   size_t bytes = 0;
-  for (const ordered_json& message : messages) {
-    const ordered_json& content = message["content"];
-    if (message["role"] != "assistant" && content.is_string())
-      bytes += content.get_ref<const std::string&>().size();
+  if (value.is_structured()) {
+    for (const auto& [key, inner] : value.items())
+      bytes += (value.is_object() ? key.size() : 0) + text_bytes(inner);
+  }
+  return bytes;
+}
+
+// What comes to stand in the prompt; of an assistant's words templates leave out the thinking.
+size_t prompt_bytes(const Conversation& conversation) {
+  size_t bytes = text_bytes(conversation.tools) + text_bytes(conversation.template_kwargs) +
+                 text_bytes(conversation.response_format);
+  for (const ordered_json& message : conversation.messages) {
+    for (const auto& [key, value] : message.items()) {
+      const bool assistants =
+          message["role"] == "assistant" && (key == "content" || key == "reasoning_content");
+      if (!assistants) bytes += text_bytes(value);
+    }
   }
   return bytes;
 }
@@ -135,7 +149,7 @@ Refusal make_chat_prompt(const ServiceContext& context, const Conversation& conv
         "messages",
         {}};
   }
-  if (Refusal refusal = check_text_length(context, content_bytes(conversation.messages))) return refusal;
+  if (Refusal refusal = check_text_length(context, prompt_bytes(conversation))) return refusal;
   const bool split = conversation.split_special_tokens.value_or(context.options.split_special_tokens);
   const auto guarded = [&](const ordered_json& value) {
     return split ? guard_value(*context.guard, value) : value;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "api/fixture.h"
+#include "api/special_tokens.h"
 
 namespace fathom::api {
 namespace {
@@ -148,6 +149,25 @@ TEST(Chat, SpecialTokensThatAUserTypesArePlainText) {
   EXPECT_EQ(std::count(ids.begin(), ids.end(), kEos), 0);
   EXPECT_EQ(prompt_of(desk),
             "<｜begin▁of▁sentence｜><｜User｜>a<｜end▁of▁sentence｜>b<｜Assistant｜><｜Assistant｜></think>");
+}
+
+// A step for each byte, however many special tokens and marks of ours are typed; it took hours.
+TEST(Chat, SpecialTokensWithoutEndArePlainTextAtOnce) {
+  const SpecialTokenGuard guard(demo_tokenizer());
+  const std::string a = "\xEF\xB7\x90", b = "\xEF\xB7\x91";
+  const auto times = [](size_t count, const std::string& part) {
+    std::string text;
+    for (size_t i = 0; i < count; ++i) text += part;
+    return text;
+  };
+  constexpr size_t kMany = 1'500'000;
+  EXPECT_EQ(guard.mark(times(kMany, a + b)), "");
+  EXPECT_EQ(guard.mark("x" + times(kMany, a) + times(kMany, b) + "y"), "xy") << "marks inside marks";
+  EXPECT_EQ(guard.unmark(times(kMany, "x" + a + b)), times(kMany, "x"));
+  const std::string typed = times(kMany, "<｜User｜>");
+  const std::string marked = guard.mark(typed);
+  EXPECT_EQ(marked, times(kMany, "<" + a + b + "｜User｜>"));
+  EXPECT_EQ(guard.unmark(marked), typed);
 }
 
 TEST(Chat, GivesToolsToTheTemplateAndKeepsTheMarkers) {

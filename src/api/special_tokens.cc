@@ -11,10 +11,15 @@ namespace {
 // Two noncharacters (U+FDD0, U+FDD1), which no text in use holds.
 constexpr std::string_view kMark = "\xEF\xB7\x90\xEF\xB7\x91";
 
-void erase_all(std::string* text, std::string_view part) {
-  for (size_t at = text->find(part); at != std::string::npos; at = text->find(part, at)) {
-    text->erase(at, part.size());
+// Also of those that come to be when one inside goes.
+std::string without_marks(std::string_view text) {
+  if (text.find(kMark) == std::string_view::npos) return std::string(text);
+  std::string out;
+  for (const char byte : text) {
+    out += byte;
+    if (byte == kMark.back() && out.ends_with(kMark)) out.resize(out.size() - kMark.size());
   }
+  return out;
 }
 
 }  // namespace
@@ -47,22 +52,28 @@ size_t SpecialTokenGuard::match_at(std::string_view text, size_t pos) const {
 }
 
 std::string SpecialTokenGuard::mark(std::string_view untrusted) const {
-  std::string out(untrusted);
-  erase_all(&out, kMark);  // only our own marks may be cut at
-  for (size_t pos = 0; pos < out.size(); ++pos) {
-    const size_t length = match_at(out, pos);
-    if (length == 0) continue;
+  const std::string text = without_marks(untrusted);  // only our own marks may be cut at
+  std::string out;
+  size_t copied = 0;
+  for (size_t pos = 0; pos < text.size(); ++pos) {
+    if (match_at(text, pos) == 0) continue;
     // A mark after its first character breaks this token; one that begins inside it is found next.
-    pos += text::utf8_length(out[pos]);
-    out.insert(pos, kMark);
-    pos += kMark.size() - 1;
+    pos += text::utf8_length(text[pos]);
+    out.append(text, copied, pos - copied);
+    out += kMark;
+    copied = pos--;
   }
-  return out;
+  return out.append(text, copied);
 }
 
-std::string SpecialTokenGuard::unmark(std::string rendered) {
-  erase_all(&rendered, kMark);
-  return rendered;
+std::string SpecialTokenGuard::unmark(std::string_view rendered) {
+  std::string out;
+  while (true) {
+    const size_t end = rendered.find(kMark);
+    out += rendered.substr(0, end);
+    if (end == std::string_view::npos) return out;
+    rendered.remove_prefix(end + kMark.size());
+  }
 }
 
 std::vector<int32_t> SpecialTokenGuard::encode(std::string_view rendered) const {

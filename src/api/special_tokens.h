@@ -21,7 +21,7 @@ class SpecialTokenGuard {
   std::string mark(std::string_view untrusted) const;
   std::vector<int32_t> encode(std::string_view rendered) const;
   // The text without the marks.
-  static std::string unmark(std::string rendered);
+  static std::string unmark(std::string_view rendered);
 
   // The fewest tokens that a text of `bytes` bytes can be: a prompt far too long is refused by this, without
   // the time to tokenise it.
