@@ -94,7 +94,7 @@ void read_generation(const ServiceContext& context, Fields& fields, ChatRequest*
   }
   read_distribution(fields, &out->sampling.params);
   const Limits& limits = context.options.limits;
-  fields.strings("stop_sequences", limits.stops, limits.stop_bytes, &out->sampling.stop);
+  read_stops("stop_sequences", limits, fields, &out->sampling);
   fields.boolean("stream", &out->stream.stream);
   if (const ordered_json* metadata = fields.object("metadata")) {
     Fields inner(fields, *metadata, "metadata");

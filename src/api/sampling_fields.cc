@@ -62,6 +62,12 @@ void start_sampling(const ServiceContext& context, SamplingRequest* out) {
   params.repetition_penalty = defaults.repetition_penalty.value_or(1.0F);
 }
 
+void read_stops(std::string_view name, const Limits& limits, Fields& fields, SamplingRequest* out) {
+  std::vector<std::string> stops;
+  fields.strings(name, limits.stops, limits.stop_bytes, &stops);
+  if (!stops.empty()) out->stop = std::make_shared<const text::StopStrings>(std::move(stops));
+}
+
 void read_distribution(Fields& fields, SamplingParams* out) {
   fields.number("temperature", {0.0, 1e4}, &out->temperature);
   fields.number("top_p", {0.0, 1.0, true}, &out->top_p);
@@ -92,8 +98,8 @@ void read_sampling(const ServiceContext& context, Dialect dialect, Fields& field
   fields.int32(native ? "min_new_tokens" : "min_tokens", 0, INT32_MAX, &params.min_new_tokens);
   read_seed(native ? "sampling_seed" : "seed", fields, out);
   fields.int32("n", 1, limits.choices, &out->n);
-  fields.strings("stop", limits.stops, limits.stop_bytes, &out->stop);
-  if (!out->stop.empty() && context.tokenizer == nullptr) {
+  read_stops("stop", limits, fields, out);
+  if (out->stop != nullptr && context.tokenizer == nullptr) {
     fields.fail("stop",
                 "stop strings need a tokenizer, and this server runs without one; use stop_token_ids");
   }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "api/context.h"
@@ -27,7 +29,7 @@ struct SamplingRequest {
   std::optional<uint64_t> seed;
   const std::function<uint64_t()>* seeds = nullptr;  // where there is none: ServiceOptions::next_seed, if set
   int32_t n = 1;
-  std::vector<std::string> stop;
+  std::shared_ptr<const text::StopStrings> stop;  // null: none
   bool no_stop_trim = false;
   bool skip_special_tokens = true;
   OutputForm form;
@@ -43,6 +45,8 @@ struct SamplingRequest {
 
 // The checkpoint's defaults, or OpenAI's.
 void start_sampling(const ServiceContext& context, SamplingRequest* out);
+// A list of stop strings.
+void read_stops(std::string_view name, const Limits& limits, Fields& fields, SamplingRequest* out);
 // temperature, top_p and top_k.
 void read_distribution(Fields& fields, SamplingParams* out);
 // Makes the stop tokens sorted and unique, with the model's own end tokens unless they are to be ignored.

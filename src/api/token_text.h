@@ -1,6 +1,7 @@
 // Tokens of one choice become text, a stop string ends it.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,8 +15,8 @@
 namespace fathom::api {
 
 struct TextOptions {
-  std::vector<std::string> stop;
-  bool no_stop_trim = false;  // a stop string or stop token stays in the text
+  std::shared_ptr<const text::StopStrings> stop;  // null: none
+  bool no_stop_trim = false;                      // a stop string or stop token stays in the text
   bool skip_special_tokens = true;
   std::vector<int32_t> kept_special_tokens;  // that stay in the text all the same
 };

@@ -1,71 +1,73 @@
 #include "text/tokenizer/stop_matcher.h"
 
-#include <queue>
+#include <algorithm>
 #include <utility>
 
 namespace fathom::text {
 
-StopMatcher::StopMatcher(std::vector<std::string> stops, bool keep_stop)
-    : stops_(std::move(stops)), keep_stop_(keep_stop), nodes_(1) {
-  for (size_t i = 0; i < stops_.size(); ++i) {
-    if (!stops_[i].empty()) add(static_cast<int32_t>(i));
-  }
-  link();
+StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stops)) {
+  std::sort(stops_.begin(), stops_.end());
+  stops_.erase(std::unique(stops_.begin(), stops_.end()), stops_.end());
+  if (!stops_.empty() && stops_.front().empty()) stops_.erase(stops_.begin());
+  build();
 }
 
-void StopMatcher::add(int32_t stop) {
-  int32_t node = 0;
-  for (const char byte : stops_[stop]) {
-    const auto found = nodes_[node].children.find(byte);
-    if (found != nodes_[node].children.end()) {
-      node = found->second;
-      continue;
-    }
-    const auto child = static_cast<int32_t>(nodes_.size());
-    nodes_[node].children[byte] = child;
-    nodes_.push_back({{}, 0, nodes_[node].depth + 1, -1});
-    node = child;
-  }
-  nodes_[node].stop = stop;
-}
-
-// Fallbacks in order of depth, so that a node's own fallback is complete when it is used.
-void StopMatcher::link() {
-  std::queue<int32_t> queue;
-  queue.push(0);
-  while (!queue.empty()) {
-    const int32_t parent = queue.front();
-    queue.pop();
-    for (const auto& [byte, child] : nodes_[parent].children) {
-      if (parent != 0) nodes_[child].fallback = advance(nodes_[parent].fallback, byte);
-      if (nodes_[child].stop < 0) nodes_[child].stop = nodes_[nodes_[child].fallback].stop;
-      queue.push(child);
+// Each node in turn gets its children. A fallback is shorter than its node, so it is complete by then.
+void StopStrings::build() {
+  struct Range {  // of the stop strings that begin with a node's prefix
+    size_t begin;
+    size_t end;
+  };
+  std::vector<Range> ranges = {{0, stops_.size()}};
+  nodes_.emplace_back();
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    auto [at, end] = ranges[i];
+    const auto depth = static_cast<size_t>(nodes_[i].depth);
+    nodes_[i].first_child = static_cast<int32_t>(nodes_.size());
+    nodes_[i].stop = nodes_[nodes_[i].fallback].stop;
+    if (at < end && stops_[at].size() == depth) nodes_[i].stop = static_cast<int32_t>(at++);
+    while (at < end) {
+      const size_t begin = at;
+      const char byte = stops_[begin][depth];
+      while (at < end && stops_[at][depth] == byte) ++at;
+      const int32_t fallback = i == 0 ? 0 : advance(nodes_[i].fallback, byte);
+      nodes_.push_back({byte, 0, fallback, static_cast<int32_t>(depth) + 1, -1});
+      ranges.push_back({begin, at});
     }
   }
+  nodes_.push_back({.first_child = static_cast<int32_t>(nodes_.size())});
+  nodes_.shrink_to_fit();
 }
 
-int32_t StopMatcher::advance(int32_t node, char byte) const {
+int32_t StopStrings::advance(int32_t node, char byte) const {
   while (true) {
-    const auto found = nodes_[node].children.find(byte);
-    if (found != nodes_[node].children.end()) return found->second;
+    const int32_t end = nodes_[node + 1].first_child;
+    for (int32_t child = nodes_[node].first_child; child < end; ++child) {
+      if (nodes_[child].byte == byte) return child;
+    }
     if (node == 0) return 0;
     node = nodes_[node].fallback;
   }
 }
 
+StopMatcher::StopMatcher(std::shared_ptr<const StopStrings> stops, bool keep_stop)
+    : stops_(std::move(stops)), keep_stop_(keep_stop) {}
+
 std::string StopMatcher::push(std::string_view delta) {
   if (matched_) return {};
+  if (stops_ == nullptr) return std::string(delta);
   std::string text = std::exchange(held_, {});
   const size_t old_size = text.size();
   text += delta;
   for (size_t i = old_size; i < text.size(); ++i) {
-    node_ = advance(node_, text[i]);
-    if (nodes_[node_].stop < 0) continue;
-    matched_ = stops_[nodes_[node_].stop];
+    node_ = stops_->advance(node_, text[i]);
+    const int32_t stop = stops_->nodes_[node_].stop;
+    if (stop < 0) continue;
+    matched_ = stops_->stops_[stop];
     text.resize(keep_stop_ ? i + 1 : i + 1 - matched_->size());
     return text;
   }
-  const size_t safe = text.size() - static_cast<size_t>(nodes_[node_].depth);
+  const size_t safe = text.size() - static_cast<size_t>(stops_->nodes_[node_].depth);
   held_ = text.substr(safe);
   text.resize(safe);
   return text;

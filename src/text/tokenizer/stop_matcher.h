@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,14 +10,44 @@
 
 namespace fathom::text {
 
+// A list of stop strings, ready to be looked for: an Aho-Corasick automaton of 20 bytes a byte. Immutable;
+// shared by all choices of a request.
+class StopStrings {
+ public:
+  // Empty strings are ignored.
+  explicit StopStrings(std::vector<std::string> stops);
+
+  bool empty() const { return stops_.empty(); }
+  size_t bytes() const { return nodes_.size() * sizeof(Node); }
+
+ private:
+  friend class StopMatcher;
+
+  // A prefix of some stop string. Nodes are in order of length, so that a node's children are neighbours:
+  // from its first_child to the next node's.
+  struct Node {
+    char byte = 0;  // the prefix's last
+    int32_t first_child = 0;
+    int32_t fallback = 0;  // the longest proper suffix that is also a prefix
+    int32_t depth = 0;     // length of the prefix
+    int32_t stop = -1;     // the longest stop string that ends here: index into stops_
+  };
+
+  void build();
+  int32_t advance(int32_t node, char byte) const;
+
+  std::vector<std::string> stops_;  // sorted
+  std::vector<Node> nodes_;         // and one more, where the last one's children end
+};
+
 // One per stream; not thread safe. The stream ends at the first place where any stop string is complete; if
 // two end there, the longer counts. How the text is cut into pushes makes no difference to the text emitted
 // before and at the end, or to the match.
 class StopMatcher {
  public:
-  // Empty stop strings are ignored. With `keep_stop` (no_stop_trim) the text ends with the stop string, else
-  // before it.
-  StopMatcher(std::vector<std::string> stops, bool keep_stop);
+  // `stops` may be null: there are none. With `keep_stop` (no_stop_trim) the text ends with the stop string,
+  // else before it.
+  StopMatcher(std::shared_ptr<const StopStrings> stops, bool keep_stop);
 
   // The text that is now safe to emit: all but the longest suffix that could be the start of a stop string.
   // After a match it gives nothing.
@@ -30,21 +60,8 @@ class StopMatcher {
   const std::optional<std::string>& matched() const { return matched_; }
 
  private:
-  // A node of the Aho-Corasick automaton: a prefix of some stop string.
-  struct Node {
-    std::map<char, int32_t> children;
-    int32_t fallback = 0;  // the longest proper suffix that is also a prefix
-    int32_t depth = 0;     // length of the prefix
-    int32_t stop = -1;     // the longest stop string that ends here: index into stops_
-  };
-
-  void add(int32_t stop);
-  void link();
-  int32_t advance(int32_t node, char byte) const;
-
-  const std::vector<std::string> stops_;
+  const std::shared_ptr<const StopStrings> stops_;  // null: none
   const bool keep_stop_;
-  std::vector<Node> nodes_;
   int32_t node_ = 0;  // the longest suffix of the stream that is a prefix of a stop string
   std::string held_;  // that suffix
   std::optional<std::string> matched_;

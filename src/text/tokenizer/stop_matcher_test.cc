@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <malloc.h>
+
 #include <random>
 
 namespace fathom::text {
@@ -13,10 +15,14 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
+std::shared_ptr<const StopStrings> list(std::vector<std::string> stops) {
+  return std::make_shared<const StopStrings>(std::move(stops));
+}
+
 // Pushes `text` in pieces of random size, or whole when `random` is null.
 Outcome run(const std::vector<std::string>& stops, bool keep, std::string_view text,
             std::mt19937_64* random) {
-  StopMatcher matcher(stops, keep);
+  StopMatcher matcher(list(stops), keep);
   Outcome outcome;
   for (size_t pos = 0; pos < text.size();) {
     const size_t size = random == nullptr ? text.size() : 1 + (*random)() % 4;
@@ -42,7 +48,7 @@ Outcome by_search(const std::vector<std::string>& stops, bool keep, const std::s
 }
 
 TEST(StopMatcher, HoldsBackOnlyWhatMayStartAStop) {
-  StopMatcher matcher({"\n\nUser:", "END"}, false);
+  StopMatcher matcher(list({"\n\nUser:", "END"}), false);
   EXPECT_EQ(matcher.push("Hello E"), "Hello ");
   EXPECT_EQ(matcher.push("N"), "");
   EXPECT_EQ(matcher.push("ough\n"), "ENough");
@@ -55,7 +61,7 @@ TEST(StopMatcher, HoldsBackOnlyWhatMayStartAStop) {
 }
 
 TEST(StopMatcher, FinishGivesWhatWasHeldBack) {
-  StopMatcher matcher({"stop"}, false);
+  StopMatcher matcher(list({"stop"}), false);
   EXPECT_EQ(matcher.push("st"), "");
   EXPECT_EQ(matcher.finish(), "st");
   EXPECT_EQ(matcher.finish(), "");
@@ -69,7 +75,25 @@ TEST(StopMatcher, KeepsTheStopWhenAsked) {
 
 TEST(StopMatcher, NothingToStopAt) {
   EXPECT_EQ(run({}, false, "text", nullptr), (Outcome{"text", std::nullopt}));
+  StopMatcher none(nullptr, false);
+  EXPECT_EQ(none.push("text"), "text");
   EXPECT_EQ(run({""}, false, "text", nullptr), (Outcome{"text", std::nullopt}));
+}
+
+// 4096 choices with the longest list that may be asked for; each with an automaton of its own took 7 GB.
+TEST(StopMatcher, ChoicesShareOneAutomaton) {
+  std::mt19937_64 random(9);
+  std::vector<std::string> stops(16);
+  for (std::string& stop : stops) {
+    for (int i = 0; i < 1024; ++i) stop += static_cast<char>(random());
+  }
+  const auto shared = list(stops);
+  EXPECT_LE(shared->bytes(), 16u * 1024 * 20 + 1000);
+  const size_t before = mallinfo2().uordblks;
+  std::vector<StopMatcher> matchers;
+  for (int i = 0; i < 4096; ++i)
+    EXPECT_EQ(matchers.emplace_back(shared, false).push(stops[3].substr(0, 9)), "");
+  EXPECT_LT(mallinfo2().uordblks - before, size_t{2} << 20);
 }
 
 TEST(StopMatcher, EqualsSearchHoweverTheTextIsCut) {
