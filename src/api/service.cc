@@ -71,6 +71,21 @@ bool is_work(const Route& route, const http::Request& request) {
          (request.method == "POST" || request.method == "PUT");
 }
 
+bool is_probe(std::string_view path) {
+  return path == "/health" || path == "/ready" || path == "/ping";
+}
+
+// Null: unknown.
+const Route* find_route(std::string_view path) {
+  const Route* route = std::find_if(std::begin(kRoutes), std::end(kRoutes),
+                                    [&](const Route& candidate) { return candidate.path == path; });
+  return route == std::end(kRoutes) ? nullptr : route;
+}
+
+Permission permission_of(const Route* route) {
+  return route == nullptr ? Permission::kCall : route->permission;
+}
+
 ApiError wrong_method(const http::Request& request, std::string_view methods) {
   return {405,
           fmt::format("{} does not answer {}; use {}", request.path, request.method, methods),
@@ -144,7 +159,7 @@ struct Service::State {
 
 bool Service::State::probe(const http::Request& request, http::ResponseWriter& writer) {
   const std::string& path = request.path;
-  if (path != "/health" && path != "/ready" && path != "/ping") return false;
+  if (!is_probe(path)) return false;
   if (!allows("GET", request.method)) {
     writer.send(error_response(wrong_method(request, "GET")));
   } else if (path == "/ready") {
@@ -157,11 +172,8 @@ bool Service::State::probe(const http::Request& request, http::ResponseWriter& w
 
 void Service::State::route(Caller* caller, const http::Request& request, http::ResponseWriter& writer) {
   if (probe(request, writer)) return;
-  const Route* route = std::find_if(std::begin(kRoutes), std::end(kRoutes),
-                                    [&](const Route& candidate) { return candidate.path == request.path; });
-  const bool known = route != std::end(kRoutes);
-  const Permission permission = known ? route->permission : Permission::kCall;
-  if (Refusal refusal = access.admit(request, permission, caller)) {
+  const Route* route = find_route(request.path);
+  if (Refusal refusal = access.admit(request, permission_of(route), caller)) {
     return writer.send(error_response(*refusal, request.path));
   }
   ServiceContext called = context;
@@ -170,7 +182,7 @@ void Service::State::route(Caller* caller, const http::Request& request, http::R
     if (!taking_work()) return writer.send(error_response(not_ready()));
     return handle_health_generate(called, writer);
   }
-  if (known) {
+  if (route != nullptr) {
     if (!allows(route->methods, request.method)) {
       return writer.send(error_response(wrong_method(request, route->methods), request.path));
     }
@@ -207,6 +219,15 @@ void Service::handle(http::Request& request, http::ResponseWriter& writer) {
   state_->route(&caller, request, answer);
   state_->metrics.count_answer(answer.status());
   if (RequestLog* log = state_->options.request_log.get()) log->finished(request, caller, answer.status());
+}
+
+http::RequestNeeds Service::needs(const http::Request& head) const {
+  if (is_probe(head.path)) return {.body = false, .reserve = true};
+  const Route* route = find_route(head.path);
+  Caller unused;
+  const bool admitted = !state_->access.admit(head, permission_of(route), &unused);
+  return {.body = admitted,
+          .reserve = admitted && route != nullptr && !route->generates && !is_work(*route, head)};
 }
 
 void Service::set_ready() {

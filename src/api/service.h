@@ -104,6 +104,9 @@ class Service {
   Service& operator=(const Service&) = delete;
 
   void handle(http::Request& request, http::ResponseWriter& writer);
+  // Of http::ServerOptions. No body is read where none is wanted, or where the key is wrong; probes, metrics
+  // and what controls other requests are answered however many requests are in work.
+  http::RequestNeeds needs(const http::Request& head) const;
 
   // /ready is 503, and generation is refused with 503, until set_ready() and again after set_draining().
   void set_ready();

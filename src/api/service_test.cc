@@ -109,6 +109,32 @@ TEST(Service, AsksForTheKeyOnEveryRouteButTheProbes) {
   EXPECT_EQ(desk.call("GET", "/v1/models", "", {{"authorization", "bearer secret"}}).status, 200);
 }
 
+// Told from a request's head, before its body is read.
+TEST(Service, KnowsWhatARequestNeeds) {
+  ServiceOptions options;
+  options.api_key = "secret";
+  Desk desk(says("x"), options);
+  const auto needs = [&](const char* method, const char* path, const char* key) {
+    http::Request head;
+    head.method = method;
+    head.path = path;
+    if (*key != 0) head.headers.emplace_back("Authorization", std::string("Bearer ") + key);
+    const http::RequestNeeds needs = desk.service.needs(head);
+    return std::string(needs.body ? "body" : "") + (needs.reserve ? " reserve" : "");
+  };
+  EXPECT_EQ(needs("POST", kChat, "secret"), "body");
+  EXPECT_EQ(needs("POST", kChat, "wrong"), "");
+  EXPECT_EQ(needs("POST", kChat, ""), "");
+  EXPECT_EQ(needs("POST", "/nothing", ""), "");
+  EXPECT_EQ(needs("POST", "/tokenize", "secret"), "body") << "it may take long";
+  for (const char* path : {"/health", "/ready", "/ping"}) EXPECT_EQ(needs("POST", path, ""), " reserve");
+  for (const char* path : {"/metrics", "/abort_request", "/flush_cache", "/v1/models", "/v1/loads"}) {
+    EXPECT_EQ(needs("POST", path, ""), "");
+    EXPECT_EQ(needs("GET", path, "secret"), "body reserve");
+  }
+  EXPECT_EQ(needs("POST", "/abort_request", "secret"), "body reserve");
+}
+
 TEST(Service, IsReadyBetweenStartAndDrain) {
   FakeSink sink(says("x"));
   Service service({}, demo_card(), sink, &demo_tokenizer(), &demo_template());

@@ -77,8 +77,13 @@ int run_serve(const ServeArgs& args) {
     if (!keys.ok()) return fail(keys.error());
     service_choice->keys = std::move(*keys);
   }
+  http::ServerOptions http_options = server_options(args);
+  http_options.needs = [&service](const http::Request& head) {
+    const auto* ready = service.load(std::memory_order_acquire);
+    return ready != nullptr ? ready->needs(head) : http::RequestNeeds{.body = false};
+  };
   auto server =
-      http::Server::start(server_options(args), [&](http::Request& request, http::ResponseWriter& writer) {
+      http::Server::start(std::move(http_options), [&](http::Request& request, http::ResponseWriter& writer) {
         if (auto* ready = service.load(std::memory_order_acquire)) return ready->handle(request, writer);
         auto answer = http::json_error(503, "starting", "The model is being loaded; try again soon.");
         answer.headers.emplace_back("Retry-After", "1");

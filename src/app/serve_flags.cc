@@ -102,7 +102,9 @@ void add_connection_limits(CLI::App& group, ServeArgs& args) {
   group
       .add_option(
           "--max-concurrent-requests", args.max_concurrent_requests,
-          with_default("HTTP requests in work, streams included; above: 503", args.max_concurrent_requests))
+          with_default(
+              "HTTP requests in work, streams included; above: 503, but for probes, metrics and control",
+              args.max_concurrent_requests))
       ->check(CLI::Range(1, 1 << 16));
   group
       .add_option("--max-header-bytes", args.max_header_bytes,

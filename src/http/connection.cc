@@ -161,6 +161,10 @@ void Connection::advance() {
         set_deadline(idle_deadline);
       }
       if (phase_ == Phase::kBody) {
+        if (!work_->count_body(parser_.body_bytes())) {
+          refuse_body();
+          break;
+        }
         body_pace_.progress(parser_.body_bytes(), Clock::now());
         set_deadline(body_pace_.deadline());
       }
@@ -169,7 +173,11 @@ void Connection::advance() {
     if (status == RequestParser::Status::kHead) {
       on_head();
     } else if (status == RequestParser::Status::kComplete) {
-      dispatch();
+      if (work_->count_body(parser_.body_bytes())) {
+        dispatch(true);
+      } else {
+        refuse_body();
+      }
     } else {
       refuse(parser_.error().status, parser_.error().code, parser_.error().message);
     }
@@ -191,6 +199,8 @@ void Connection::advance() {
 void Connection::on_head() {
   phase_ = Phase::kBody;
   if (refused_) return refuse_busy("connections");
+  needs_ = context_.options.needs ? context_.options.needs(parser_.head()) : RequestNeeds{};
+  if (!needs_.body && !parser_.complete()) return dispatch(false);
   body_pace_ = Pace(context_.options.body_timeout, context_.options.min_bytes_per_second, Clock::now());
   set_deadline(body_pace_.deadline());
   if (parser_.expects_continue() && in_.size() == 0) {
@@ -198,9 +208,9 @@ void Connection::on_head() {
   }
 }
 
-void Connection::dispatch() {
+void Connection::dispatch(bool with_body) {
   framing_.http_1_0 = parser_.http_1_0();
-  framing_.keep_alive = parser_.keep_alive();
+  framing_.keep_alive = parser_.keep_alive() && with_body;  // else its bytes are still to come
   Request request = parser_.take();
   request.remote = remote_;
   framing_.head_only = request.method == "HEAD";
@@ -224,7 +234,8 @@ void Connection::dispatch() {
         asio::io_context& io = self->lane_.io;
         exchange.reset();
         asio::post(io, [self = std::move(self), after] { self->on_exchange_done(after); });
-      });
+      },
+      needs_.reserve);
   if (accepted) return;
   outbox_->expect(Outbox::Probe::kNone);
   exchange_.reset();

@@ -54,13 +54,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_readable(ErrorCode ec);
   void advance();
   void on_head();
-  void dispatch();
+  void dispatch(bool with_body);
   void watch_for_reset();
 
   // Answering.
   void respond(const Response& response, Exchange::After after);
   void refuse(int status, std::string_view code, std::string_view message);
   void refuse_busy(std::string_view what);
+  void refuse_body();
   void on_exchange_done(Exchange::After after);
   void after_response();
   void linger();
@@ -86,7 +87,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   RequestParser parser_;
   boost::beast::flat_buffer in_;
   std::string remote_;
-  Framing framing_;  // of the request in work
+  Framing framing_;     // of the request in work
+  RequestNeeds needs_;  // the same
 
   Phase phase_ = Phase::kIdle;
   Exchange::After after_ = Exchange::After::kKeepAlive;

@@ -44,6 +44,13 @@ void Connection::refuse_busy(std::string_view what) {
   respond(response, keep ? Exchange::After::kKeepAlive : Exchange::After::kClose);
 }
 
+void Connection::refuse_body() {
+  parser_.take();  // its memory is wanted
+  work_->count_body(0);
+  framing_.keep_alive = false;
+  refuse_busy("bytes of requests");
+}
+
 void Connection::on_exchange_done(Exchange::After after) {
   if (phase_ == Phase::kClosed) return;
   exchange_.reset();

@@ -8,8 +8,8 @@
 
 namespace fathom::http {
 
-HandlerPool::HandlerPool(int max_threads, std::chrono::milliseconds idle_timeout)
-    : max_threads_(max_threads), idle_timeout_(idle_timeout) {}
+HandlerPool::HandlerPool(int max_tasks, int reserve, std::chrono::milliseconds idle_timeout)
+    : max_tasks_(max_tasks), max_threads_(max_tasks + reserve), idle_timeout_(idle_timeout) {}
 
 HandlerPool::~HandlerPool() {
   stop();
@@ -30,26 +30,28 @@ void HandlerPool::Turn::end() {
   if (std::exchange(ended_, true)) return;
   std::lock_guard lock(pool_.mutex_);
   --pool_.in_work_;
+  if (!reserve_) --pool_.ordinary_;
 }
 
-bool HandlerPool::submit(Task task) {
+bool HandlerPool::submit(Task task, bool reserve) {
+  Job job{std::move(task), reserve};
   std::list<Worker> ended;  // joined after the lock is gone
   bool accepted = true;
   {
     std::lock_guard lock(mutex_);
     ended.swap(left_);
-    if (stopping_ || in_work_ == max_threads_) {
+    if (stopping_ || in_work_ == max_threads_ || (!reserve && ordinary_ == max_tasks_)) {
       accepted = false;
     } else if (!idle_.empty()) {
       Worker* worker = idle_.back();
       idle_.pop_back();
-      worker->task = std::move(task);
+      worker->job = std::move(job);
       worker->wake.notify_one();
     } else if (static_cast<int>(workers_.size()) < max_threads_) {
       workers_.emplace_front();
       Worker& worker = workers_.front();
       worker.self = workers_.begin();
-      worker.task = std::move(task);
+      worker.job = std::move(job);
       try {
         worker.thread = std::thread([this, &worker] {
           begin_thread("http handler");
@@ -60,9 +62,12 @@ bool HandlerPool::submit(Task task) {
         accepted = false;
       }
     } else {
-      waiting_.push_back(std::move(task));
+      waiting_.push_back(std::move(job));
     }
-    if (accepted) ++in_work_;
+    if (accepted) {
+      ++in_work_;
+      if (!reserve) ++ordinary_;
+    }
   }
   for (Worker& worker : ended) worker.thread.join();
   return accepted;
@@ -71,21 +76,21 @@ bool HandlerPool::submit(Task task) {
 void HandlerPool::work(Worker& worker) {
   std::unique_lock lock(mutex_);
   while (true) {
-    if (worker.task) {
+    if (worker.job.task) {
       lock.unlock();
-      run(std::exchange(worker.task, nullptr));
+      run(std::exchange(worker.job, {}));
       lock.lock();
     }
     if (!waiting_.empty()) {
-      worker.task = std::move(waiting_.front());
+      worker.job = std::move(waiting_.front());
       waiting_.pop_front();
       continue;
     }
     if (stopping_) break;
     idle_.push_back(&worker);
     const bool woken =
-        worker.wake.wait_for(lock, idle_timeout_, [&] { return worker.task != nullptr || stopping_; });
-    if (worker.task) continue;
+        worker.wake.wait_for(lock, idle_timeout_, [&] { return worker.job.task != nullptr || stopping_; });
+    if (worker.job.task) continue;
     idle_.erase(std::find(idle_.begin(), idle_.end(), &worker));
     if (!woken || stopping_) break;
   }
@@ -93,10 +98,10 @@ void HandlerPool::work(Worker& worker) {
   if (workers_.empty()) all_left_.notify_all();
 }
 
-void HandlerPool::run(Task task) {
-  Turn turn(*this);
-  task(turn);
-  task = nullptr;  // what it holds goes before the place does
+void HandlerPool::run(Job job) {
+  Turn turn(*this, job.reserve);
+  job.task(turn);
+  job.task = nullptr;  // what it holds goes before the place does
   turn.end();
 }
 

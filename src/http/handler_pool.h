@@ -19,7 +19,8 @@ namespace fathom::http {
 // Thread safe.
 class HandlerPool {
  public:
-  HandlerPool(int max_threads, std::chrono::milliseconds idle_timeout);
+  // `reserve`: tasks beyond `max_tasks`, of those that may have a place in it.
+  HandlerPool(int max_tasks, int reserve, std::chrono::milliseconds idle_timeout);
   ~HandlerPool();  // as stop()
   HandlerPool(const HandlerPool&) = delete;
   HandlerPool& operator=(const HandlerPool&) = delete;
@@ -32,15 +33,16 @@ class HandlerPool {
 
    private:
     friend class HandlerPool;
-    explicit Turn(HandlerPool& pool) : pool_(pool) {}
+    Turn(HandlerPool& pool, bool reserve) : pool_(pool), reserve_(reserve) {}
     HandlerPool& pool_;
+    const bool reserve_;
     bool ended_ = false;
   };
   using Task = std::function<void(Turn&)>;
 
-  // Runs `task` on a thread. False when `max_threads` tasks are in work, or no thread can be made. Tasks must
+  // Runs `task` on a thread. False when as many as may be are in work, or no thread can be made. Tasks must
   // not throw.
-  bool submit(Task task);
+  bool submit(Task task, bool reserve = false);
 
   // Refuses further tasks and waits for the accepted ones.
   void stop();
@@ -49,24 +51,30 @@ class HandlerPool {
   int active() const;  // threads that run a task
 
  private:
+  struct Job {
+    Task task;  // null: none
+    bool reserve = false;
+  };
   struct Worker {
     std::thread thread;
     std::condition_variable wake;
-    Task task;
+    Job job;
     std::list<Worker>::iterator self;
   };
   void work(Worker& worker);
-  void run(Task task);
+  void run(Job job);
 
-  const int max_threads_;
+  const int max_tasks_;
+  const int max_threads_;  // with the reserve
   const std::chrono::milliseconds idle_timeout_;
   mutable std::mutex mutex_;
   std::condition_variable all_left_;
   std::list<Worker> workers_;  // alive
   std::list<Worker> left_;     // ended, to be joined
   std::vector<Worker*> idle_;  // last in, first out: the others get to leave
-  std::deque<Task> waiting_;   // accepted: a thread is about to return for each
+  std::deque<Job> waiting_;    // accepted: a thread is about to return for each
   int in_work_ = 0;
+  int ordinary_ = 0;  // of those in work, the ones that may not have the reserve
   bool stopping_ = false;
 };
 

@@ -206,7 +206,7 @@ TEST(Pace, AllowsPausesAndALowRateButNotBoth) {
 }
 
 TEST(HandlerPool, GrowsToItsBoundAndShrinks) {
-  HandlerPool pool(3, milliseconds(50));
+  HandlerPool pool(3, 0, milliseconds(50));
   std::atomic<bool> go_on{false};
   std::atomic<int> done{0};
   const auto task = [&](HandlerPool::Turn&) {
@@ -227,7 +227,7 @@ TEST(HandlerPool, GrowsToItsBoundAndShrinks) {
 }
 
 TEST(HandlerPool, KeepsOneThreadForOneTaskAtATime) {
-  HandlerPool pool(100, std::chrono::seconds(10));
+  HandlerPool pool(100, 0, std::chrono::seconds(10));
   for (int i = 0; i < 200; ++i) {
     std::atomic<bool> done{false};
     EXPECT_TRUE(pool.submit([&](HandlerPool::Turn&) { done = true; }));
@@ -236,8 +236,31 @@ TEST(HandlerPool, KeepsOneThreadForOneTaskAtATime) {
   EXPECT_EQ(pool.threads(), 1);
 }
 
+TEST(HandlerPool, HasAReserve) {
+  HandlerPool pool(2, 1, std::chrono::seconds(10));
+  std::atomic<bool> go_on{false};
+  const auto wait = [&](HandlerPool::Turn&) { eventually([&] { return go_on.load(); }); };
+  EXPECT_TRUE(pool.submit(wait, true));
+  EXPECT_TRUE(pool.submit(wait));
+  EXPECT_TRUE(pool.submit(wait)) << "one in the reserve takes no place of the others";
+  EXPECT_FALSE(pool.submit(wait));
+  EXPECT_FALSE(pool.submit(wait, true));
+  go_on = true;
+  ASSERT_TRUE(eventually([&] { return pool.active() == 0; }));
+  for (int round = 0; round < 3; ++round) {  // every place is free again
+    go_on = false;
+    EXPECT_TRUE(pool.submit(wait));
+    EXPECT_TRUE(pool.submit(wait));
+    EXPECT_FALSE(pool.submit(wait));
+    EXPECT_TRUE(pool.submit(wait, true));
+    EXPECT_FALSE(pool.submit(wait, true));
+    go_on = true;
+    ASSERT_TRUE(eventually([&] { return pool.active() == 0; }));
+  }
+}
+
 TEST(HandlerPool, ATaskWhoseTurnEndedMakesRoom) {
-  HandlerPool pool(1, std::chrono::seconds(10));
+  HandlerPool pool(1, 0, std::chrono::seconds(10));
   std::atomic<bool> answer{false}, answered{false}, leave{false}, second_ran{false};
   EXPECT_TRUE(pool.submit([&](HandlerPool::Turn& turn) {
     eventually([&] { return answer.load(); });

@@ -46,8 +46,11 @@ class RequestParser {
   bool http_1_0() const { return http_1_0_; }
   bool keep_alive() const { return keep_alive_; }
   bool expects_continue() const { return expects_continue_; }
+  // The request without its body.
+  const Request& head() const { return request_; }
+  bool complete() const { return parser_->is_done(); }
 
-  // The complete request (without `remote`).
+  // The request as far as it has been read (without `remote`).
   Request take();
 
  private:

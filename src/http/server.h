@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,14 +30,27 @@ namespace fathom::http {
 Response json_error(int status, std::string_view code, std::string_view message);
 using ErrorFormatter = std::function<Response(int status, std::string_view code, std::string_view message)>;
 
+// What a request needs, told from its head.
+struct RequestNeeds {
+  // False: its answer is the same without the body. The handler is called at once, with an empty one, and the
+  // connection closes after the answer.
+  bool body = true;
+  // It is answered soon, whatever others do: it may have a handler of the reserve.
+  bool reserve = false;
+};
+
 struct ServerOptions {
   std::string host = "127.0.0.1";  // an address or a name; "::" listens on IPv6 and IPv4
   uint16_t port = 30000;           // 0: any free port
   int io_threads = 2;
   int max_connections = 4096;  // above it: 503 and close
   int max_handlers = 1024;     // requests in work; above it: 503 with Retry-After, at once
+  int reserved_handlers = 16;  // beyond max_handlers, for requests that may have one
   size_t max_header_bytes = size_t{64} << 10;
   size_t max_body_bytes = size_t{64} << 20;
+  // Of all requests that are being read or in work; at least twice max_body_bytes. No body may be larger than
+  // what is left (503 with Retry-After, and close), so that some is always left for small ones.
+  size_t max_bodies_bytes = size_t{1} << 30;
   std::chrono::milliseconds header_timeout{15'000};  // from a request's first byte to the end of its head
   // A client that sends a body may pause for body_timeout, one that reads an answer for write_timeout
   // (counted only while the kernel's buffers are full); and after that time it must keep min_bytes_per_second
@@ -49,13 +63,15 @@ struct ServerOptions {
   std::chrono::seconds retry_after{1};
   std::vector<std::string> cors_origins;  // "*" or exact origins; empty: no CORS headers
   ErrorFormatter format_error = json_error;
+  // Called once a request, on an I/O thread: it must be quick. Empty: all are as RequestNeeds begins.
+  std::function<RequestNeeds(const Request& head)> needs;
 };
 
 // Counters since the start, and two gauges.
 struct Stats {
   int64_t connections_total = 0;
   int64_t requests_total = 0;  // handlers begun
-  int64_t refused_busy = 0;    // 503 for too many connections or handlers
+  int64_t refused_busy = 0;    // 503 for too many connections, handlers or bytes of bodies
   int64_t bad_requests = 0;    // other errors the server answered itself (4xx, 5xx)
   int64_t timeouts = 0;        // header, body or write timeouts
   int64_t clients_gone = 0;    // vanished while a handler ran

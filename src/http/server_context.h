@@ -1,6 +1,7 @@
 // What all connections of one server share.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -16,10 +17,12 @@ struct ServerContext {
   ServerContext(ServerOptions server_options, Handler request_handler)
       : options(std::move(server_options)),
         handler(std::move(request_handler)),
-        pool(options.max_handlers, options.handler_idle_timeout) {}
+        bodies_limit(std::max(options.max_bodies_bytes, 2 * options.max_body_bytes)),
+        pool(options.max_handlers, options.reserved_handlers, options.handler_idle_timeout) {}
 
   const ServerOptions options;
   const Handler handler;
+  const size_t bodies_limit;
 
   std::atomic<bool> draining{false};  // no new requests on open connections
   std::atomic<bool> stopping{false};  // no connections at all
@@ -31,8 +34,10 @@ struct ServerContext {
   std::atomic<int64_t> clients_gone{0};
   std::atomic<int> connections_open{0};
   std::atomic<int> handlers_active{0};
+  std::atomic<size_t> bodies_bytes{0};  // what WorkTokens count
 
-  // Requests that are being read, handled or answered. A WorkToken counts one as long as someone holds it.
+  // Requests that are being read, handled or answered. A WorkToken counts one, and its body, as long as
+  // someone holds it.
   void work_began() {
     std::lock_guard lock(work_mutex);
     ++work;
@@ -56,12 +61,23 @@ struct ServerContext {
 class WorkToken {
  public:
   explicit WorkToken(ServerContext& context) : context_(context) { context_.work_began(); }
-  ~WorkToken() { context_.work_ended(); }
+  ~WorkToken() {
+    context_.bodies_bytes -= body_bytes_;
+    context_.work_ended();
+  }
   WorkToken(const WorkToken&) = delete;
   WorkToken& operator=(const WorkToken&) = delete;
 
+  // The request's body has so many bytes now. False: more than all others leave.
+  bool count_body(size_t bytes) {
+    const size_t all = context_.bodies_bytes += bytes - body_bytes_;
+    body_bytes_ = bytes;
+    return bytes == 0 || (all <= context_.bodies_limit && bytes <= context_.bodies_limit - all);
+  }
+
  private:
   ServerContext& context_;
+  size_t body_bytes_ = 0;
 };
 
 }  // namespace fathom::http

@@ -140,6 +140,75 @@ TEST(ServerLimits, LimitsBodies) {
   EXPECT_TRUE(answer_to(*server, trailer).starts_with("HTTP/1.1 4"));
 }
 
+// Whoever must not send a body is told so before it is read.
+TEST(ServerLimits, ReadsNoBodyThatNobodyNeeds) {
+  ServerOptions options;
+  options.needs = [](const Request& head) { return RequestNeeds{.body = head.header("x-key") != nullptr}; };
+  const auto server = start_test_server(
+      [](const Request& request, ResponseWriter& writer) {
+        const bool known = request.header("x-key") != nullptr;
+        writer.send(text_response(known ? request.body : "no key" + request.body, known ? 200 : 401));
+      },
+      options);
+  const std::string head = "POST / HTTP/1.1\r\nHost: a\r\n";
+  for (const char* rest : {"Content-Length: 60000000\r\n\r\n", "Content-Length: 60000000\r\n\r\nabc",
+                           "Content-Length: 60000000\r\nExpect: 100-continue\r\n\r\n",
+                           "Transfer-Encoding: chunked\r\n\r\n3\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"}) {
+    const std::string answer = answer_to(*server, head + rest);
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 401 ")) << answer;
+    EXPECT_NE(answer.find("Connection: close\r\n"), std::string::npos) << answer;
+    EXPECT_TRUE(answer.ends_with("\r\n\r\nno key")) << answer;
+  }
+  Client client("127.0.0.1", server->port());
+  EXPECT_EQ(client.post("/", std::string(8 << 20, 'x'))->status, 401) << "while the client still sends";
+  EXPECT_EQ(client.get("/")->status, 401);
+  EXPECT_EQ(client.post("/", "hello", {{"X-Key", "1"}})->body, "hello");
+}
+
+// Bodies that never end take no more than their part of the memory, and others go on.
+TEST(ServerLimits, LimitsTheBytesOfAllBodies) {
+  ServerOptions options;
+  options.max_body_bytes = 64 << 10;
+  options.max_bodies_bytes = 256 << 10;
+  options.retry_after = std::chrono::seconds(3);
+  std::atomic<bool> go_on{false};
+  std::atomic<int> begun{0};
+  const auto server = start_test_server(
+      [&](const Request& request, ResponseWriter& writer) {
+        ++begun;
+        if (request.path == "/wait") eventually([&] { return go_on.load(); });
+        writer.send(text_response(std::to_string(request.body.size())));
+      },
+      options);
+  const std::string large(60 << 10, 'x');
+  const std::string head = " HTTP/1.1\r\nHost: a\r\nContent-Length: 61440\r\n\r\n";
+  std::vector<std::unique_ptr<TestSocket>> in_work;
+  for (int i = 1; i <= 3; ++i) {  // a fourth would leave less than it takes
+    in_work.push_back(std::make_unique<TestSocket>(server->port()));
+    in_work.back()->send("POST /wait" + head + large);
+    ASSERT_TRUE(eventually([&] { return begun == i; }));
+  }
+  std::vector<std::unique_ptr<TestSocket>> unfinished;
+  for (int i = 0; i < 10; ++i) {
+    unfinished.push_back(std::make_unique<TestSocket>(server->port()));
+    unfinished.back()->send("POST /" + head + large.substr(1));
+  }
+  ASSERT_TRUE(eventually([&] { return server->stats().refused_busy == 10; }));
+  Client client("127.0.0.1", server->port());
+  EXPECT_EQ(client.post("/", std::string(20 << 10, 'x'))->body, "20480") << "others go on";
+  const auto refused = client.post("/", large);
+  ASSERT_TRUE(refused.ok()) << refused.error().message;
+  EXPECT_EQ(refused->status, 503);
+  EXPECT_EQ(*refused->header("Retry-After"), "3");
+  EXPECT_EQ(*refused->header("Connection"), "close");
+  unfinished.clear();
+  go_on = true;
+  for (const auto& socket : in_work) EXPECT_TRUE(socket->read_until("\r\n\r\n61440").ends_with("61440"));
+  for (int i = 0; i < 10; ++i) {  // all of it is given back
+    EXPECT_TRUE(eventually([&] { return client.post("/", large)->status == 200; }));
+  }
+}
+
 TEST(ServerLimits, RefusedUploadsGetTheirAnswer) {
   // The client is still sending when it is refused; a reset must not destroy the answer.
   ServerOptions options;
@@ -278,6 +347,30 @@ TEST(ServerLimits, RefusesRequestsAboveMaxHandlers) {
   go_on = true;
   EXPECT_TRUE(first.read_until("ok").ends_with("ok"));
   EXPECT_TRUE(eventually([&] { return client.get("/")->status == 200; }));
+}
+
+TEST(ServerLimits, ProbesHaveHandlersInReserve) {
+  ServerOptions options;
+  options.max_handlers = 2;
+  options.needs = [](const Request& head) { return RequestNeeds{.reserve = head.path == "/health"}; };
+  std::atomic<int> begun{0};
+  std::atomic<bool> go_on{false};
+  const auto server = start_test_server(
+      [&](const Request& request, ResponseWriter& writer) {
+        ++begun;
+        if (request.path == "/wait") eventually([&] { return go_on.load(); });
+        writer.send(text_response("ok"));
+      },
+      options);
+  TestSocket first(server->port());
+  TestSocket second(server->port());
+  first.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+  second.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+  ASSERT_TRUE(eventually([&] { return begun == 2; }));
+  Client client("127.0.0.1", server->port());
+  for (int i = 0; i < 50; ++i) ASSERT_EQ(client.get("/health")->status, 200) << i;
+  EXPECT_EQ(client.get("/")->status, 503);
+  go_on = true;
 }
 
 // A client that has its answer and asks again is not refused because the last handler is still on its way

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -136,6 +137,11 @@ def line_11_every_route_needs_a_key(_):
                 equal(status(t, method, path, key, body), 401, f"{method} {path} with {key!r:.40}")
             equal(status(t, method, path, "key-a", body, scheme="Basic "), 401, f"{method} {path}")
             check(status(t, method, path, "key-a", body) != 401, f"{method} {path} with the key")
+        for path in (CHAT, "/generate", "/tokenize", "/no/such/path", "/health"):  # nor is a body read
+            with socket.create_connection((t.host, t.port), timeout=20) as connection:
+                connection.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\n\r\n{{".encode())
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+                check(answer.startswith(b"HTTP/1.1 405" if path == "/health" else b"HTTP/1.1 401"), answer)
         log = t.server.output()
         check("key-a" not in log and "key-c" not in log, "keys are in the log")
 
