@@ -225,9 +225,8 @@ http::RequestNeeds Service::needs(const http::Request& head) const {
   if (is_probe(head.path)) return {.body = false, .reserve = true};
   const Route* route = find_route(head.path);
   Caller unused;
-  const bool admitted = !state_->access.admit(head, permission_of(route), &unused);
-  return {.body = admitted,
-          .reserve = admitted && route != nullptr && !route->generates && !is_work(*route, head)};
+  if (state_->access.admit(head, permission_of(route), &unused)) return {.body = false, .reserve = true};
+  return {.reserve = route != nullptr && !route->generates && !is_work(*route, head)};
 }
 
 void Service::set_ready() {

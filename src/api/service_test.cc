@@ -123,13 +123,13 @@ TEST(Service, KnowsWhatARequestNeeds) {
     return std::string(needs.body ? "body" : "") + (needs.reserve ? " reserve" : "");
   };
   EXPECT_EQ(needs("POST", kChat, "secret"), "body");
-  EXPECT_EQ(needs("POST", kChat, "wrong"), "");
-  EXPECT_EQ(needs("POST", kChat, ""), "");
-  EXPECT_EQ(needs("POST", "/nothing", ""), "");
+  EXPECT_EQ(needs("POST", kChat, "wrong"), " reserve") << "refused at once";
+  EXPECT_EQ(needs("POST", kChat, ""), " reserve");
+  EXPECT_EQ(needs("POST", "/nothing", ""), " reserve");
   EXPECT_EQ(needs("POST", "/tokenize", "secret"), "body") << "it may take long";
   for (const char* path : {"/health", "/ready", "/ping"}) EXPECT_EQ(needs("POST", path, ""), " reserve");
   for (const char* path : {"/metrics", "/abort_request", "/flush_cache", "/v1/models", "/v1/loads"}) {
-    EXPECT_EQ(needs("POST", path, ""), "");
+    EXPECT_EQ(needs("POST", path, ""), " reserve");
     EXPECT_EQ(needs("GET", path, "secret"), "body reserve");
   }
   EXPECT_EQ(needs("POST", "/abort_request", "secret"), "body reserve");
