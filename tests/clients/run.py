@@ -38,7 +38,7 @@ def main():
     args = parser.parse_args()
     if args.url:
         return 1 if runner.run_all(Target(args.url, args.api_key), only=args.only) else 0
-    key = args.api_key or "a key for the test"
+    key = args.api_key or "a-key-for-the-test"
     flags = ("--model-path", "models/demo", "--api-key", key)
     with running_server.RunningServer(*flags, binary=args.binary) as server:
         failed = runner.run_all(Target(server.base, key), only=args.only)
