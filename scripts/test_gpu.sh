@@ -26,7 +26,7 @@ run() {
     echo "ok    $name ($(($(date +%s) - start)) s)$(grep -hoE '^[0-9]+ passed, [0-9]+ failed.*|\[  PASSED  \].*|ERROR SUMMARY: .*|RACECHECK SUMMARY: .*' "$log" | tail -n 1 | sed 's/^/: /')"
   else
     echo "FAIL  $name ($(($(date +%s) - start)) s)
-$(tail -n 40 "$log" | sed 's/^/      /')"
+$({ grep -nE "^ *(FAIL|fail|\[  FAILED)" "$log" | head -n 20; tail -n 40 "$log"; } | sed 's/^/      /')"
   fi
 }
 # step NAME COMMAND...: in the background, as soon as fewer than $jobs are running.

@@ -87,6 +87,7 @@ Refusal RequestRun::start(std::vector<RunSpec> specs) {
 
   tally_.emplace(context_, specs.size());
   if (Refusal refusal = tally_->begin(specs)) return refusal;
+  writer_.body_is_free();
   std::optional<int32_t> header_rank;
   if (Refusal refusal = read_rank_header(context_, &header_rank)) return refusal;
   const std::string serial = random_id();  // the sink's ids stay unique when a rid is used again

@@ -38,6 +38,7 @@ class Exchange final : public ResponseWriter {
   void end() override;
   bool client_gone() const override { return gone_.load(std::memory_order_acquire) || outbox_->failed(); }
   void on_client_gone(std::function<void()> callback) override;
+  void body_is_free() override { work_->count_body(request_.body.size()); }
 
  private:
   enum class Stage { kNothingSent, kStreaming, kComplete };

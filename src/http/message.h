@@ -66,6 +66,9 @@ class ResponseWriter {
   // race with the handler's own code: it should own what it uses (a shared_ptr, an id), or the handler calls
   // on_client_gone(nullptr) first, which forgets the callback and waits for one that is running.
   virtual void on_client_gone(std::function<void()> callback) = 0;
+
+  // The handler has let go of the request's body: other requests may have its room.
+  virtual void body_is_free() {}
 };
 
 // Called on a thread of its own: it may block, and take from the request what it keeps or needs no longer. An

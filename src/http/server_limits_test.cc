@@ -3,6 +3,7 @@
 #include <memory>
 #include <random>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "http/client.h"
@@ -207,6 +208,34 @@ TEST(ServerLimits, LimitsTheBytesOfAllBodies) {
   for (int i = 0; i < 10; ++i) {  // all of it is given back
     EXPECT_TRUE(eventually([&] { return client.post("/", large)->status == 200; }));
   }
+}
+
+TEST(ServerLimits, ABodyThatWasLetGoCountsNoLonger) {
+  ServerOptions options;
+  options.max_body_bytes = 64 << 10;
+  options.max_bodies_bytes = 128 << 10;
+  std::atomic<bool> go_on{false};
+  std::atomic<int> begun{0};
+  const auto server = start_test_server(
+      [&](Request& request, ResponseWriter& writer) {
+        const size_t size = std::exchange(request.body, {}).size();
+        writer.body_is_free();
+        ++begun;
+        eventually([&] { return go_on.load(); });
+        writer.send(text_response(std::to_string(size)));
+      },
+      options);
+  const std::string request =
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 61440\r\n\r\n" + std::string(60 << 10, 'x');
+  std::vector<std::unique_ptr<TestSocket>> in_work;
+  for (int i = 1; i <= 5; ++i) {
+    in_work.push_back(std::make_unique<TestSocket>(server->port()));
+    in_work.back()->send(request);
+    ASSERT_TRUE(eventually([&] { return begun == i; })) << i;
+  }
+  go_on = true;
+  for (const auto& socket : in_work) EXPECT_TRUE(socket->read_until("\r\n\r\n61440").ends_with("61440"));
+  EXPECT_EQ(server->stats().refused_busy, 0);
 }
 
 TEST(ServerLimits, RefusedUploadsGetTheirAnswer) {
