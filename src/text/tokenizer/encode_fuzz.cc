@@ -61,7 +61,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The bytes as ids too: any sequence of byte tokens, cut by the bytes themselves.
   const std::vector<int32_t> byte_ids(data, data + size);
   Detokenizer detokenizer(*tokenizer, false);
-  StopMatcher cut({"er", "ere", "\n\n"}, false);
+  static const auto stops =
+      std::make_shared<const StopStrings>(std::vector<std::string>{"er", "ere", "\n\n"});
+  StopMatcher cut(stops, false);
   std::string deltas;
   std::string stopped;
   for (size_t pos = 0; pos < size;) {
@@ -77,7 +79,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   stopped += cut.push(rest);
   stopped += cut.finish();
   require(deltas == repair_utf8(input));
-  StopMatcher whole({"er", "ere", "\n\n"}, false);
+  StopMatcher whole(stops, false);
   std::string expected = whole.push(deltas);
   expected += whole.finish();
   require(stopped == expected && cut.matched() == whole.matched());
