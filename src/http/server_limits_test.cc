@@ -1,4 +1,5 @@
 // What a server refuses: too large, too slow, too many, not HTTP.
+#include <array>
 #include <atomic>
 #include <memory>
 #include <random>
@@ -345,25 +346,45 @@ TEST(ServerLimits, SlowClientsDoNotHoldUpOthers) {
   EXPECT_EQ(server->stats().handlers_active, 0);
 }
 
+// A server with two handlers, both at work until go_on().
+class TwoAtWork {
+ public:
+  explicit TwoAtWork(ServerOptions options) {
+    options.max_handlers = 2;
+    server_ = start_test_server(
+        [this](const Request& request, ResponseWriter& writer) {
+          ++begun_;
+          if (request.path == "/wait") eventually([&] { return go_on_.load(); });
+          writer.send(text_response("ok"));
+        },
+        options);
+    for (auto& socket : at_work_) {
+      socket = std::make_unique<TestSocket>(server_->port());
+      socket->send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    EXPECT_TRUE(eventually([&] { return begun_ == 2; }));
+  }
+  ~TwoAtWork() { go_on_ = true; }
+
+  Server& server() { return *server_; }
+  // Both get their answers.
+  void go_on() {
+    go_on_ = true;
+    for (auto& socket : at_work_) EXPECT_TRUE(socket->read_until("ok").ends_with("ok"));
+  }
+
+ private:
+  std::atomic<int> begun_{0};
+  std::atomic<bool> go_on_{false};
+  std::unique_ptr<Server> server_;
+  std::array<std::unique_ptr<TestSocket>, 2> at_work_;
+};
+
 TEST(ServerLimits, RefusesRequestsAboveMaxHandlers) {
   ServerOptions options;
-  options.max_handlers = 2;
   options.retry_after = std::chrono::seconds(3);
-  std::atomic<int> begun{0};
-  std::atomic<bool> go_on{false};
-  const auto server = start_test_server(
-      [&](const Request& request, ResponseWriter& writer) {
-        ++begun;
-        if (request.path == "/wait") eventually([&] { return go_on.load(); });
-        writer.send(text_response("ok"));
-      },
-      options);
-  TestSocket first(server->port());
-  TestSocket second(server->port());
-  first.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
-  second.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
-  ASSERT_TRUE(eventually([&] { return begun == 2; }));
-  Client client("127.0.0.1", server->port());
+  TwoAtWork busy(options);
+  Client client("127.0.0.1", busy.server().port());
   for (int i = 0; i < 3; ++i) {
     const auto response = client.get("/");
     ASSERT_TRUE(response.ok());
@@ -371,35 +392,20 @@ TEST(ServerLimits, RefusesRequestsAboveMaxHandlers) {
     EXPECT_EQ(*response->header("Retry-After"), "3");
     EXPECT_NE(response->body.find("server_busy"), std::string::npos);
   }
-  EXPECT_EQ(server->stats().refused_busy, 3);
-  EXPECT_EQ(server->stats().connections_total, 3);  // the refused client kept its connection
-  go_on = true;
-  EXPECT_TRUE(first.read_until("ok").ends_with("ok"));
+  EXPECT_EQ(busy.server().stats().refused_busy, 3);
+  EXPECT_EQ(busy.server().stats().connections_total, 3);  // the refused client kept its connection
+  busy.go_on();
   EXPECT_TRUE(eventually([&] { return client.get("/")->status == 200; }));
 }
 
 TEST(ServerLimits, ProbesHaveHandlersInReserve) {
   ServerOptions options;
-  options.max_handlers = 2;
   options.needs = [](const Request& head) { return RequestNeeds{.reserve = head.path == "/health"}; };
-  std::atomic<int> begun{0};
-  std::atomic<bool> go_on{false};
-  const auto server = start_test_server(
-      [&](const Request& request, ResponseWriter& writer) {
-        ++begun;
-        if (request.path == "/wait") eventually([&] { return go_on.load(); });
-        writer.send(text_response("ok"));
-      },
-      options);
-  TestSocket first(server->port());
-  TestSocket second(server->port());
-  first.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
-  second.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
-  ASSERT_TRUE(eventually([&] { return begun == 2; }));
-  Client client("127.0.0.1", server->port());
+  TwoAtWork busy(options);
+  Client client("127.0.0.1", busy.server().port());
   for (int i = 0; i < 50; ++i) ASSERT_EQ(client.get("/health")->status, 200) << i;
   EXPECT_EQ(client.get("/")->status, 503);
-  go_on = true;
+  busy.go_on();
 }
 
 // A client that has its answer and asks again is not refused because the last handler is still on its way

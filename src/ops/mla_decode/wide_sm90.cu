@@ -12,13 +12,13 @@ constexpr int kOtherBlocks = kBlocks - kFirstBlocks;
 
 struct SharedFront {
   unsigned char q[kOtherBlocks][kBlockBytes];  // in the order of the scores
-  float4 near[8][kSummers];
+  static constexpr int kNearLines = 8;
+  float4 near[kNearLines][kSummers];
 };
 struct Shared : SharedTiles<SharedFront> {
   using Product = __nv_bfloat16;
   static constexpr int kWeighedEach = 1;
   static constexpr bool kWeigherClears = false;  // it has no registers for it
-  static constexpr int kNearLines = 8;
   uint64_t q_empty;
 };
 constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and room to align
